@@ -1,0 +1,1 @@
+//! Benchmarks that alternate a baseline and Quorate in one run

@@ -1,0 +1,1 @@
+//! Device SDK: a party over gRPC or WebSocket

@@ -1,0 +1,1 @@
+//! Pure state machines of sessions, mailboxes, parties and accounts

@@ -1,0 +1,1 @@
+//! Threshold protocols as pollable machines, sealed envelopes and the scheme registry

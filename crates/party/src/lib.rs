@@ -1,0 +1,1 @@
+//! The party runtime: drives engine machines over a transport

@@ -1,0 +1,219 @@
+//! What the services need kept. One ordered queue of writes, committed in groups.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use quorate_types::*;
+
+/// How soon a write must be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits for it.
+    Now,
+    /// With the next group, or after the store's linger time (a few milliseconds).
+    Lazy,
+}
+
+/// A session as the store keeps it: a document with the columns that are searched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// The session.
+    pub session_id: SessionId,
+    /// Who owns it.
+    pub tenant: Tenant,
+    /// Whether it has ended.
+    pub is_final: bool,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// The core's session as JSON.
+    pub document: Vec<u8>,
+}
+
+/// A message as the store keeps it, shared with the mailboxes.
+#[derive(Debug)]
+pub struct MessageRow {
+    /// The message; `is_broadcast` and body as accepted.
+    pub message: Message,
+    /// The router's order over all messages.
+    pub sequence: u64,
+    /// All its recipients.
+    pub recipients: Vec<PartyId>,
+    settled: AtomicBool,
+}
+
+impl MessageRow {
+    /// A message that nobody has acknowledged.
+    pub fn new(message: Message, sequence: u64, recipients: Vec<PartyId>) -> Self {
+        Self { message, sequence, recipients, settled: AtomicBool::new(false) }
+    }
+
+    /// All recipients have acknowledged: it need never touch the disk.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
+
+    /// Whether all recipients have acknowledged.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+}
+
+/// A registered party as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartyRow {
+    /// What it registered.
+    pub registration: Registration,
+    /// First registration.
+    pub registered_at: Timestamp,
+}
+
+/// Remembers which session an idempotency key made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyRow {
+    /// Whose key.
+    pub tenant: Tenant,
+    /// The caller's key.
+    pub key: String,
+    /// Hash of the request, to tell another request with the same key.
+    pub request_hash: [u8; 32],
+    /// The session it made.
+    pub session_id: SessionId,
+}
+
+/// An API key as the store keeps it: only its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeyRow {
+    /// Public part, the key's first characters.
+    pub id: String,
+    /// SHA-256 of the whole key.
+    pub hash: [u8; 32],
+    /// Whose key.
+    pub tenant: Tenant,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}
+
+/// One write. A list of them is one transaction.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// Inserts or replaces a session.
+    Session(SessionRow),
+    /// Inserts a key; a key never changes here.
+    Key(KeyRecord),
+    /// Inserts or replaces an account.
+    Account(Account),
+    /// Notes that this keygen's key belongs to that account once it is finished.
+    PendingKey {
+        /// The keygen session.
+        session: SessionId,
+        /// The account; `None` removes the note.
+        account: Option<AccountId>,
+    },
+    /// Inserts an idempotency key.
+    Idempotency(IdempotencyRow),
+    /// Inserts or replaces a registration.
+    Party(PartyRow),
+    /// Inserts a message, unless it is settled by the time of the commit.
+    Message(std::sync::Arc<MessageRow>),
+    /// One recipient has acknowledged; the row goes when all have.
+    Acknowledged {
+        /// The message.
+        message: MessageId,
+        /// The recipient.
+        party: PartyId,
+    },
+    /// Removes all messages of a session that has ended.
+    ForgetMessages(SessionId),
+    /// Inserts or replaces an API key.
+    ApiKey(ApiKeyRow),
+}
+
+/// The outcome of a submitted transaction. Dropping it changes nothing: the write goes on.
+pub struct Commit(Pin<Box<dyn Future<Output = Result<()>> + Send>>);
+
+impl Commit {
+    /// Wraps a store's own future.
+    pub fn new(future: impl Future<Output = Result<()>> + Send + 'static) -> Self {
+        Self(future.boxed())
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_unpin(cx)
+    }
+}
+
+/// A message as it was found at start.
+#[derive(Clone, Debug)]
+pub struct RecoveredMessage {
+    /// The row.
+    pub row: std::sync::Arc<MessageRow>,
+    /// Recipients that had acknowledged.
+    pub acknowledged: Vec<PartyId>,
+}
+
+/// Durable state of the coordinator, the router and the account service.
+///
+/// Writes are applied in the order of [`Store::submit`], which never blocks: it fails with
+/// `unavailable` when the queue is full or an earlier write failed (fail closed until restart).
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Queues one transaction. Ordered with all others of this store.
+    fn submit(&self, writes: Vec<Write>, urgency: Urgency) -> Commit;
+
+    /// An error once the disk has failed us; then nothing is accepted any more.
+    fn health(&self) -> Result<()>;
+
+    /// Sessions that have not ended.
+    async fn open_sessions(&self) -> Result<Vec<SessionRow>>;
+
+    /// One session.
+    async fn session(&self, id: SessionId) -> Result<Option<SessionRow>>;
+
+    /// Newest first; `None` = every tenant.
+    async fn sessions(
+        &self,
+        tenant: Option<Tenant>,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<SessionRow>>;
+
+    /// All keys, newest first; `None` = every tenant.
+    async fn keys(&self, tenant: Option<Tenant>, limit: u32) -> Result<Vec<KeyRecord>>;
+
+    /// One key.
+    async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>>;
+
+    /// The key with this verifying key.
+    async fn key_by_public_key(&self, public_key: &PublicKey) -> Result<Option<KeyRecord>>;
+
+    /// What an idempotency key made.
+    async fn idempotency(&self, tenant: &Tenant, key: &str) -> Result<Option<IdempotencyRow>>;
+
+    /// All accounts, oldest first (creation time, then id).
+    async fn accounts(&self) -> Result<Vec<Account>>;
+
+    /// Keygens whose key is to be attached to an account.
+    async fn pending_keys(&self) -> Result<HashMap<SessionId, AccountId>>;
+
+    /// Unacknowledged messages in the router's order.
+    async fn messages(&self) -> Result<Vec<RecoveredMessage>>;
+
+    /// Registered parties.
+    async fn parties(&self) -> Result<Vec<PartyRow>>;
+
+    /// API keys, revoked ones included.
+    async fn api_keys(&self) -> Result<Vec<ApiKeyRow>>;
+}

@@ -1,0 +1,2 @@
+//! Threshold signing you can run.
+fn main() {}

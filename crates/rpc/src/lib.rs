@@ -1,0 +1,1 @@
+//! Generated gRPC stubs, conversions and the remote halves of the ports

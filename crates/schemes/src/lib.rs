@@ -1,0 +1,1 @@
+//! What a public key and a signature are in each scheme: parse, verify, recover, address

@@ -1,0 +1,26 @@
+//! The words every layer of Quorate shares.
+//!
+//! Nothing here does anything: these are checked values (an id that exists is well formed), the
+//! requests and views that cross layers, and the one error value that every wire renders.
+
+pub mod account;
+pub mod error;
+pub mod ids;
+pub mod message;
+pub mod party;
+pub mod scheme;
+pub mod secret;
+pub mod session;
+pub mod threshold;
+pub mod time;
+
+pub use account::*;
+pub use error::{Blame, Details, Error, ErrorCode, Result};
+pub use ids::*;
+pub use message::*;
+pub use party::*;
+pub use scheme::{Digest, KeyRecord, PublicKey, Scheme, SessionKind, Signature};
+pub use secret::Secret;
+pub use session::*;
+pub use threshold::{PartyIndex, ShareIndex, Threshold};
+pub use time::Timestamp;

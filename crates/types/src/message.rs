@@ -1,0 +1,101 @@
+//! Routed messages and their delivery.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{MessageId, PartyId, SessionId};
+use crate::time::Timestamp;
+
+/// What a party hands to the router.
+#[derive(Clone, Debug)]
+pub struct RouteRequest {
+    /// The session both ends belong to.
+    pub session_id: SessionId,
+    /// The sender.
+    pub from_party: PartyId,
+    /// The recipients; empty means all others of the session.
+    pub to_parties: Vec<PartyId>,
+    /// The protocol's round, ≥ 0.
+    pub round: i32,
+    /// Free text of the protocol.
+    pub message_type: String,
+    /// Opaque to the router.
+    pub payload: Bytes,
+    /// Messages the sender has received and is done with: acknowledged in the same call.
+    pub acknowledges: Vec<MessageId>,
+}
+
+/// A message as its recipient sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// One id for all recipients.
+    pub message_id: MessageId,
+    /// The session.
+    pub session_id: SessionId,
+    /// The sender.
+    pub from_party: PartyId,
+    /// Whether it went to all others.
+    pub is_broadcast: bool,
+    /// The protocol's round.
+    pub round: i32,
+    /// Free text of the protocol.
+    pub message_type: String,
+    /// Opaque to the router.
+    pub payload: Bytes,
+    /// When the router accepted it.
+    pub created_at: Timestamp,
+}
+
+/// Where one recipient's copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// Not handed over yet.
+    Pending,
+    /// Handed to a stream or a poll; not acknowledged.
+    Delivered,
+    /// Acknowledged as processed.
+    Acknowledged,
+    /// Acknowledged as failed.
+    Failed,
+}
+
+impl DeliveryState {
+    /// The wire's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Acknowledged => "acknowledged",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Delivery of one message to one party.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The recipient.
+    pub party_id: PartyId,
+    /// Where its copy is.
+    pub state: DeliveryState,
+    /// First handed over.
+    pub delivered_at: Option<Timestamp>,
+    /// Acknowledged.
+    pub acknowledged_at: Option<Timestamp>,
+    /// Times it was handed over again after the first.
+    pub retry_count: u32,
+}
+
+/// An acknowledgement.
+#[derive(Clone, Debug)]
+pub struct Acknowledge {
+    /// The message.
+    pub message_id: MessageId,
+    /// Who acknowledges.
+    pub party_id: PartyId,
+    /// The session it belongs to.
+    pub session_id: SessionId,
+    /// False when the recipient could not use it: it is not redelivered, and shown as failed.
+    pub success: bool,
+}

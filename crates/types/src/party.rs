@@ -1,0 +1,203 @@
+//! Parties, callers and how a party introduces itself.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorCode};
+use crate::ids::{PartyId, Tenant};
+use crate::time::Timestamp;
+
+/// What kind of member a party is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartyRole {
+    /// A server that is chosen to fill sessions.
+    Persistent,
+    /// Acts for a user who hands over an encrypted share.
+    Delegate,
+    /// A device that comes for one session.
+    Temporary,
+}
+
+impl PartyRole {
+    /// The wire's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Persistent => "persistent",
+            Self::Delegate => "delegate",
+            Self::Temporary => "temporary",
+        }
+    }
+}
+
+impl std::str::FromStr for PartyRole {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "persistent" => Ok(Self::Persistent),
+            "delegate" => Ok(Self::Delegate),
+            "temporary" => Ok(Self::Temporary),
+            _ => Err(Error::invalid_field(
+                "party_role",
+                "party_role is persistent, delegate or temporary",
+            )),
+        }
+    }
+}
+
+/// Ways to reach a party that is not connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationChannel {
+    /// Mail address.
+    pub email: String,
+    /// Telephone number for SMS.
+    pub phone: String,
+    /// Push token.
+    pub push_token: String,
+}
+
+impl NotificationChannel {
+    /// Whether no channel is given.
+    pub fn is_empty(&self) -> bool {
+        self.email.is_empty() && self.phone.is_empty() && self.push_token.is_empty()
+    }
+}
+
+/// A party's registration with the router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The party.
+    pub party_id: PartyId,
+    /// Its role.
+    pub role: PartyRole,
+    /// Its software's version, free text.
+    pub version: String,
+    /// How to reach it offline; empty = real-time mode.
+    pub notification: NotificationChannel,
+    /// Its Ed25519 identity key, where it has one. Once given it cannot change.
+    pub identity: Option<[u8; 32]>,
+}
+
+/// A registered party as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartyView {
+    /// What it registered.
+    pub registration: Registration,
+    /// Whether it is connected or has sent a heartbeat lately.
+    pub online: bool,
+    /// First registration.
+    pub registered_at: Timestamp,
+    /// Last sign of life.
+    pub last_seen_at: Timestamp,
+}
+
+/// Answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// The server's clock.
+    pub server_time: Timestamp,
+    /// Messages that wait for the party, all sessions together.
+    pub pending_messages: u32,
+}
+
+/// A participant's device, free text throughout.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// `server`, `iOS`, …
+    pub device_type: String,
+    /// The device's own id.
+    pub device_id: String,
+    /// Operating system or browser.
+    pub platform: String,
+    /// Version of the application.
+    pub app_version: String,
+}
+
+/// A party's signed introduction to one session: opaque here, made and checked by the engine.
+pub type Hello = Bytes;
+
+/// Who is calling, as the front authenticated it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Nobody checked: loopback with `--auth open`. Believed to be whichever party it says.
+    Open,
+    /// The holder of an API key.
+    Key {
+        /// Whose key it is.
+        tenant: Tenant,
+        /// What it may do.
+        scopes: Vec<Scope>,
+    },
+    /// A party that proved its identity key.
+    Party(PartyId),
+    /// Another role of this installation, or this process itself.
+    System,
+}
+
+/// What an API key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Create, list and close sessions.
+    Sessions,
+    /// Read sessions, keys and parties.
+    Read,
+    /// Manage accounts.
+    Accounts,
+    /// Act as a party of a session, by its join token.
+    Party,
+    /// Everything, and speak as another role of the installation.
+    System,
+}
+
+impl Caller {
+    /// The tenant whose things this caller sees; `None` sees all.
+    pub fn tenant(&self) -> Option<Tenant> {
+        match self {
+            Self::Open => Some(Tenant::default()),
+            Self::Key { tenant, scopes } if !scopes.contains(&Scope::System) => {
+                Some(tenant.clone())
+            }
+            Self::Key { .. } | Self::Party(_) | Self::System => None,
+        }
+    }
+
+    /// Refuses a caller that speaks for a party it is not.
+    pub fn speaks_for(&self, party: &PartyId) -> Result<(), Error> {
+        match self {
+            Self::Open | Self::System => Ok(()),
+            Self::Key { scopes, .. } if scopes.contains(&Scope::System) => Ok(()),
+            Self::Key { scopes, .. } if scopes.contains(&Scope::Party) => Ok(()),
+            Self::Party(own) if own == party => Ok(()),
+            Self::Party(own) => Err(Error::new(
+                ErrorCode::Forbidden,
+                format!("you are {own}; only {party} itself may do this"),
+            )),
+            Self::Key { .. } => Err(Error::new(
+                ErrorCode::Forbidden,
+                format!("this API key lacks the scope to act as {party}"),
+            )),
+        }
+    }
+
+    /// Refuses a caller without `scope`. Parties may read, and nothing else.
+    pub fn may(&self, scope: Scope) -> Result<(), Error> {
+        let allowed = match self {
+            Self::Open | Self::System => true,
+            Self::Party(_) => scope == Scope::Read,
+            Self::Key { scopes, .. } => {
+                scopes.contains(&scope)
+                    || scopes.contains(&Scope::System)
+                    || (scope == Scope::Read && !scopes.is_empty())
+            }
+        };
+        if allowed {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorCode::Forbidden,
+            format!("this needs the scope {scope:?}; ask the operator for a key that has it"),
+        ))
+    }
+}

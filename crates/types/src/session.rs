@@ -1,0 +1,390 @@
+//! Sessions: requests, views, events.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::ids::{EventId, KeyId, PartyId, SessionId};
+use crate::party::{DeviceInfo, Hello};
+use crate::scheme::{Digest, PublicKey, Scheme, SessionKind, Signature};
+use crate::secret::Secret;
+use crate::threshold::{PartyIndex, Threshold};
+use crate::time::Timestamp;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The wire's word.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => {
+                        let known: Vec<_> = Self::ALL.iter().map(|v| v.name()).collect();
+                        Err(Error::invalid(format!("{text:?} is not one of {}", known.join(", "))))
+                    }
+                }
+            }
+        }
+    };
+}
+
+words!(
+    /// Where a session stands.
+    SessionStatus {
+        /// Nobody has joined.
+        Created = "created",
+        /// Some have joined; not all are ready.
+        Waiting = "waiting",
+        /// All are ready: the protocol runs.
+        InProgress = "in_progress",
+        /// The result is known and verified.
+        Completed = "completed",
+        /// It ended without a result, and says why.
+        Failed = "failed",
+        /// Its deadline passed.
+        Expired = "expired",
+    }
+);
+
+impl SessionStatus {
+    /// Whether nothing more happens.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Expired)
+    }
+}
+
+words!(
+    /// Where a participant stands.
+    ParticipantStatus {
+        /// Has not joined.
+        Waiting = "waiting",
+        /// Joined with its token.
+        Joined = "joined",
+        /// Says it can start.
+        Ready = "ready",
+        /// The protocol runs.
+        Computing = "computing",
+        /// Reported its result.
+        Completed = "completed",
+        /// Reported or was found at fault.
+        Failed = "failed",
+    }
+);
+
+words!(
+    /// What happened to a session, as pushed to its parties.
+    EventKind {
+        /// Created; a selected party finds its join token in it.
+        SessionCreated = "session_created",
+        /// A party joined.
+        PartyJoined = "party_joined",
+        /// A party is ready.
+        PartyReady = "party_ready",
+        /// All are ready: compute now.
+        SessionStarted = "session_started",
+        /// The result is known.
+        SessionCompleted = "session_completed",
+        /// It failed.
+        SessionFailed = "session_failed",
+        /// Its deadline passed.
+        SessionExpired = "session_expired",
+    }
+);
+
+words!(
+    /// Why a session ended without a result.
+    FailureReason {
+        /// A party reported that it could not go on.
+        PartyFailed = "party_failed",
+        /// A party broke the protocol, with evidence.
+        PartyCheated = "party_cheated",
+        /// Parties reported different results.
+        ResultsDiffer = "results_differ",
+        /// A reported signature does not verify under the key.
+        SignatureInvalid = "signature_invalid",
+        /// The deadline passed before all had done their part.
+        DeadlinePassed = "deadline_passed",
+        /// Its creator closed it.
+        Closed = "closed",
+    }
+);
+
+/// How and through whom a session failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The stable reason.
+    pub reason: FailureReason,
+    /// What happened, in words.
+    pub message: String,
+    /// Parties waited for in vain, or at fault.
+    pub parties: Vec<PartyId>,
+}
+
+/// A participant as its session's creator names it.
+#[derive(Clone, Debug)]
+pub struct NewParticipant {
+    /// The party.
+    pub party_id: PartyId,
+    /// Its device.
+    pub device: DeviceInfo,
+}
+
+/// Which key a signing session uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySelector {
+    /// By id.
+    Id(KeyId),
+    /// By verifying key.
+    PublicKey(PublicKey),
+    /// The one key that fits the participants; refused when several do.
+    ByParticipants,
+}
+
+/// A request to create a session.
+#[derive(Clone, Debug)]
+pub struct CreateSession {
+    /// Keygen or sign.
+    pub kind: SessionKind,
+    /// The key's scheme; keygen only, sign takes the key's own.
+    pub scheme: Scheme,
+    /// Required for keygen; for sign it is checked against the key where given.
+    pub threshold: Option<Threshold>,
+    /// The parties. Missing ones are filled from registered online persistent parties.
+    pub participants: Vec<NewParticipant>,
+    /// Sign: the key.
+    pub key: KeySelector,
+    /// Sign: what to sign.
+    pub digest: Option<Digest>,
+    /// Seconds until the deadline; `None` = the server's default.
+    pub expires_in_seconds: Option<u64>,
+    /// Same key and same request → same session, not a second one.
+    pub idempotency_key: Option<String>,
+}
+
+/// A created session.
+#[derive(Clone)]
+pub struct CreatedSession {
+    /// The session as it stands.
+    pub session: SessionView,
+    /// Each participant's join token, shown here and to the participant only.
+    pub join_tokens: BTreeMap<PartyId, JoinToken>,
+}
+
+/// A join token in clear: 43 characters, 256 bit, url-safe base64.
+pub type JoinToken = Secret<String>;
+
+/// A request to join.
+#[derive(Clone)]
+pub struct JoinSession {
+    /// When given it must be the token's session.
+    pub session_id: Option<SessionId>,
+    /// Who joins.
+    pub party_id: PartyId,
+    /// The party's token.
+    pub token: JoinToken,
+    /// The party's device.
+    pub device: DeviceInfo,
+    /// The party's introduction, required of parties that compute with Quorate's engine.
+    pub hello: Option<Hello>,
+    /// Join and say ready in one call.
+    pub ready: bool,
+}
+
+/// Answer to joining.
+#[derive(Clone, Debug)]
+pub struct JoinedSession {
+    /// The joiner's place.
+    pub party_index: PartyIndex,
+    /// The session with all participants.
+    pub session: SessionView,
+}
+
+/// Answer to saying ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadyCount {
+    /// Participants that are ready or further.
+    pub ready: u16,
+    /// Participants in all.
+    pub total: u16,
+}
+
+impl ReadyCount {
+    /// Whether the session has started by this.
+    pub fn all_ready(self) -> bool {
+        self.ready == self.total
+    }
+}
+
+/// What a party reports at its end.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The session.
+    pub session_id: SessionId,
+    /// Who reports.
+    pub party_id: PartyId,
+    /// What came out.
+    pub outcome: PartyOutcome,
+}
+
+/// A party's result, before the coordinator has checked it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartyOutcome {
+    /// Keygen: the key, in any encoding its scheme knows.
+    PublicKey(Vec<u8>),
+    /// Sign: 64 or 65 bytes for ECDSA.
+    Signature {
+        /// r ‖ s.
+        bytes: Vec<u8>,
+        /// Recovery id, where the caller gives one.
+        recovery_id: Option<u8>,
+    },
+    /// It could not finish.
+    Failure(Failure),
+}
+
+/// What a session made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A key.
+    PublicKey(PublicKey),
+    /// A signature that verifies under the key.
+    Signature(Signature),
+}
+
+/// A participant as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParticipantView {
+    /// The party.
+    pub party_id: PartyId,
+    /// Its place, from 0.
+    pub party_index: PartyIndex,
+    /// Where it stands.
+    pub status: ParticipantStatus,
+    /// Its device.
+    pub device: DeviceInfo,
+    /// Its introduction, once it has joined with one.
+    pub hello: Option<Hello>,
+}
+
+/// A session as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// The session.
+    pub session_id: SessionId,
+    /// Keygen or sign.
+    pub kind: SessionKind,
+    /// The key's scheme.
+    pub scheme: Scheme,
+    /// Where it stands.
+    pub status: SessionStatus,
+    /// Signers needed and holders of the key.
+    pub threshold: Threshold,
+    /// The key used (sign) or made (completed keygen).
+    pub key_id: Option<KeyId>,
+    /// The verifying key, once known.
+    pub public_key: Option<PublicKey>,
+    /// Sign: the holders of the key in the order of their share indices.
+    pub holders: Vec<PartyId>,
+    /// What is signed.
+    pub digest: Option<Digest>,
+    /// The parties in the order of their indices.
+    pub participants: Vec<ParticipantView>,
+    /// What came out, once completed.
+    pub outcome: Option<Outcome>,
+    /// What went wrong, once failed or expired.
+    pub failure: Option<Failure>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Its deadline.
+    pub expires_at: Timestamp,
+}
+
+impl SessionView {
+    /// Participants that have not done what the session waits for.
+    pub fn waiting_for(&self) -> Vec<PartyId> {
+        let behind = |p: &&ParticipantView| match self.status {
+            SessionStatus::Created | SessionStatus::Waiting => {
+                matches!(p.status, ParticipantStatus::Waiting | ParticipantStatus::Joined)
+            }
+            SessionStatus::InProgress => p.status == ParticipantStatus::Computing,
+            _ => false,
+        };
+        self.participants.iter().filter(behind).map(|p| p.party_id.clone()).collect()
+    }
+
+    /// Participants that have reported a result.
+    pub fn completed_parties(&self) -> usize {
+        self.participants.iter().filter(|p| p.status == ParticipantStatus::Completed).count()
+    }
+}
+
+/// What to wait for before answering a status question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitFor {
+    /// The protocol has started or the session has ended.
+    Start,
+    /// The session has ended.
+    End,
+}
+
+/// One line of a session's timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineEntry {
+    /// When.
+    pub at: Timestamp,
+    /// Who, where it was a party.
+    pub party_id: Option<PartyId>,
+    /// What, in words: `created`, `joined`, `round 2`, …
+    pub what: String,
+}
+
+/// A session's history.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    /// The session as it stands.
+    pub session: SessionView,
+    /// What happened, oldest first.
+    pub entries: Vec<TimelineEntry>,
+}
+
+/// A session event as the coordinator publishes it and the router cuts it per subscriber.
+#[derive(Clone)]
+pub struct SessionEvent {
+    /// Unique per event.
+    pub event_id: EventId,
+    /// What happened.
+    pub kind: EventKind,
+    /// The session after it happened.
+    pub session: SessionView,
+    /// Tokens by party. The router shows each subscriber only its own.
+    pub join_tokens: BTreeMap<PartyId, JoinToken>,
+    /// When it happened.
+    pub created_at: Timestamp,
+}
+
+impl SessionEvent {
+    /// This event as `party` may see it.
+    pub fn for_party(&self, party: &PartyId) -> Self {
+        let mut event = self.clone();
+        event.join_tokens.retain(|owner, _| owner == party);
+        event
+    }
+}
