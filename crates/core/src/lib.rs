@@ -1,1 +1,10 @@
-//! Pure state machines of sessions, mailboxes, parties and accounts
+//! Pure state machines of the coordinator, the router and the account service.
+//!
+//! No clock, no randomness, no IO, no tasks: every id, token hash and time comes in, and what must
+//! happen outside goes out as a value. The same core therefore runs in a server, in a test with a
+//! clock that stands still, and in a replay.
+
+pub mod accounts;
+pub mod mailbox;
+pub mod presence;
+pub mod session;

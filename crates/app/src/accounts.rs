@@ -1,0 +1,209 @@
+//! The account service: accounts in memory and on disk, sessions through the coordinator.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quorate_core::accounts::AccountBook;
+use quorate_ports::{Accounts, Coordinator, Store, Urgency, Write};
+use quorate_types::*;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::lock;
+
+/// How long one question for a keygen's end may hang before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause after a failed question.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest list answered at once.
+const MAX_LIST: u32 = 1_000;
+
+/// The account service's handle; clones share one state.
+#[derive(Clone)]
+pub struct AccountsApp(Arc<Inner>);
+
+struct Inner {
+    book: Mutex<AccountBook>,
+    store: Arc<dyn Store>,
+    coordinator: Arc<dyn Coordinator>,
+    clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl AccountsApp {
+    /// Loads the accounts and goes on waiting for the keygens that had not finished.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        coordinator: Arc<dyn Coordinator>,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Result<Self> {
+        let mut book = AccountBook::default();
+        for account in store.accounts().await? {
+            book.restore(account);
+        }
+        let pending: HashMap<SessionId, AccountId> = store.pending_keys().await?;
+        let tasks = TaskTracker::new();
+        let book = Mutex::new(book);
+        let app = Self(Arc::new(Inner { book, store, coordinator, clock, tasks, stop }));
+        for (session, account) in pending {
+            app.attach_when_done(session, account);
+        }
+        Ok(app)
+    }
+
+    /// Waits until no task of this service runs any more. To be called after `stop`.
+    pub async fn closed(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    async fn save(&self, account: &Account) -> Result<()> {
+        self.0.store.submit(vec![Write::Account(account.clone())], Urgency::Now).await
+    }
+
+    /// Attaches the key of a keygen to an account as soon as the session ends.
+    fn attach_when_done(&self, session: SessionId, account: AccountId) {
+        let app = self.clone();
+        self.0.tasks.spawn(async move {
+            let watch = app.attach(session, account);
+            tokio::select! {
+                () = app.0.stop.cancelled() => {}
+                () = watch => {}
+            }
+        });
+    }
+
+    async fn attach(&self, session: SessionId, account: AccountId) {
+        let wait = Some((WaitFor::End, PATIENCE));
+        let view = loop {
+            match self.0.coordinator.status(&Caller::System, session, wait).await {
+                Ok(view) if view.status.is_final() => break Some(view),
+                Ok(_) => {}
+                Err(error) if error.code == ErrorCode::NotFound => break None,
+                Err(error) => {
+                    tracing::warn!(%error, %session, "cannot follow a keygen; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        let mut writes = vec![Write::PendingKey { session, account: None }];
+        if let Some(view) = view
+            && let (Some(public_key), Some(key_id)) = (view.public_key, view.key_id)
+            && view.status == SessionStatus::Completed
+        {
+            let now = self.0.clock.now();
+            let changed = lock(&self.0.book).attach_key(now, account, key_id, public_key);
+            writes.extend(changed.map(Write::Account));
+        }
+        if let Err(error) = self.0.store.submit(writes, Urgency::Now).await {
+            tracing::error!(%error, %session, "a finished key could not be attached");
+        }
+    }
+}
+
+#[async_trait]
+impl Accounts for AccountsApp {
+    async fn create(&self, caller: &Caller, new: NewAccount) -> Result<Account> {
+        caller.may(Scope::Accounts)?;
+        self.0.store.health()?;
+        let tenant = caller.tenant().unwrap_or_default();
+        let id = AccountId(uuid::Uuid::new_v4());
+        let now = self.0.clock.now();
+        let account = lock(&self.0.book).create(now, id, tenant, new)?;
+        self.save(&account).await?;
+        Ok(account)
+    }
+
+    async fn get(&self, caller: &Caller, id: AccountId) -> Result<Account> {
+        caller.may(Scope::Accounts)?;
+        lock(&self.0.book).get(caller.tenant().as_ref(), id)
+    }
+
+    async fn list(
+        &self,
+        caller: &Caller,
+        after: Option<AccountId>,
+        limit: u32,
+    ) -> Result<Vec<Account>> {
+        caller.may(Scope::Accounts)?;
+        let limit = usize::try_from(limit.clamp(1, MAX_LIST)).unwrap_or(1);
+        Ok(lock(&self.0.book).list(caller.tenant().as_ref(), after, limit))
+    }
+
+    async fn update(
+        &self,
+        caller: &Caller,
+        id: AccountId,
+        change: AccountChange,
+    ) -> Result<Account> {
+        caller.may(Scope::Accounts)?;
+        self.0.store.health()?;
+        let now = self.0.clock.now();
+        let account = lock(&self.0.book).update(now, caller.tenant().as_ref(), id, change)?;
+        self.save(&account).await?;
+        Ok(account)
+    }
+
+    async fn keygen(
+        &self,
+        caller: &Caller,
+        account: Option<AccountId>,
+        request: CreateSession,
+    ) -> Result<CreatedSession> {
+        if let Some(id) = account {
+            active(self.get(caller, id).await?)?;
+        }
+        let created = self.0.coordinator.create(caller, request).await?;
+        if let Some(account) = account {
+            let session = created.session.session_id;
+            let note = Write::PendingKey { session, account: Some(account) };
+            self.0.store.submit(vec![note], Urgency::Now).await?;
+            self.attach_when_done(session, account);
+        }
+        Ok(created)
+    }
+
+    async fn sign(
+        &self,
+        caller: &Caller,
+        account: AccountId,
+        mut request: CreateSession,
+    ) -> Result<CreatedSession> {
+        let account = active(self.get(caller, account).await?)?;
+        request.key = match (account.key_id, account.public_key) {
+            (Some(id), _) => KeySelector::Id(id),
+            (None, Some(public_key)) => KeySelector::PublicKey(public_key),
+            (None, None) => {
+                return Err(Error::new(
+                    ErrorCode::NotFound,
+                    "this account has no key yet; make one with POST /api/v1/mpc/keygen and its account_id",
+                )
+                .with_field("account_id"));
+            }
+        };
+        self.0.coordinator.create(caller, request).await
+    }
+
+    async fn session(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        self.0.coordinator.status(caller, session, wait).await
+    }
+}
+
+fn active(account: Account) -> Result<Account> {
+    match account.status {
+        AccountStatus::Active => Ok(account),
+        AccountStatus::Disabled => {
+            Err(Error::new(ErrorCode::Forbidden, "this account is disabled; enable it first"))
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Creating a session: idempotency, the key, the parties, the tokens.
+
+use std::sync::Arc;
+
+use quorate_core::session::{Effects, NewSession, Session};
+use quorate_ports::store::IdempotencyRow;
+use quorate_ports::{Urgency, Write};
+use quorate_types::*;
+use sha2::{Digest as _, Sha256};
+
+use super::{CoordinatorApp, encode, remember_key};
+use crate::lock;
+use crate::tokens::TokenMint;
+
+/// How long a session lives that waits for a party which is told by mail, SMS or push.
+const OFFLINE_LIFETIME: u64 = 24 * 3600;
+/// Longest idempotency key accepted, in bytes.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+impl CoordinatorApp {
+    pub(super) async fn create_session(
+        &self,
+        caller: &Caller,
+        request: CreateSession,
+    ) -> Result<CreatedSession> {
+        caller.may(Scope::Sessions)?;
+        self.0.parts.store.health()?;
+        let tenant = caller.tenant().unwrap_or_default();
+        let fingerprint = fingerprint(&request);
+        if let Some(earlier) = self.repeated(&tenant, &request, fingerprint).await? {
+            return Ok(earlier);
+        }
+        let key = match request.kind {
+            SessionKind::Keygen => None,
+            SessionKind::Sign => Some(self.key_for(caller, &request).await?),
+        };
+        let threshold = agreed_threshold(&request, key.as_deref())?;
+        let (participants, offline) = self.cast(&request, threshold, key.as_deref()).await?;
+        let now = self.0.parts.clock.now();
+        let session_id = SessionId(uuid::Uuid::new_v4());
+        let mut effects = Effects::default();
+        let hashed = |participant: NewParticipant| {
+            let token = self.0.parts.mint.token(session_id, &participant.party_id);
+            let hash = TokenMint::hash(&token);
+            (participant, hash)
+        };
+        let session = Session::create(
+            NewSession {
+                session_id,
+                tenant: tenant.clone(),
+                kind: request.kind,
+                scheme: key.as_ref().map_or(request.scheme, |key| key.scheme),
+                threshold,
+                key: key.map(|key| (*key).clone()),
+                digest: request.digest,
+                participants: participants.into_iter().map(hashed).collect(),
+                now,
+                expires_at: now.plus_seconds(self.lifetime(&request, offline)?),
+            },
+            &mut effects,
+        )?;
+        let idempotency = request.idempotency_key.clone().map(|key| (tenant, key));
+        let (commit, view) = {
+            let mut state = lock(&self.0.state);
+            if let Some(slot) = &idempotency {
+                // The same request may have come twice at once: the first one won.
+                if let Some((hash, first)) = state.idempotency.get(slot).copied() {
+                    drop(state);
+                    return self.same_or_mismatch(fingerprint, hash, first).await;
+                }
+                state.idempotency.insert(slot.clone(), (fingerprint, session_id));
+            }
+            if state.open >= self.0.parts.config.max_open {
+                return Err(Error::new(
+                    ErrorCode::RateLimited,
+                    "too many sessions are open; wait for some to end",
+                ));
+            }
+            let mut writes = vec![Write::Session(encode(&session))];
+            writes.extend(idempotency.clone().map(|(tenant, key)| {
+                let request_hash = fingerprint;
+                Write::Idempotency(IdempotencyRow { tenant, key, request_hash, session_id })
+            }));
+            let commit = self.0.parts.store.submit(writes, Urgency::Now);
+            let view = session.view();
+            self.insert(&mut state, session, idempotency);
+            // The parties may start while the disk works: a session lost in a crash is created
+            // again by its creator, who has had no answer yet.
+            for kind in effects.events {
+                self.publish(&view, kind);
+            }
+            (commit, view)
+        };
+        commit.await?;
+        Ok(self.created(view))
+    }
+
+    fn created(&self, session: SessionView) -> CreatedSession {
+        let token = |p: &ParticipantView| {
+            (p.party_id.clone(), self.0.parts.mint.token(session.session_id, &p.party_id))
+        };
+        let join_tokens = session.participants.iter().map(token).collect();
+        CreatedSession { session, join_tokens }
+    }
+
+    async fn repeated(
+        &self,
+        tenant: &Tenant,
+        request: &CreateSession,
+        fingerprint: [u8; 32],
+    ) -> Result<Option<CreatedSession>> {
+        let Some(key) = &request.idempotency_key else { return Ok(None) };
+        if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
+            return Err(Error::invalid_field(
+                "idempotency_key",
+                format!("an idempotency key is 1 to {MAX_IDEMPOTENCY_KEY} bytes"),
+            ));
+        }
+        let known = lock(&self.0.state).idempotency.get(&(tenant.clone(), key.clone())).copied();
+        let known = match known {
+            Some(known) => Some(known),
+            None => {
+                let row = self.0.parts.store.idempotency(tenant, key).await?;
+                row.map(|row| (row.request_hash, row.session_id))
+            }
+        };
+        match known {
+            Some((hash, session)) => {
+                self.same_or_mismatch(fingerprint, hash, session).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    async fn same_or_mismatch(
+        &self,
+        fingerprint: [u8; 32],
+        first: [u8; 32],
+        session: SessionId,
+    ) -> Result<CreatedSession> {
+        if fingerprint != first {
+            return Err(Error::new(
+                ErrorCode::IdempotencyMismatch,
+                "this idempotency key came with another request before; use a new one",
+            ));
+        }
+        Ok(self.created(self.find(session).await?.view()))
+    }
+
+    /// The key a signing request means.
+    async fn key_for(&self, caller: &Caller, request: &CreateSession) -> Result<Arc<KeyRecord>> {
+        let record = match &request.key {
+            KeySelector::Id(id) => self.key_by_id(*id).await?,
+            KeySelector::PublicKey(public_key) => {
+                self.0.parts.store.key_by_public_key(public_key).await?.map(Arc::new)
+            }
+            KeySelector::ByParticipants => Some(self.key_of_participants(caller, request).await?),
+        };
+        let owned = |key: &Arc<KeyRecord>| caller.tenant().is_none_or(|tenant| tenant == key.tenant);
+        record.filter(owned).ok_or_else(|| {
+            Error::new(ErrorCode::NotFound, "there is no such key; list them with GET /api/v1/keys")
+                .with_field("key_id")
+        })
+    }
+
+    async fn key_by_id(&self, id: KeyId) -> Result<Option<Arc<KeyRecord>>> {
+        if let Some(key) = lock(&self.0.state).keys.get(&id) {
+            return Ok(Some(key.clone()));
+        }
+        let Some(record) = self.0.parts.store.key(id).await?.map(Arc::new) else { return Ok(None) };
+        remember_key(&mut lock(&self.0.state).keys, record.clone());
+        Ok(Some(record))
+    }
+
+    /// The one key that all named participants hold. Several fitting keys are an error: signing
+    /// with the wrong one would be worse.
+    async fn key_of_participants(
+        &self,
+        caller: &Caller,
+        request: &CreateSession,
+    ) -> Result<Arc<KeyRecord>> {
+        const SEARCHED: u32 = 1_000;
+        let fits = |key: &KeyRecord| {
+            !request.participants.is_empty()
+                && request.participants.iter().all(|p| key.holders.contains(&p.party_id))
+                && request.threshold.is_none_or(|threshold| threshold == key.threshold)
+        };
+        let keys = self.0.parts.store.keys(caller.tenant(), SEARCHED).await?;
+        let mut fitting = keys.into_iter().filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(key), None) => Ok(Arc::new(key)),
+            (Some(_), Some(_)) => Err(Error::invalid_field(
+                "key_id",
+                "these participants hold several keys: say which one with key_id or public_key",
+            )),
+            (None, _) => Err(Error::invalid_field(
+                "key_id",
+                "no key is held by all these participants; make one by a keygen session first",
+            )),
+        }
+    }
+
+    /// The named participants, filled up with online persistent parties; and whether one of them
+    /// is reached only by notification.
+    async fn cast(
+        &self,
+        request: &CreateSession,
+        threshold: Threshold,
+        key: Option<&KeyRecord>,
+    ) -> Result<(Vec<NewParticipant>, bool)> {
+        let wanted = match key {
+            None => usize::from(threshold.parties()),
+            Some(_) => usize::from(threshold.signers()),
+        };
+        let mut cast = request.participants.clone();
+        let directory = &self.0.parts.directory;
+        if cast.len() < wanted {
+            let online =
+                directory.parties(&Caller::System, Some(PartyRole::Persistent), true).await?;
+            let may_hold = |id: &PartyId| key.is_none_or(|key| key.holders.contains(id));
+            for party in online.into_iter().map(|view| view.registration.party_id) {
+                let named = cast.iter().any(|p| p.party_id == party);
+                if cast.len() < wanted && !named && may_hold(&party) {
+                    let device = DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() };
+                    cast.push(NewParticipant { party_id: party, device });
+                }
+            }
+        }
+        if cast.len() < wanted {
+            let absent = key.map(|key| key.holders.clone()).unwrap_or_default();
+            let absent = absent.into_iter().filter(|h| cast.iter().all(|p| p.party_id != *h));
+            return Err(Error::new(
+                ErrorCode::ThresholdNotMet,
+                format!(
+                    "{wanted} parties are needed, {} were named or are online; name them in \
+                     participants or start more server parties",
+                    cast.len()
+                ),
+            )
+            .with_field("participants")
+            .waiting_for(absent.collect()));
+        }
+        let offline = self.any_offline(&cast).await?;
+        Ok((cast, offline))
+    }
+
+    async fn any_offline(&self, cast: &[NewParticipant]) -> Result<bool> {
+        let known = self.0.parts.directory.parties(&Caller::System, None, false).await?;
+        Ok(known.iter().any(|party| {
+            !party.registration.notification.is_empty()
+                && cast.iter().any(|p| p.party_id == party.registration.party_id)
+        }))
+    }
+
+    fn lifetime(&self, request: &CreateSession, offline: bool) -> Result<u64> {
+        let config = self.0.parts.config;
+        let default = if offline { OFFLINE_LIFETIME } else { config.default_lifetime };
+        let seconds = request.expires_in_seconds.unwrap_or(default);
+        if (1..=config.max_lifetime).contains(&seconds) {
+            return Ok(seconds);
+        }
+        Err(Error::invalid_field(
+            "expires_in_seconds",
+            format!("expires_in_seconds is 1 to {}", config.max_lifetime),
+        ))
+    }
+}
+
+/// Keygen says its threshold; a signature has that of its key, which a request may repeat.
+fn agreed_threshold(request: &CreateSession, key: Option<&KeyRecord>) -> Result<Threshold> {
+    match (request.threshold, key) {
+        (Some(threshold), None) => Ok(threshold),
+        (None, None) => Err(Error::invalid_field(
+            "threshold_n",
+            "keygen needs threshold_n (parties) and threshold_t (signers)",
+        )),
+        (Some(asked), Some(key)) if asked != key.threshold => Err(Error::invalid_field(
+            "threshold_t",
+            format!(
+                "the key is {} of {}; leave the thresholds out or repeat them exactly",
+                key.threshold.signers(),
+                key.threshold.parties()
+            ),
+        )),
+        (_, Some(key)) => Ok(key.threshold),
+    }
+}
+
+/// What makes two requests the same for an idempotency key: all of it but the key itself.
+fn fingerprint(request: &CreateSession) -> [u8; 32] {
+    let mut plain = request.clone();
+    plain.idempotency_key = None;
+    Sha256::digest(format!("{plain:?}")).into()
+}

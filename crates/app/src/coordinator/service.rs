@@ -1,0 +1,225 @@
+//! The coordinator as its fronts call it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quorate_core::session::{Command, Reply, Session};
+use quorate_ports::Coordinator;
+use quorate_types::*;
+
+use super::{CoordinatorApp, decode};
+use crate::links::ProgressSink;
+use crate::lock;
+use crate::tokens::TokenMint;
+
+/// Longest list answered at once.
+const MAX_LIST: u32 = 1_000;
+
+#[async_trait]
+impl Coordinator for CoordinatorApp {
+    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
+        self.create_session(caller, request).await
+    }
+
+    async fn join(&self, caller: &Caller, request: JoinSession) -> Result<JoinedSession> {
+        caller.speaks_for(&request.party_id)?;
+        let id = TokenMint::session_of(&request.token)?;
+        if request.session_id.is_some_and(|asked| asked != id) {
+            let asked = request.session_id.unwrap_or(id);
+            return Err(Error::not_found("session", asked).with_field("session_id"));
+        }
+        let unknown = |error: Error| match error.code {
+            ErrorCode::NotFound => Error::new(
+                ErrorCode::NotFound,
+                "the session of this join token does not exist",
+            ),
+            _ => error,
+        };
+        // An ended session may have left the memory: it answers from the store that it is over.
+        let session = self.find(id).await.map_err(unknown)?;
+        let command = Command::Join {
+            party: request.party_id,
+            token_hash: TokenMint::hash(&request.token),
+            device: request.device,
+            hello: request.hello,
+            ready: request.ready,
+        };
+        match self.run(session, command).await? {
+            (Reply::Joined { party_index }, session) => Ok(JoinedSession { party_index, session }),
+            _ => Err(Error::internal()),
+        }
+    }
+
+    async fn ready(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        party: &PartyId,
+    ) -> Result<ReadyCount> {
+        caller.speaks_for(party)?;
+        let session = self.find(session).await?;
+        Self::visible(&session, caller)?;
+        match self.run(session, Command::Ready { party: party.clone() }).await? {
+            (Reply::Ready(count), _) => Ok(count),
+            _ => Err(Error::internal()),
+        }
+    }
+
+    async fn start(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
+        let session = self.find(session).await?;
+        Self::visible(&session, caller)?;
+        Ok(self.run(session, Command::Start).await?.1)
+    }
+
+    async fn status(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        caller.may(Scope::Read)?;
+        let found = self.find(session).await?;
+        Self::visible(&found, caller)?;
+        match wait {
+            Some((wait, limit)) => Ok(self.wait(found, limit, |s| reached(s, wait)).await.view()),
+            None => Ok(found.view()),
+        }
+    }
+
+    async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
+        caller.speaks_for(&report.party_id)?;
+        let session = self.find(report.session_id).await?;
+        Self::visible(&session, caller)?;
+        let command = Command::Report { party: report.party_id, outcome: report.outcome };
+        Ok(self.run(session, command).await?.1)
+    }
+
+    async fn close(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
+        caller.may(Scope::Sessions)?;
+        let session = self.find(session).await?;
+        Self::visible(&session, caller)?;
+        Ok(self.run(session, Command::Close).await?.1)
+    }
+
+    async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline> {
+        self.follow(caller, session, None).await
+    }
+
+    async fn follow(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        wait: Option<(usize, Duration)>,
+    ) -> Result<Timeline> {
+        caller.may(Scope::Read)?;
+        let mut found = self.find(session).await?;
+        Self::visible(&found, caller)?;
+        if let Some((seen, limit)) = wait {
+            let news = |s: &Session| s.timeline().len() > seen || s.status().is_final();
+            found = self.wait(found, limit, news).await;
+        }
+        Ok(Timeline { session: found.view(), entries: found.timeline().to_vec() })
+    }
+
+    async fn list(
+        &self,
+        caller: &Caller,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<SessionView>> {
+        caller.may(Scope::Read)?;
+        let limit = limit.clamp(1, MAX_LIST);
+        let rows = self.0.parts.store.sessions(caller.tenant(), before, limit).await?;
+        let mut views = Vec::with_capacity(rows.len());
+        for row in rows {
+            // Memory is ahead of the disk by what is written lazily.
+            let live = lock(&self.0.state).sessions.get(&row.session_id).map(|s| s.session.view());
+            let view = match live {
+                Some(view) => view,
+                None => decode(&row)?.view(),
+            };
+            let hidden = matches!(caller, Caller::Party(party)
+                if view.participants.iter().all(|p| p.party_id != *party));
+            if !hidden {
+                views.push(view);
+            }
+        }
+        Ok(views)
+    }
+
+    async fn keys(&self, caller: &Caller, limit: u32) -> Result<Vec<KeyRecord>> {
+        caller.may(Scope::Read)?;
+        let mut keys =
+            self.0.parts.store.keys(caller.tenant(), limit.clamp(1, MAX_LIST)).await?;
+        if let Caller::Party(party) = caller {
+            keys.retain(|key| key.holders.contains(party));
+        }
+        Ok(keys)
+    }
+
+    async fn progress(&self, session: SessionId, party: &PartyId, round: i32) {
+        ProgressSink::progress(self, session, party, round);
+    }
+}
+
+impl ProgressSink for CoordinatorApp {
+    fn progress(&self, session: SessionId, party: &PartyId, round: i32) {
+        // A note for the timeline: that the session has just ended is no error.
+        let applied = self.apply(session, Command::Progress { party: party.clone(), round });
+        if applied.is_ok()
+            && let Some(slot) = lock(&self.0.state).sessions.get(&session)
+        {
+            slot.changed.send_replace(());
+        }
+    }
+}
+
+impl CoordinatorApp {
+    /// Runs a command on a found session: through the shared state while it is there, on the copy
+    /// when it has ended and left the memory (the core then only refuses or repeats).
+    async fn run(&self, session: Session, command: Command) -> Result<(Reply, SessionView)> {
+        if lock(&self.0.state).sessions.contains_key(&session.id()) {
+            return self.execute(session.id(), command).await;
+        }
+        let mut ended = session;
+        let now = self.0.parts.clock.now();
+        let reply = ended.apply(now, command, &mut quorate_core::session::Effects::default())?;
+        Ok((reply, ended.view()))
+    }
+
+    async fn wait(
+        &self,
+        mut found: Session,
+        limit: Duration,
+        done: impl Fn(&Session) -> bool + Send,
+    ) -> Session {
+        let deadline = tokio::time::Instant::now() + limit;
+        while !done(&found) {
+            let Some(mut changed) = lock(&self.0.state).sessions.get(&found.id()).map(|slot| {
+                let changed = slot.changed.subscribe();
+                if !slot.ending {
+                    found = slot.session.clone();
+                }
+                changed
+            }) else {
+                return found;
+            };
+            if done(&found) {
+                break;
+            }
+            if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
+                break;
+            }
+        }
+        found
+    }
+}
+
+fn reached(session: &Session, wait: WaitFor) -> bool {
+    match wait {
+        WaitFor::End => session.status().is_final(),
+        WaitFor::Start => {
+            session.status().is_final() || session.status() == SessionStatus::InProgress
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The message router: mailboxes, streams, presence and session events.
+
+mod events;
+mod service;
+mod streams;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use quorate_core::mailbox::{Limits, Mailboxes};
+use quorate_core::presence::Presence;
+use quorate_ports::store::{PartyRow, RecoveredMessage};
+use quorate_ports::{Store, Urgency, Write};
+use quorate_types::*;
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::Clock;
+use crate::links::{EventSink, ProgressSink};
+use crate::lock;
+use events::EventBoard;
+
+/// Settings of the router.
+#[derive(Clone, Debug, Default)]
+pub struct RouterConfig {
+    /// Bounds of messages, sessions and the whole.
+    pub limits: Limits,
+}
+
+/// The parts a router is made of.
+pub struct RouterParts {
+    /// Settings.
+    pub config: RouterConfig,
+    /// Where messages and registrations are kept.
+    pub store: Arc<dyn Store>,
+    /// Where rounds are noted.
+    pub progress: Arc<dyn ProgressSink>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The router's handle; clones share one state.
+#[derive(Clone)]
+pub struct RouterApp(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    progress: Arc<dyn ProgressSink>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    mailboxes: Mailboxes,
+    presence: Presence,
+    board: EventBoard,
+    /// Wakes the streams of a party; an entry exists while one is open.
+    bells: HashMap<PartyId, watch::Sender<()>>,
+    /// Senders that wait until all recipients have acknowledged.
+    settling: HashMap<MessageId, oneshot::Sender<()>>,
+    /// Messages known to be on disk, whose acknowledgements must go there too.
+    on_disk: HashSet<MessageId>,
+    /// Messages found at start whose session the coordinator has not named yet.
+    unclaimed: HashMap<SessionId, Vec<RecoveredMessage>>,
+}
+
+impl RouterApp {
+    /// Loads registrations and unacknowledged messages. The messages are delivered once the
+    /// coordinator publishes their sessions.
+    pub async fn open(parts: RouterParts) -> Result<Self> {
+        let mut presence = Presence::default();
+        for PartyRow { registration, registered_at } in parts.store.parties().await? {
+            presence.restore(registration, registered_at);
+        }
+        let mut unclaimed: HashMap<_, Vec<_>> = HashMap::new();
+        let mut on_disk = HashSet::new();
+        for found in parts.store.messages().await? {
+            on_disk.insert(found.row.message.message_id);
+            unclaimed.entry(found.row.message.session_id).or_default().push(found);
+        }
+        let state = Mutex::new(State {
+            mailboxes: Mailboxes::new(parts.config.limits),
+            presence,
+            board: EventBoard::default(),
+            bells: HashMap::new(),
+            settling: HashMap::new(),
+            on_disk,
+            unclaimed,
+        });
+        let RouterParts { store, progress, clock, .. } = parts;
+        Ok(Self(Arc::new(Inner { store, progress, clock, state })))
+    }
+
+    /// Drops messages of sessions that the coordinator does not know any more. To be called when
+    /// it has published all its open ones.
+    pub fn forget_unclaimed(&self) {
+        let unclaimed = std::mem::take(&mut lock(&self.0.state).unclaimed);
+        for (session, messages) in unclaimed {
+            let mut state = lock(&self.0.state);
+            for found in messages {
+                state.on_disk.remove(&found.row.message.message_id);
+            }
+            drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
+        }
+    }
+
+    /// Takes a session event in: opens or closes the mailboxes, and tells the subscribers.
+    fn take_event(&self, event: SessionEvent) -> u32 {
+        let mut guard = lock(&self.0.state);
+        let state = &mut *guard;
+        let session = event.session.session_id;
+        if event.session.status.is_final() {
+            self.end_session(state, session);
+        } else {
+            let members: Vec<_> =
+                event.session.participants.iter().map(|p| p.party_id.clone()).collect();
+            state.mailboxes.open_session(session, &members);
+            for found in state.unclaimed.remove(&session).unwrap_or_default() {
+                state.mailboxes.restore(found.row, &found.acknowledged);
+            }
+        }
+        state.board.post(event)
+    }
+
+    fn end_session(&self, state: &mut State, session: SessionId) {
+        let gone = state.mailboxes.close_session(session);
+        state.unclaimed.remove(&session);
+        let mut written = false;
+        for message in gone {
+            state.settling.remove(&message);
+            written |= state.on_disk.remove(&message);
+        }
+        // A message whose write is still queued behind is forgotten by the same ordered queue.
+        if written || self.0.store.health().is_ok() {
+            drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
+        }
+        // Streams of this session alone end now.
+        for bell in state.bells.values() {
+            bell.send_replace(());
+        }
+    }
+}
+
+impl EventSink for RouterApp {
+    fn publish(&self, event: SessionEvent) {
+        self.take_event(event);
+    }
+}

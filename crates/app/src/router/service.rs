@@ -1,0 +1,191 @@
+//! The router as its fronts call it.
+
+use async_trait::async_trait;
+use quorate_ports::store::PartyRow;
+use quorate_ports::{BoxStream, Commit, Router, Urgency, Write};
+use quorate_types::*;
+use tokio::sync::oneshot;
+
+use super::{RouterApp, State};
+use crate::lock;
+
+#[async_trait]
+impl Router for RouterApp {
+    async fn register(&self, caller: &Caller, registration: Registration) -> Result<Timestamp> {
+        caller.speaks_for(&registration.party_id)?;
+        let (row, changed) = {
+            let now = self.0.clock.now();
+            let mut state = lock(&self.0.state);
+            let registered = state.presence.register(now, registration.clone())?;
+            (PartyRow { registration, registered_at: registered.registered_at }, registered.changed)
+        };
+        let registered_at = row.registered_at;
+        if changed {
+            self.0.store.submit(vec![Write::Party(row)], Urgency::Now).await?;
+        }
+        Ok(registered_at)
+    }
+
+    async fn heartbeat(&self, caller: &Caller, party: &PartyId) -> Result<Pulse> {
+        caller.speaks_for(party)?;
+        let server_time = self.0.clock.now();
+        let mut state = lock(&self.0.state);
+        state.presence.heartbeat(server_time, party)?;
+        Ok(Pulse { server_time, pending_messages: state.mailboxes.pending_count(party) })
+    }
+
+    async fn route(&self, caller: &Caller, request: RouteRequest) -> Result<MessageId> {
+        caller.speaks_for(&request.from_party)?;
+        self.0.store.health()?;
+        let (from, session) = (request.from_party.clone(), request.session_id);
+        let id = MessageId(uuid::Uuid::new_v4());
+        let round = request.round;
+        let (commit, settled, first) = self.accept(id, request)?;
+        if first {
+            self.0.progress.progress(session, &from, round);
+        }
+        // Whichever is first fulfils the promise: on disk, or nobody needs it any more.
+        tokio::select! {
+            biased;
+            _ = settled => Ok(id),
+            durable = commit => {
+                durable?;
+                let mut state = lock(&self.0.state);
+                if state.settling.remove(&id).is_some() {
+                    state.on_disk.insert(id);
+                }
+                Ok(id)
+            }
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        caller: &Caller,
+        session: Option<SessionId>,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<BoxStream<Result<Message>>> {
+        caller.speaks_for(party)?;
+        if let Some(session) = session {
+            // Asking for the status of membership is asking for nothing: an empty look does it.
+            lock(&self.0.state).mailboxes.check_member(session, party)?;
+        }
+        Ok(self.message_stream(session, party, after))
+    }
+
+    async fn pending(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<Vec<Message>> {
+        caller.speaks_for(party)?;
+        let now = self.0.clock.now();
+        lock(&self.0.state).mailboxes.pending(now, session, party, after)
+    }
+
+    async fn acknowledge(&self, caller: &Caller, ack: Acknowledge) -> Result<()> {
+        caller.speaks_for(&ack.party_id)?;
+        let mut state = lock(&self.0.state);
+        self.settle_one(&mut state, &ack)
+    }
+
+    async fn message_status(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        message: MessageId,
+    ) -> Result<Vec<Delivery>> {
+        caller.may(Scope::Read)?;
+        lock(&self.0.state).mailboxes.status(session, message)
+    }
+
+    async fn subscribe_events(
+        &self,
+        caller: &Caller,
+        party: &PartyId,
+        kinds: Vec<EventKind>,
+    ) -> Result<BoxStream<Result<SessionEvent>>> {
+        caller.speaks_for(party)?;
+        Ok(self.event_stream(party, kinds))
+    }
+
+    async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {
+        caller.may(Scope::System)?;
+        Ok(self.take_event(event))
+    }
+
+    async fn parties(
+        &self,
+        caller: &Caller,
+        role: Option<PartyRole>,
+        only_online: bool,
+    ) -> Result<Vec<PartyView>> {
+        caller.may(Scope::Read)?;
+        let now = self.0.clock.now();
+        Ok(lock(&self.0.state).presence.list(now, role, only_online))
+    }
+}
+
+impl RouterApp {
+    /// Accepts a message under one lock: acknowledgements it brings, mailboxes, the ordered write,
+    /// the bells. Answers with the write, the word that all have acknowledged, and whether this
+    /// was the sender's first message of its round.
+    fn accept(
+        &self,
+        id: MessageId,
+        request: RouteRequest,
+    ) -> Result<(Commit, oneshot::Receiver<()>, bool)> {
+        let now = self.0.clock.now();
+        let mut guard = lock(&self.0.state);
+        let state = &mut *guard;
+        for message_id in &request.acknowledges {
+            let ack = Acknowledge {
+                message_id: *message_id,
+                party_id: request.from_party.clone(),
+                session_id: request.session_id,
+                success: true,
+            };
+            // An acknowledgement of something that is gone is no reason to refuse the message.
+            if let Err(error) = self.settle_one(state, &ack) {
+                tracing::debug!(%error, message = %message_id, "an acknowledgement came late");
+            }
+        }
+        let accepted = state.mailboxes.accept(now, id, request)?;
+        let recipients = &accepted.row.recipients;
+        // A recipient that listens usually acknowledges sooner than the disk could: then the
+        // message need never be written, and the write may wait a little for that.
+        let listening = recipients.iter().all(|party| state.bells.contains_key(party));
+        let urgency = if listening { Urgency::Lazy } else { Urgency::Now };
+        let commit = self.0.store.submit(vec![Write::Message(accepted.row.clone())], urgency);
+        let (settle, settled) = oneshot::channel();
+        state.settling.insert(id, settle);
+        for party in recipients {
+            if let Some(bell) = state.bells.get(party) {
+                bell.send_replace(());
+            }
+        }
+        Ok((commit, settled, accepted.first_of_round))
+    }
+
+    fn settle_one(&self, state: &mut State, ack: &Acknowledge) -> Result<()> {
+        let now = self.0.clock.now();
+        let acked = state.mailboxes.acknowledge(now, ack)?;
+        if !acked.first {
+            return Ok(());
+        }
+        if state.on_disk.contains(&ack.message_id) {
+            let (message, party) = (ack.message_id, ack.party_id.clone());
+            drop(self.0.store.submit(vec![Write::Acknowledged { message, party }], Urgency::Lazy));
+        }
+        if acked.all {
+            state.on_disk.remove(&ack.message_id);
+            if let Some(settle) = state.settling.remove(&ack.message_id) {
+                let _ = settle.send(());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,438 @@
+//! All mailboxes of the router: per-recipient order, acknowledgement, redelivery, bounds.
+//!
+//! A message is stored once and shared by its recipients. A recipient's box is ordered by the
+//! router's sequence; streams read it with a cursor, so none sees a message twice and a slow one
+//! costs nothing more than the box itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use quorate_types::*;
+
+/// Ended sessions whose delivery records are kept for late questions.
+const ENDED_KEPT: usize = 1_000;
+
+/// Bounds of the mailboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one payload. Keygen's largest message is 150 kB.
+    pub message_bytes: usize,
+    /// Messages of one session: 16 parties, 8 rounds, every pair.
+    pub session_messages: usize,
+    /// Payload bytes of one session that nobody has acknowledged.
+    pub session_bytes: usize,
+    /// Payload bytes of all sessions that nobody has acknowledged.
+    pub total_bytes: usize,
+    /// Bytes of a message type.
+    pub type_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 1 << 20,
+            session_messages: 4_096,
+            session_bytes: 64 << 20,
+            total_bytes: 1 << 30,
+            type_bytes: 64,
+        }
+    }
+}
+
+/// An accepted message.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// What is stored and delivered.
+    pub row: Arc<MessageRow>,
+    /// Whether it is its sender's first message of this round.
+    pub first_of_round: bool,
+}
+
+/// What an acknowledgement led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acked {
+    /// It is this recipient's first acknowledgement of the message.
+    pub first: bool,
+    /// All recipients have acknowledged now.
+    pub all: bool,
+}
+
+struct Record {
+    /// Dropped when all have acknowledged.
+    row: Option<Arc<MessageRow>>,
+    bytes: usize,
+    sequence: u64,
+    deliveries: Vec<Delivery>,
+}
+
+impl Record {
+    fn delivery(&mut self, party: &PartyId) -> Option<&mut Delivery> {
+        self.deliveries.iter_mut().find(|delivery| delivery.party_id == *party)
+    }
+}
+
+#[derive(Default)]
+struct Conversation {
+    members: Vec<PartyId>,
+    ended: bool,
+    bytes: usize,
+    messages: HashMap<MessageId, Record>,
+    rounds: HashSet<(PartyId, i32)>,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    entries: BTreeMap<u64, Arc<MessageRow>>,
+    by_session: HashMap<SessionId, BTreeSet<u64>>,
+}
+
+impl Mailbox {
+    fn insert(&mut self, row: &Arc<MessageRow>) {
+        self.entries.insert(row.sequence, row.clone());
+        self.by_session.entry(row.message.session_id).or_default().insert(row.sequence);
+    }
+
+    fn remove(&mut self, session: SessionId, sequence: u64) {
+        self.entries.remove(&sequence);
+        if let Some(sequences) = self.by_session.get_mut(&session) {
+            sequences.remove(&sequence);
+            if sequences.is_empty() {
+                self.by_session.remove(&session);
+            }
+        }
+    }
+}
+
+/// The mailboxes of all parties.
+#[derive(Default)]
+pub struct Mailboxes {
+    limits: Limits,
+    sessions: HashMap<SessionId, Conversation>,
+    ended: VecDeque<SessionId>,
+    boxes: HashMap<PartyId, Mailbox>,
+    last_sequence: u64,
+    bytes: usize,
+}
+
+impl Mailboxes {
+    /// Empty mailboxes with these bounds.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Opens a session for its members. Opening it again changes nothing.
+    pub fn open_session(&mut self, session: SessionId, members: &[PartyId]) {
+        self.sessions.entry(session).or_insert_with(|| Conversation {
+            members: members.to_vec(),
+            ..Conversation::default()
+        });
+    }
+
+    /// Closes a session: its messages go, its delivery records stay for a while. Answers with the
+    /// messages that not all had acknowledged.
+    pub fn close_session(&mut self, session: SessionId) -> Vec<MessageId> {
+        let Some(conversation) = self.sessions.get_mut(&session) else { return Vec::new() };
+        if conversation.ended {
+            return Vec::new();
+        }
+        conversation.ended = true;
+        conversation.rounds = HashSet::new();
+        self.bytes -= std::mem::take(&mut conversation.bytes);
+        let mut gone = Vec::new();
+        for (id, record) in &mut conversation.messages {
+            if record.row.take().is_some() {
+                gone.push(*id);
+            }
+        }
+        for member in conversation.members.clone() {
+            let Some(mailbox) = self.boxes.get_mut(&member) else { continue };
+            for sequence in mailbox.by_session.remove(&session).into_iter().flatten() {
+                mailbox.entries.remove(&sequence);
+            }
+            if mailbox.entries.is_empty() {
+                self.boxes.remove(&member);
+            }
+        }
+        self.ended.push_back(session);
+        while self.ended.len() > ENDED_KEPT {
+            let oldest = self.ended.pop_front().expect("longer than the bound");
+            self.sessions.remove(&oldest);
+        }
+        gone
+    }
+
+    /// Whether messages of this session are taken and delivered.
+    pub fn is_open(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|conversation| !conversation.ended)
+    }
+
+    /// Refuses a party that is not in the session, and a session that is not open.
+    pub fn check_member(&self, session: SessionId, party: &PartyId) -> Result<()> {
+        let conversation = self.open(session)?;
+        if conversation.members.contains(party) { Ok(()) } else { Err(stranger(session, party)) }
+    }
+
+    fn open(&self, session: SessionId) -> Result<&Conversation> {
+        match self.sessions.get(&session) {
+            None => Err(Error::not_found("session", session)),
+            Some(conversation) if conversation.ended => Err(Error::new(
+                ErrorCode::SessionExpired,
+                format!("session {session} is over; its messages are gone"),
+            )),
+            Some(conversation) => Ok(conversation),
+        }
+    }
+
+    /// Takes a message in and puts it into its recipients' boxes.
+    pub fn accept(
+        &mut self,
+        now: Timestamp,
+        id: MessageId,
+        request: RouteRequest,
+    ) -> Result<Accepted> {
+        let recipients = self.check(&request)?;
+        self.last_sequence += 1;
+        let is_broadcast = request.to_parties.is_empty();
+        let round = (request.from_party.clone(), request.round);
+        let message = Message {
+            message_id: id,
+            session_id: request.session_id,
+            from_party: request.from_party,
+            is_broadcast,
+            round: request.round,
+            message_type: request.message_type,
+            payload: request.payload,
+            created_at: now,
+        };
+        let row = Arc::new(MessageRow::new(message, self.last_sequence, recipients));
+        self.put(&row, &[]);
+        let conversation = self.sessions.get_mut(&row.message.session_id);
+        let first_of_round = conversation.is_some_and(|session| session.rounds.insert(round));
+        Ok(Accepted { row, first_of_round })
+    }
+
+    /// Puts back a message found in the store, in the order of its sequence.
+    pub fn restore(&mut self, row: Arc<MessageRow>, acknowledged: &[PartyId]) {
+        self.last_sequence = self.last_sequence.max(row.sequence);
+        if self.is_open(row.message.session_id) {
+            self.put(&row, acknowledged);
+        }
+    }
+
+    fn put(&mut self, row: &Arc<MessageRow>, acknowledged: &[PartyId]) {
+        let bytes = row.message.payload.len();
+        let delivery = |party: &PartyId| Delivery {
+            party_id: party.clone(),
+            state: match acknowledged.contains(party) {
+                true => DeliveryState::Acknowledged,
+                false => DeliveryState::Pending,
+            },
+            delivered_at: None,
+            acknowledged_at: None,
+            retry_count: 0,
+        };
+        let record = Record {
+            row: Some(row.clone()),
+            bytes,
+            sequence: row.sequence,
+            deliveries: row.recipients.iter().map(delivery).collect(),
+        };
+        for party in row.recipients.iter().filter(|party| !acknowledged.contains(party)) {
+            self.boxes.entry(party.clone()).or_default().insert(row);
+        }
+        if let Some(conversation) = self.sessions.get_mut(&row.message.session_id) {
+            conversation.bytes += bytes;
+            conversation.messages.insert(row.message.message_id, record);
+            self.bytes += bytes;
+        }
+    }
+
+    fn check(&self, request: &RouteRequest) -> Result<Vec<PartyId>> {
+        let session = request.session_id;
+        let conversation = self.open(session)?;
+        let from = &request.from_party;
+        if !conversation.members.contains(from) {
+            return Err(stranger(session, from));
+        }
+        let limits = &self.limits;
+        let bytes = request.payload.len();
+        if bytes > limits.message_bytes {
+            return Err(Error::new(
+                ErrorCode::MessageTooLarge,
+                format!("the payload is {bytes} bytes; at most {} are routed", limits.message_bytes),
+            ));
+        }
+        if request.round < 0 {
+            return Err(Error::invalid_field("round", "round is 0 or more"));
+        }
+        if request.message_type.len() > limits.type_bytes {
+            let problem = format!("message_type is at most {} bytes", limits.type_bytes);
+            return Err(Error::invalid_field("message_type", problem));
+        }
+        let full = |what: &str| {
+            Error::new(
+                ErrorCode::RateLimited,
+                format!("{what} unacknowledged messages of {session} wait; let its parties acknowledge first"),
+            )
+        };
+        if conversation.messages.len() >= limits.session_messages {
+            return Err(full("too many"));
+        }
+        let over = conversation.bytes + bytes > limits.session_bytes
+            || self.bytes + bytes > limits.total_bytes;
+        if over {
+            return Err(full("too large"));
+        }
+        recipients(conversation, request)
+    }
+
+    /// The next messages for a stream whose last one had the sequence `cursor` (0 at first).
+    pub fn next(
+        &mut self,
+        now: Timestamp,
+        party: &PartyId,
+        session: Option<SessionId>,
+        cursor: u64,
+        after: Timestamp,
+        max: usize,
+    ) -> Vec<(u64, Message)> {
+        let Some(mailbox) = self.boxes.get(party) else { return Vec::new() };
+        let later = |row: &&Arc<MessageRow>| row.message.created_at > after;
+        let rows: Vec<_> = match session {
+            None => mailbox.entries.range(cursor + 1..).map(|(_, row)| row).filter(later).take(max).cloned().collect(),
+            Some(session) => mailbox
+                .by_session
+                .get(&session)
+                .into_iter()
+                .flat_map(|sequences| sequences.range(cursor + 1..))
+                .filter_map(|sequence| mailbox.entries.get(sequence))
+                .filter(later)
+                .take(max)
+                .cloned()
+                .collect(),
+        };
+        rows.into_iter()
+            .map(|row| {
+                self.delivered(now, party, &row);
+                (row.sequence, row.message.clone())
+            })
+            .collect()
+    }
+
+    fn delivered(&mut self, now: Timestamp, party: &PartyId, row: &MessageRow) {
+        let delivery = self
+            .sessions
+            .get_mut(&row.message.session_id)
+            .and_then(|conversation| conversation.messages.get_mut(&row.message.message_id))
+            .and_then(|record| record.delivery(party));
+        if let Some(delivery) = delivery {
+            if delivery.delivered_at.is_some() {
+                delivery.retry_count += 1;
+            } else {
+                delivery.delivered_at = Some(now);
+                delivery.state = DeliveryState::Delivered;
+            }
+        }
+    }
+
+    /// Unacknowledged messages of a session accepted after `after`. Takes nothing away.
+    pub fn pending(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<Vec<Message>> {
+        self.check_member(session, party)?;
+        let messages = self.next(now, party, Some(session), 0, after, usize::MAX);
+        Ok(messages.into_iter().map(|(_, message)| message).collect())
+    }
+
+    /// Acknowledges a message for one recipient.
+    pub fn acknowledge(&mut self, now: Timestamp, ack: &Acknowledge) -> Result<Acked> {
+        let conversation = self
+            .sessions
+            .get_mut(&ack.session_id)
+            .ok_or_else(|| Error::not_found("session", ack.session_id))?;
+        let record = conversation
+            .messages
+            .get_mut(&ack.message_id)
+            .ok_or_else(|| Error::not_found("message", ack.message_id))?;
+        let sequence = record.sequence;
+        let delivery = record.delivery(&ack.party_id).ok_or_else(|| {
+            Error::new(
+                ErrorCode::Forbidden,
+                format!("message {} was not sent to {}", ack.message_id, ack.party_id),
+            )
+        })?;
+        let first = is_waiting(delivery);
+        if first {
+            delivery.state = match ack.success {
+                true => DeliveryState::Acknowledged,
+                false => DeliveryState::Failed,
+            };
+            delivery.acknowledged_at = Some(now);
+        }
+        let all = !record.deliveries.iter().any(is_waiting);
+        if all && let Some(row) = record.row.take() {
+            row.settle();
+            conversation.bytes -= record.bytes;
+            self.bytes -= record.bytes;
+        }
+        if let Some(mailbox) = self.boxes.get_mut(&ack.party_id) {
+            mailbox.remove(ack.session_id, sequence);
+            if mailbox.entries.is_empty() {
+                self.boxes.remove(&ack.party_id);
+            }
+        }
+        Ok(Acked { first, all })
+    }
+
+    /// Where each recipient's copy of a message is.
+    pub fn status(&self, session: SessionId, message: MessageId) -> Result<Vec<Delivery>> {
+        let conversation =
+            self.sessions.get(&session).ok_or_else(|| Error::not_found("session", session))?;
+        let record = conversation.messages.get(&message);
+        record.map(|record| record.deliveries.clone()).ok_or_else(|| Error::not_found("message", message))
+    }
+
+    /// Messages that wait for a party.
+    pub fn pending_count(&self, party: &PartyId) -> u32 {
+        let waiting = self.boxes.get(party).map_or(0, |mailbox| mailbox.entries.len());
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+
+    /// Payload bytes held for all sessions.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn is_waiting(delivery: &Delivery) -> bool {
+    matches!(delivery.state, DeliveryState::Pending | DeliveryState::Delivered)
+}
+
+fn stranger(session: SessionId, party: &PartyId) -> Error {
+    Error::new(ErrorCode::Forbidden, format!("{party} does not take part in session {session}"))
+}
+
+/// Whom a message is for: those named, once each, or all others.
+fn recipients(conversation: &Conversation, request: &RouteRequest) -> Result<Vec<PartyId>> {
+    let from = &request.from_party;
+    if request.to_parties.is_empty() {
+        return Ok(conversation.members.iter().filter(|member| *member != from).cloned().collect());
+    }
+    let mut recipients = Vec::with_capacity(request.to_parties.len());
+    for party in &request.to_parties {
+        if party == from {
+            return Err(Error::invalid_field("to_parties", "a party does not send to itself"));
+        }
+        if !conversation.members.contains(party) {
+            return Err(Error::not_found("recipient", party).with_field("to_parties"));
+        }
+        if !recipients.contains(party) {
+            recipients.push(party.clone());
+        }
+    }
+    Ok(recipients)
+}

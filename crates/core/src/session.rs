@@ -1,0 +1,749 @@
+//! One session: created → waiting → in progress → completed, failed or expired.
+//!
+//! Every command is applied at a given time and leaves the session whole. `ready` and `complete`
+//! commute: in whichever order the parties' commands arrive, the session ends the same.
+
+use quorate_types::*;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+/// Entries kept of a session's history: 16 parties in 8 rounds and every step of theirs fit.
+const MAX_TIMELINE: usize = 256;
+/// Longest text accepted from a party that reports a failure, in bytes.
+const MAX_FAILURE_TEXT: usize = 512;
+
+/// What creates a session.
+pub struct NewSession {
+    /// Its id.
+    pub session_id: SessionId,
+    /// Who owns it.
+    pub tenant: Tenant,
+    /// Keygen or sign.
+    pub kind: SessionKind,
+    /// The key's scheme.
+    pub scheme: Scheme,
+    /// Signers needed and holders.
+    pub threshold: Threshold,
+    /// Sign: the key.
+    pub key: Option<KeyRecord>,
+    /// Sign: what to sign.
+    pub digest: Option<Digest>,
+    /// The parties, each with the SHA-256 of its join token.
+    pub participants: Vec<(NewParticipant, [u8; 32])>,
+    /// Now.
+    pub now: Timestamp,
+    /// The deadline.
+    pub expires_at: Timestamp,
+}
+
+/// What can be done to a session.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// A party joins with its token.
+    Join {
+        /// Who.
+        party: PartyId,
+        /// SHA-256 of the token it gave.
+        token_hash: [u8; 32],
+        /// Its device.
+        device: DeviceInfo,
+        /// Its introduction.
+        hello: Option<Hello>,
+        /// Whether it is ready at once.
+        ready: bool,
+    },
+    /// A party is ready.
+    Ready {
+        /// Who.
+        party: PartyId,
+    },
+    /// Somebody asks for the start.
+    Start,
+    /// A party reports its end.
+    Report {
+        /// Who.
+        party: PartyId,
+        /// What came out.
+        outcome: PartyOutcome,
+    },
+    /// The router has seen a party's first message of a round.
+    Progress {
+        /// Who.
+        party: PartyId,
+        /// The round.
+        round: i32,
+    },
+    /// The owner gives up.
+    Close,
+    /// The deadline has passed.
+    Expire,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To join.
+    Joined {
+        /// The party's place.
+        party_index: PartyIndex,
+    },
+    /// To ready.
+    Ready(ReadyCount),
+    /// To everything else.
+    Done,
+}
+
+/// How soon a change must be on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Nothing changed that must be kept.
+    #[default]
+    None,
+    /// It may be written with the next group.
+    Lazy,
+    /// Before the answer.
+    Now,
+}
+
+/// What a command brings about outside the session. Only ever added to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// How soon the session must be written.
+    pub persist: Durability,
+    /// What to tell the parties, in this order.
+    pub events: Vec<EventKind>,
+    /// The key that a completed keygen made.
+    pub key: Option<KeyRecord>,
+    /// The session has ended by this command.
+    pub ended: bool,
+}
+
+impl Effects {
+    fn persist(&mut self, durability: Durability) {
+        self.persist = self.persist.max(durability);
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Participant {
+    party_id: PartyId,
+    token_hash: [u8; 32],
+    device: DeviceInfo,
+    hello: Option<Hello>,
+    status: ParticipantStatus,
+    last_round: i32,
+}
+
+impl Participant {
+    fn is_ready(&self) -> bool {
+        matches!(
+            self.status,
+            ParticipantStatus::Ready | ParticipantStatus::Computing | ParticipantStatus::Completed
+        )
+    }
+}
+
+/// A session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Session {
+    session_id: SessionId,
+    tenant: Tenant,
+    kind: SessionKind,
+    scheme: Scheme,
+    threshold: Threshold,
+    key: Option<KeyRecord>,
+    digest: Option<Digest>,
+    participants: Vec<Participant>,
+    status: SessionStatus,
+    /// The result that is known so far; final once the session has completed.
+    outcome: Option<Outcome>,
+    failure: Option<Failure>,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+    timeline: Vec<TimelineEntry>,
+}
+
+impl Session {
+    /// Creates a session after checking everything its creator said.
+    pub fn create(new: NewSession, effects: &mut Effects) -> Result<Self> {
+        check_participants(&new)?;
+        check_digest(&new)?;
+        if new.expires_at <= new.now {
+            return Err(Error::invalid_field("expires_in_seconds", "the deadline is in the past"));
+        }
+        let participant = |(new, token_hash): (NewParticipant, [u8; 32])| Participant {
+            party_id: new.party_id,
+            token_hash,
+            device: new.device,
+            hello: None,
+            status: ParticipantStatus::Waiting,
+            last_round: -1,
+        };
+        let mut session = Self {
+            session_id: new.session_id,
+            tenant: new.tenant,
+            kind: new.kind,
+            scheme: new.scheme,
+            threshold: new.threshold,
+            key: new.key,
+            digest: new.digest,
+            participants: new.participants.into_iter().map(participant).collect(),
+            status: SessionStatus::Created,
+            outcome: None,
+            failure: None,
+            created_at: new.now,
+            expires_at: new.expires_at,
+            timeline: Vec::new(),
+        };
+        session.note(new.now, None, "created");
+        effects.persist(Durability::Now);
+        effects.events.push(EventKind::SessionCreated);
+        Ok(session)
+    }
+
+    /// Applies a command. A refusal may still have ended the session: a false signature does.
+    pub fn apply(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        effects: &mut Effects,
+    ) -> Result<Reply> {
+        let expires = matches!(command, Command::Expire);
+        if now >= self.expires_at && !self.status.is_final() && !expires {
+            return Err(self.over("its deadline has passed"));
+        }
+        match command {
+            Command::Join { party, token_hash, device, hello, ready } => {
+                let joiner = Joiner { party, token_hash, device, hello, ready };
+                self.join(now, joiner, effects)
+            }
+            Command::Ready { party } => self.ready(now, &party, effects),
+            Command::Start => self.start(),
+            Command::Report { party, outcome } => self.report(now, &party, outcome, effects),
+            Command::Progress { party, round } => self.progress(now, &party, round, effects),
+            Command::Close => self.close(now, effects),
+            Command::Expire => self.expire(now, effects),
+        }
+    }
+
+    fn join(&mut self, now: Timestamp, joiner: Joiner, effects: &mut Effects) -> Result<Reply> {
+        // The token is checked first, so that nobody without one learns anything.
+        let place = self.place(&joiner.party).filter(|&at| {
+            bool::from(self.participants[at].token_hash.ct_eq(&joiner.token_hash))
+        });
+        let Some(at) = place else {
+            return Err(Error::new(
+                ErrorCode::Unauthorized,
+                "this join token is not the one made for this party in this session",
+            ));
+        };
+        let party_index = PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES"));
+        if self.status == SessionStatus::Completed {
+            return Err(self.over("it has completed"));
+        }
+        self.refuse_ended()?;
+        let known = self.participants[at].hello.clone();
+        let changed = joiner.hello.is_some() && known != joiner.hello;
+        if self.status == SessionStatus::InProgress {
+            if changed {
+                return Err(Error::new(
+                    ErrorCode::Conflict,
+                    "the session runs already with your earlier introduction; if you lost its \
+                     state, report a failure so that the others need not wait",
+                ));
+            }
+            return Ok(Reply::Joined { party_index });
+        }
+        let first = self.participants[at].status == ParticipantStatus::Waiting;
+        let participant = &mut self.participants[at];
+        if first || changed {
+            participant.device = joiner.device;
+            participant.hello = joiner.hello.or(known);
+            participant.status = ParticipantStatus::Joined;
+            effects.persist(Durability::Lazy);
+        }
+        if first {
+            self.status = SessionStatus::Waiting;
+            self.note(now, Some(&joiner.party), "joined");
+            effects.events.push(EventKind::PartyJoined);
+        } else if changed {
+            self.note(now, Some(&joiner.party), "joined again");
+        }
+        if joiner.ready {
+            self.ready(now, &joiner.party, effects)?;
+        }
+        Ok(Reply::Joined { party_index })
+    }
+
+    fn ready(&mut self, now: Timestamp, party: &PartyId, effects: &mut Effects) -> Result<Reply> {
+        let at = self.member(party)?;
+        if self.status != SessionStatus::Completed {
+            self.refuse_ended()?;
+        }
+        match self.participants[at].status {
+            ParticipantStatus::Waiting => {
+                return Err(Error::invalid_field("party_id", "join the session before saying ready"));
+            }
+            ParticipantStatus::Joined => {
+                self.participants[at].status = ParticipantStatus::Ready;
+                self.note(now, Some(party), "ready");
+                effects.persist(Durability::Lazy);
+                effects.events.push(EventKind::PartyReady);
+            }
+            _ => {}
+        }
+        let count = self.ready_count();
+        if count.all_ready() && self.status == SessionStatus::Waiting {
+            self.status = SessionStatus::InProgress;
+            for participant in &mut self.participants {
+                participant.status = ParticipantStatus::Computing;
+            }
+            self.note(now, None, "started");
+            effects.events.push(EventKind::SessionStarted);
+        }
+        Ok(Reply::Ready(count))
+    }
+
+    fn ready_count(&self) -> ReadyCount {
+        let ready = self.participants.iter().filter(|p| p.is_ready()).count();
+        let small = |n| u16::try_from(n).expect("at most MAX_PARTIES");
+        ReadyCount { ready: small(ready), total: small(self.participants.len()) }
+    }
+
+    fn start(&self) -> Result<Reply> {
+        match self.status {
+            SessionStatus::InProgress | SessionStatus::Completed => Ok(Reply::Done),
+            SessionStatus::Created | SessionStatus::Waiting => Err(Error::new(
+                ErrorCode::ThresholdNotMet,
+                "not all parties are ready; the session starts by itself when the last one is",
+            )
+            .waiting_for(self.view().waiting_for())),
+            _ => Err(self.ended()),
+        }
+    }
+
+    fn progress(
+        &mut self,
+        now: Timestamp,
+        party: &PartyId,
+        round: i32,
+        effects: &mut Effects,
+    ) -> Result<Reply> {
+        let at = self.member(party)?;
+        self.refuse_ended()?;
+        if round > self.participants[at].last_round {
+            self.participants[at].last_round = round;
+            self.note(now, Some(party), &format!("round {round}"));
+            effects.persist(Durability::None);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn report(
+        &mut self,
+        now: Timestamp,
+        party: &PartyId,
+        outcome: PartyOutcome,
+        effects: &mut Effects,
+    ) -> Result<Reply> {
+        let at = self.member(party)?;
+        if let PartyOutcome::Failure(failure) = outcome {
+            self.refuse_ended()?;
+            return self.give_up(now, at, failure, effects);
+        }
+        let outcome = self.checked(outcome);
+        if matches!(self.status, SessionStatus::Failed | SessionStatus::Expired) {
+            return Err(self.ended());
+        }
+        if matches!(self.status, SessionStatus::Created | SessionStatus::Waiting) {
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                format!("the session is {}; a result can come once it runs", self.status.name()),
+            )
+            .waiting_for(self.view().waiting_for()));
+        }
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(self.refuse_result(now, at, error, effects)),
+        };
+        match &self.outcome {
+            Some(known) if *known != outcome => self.differ(now, at, effects),
+            known => {
+                let news = known.is_none();
+                self.outcome = Some(outcome);
+                self.take_result(now, at, news, effects);
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    /// A party's result in canonical form. Signatures are verified, unless they repeat the one
+    /// that has been.
+    fn checked(&self, outcome: PartyOutcome) -> Result<Outcome> {
+        match (outcome, self.kind) {
+            (PartyOutcome::PublicKey(bytes), SessionKind::Keygen) => {
+                quorate_schemes::normalize_public_key(self.scheme, &bytes).map(Outcome::PublicKey)
+            }
+            (PartyOutcome::Signature { bytes, recovery_id }, SessionKind::Sign) => {
+                let signature =
+                    quorate_schemes::parse_signature(self.scheme, &bytes, recovery_id)?;
+                if let Some(Outcome::Signature(known)) = &self.outcome
+                    && known.bytes == signature.bytes
+                    && signature.recovery_id.is_none_or(|id| Some(id) == known.recovery_id)
+                {
+                    return Ok(Outcome::Signature(known.clone()));
+                }
+                let (Some(key), Some(digest)) = (&self.key, &self.digest) else {
+                    return Err(Error::internal());
+                };
+                quorate_schemes::complete_signature(self.scheme, &key.public_key, digest, signature)
+                    .map(Outcome::Signature)
+            }
+            (_, kind) => {
+                let expected = if kind == SessionKind::Keygen { "public_key" } else { "signature" };
+                Err(Error::invalid_field(
+                    expected,
+                    format!("a {} session is completed with {expected}", kind.name()),
+                ))
+            }
+        }
+    }
+
+    /// A result that cannot be right: its reporter has failed, and the session with it unless a
+    /// verified result is there already.
+    fn refuse_result(
+        &mut self,
+        now: Timestamp,
+        at: usize,
+        error: Error,
+        effects: &mut Effects,
+    ) -> Error {
+        let wrong_signature = self.kind == SessionKind::Sign
+            && error.details.fields.contains_key("signature")
+            && error.message.contains("does not verify");
+        if self.status != SessionStatus::InProgress || !wrong_signature {
+            return error;
+        }
+        let party = self.participants[at].party_id.clone();
+        self.participants[at].status = ParticipantStatus::Failed;
+        self.note(now, Some(&party), "reported a signature that does not verify");
+        let failure = Failure {
+            reason: FailureReason::SignatureInvalid,
+            message: format!("{party} reported a signature that does not verify under the key"),
+            parties: vec![party.clone()],
+        };
+        self.end_with(now, failure, effects);
+        error.blaming(Blame { party_id: party, reason: "signature does not verify".into() })
+    }
+
+    /// Two parties report different results: one of them lies or is broken.
+    fn differ(&mut self, now: Timestamp, at: usize, effects: &mut Effects) -> Result<Reply> {
+        let party = self.participants[at].party_id.clone();
+        let conflict = Error::new(
+            ErrorCode::Conflict,
+            "this differs from the result that was reported before; the first one stands",
+        );
+        let repeats = self.participants[at].status == ParticipantStatus::Completed;
+        if self.status == SessionStatus::Completed || repeats {
+            return Err(conflict);
+        }
+        let mut parties: Vec<_> = self
+            .participants
+            .iter()
+            .filter(|p| p.status == ParticipantStatus::Completed)
+            .map(|p| p.party_id.clone())
+            .collect();
+        parties.push(party.clone());
+        self.note(now, Some(&party), "reported a different result");
+        let names: Vec<_> = parties.iter().map(PartyId::as_str).collect();
+        let failure = Failure {
+            reason: FailureReason::ResultsDiffer,
+            message: format!("the results of {} differ", names.join(", ")),
+            parties,
+        };
+        self.outcome = None;
+        self.end_with(now, failure, effects);
+        Err(conflict)
+    }
+
+    fn take_result(&mut self, now: Timestamp, at: usize, news: bool, effects: &mut Effects) {
+        if self.participants[at].status == ParticipantStatus::Completed
+            || self.status == SessionStatus::Completed
+        {
+            // A late or repeated report of the same result changes the reporter at most.
+            self.participants[at].status = ParticipantStatus::Completed;
+            return;
+        }
+        self.participants[at].status = ParticipantStatus::Completed;
+        let party = self.participants[at].party_id.clone();
+        self.note(now, Some(&party), "completed");
+        // A verified signature must survive even when the others never report.
+        let keep = if news && self.kind == SessionKind::Sign { Durability::Lazy } else { Durability::None };
+        effects.persist(keep);
+        if self.participants.iter().all(|p| p.status == ParticipantStatus::Completed) {
+            self.complete(now, effects);
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        now: Timestamp,
+        at: usize,
+        mut failure: Failure,
+        effects: &mut Effects,
+    ) -> Result<Reply> {
+        let party = self.participants[at].party_id.clone();
+        if self.participants[at].status == ParticipantStatus::Completed {
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                "you have reported a result; it stands",
+            ));
+        }
+        self.participants[at].status = ParticipantStatus::Failed;
+        let mut text = failure.message;
+        while text.len() > MAX_FAILURE_TEXT {
+            text.pop();
+        }
+        failure.message = format!("{party}: {text}");
+        failure.parties.retain(|blamed| self.place(blamed).is_some());
+        if failure.parties.is_empty() {
+            failure.parties.push(party.clone());
+        }
+        // Only these two are a party's to say.
+        if failure.reason != FailureReason::PartyCheated {
+            failure.reason = FailureReason::PartyFailed;
+        }
+        self.note(now, Some(&party), &format!("failed: {text}"));
+        self.end_with(now, failure, effects);
+        Ok(Reply::Done)
+    }
+
+    fn close(&mut self, now: Timestamp, effects: &mut Effects) -> Result<Reply> {
+        if !self.status.is_final() {
+            let failure = Failure {
+                reason: FailureReason::Closed,
+                message: "closed by its owner".into(),
+                parties: Vec::new(),
+            };
+            self.outcome = None;
+            self.end_with(now, failure, effects);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn expire(&mut self, now: Timestamp, effects: &mut Effects) -> Result<Reply> {
+        if self.status.is_final() || now < self.expires_at {
+            return Ok(Reply::Done);
+        }
+        let running = self.status == SessionStatus::InProgress;
+        let silent = self.view().waiting_for();
+        let names: Vec<_> = silent.iter().map(PartyId::as_str).collect();
+        let failure = Failure {
+            reason: FailureReason::DeadlinePassed,
+            message: format!("the deadline passed while waiting for {}", names.join(", ")),
+            parties: silent,
+        };
+        self.end_with(now, failure, effects);
+        if !running && self.status == SessionStatus::Failed {
+            self.status = SessionStatus::Expired;
+            effects.events.retain(|event| *event != EventKind::SessionFailed);
+            effects.events.push(EventKind::SessionExpired);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Ends the session: with the signature, where one is known and verified, else as failed.
+    fn end_with(&mut self, now: Timestamp, failure: Failure, effects: &mut Effects) {
+        if self.kind == SessionKind::Sign && self.outcome.is_some() {
+            return self.complete(now, effects);
+        }
+        self.outcome = None;
+        self.status = SessionStatus::Failed;
+        self.note(now, None, &format!("failed: {}", failure.message));
+        self.failure = Some(failure);
+        effects.persist(Durability::Now);
+        effects.events.push(EventKind::SessionFailed);
+        effects.ended = true;
+    }
+
+    fn complete(&mut self, now: Timestamp, effects: &mut Effects) {
+        self.status = SessionStatus::Completed;
+        self.note(now, None, "completed");
+        if let Some(Outcome::PublicKey(public_key)) = &self.outcome {
+            effects.key = Some(KeyRecord {
+                key_id: self.session_id.into(),
+                tenant: self.tenant.clone(),
+                scheme: self.scheme,
+                threshold: self.threshold,
+                public_key: public_key.clone(),
+                holders: self.participants.iter().map(|p| p.party_id.clone()).collect(),
+                created_at: now,
+            });
+        }
+        effects.persist(Durability::Now);
+        effects.events.push(EventKind::SessionCompleted);
+        effects.ended = true;
+    }
+
+    fn note(&mut self, at: Timestamp, party: Option<&PartyId>, what: &str) {
+        // The last place is kept for how it ended.
+        let room = MAX_TIMELINE - usize::from(!self.status.is_final());
+        if self.timeline.len() < room {
+            let entry = TimelineEntry { at, party_id: party.cloned(), what: what.to_owned() };
+            self.timeline.push(entry);
+        }
+    }
+
+    fn place(&self, party: &PartyId) -> Option<usize> {
+        self.participants.iter().position(|p| p.party_id == *party)
+    }
+
+    fn member(&self, party: &PartyId) -> Result<usize> {
+        self.place(party).ok_or_else(|| {
+            Error::new(
+                ErrorCode::Forbidden,
+                format!("{party} does not take part in session {}", self.session_id),
+            )
+        })
+    }
+
+    fn refuse_ended(&self) -> Result<()> {
+        if self.status.is_final() { Err(self.ended()) } else { Ok(()) }
+    }
+
+    fn ended(&self) -> Error {
+        let why = self.failure.as_ref().map_or("", |failure| failure.message.as_str());
+        self.over(&format!("it has {}: {why}", self.status.name()))
+    }
+
+    fn over(&self, why: &str) -> Error {
+        Error::new(
+            ErrorCode::SessionExpired,
+            format!("session {} is over: {why}", self.session_id),
+        )
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// Who owns it.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> SessionStatus {
+        self.status
+    }
+
+    /// When it was created.
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// Its deadline.
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    /// Whether a party takes part.
+    pub fn is_participant(&self, party: &PartyId) -> bool {
+        self.place(party).is_some()
+    }
+
+    /// What happened, oldest first.
+    pub fn timeline(&self) -> &[TimelineEntry] {
+        &self.timeline
+    }
+
+    /// The session as callers see it. A result is shown once the session has completed.
+    pub fn view(&self) -> SessionView {
+        let completed = self.status == SessionStatus::Completed;
+        let outcome = self.outcome.clone().filter(|_| completed);
+        let made = match &outcome {
+            Some(Outcome::PublicKey(key)) => Some(key.clone()),
+            _ => None,
+        };
+        let participant = |(at, p): (usize, &Participant)| ParticipantView {
+            party_id: p.party_id.clone(),
+            party_index: PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES")),
+            status: p.status,
+            device: p.device.clone(),
+            hello: p.hello.clone(),
+        };
+        SessionView {
+            session_id: self.session_id,
+            kind: self.kind,
+            scheme: self.scheme,
+            status: self.status,
+            threshold: self.threshold,
+            key_id: match &self.key {
+                Some(key) => Some(key.key_id),
+                None => made.is_some().then(|| self.session_id.into()),
+            },
+            public_key: self.key.as_ref().map(|key| key.public_key.clone()).or(made),
+            holders: self.key.as_ref().map(|key| key.holders.clone()).unwrap_or_default(),
+            digest: self.digest,
+            participants: self.participants.iter().enumerate().map(participant).collect(),
+            outcome,
+            failure: self.failure.clone(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+struct Joiner {
+    party: PartyId,
+    token_hash: [u8; 32],
+    device: DeviceInfo,
+    hello: Option<Hello>,
+    ready: bool,
+}
+
+fn check_participants(new: &NewSession) -> Result<()> {
+    let count = new.participants.len();
+    let mut names: Vec<_> = new.participants.iter().map(|(p, _)| &p.party_id).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::invalid_field("participants", format!("{} is named twice", twice[0])));
+    }
+    let (t, n) = (usize::from(new.threshold.signers()), usize::from(new.threshold.parties()));
+    match &new.key {
+        None if count < n => Err(Error::new(
+            ErrorCode::ThresholdNotMet,
+            format!("a key of {n} parties is made by exactly {n}, not {count}"),
+        )
+        .with_field("participants")),
+        None if count > n => Err(Error::invalid_field(
+            "participants",
+            format!("a key of {n} parties is made by exactly {n}, not {count}"),
+        )),
+        Some(_) if count < t => Err(Error::new(
+            ErrorCode::ThresholdNotMet,
+            format!("{t} signers are needed, {count} take part"),
+        )
+        .with_field("participants")),
+        Some(key) => match names.iter().find(|name| !key.holders.contains(name)) {
+            Some(stranger) => Err(Error::invalid_field(
+                "participants",
+                format!("{stranger} holds no share of key {}", key.key_id),
+            )),
+            None => Ok(()),
+        },
+        None => Ok(()),
+    }
+}
+
+fn check_digest(new: &NewSession) -> Result<()> {
+    let problem = match (new.kind, new.digest.is_some(), new.key.is_some()) {
+        (SessionKind::Keygen, false, false) | (SessionKind::Sign, true, true) => return Ok(()),
+        (SessionKind::Keygen, true, _) => "a keygen session signs nothing: leave message_hash out",
+        (SessionKind::Sign, false, _) => "a sign session needs message_hash: 32 bytes in hex",
+        (SessionKind::Keygen, ..) => "a keygen session makes a key: name none",
+        (SessionKind::Sign, ..) => "a sign session needs a key",
+    };
+    Err(Error::invalid_field("message_hash", problem))
+}
