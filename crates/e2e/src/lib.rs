@@ -1,1 +1,119 @@
-//! End-to-end tests against the real binary
+//! The harness of the end-to-end tests: the real binary as a process of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// The binary under test: `$QUORATE_BIN`, or the one built beside the running test.
+pub fn binary() -> PathBuf {
+    beside_test("QUORATE_BIN", "quorate")
+}
+
+/// A program of this workspace: named by an environment variable, or found beside the test.
+pub fn beside_test(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a running test has a path");
+    let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
+    path
+}
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// `quorate up` in a folder of its own.
+pub struct Cluster {
+    process: Child,
+    _stdout: Lines<BufReader<ChildStdout>>,
+    /// What it serves where, as `--endpoints` tells it.
+    pub endpoints: Value,
+}
+
+impl Cluster {
+    /// Starts on free ports with the data in `folder`, and returns when it is ready.
+    pub async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[]).await
+    }
+
+    /// As [`Cluster::start`], with more arguments.
+    pub async fn start_with(folder: &Path, arguments: &[&str]) -> Self {
+        let file = folder.join("endpoints.json");
+        let mut process = Command::new(binary())
+            .args(["up", "--ports", "ephemeral", "--json", "--data"])
+            .arg(folder.join("data"))
+            .arg("--endpoints")
+            .arg(&file)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        let stdout = process.stdout.take().expect("stdout is piped");
+        let mut stdout = BufReader::new(stdout).lines();
+        // `up --json` prints its addresses when it is ready: no polling.
+        let line = stdout.next_line().await.expect("stdout is readable");
+        let line = line.expect("`up` ended before it was ready; its log is above");
+        let endpoints: Value = serde_json::from_str(&line).expect("one line of JSON");
+        let written = std::fs::read(&file).expect("the endpoints file is there by then");
+        assert_eq!(serde_json::from_slice::<Value>(&written).expect("JSON"), endpoints);
+        Self { process, _stdout: stdout, endpoints }
+    }
+
+    /// Starts in a temporary folder that lives as long as the returned handle.
+    pub async fn temporary() -> (Self, TempDir) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        (Self::start(folder.path()).await, folder)
+    }
+
+    /// An address: `cluster.address("router", "grpc")`.
+    pub fn address(&self, service: &str, protocol: &str) -> SocketAddr {
+        let text = self.endpoints[service][protocol].as_str().expect("an address");
+        text.parse().expect("host:port")
+    }
+
+    /// The URL of a service's REST interface.
+    pub fn url(&self, service: &str, path: &str) -> String {
+        format!("http://{}{path}", self.address(service, "http"))
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id().expect("it runs")
+    }
+
+    /// SIGKILL, as a power cut would.
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("it can be killed");
+    }
+
+    /// SIGTERM, and waits for the end. Answers whether it left with success.
+    pub async fn stop(mut self) -> bool {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
+        assert!(sent.success());
+        self.process.wait().await.expect("it ends").success()
+    }
+}
+
+/// Sends JSON and reads JSON: the status and the body.
+pub async fn call(method: &str, url: &str, body: Option<&Value>) -> (u16, Value) {
+    let method = method.parse().expect("an HTTP method");
+    let mut request = reqwest::Client::new().request(method, url);
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    let answer = request.send().await.expect("the server answers");
+    let status = answer.status().as_u16();
+    (status, answer.json().await.unwrap_or(Value::Null))
+}

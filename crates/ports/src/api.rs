@@ -48,6 +48,18 @@ pub trait Coordinator: Send + Sync + 'static {
     /// What happened so far.
     async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline>;
 
+    /// What happened so far, as soon as there are more than `wait.0` entries or the session has
+    /// ended, at the latest after `wait.1`. An implementation that cannot wait answers at once.
+    async fn follow(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        wait: Option<(usize, Duration)>,
+    ) -> Result<Timeline> {
+        let _ = wait;
+        self.timeline(caller, session).await
+    }
+
     /// The newest sessions first, at most `limit`, created before `before`.
     async fn list(
         &self,

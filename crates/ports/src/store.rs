@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -32,35 +31,6 @@ pub struct SessionRow {
     pub created_at: Timestamp,
     /// The core's session as JSON.
     pub document: Vec<u8>,
-}
-
-/// A message as the store keeps it, shared with the mailboxes.
-#[derive(Debug)]
-pub struct MessageRow {
-    /// The message; `is_broadcast` and body as accepted.
-    pub message: Message,
-    /// The router's order over all messages.
-    pub sequence: u64,
-    /// All its recipients.
-    pub recipients: Vec<PartyId>,
-    settled: AtomicBool,
-}
-
-impl MessageRow {
-    /// A message that nobody has acknowledged.
-    pub fn new(message: Message, sequence: u64, recipients: Vec<PartyId>) -> Self {
-        Self { message, sequence, recipients, settled: AtomicBool::new(false) }
-    }
-
-    /// All recipients have acknowledged: it need never touch the disk.
-    pub fn settle(&self) {
-        self.settled.store(true, Ordering::Release);
-    }
-
-    /// Whether all recipients have acknowledged.
-    pub fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
-    }
 }
 
 /// A registered party as the store keeps it.

@@ -1,1 +1,75 @@
-//! What a public key and a signature are in each scheme: parse, verify, recover, address
+//! What a public key and a signature are in each scheme: parse, verify, recover, address.
+//!
+//! Pure and without secrets. The functions dispatch on [`Scheme`]; each scheme has its module.
+
+mod hash;
+mod secp256k1;
+
+pub use hash::{HashKind, hash_message};
+use quorate_types::{Digest, PublicKey, Result, Scheme, Signature};
+
+/// Reads a public key in any encoding its scheme knows and gives the canonical one.
+///
+/// secp256k1: 33 or 65 bytes of SEC1 in, 65 bytes uncompressed out.
+pub fn normalize_public_key(scheme: Scheme, bytes: &[u8]) -> Result<PublicKey> {
+    match scheme {
+        Scheme::EcdsaSecp256k1 => secp256k1::normalize(bytes),
+        _ => Err(unknown(scheme)),
+    }
+}
+
+/// The shortest encoding of a public key (secp256k1: 33 bytes).
+pub fn compressed_public_key(scheme: Scheme, key: &PublicKey) -> Result<Vec<u8>> {
+    match scheme {
+        Scheme::EcdsaSecp256k1 => secp256k1::compress(key),
+        _ => Err(unknown(scheme)),
+    }
+}
+
+/// Reads a signature: 64 bytes, or 65 with the recovery id last, for ECDSA.
+///
+/// Only the form is checked; see [`complete_signature`].
+pub fn parse_signature(
+    scheme: Scheme,
+    bytes: &[u8],
+    recovery_id: Option<u8>,
+) -> Result<Signature> {
+    match scheme {
+        Scheme::EcdsaSecp256k1 => secp256k1::parse(bytes, recovery_id),
+        _ => Err(unknown(scheme)),
+    }
+}
+
+/// Verifies a signature, refuses a malleable one, and checks or fills in its recovery id.
+///
+/// The error names the field `signature` and says "does not verify" where that is the reason.
+pub fn complete_signature(
+    scheme: Scheme,
+    key: &PublicKey,
+    digest: &Digest,
+    signature: Signature,
+) -> Result<Signature> {
+    match scheme {
+        Scheme::EcdsaSecp256k1 => secp256k1::complete(key, digest, signature),
+        _ => Err(unknown(scheme)),
+    }
+}
+
+/// Verifies a signature as [`complete_signature`] does.
+pub fn verify(
+    scheme: Scheme,
+    key: &PublicKey,
+    digest: &Digest,
+    signature: &Signature,
+) -> Result<()> {
+    complete_signature(scheme, key, digest, signature.clone()).map(drop)
+}
+
+/// The Ethereum address of a key, with the EIP-55 checksum; only secp256k1 has one.
+pub fn ethereum_address(scheme: Scheme, key: &PublicKey) -> Option<String> {
+    (scheme == Scheme::EcdsaSecp256k1).then(|| secp256k1::ethereum_address(key))?
+}
+
+fn unknown(scheme: Scheme) -> quorate_types::Error {
+    quorate_types::Error::invalid_field("scheme", format!("{scheme} is not offered by this version"))
+}

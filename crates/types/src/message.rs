@@ -1,5 +1,7 @@
 //! Routed messages and their delivery.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -98,4 +100,33 @@ pub struct Acknowledge {
     pub session_id: SessionId,
     /// False when the recipient could not use it: it is not redelivered, and shown as failed.
     pub success: bool,
+}
+
+/// A message with its recipients, shared between the mailboxes and the store.
+#[derive(Debug)]
+pub struct MessageRow {
+    /// The message; `is_broadcast` and body as accepted.
+    pub message: Message,
+    /// The router's order over all messages.
+    pub sequence: u64,
+    /// All its recipients.
+    pub recipients: Vec<PartyId>,
+    settled: AtomicBool,
+}
+
+impl MessageRow {
+    /// A message that nobody has acknowledged.
+    pub fn new(message: Message, sequence: u64, recipients: Vec<PartyId>) -> Self {
+        Self { message, sequence, recipients, settled: AtomicBool::new(false) }
+    }
+
+    /// All recipients have acknowledged: it need never touch the disk.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
+
+    /// Whether all recipients have acknowledged.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
 }

@@ -187,7 +187,7 @@ pub struct CreatedSession {
     pub join_tokens: BTreeMap<PartyId, JoinToken>,
 }
 
-/// A join token in clear: 43 characters, 256 bit, url-safe base64.
+/// A join token in clear: url-safe base64 of the session id and 256 secret bits.
 pub type JoinToken = Secret<String>;
 
 /// A request to join.

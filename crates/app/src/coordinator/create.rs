@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_core::session::{Effects, NewSession, Session};
 use quorate_ports::store::IdempotencyRow;
-use quorate_ports::{Urgency, Write};
+use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::*;
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +16,13 @@ use crate::tokens::TokenMint;
 const OFFLINE_LIFETIME: u64 = 24 * 3600;
 /// Longest idempotency key accepted, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// What became of a request to create.
+enum Entered {
+    New(Box<SessionView>, Commit),
+    /// An earlier request with the same key: its fingerprint and session.
+    Known(([u8; 32], SessionId)),
+}
 
 impl CoordinatorApp {
     pub(super) async fn create_session(
@@ -60,39 +67,53 @@ impl CoordinatorApp {
             &mut effects,
         )?;
         let idempotency = request.idempotency_key.clone().map(|key| (tenant, key));
-        let (commit, view) = {
-            let mut state = lock(&self.0.state);
-            if let Some(slot) = &idempotency {
-                // The same request may have come twice at once: the first one won.
-                if let Some((hash, first)) = state.idempotency.get(slot).copied() {
-                    drop(state);
-                    return self.same_or_mismatch(fingerprint, hash, first).await;
-                }
-                state.idempotency.insert(slot.clone(), (fingerprint, session_id));
+        match self.enter(session, effects, idempotency, fingerprint)? {
+            Entered::New(view, commit) => {
+                commit.await?;
+                Ok(self.created(*view))
             }
-            if state.open >= self.0.parts.config.max_open {
-                return Err(Error::new(
-                    ErrorCode::RateLimited,
-                    "too many sessions are open; wait for some to end",
-                ));
-            }
-            let mut writes = vec![Write::Session(encode(&session))];
-            writes.extend(idempotency.clone().map(|(tenant, key)| {
-                let request_hash = fingerprint;
-                Write::Idempotency(IdempotencyRow { tenant, key, request_hash, session_id })
-            }));
-            let commit = self.0.parts.store.submit(writes, Urgency::Now);
-            let view = session.view();
-            self.insert(&mut state, session, idempotency);
-            // The parties may start while the disk works: a session lost in a crash is created
-            // again by its creator, who has had no answer yet.
-            for kind in effects.events {
-                self.publish(&view, kind);
-            }
-            (commit, view)
-        };
-        commit.await?;
-        Ok(self.created(view))
+            // The same request came twice at once: the first one won.
+            Entered::Known(first) => self.same_or_mismatch(fingerprint, first).await,
+        }
+    }
+
+    /// Takes a new session in, unless its idempotency key has made one in the meantime.
+    fn enter(
+        &self,
+        session: Session,
+        effects: Effects,
+        idempotency: Option<(Tenant, String)>,
+        fingerprint: [u8; 32],
+    ) -> Result<Entered> {
+        let session_id = session.id();
+        let mut state = lock(&self.0.state);
+        if let Some(slot) = &idempotency
+            && let Some(first) = state.idempotency.get(slot)
+        {
+            return Ok(Entered::Known(*first));
+        }
+        if state.open >= self.0.parts.config.max_open {
+            return Err(Error::new(
+                ErrorCode::RateLimited,
+                "too many sessions are open; wait for some to end",
+            ));
+        }
+        let mut writes = vec![Write::Session(encode(&session))];
+        if let Some((tenant, key)) = idempotency.clone() {
+            state.idempotency.insert((tenant.clone(), key.clone()), (fingerprint, session_id));
+            let request_hash = fingerprint;
+            let row = IdempotencyRow { tenant, key, request_hash, session_id };
+            writes.push(Write::Idempotency(row));
+        }
+        let commit = self.0.parts.store.submit(writes, Urgency::Now);
+        let view = session.view();
+        self.insert(&mut state, session, idempotency);
+        // The parties may start while the disk works: a session lost in a crash is created again
+        // by its creator, who has had no answer yet.
+        for kind in effects.events {
+            self.publish(&view, kind);
+        }
+        Ok(Entered::New(Box::new(view), commit))
     }
 
     fn created(&self, session: SessionView) -> CreatedSession {
@@ -125,9 +146,7 @@ impl CoordinatorApp {
             }
         };
         match known {
-            Some((hash, session)) => {
-                self.same_or_mismatch(fingerprint, hash, session).await.map(Some)
-            }
+            Some(first) => self.same_or_mismatch(fingerprint, first).await.map(Some),
             None => Ok(None),
         }
     }
@@ -135,8 +154,7 @@ impl CoordinatorApp {
     async fn same_or_mismatch(
         &self,
         fingerprint: [u8; 32],
-        first: [u8; 32],
-        session: SessionId,
+        (first, session): ([u8; 32], SessionId),
     ) -> Result<CreatedSession> {
         if fingerprint != first {
             return Err(Error::new(

@@ -1,1 +1,0 @@
-//! Benchmarks that alternate a baseline and Quorate in one run

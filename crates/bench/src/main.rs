@@ -1,0 +1,2 @@
+//! Benchmarks that alternate a baseline and Quorate in one run.
+fn main() {}

@@ -1,0 +1,45 @@
+//! Percentiles and the words around them.
+
+use std::time::Duration;
+
+/// Measured times, sorted.
+pub struct Times(Vec<Duration>);
+
+impl Times {
+    /// Sorts what was measured.
+    pub fn new(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        Self(times)
+    }
+
+    /// The time that `percent` of the measurements do not exceed.
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let last = self.0.len().saturating_sub(1);
+        let at = (self.0.len() * percent).div_ceil(100).saturating_sub(1).min(last);
+        self.0.get(at).copied().unwrap_or_default()
+    }
+
+    /// `p50 8.91 ms  p95 …  p99 …`
+    pub fn summary(&self) -> String {
+        let ms = |percent| self.percentile(percent).as_secs_f64() * 1e3;
+        format!("p50 {:.2} ms  p95 {:.2} ms  p99 {:.2} ms", ms(50), ms(95), ms(99))
+    }
+}
+
+/// How many times as long `ours` takes as `theirs`.
+pub fn ratio(ours: Duration, theirs: Duration) -> f64 {
+    ours.as_secs_f64() / theirs.as_secs_f64().max(f64::EPSILON)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_rank() {
+        let times = Times::new((1..=100).map(Duration::from_millis).collect());
+        assert_eq!(times.percentile(50), Duration::from_millis(50));
+        assert_eq!(times.percentile(99), Duration::from_millis(99));
+        assert_eq!(Times::new(vec![]).percentile(50), Duration::ZERO);
+    }
+}

@@ -1,0 +1,253 @@
+//! keygen, sign, keys, sessions: questions to a running coordinator.
+
+use quorate_ports::Coordinator;
+use quorate_schemes::HashKind;
+use quorate_types::*;
+use serde_json::json;
+
+use super::client::{ClientArgs, finish};
+use super::output::{Output, table};
+
+/// Arguments of `keygen`.
+#[derive(clap::Args)]
+pub(crate) struct KeygenArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Signers needed
+    #[arg(short = 't', long, default_value_t = 2)]
+    threshold: u16,
+    /// Parties that hold a share
+    #[arg(short = 'n', long, default_value_t = 3)]
+    parties: u16,
+    /// A party that takes part; give it once per party. The rest are chosen from online servers
+    #[arg(short = 'p', long = "party", value_name = "PARTY")]
+    participants: Vec<PartyId>,
+    /// The signature scheme
+    #[arg(long, default_value_t = Scheme::default())]
+    scheme: Scheme,
+    /// Seconds until the session gives up
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u64>,
+}
+
+/// Arguments of `sign`.
+#[derive(clap::Args)]
+pub(crate) struct SignArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// The key's id, or its public key in hex
+    #[arg(short = 'k', long)]
+    key: String,
+    #[command(flatten)]
+    what: WhatArgs,
+    /// A party that signs; give it once per party. The rest are chosen from online servers
+    #[arg(short = 'p', long = "party", value_name = "PARTY")]
+    participants: Vec<PartyId>,
+    /// Seconds until the session gives up
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u64>,
+    /// Asking twice with the same word gives the same signature session
+    #[arg(long, value_name = "WORD")]
+    idempotency_key: Option<String>,
+}
+
+/// What is signed or was signed.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct DigestArgs {
+    /// The 32-byte digest in hex
+    #[arg(long, value_name = "HEX")]
+    digest: Option<String>,
+    /// The message; it is hashed by --hash
+    #[arg(long, value_name = "TEXT")]
+    message: Option<String>,
+}
+
+/// A digest, or a message and its hash.
+#[derive(clap::Args)]
+pub(crate) struct WhatArgs {
+    #[command(flatten)]
+    digest: DigestArgs,
+    /// How --message is hashed: keccak256 or sha256
+    #[arg(long, default_value = "keccak256")]
+    hash: HashKind,
+}
+
+impl WhatArgs {
+    /// The digest meant.
+    pub(crate) fn digest(&self) -> Result<Digest> {
+        match (&self.digest.digest, &self.digest.message) {
+            (Some(hex), _) => quorate_wire::codec::parse_digest(hex),
+            (None, Some(message)) => {
+                Ok(quorate_schemes::hash_message(self.hash, message.as_bytes()))
+            }
+            (None, None) => Err(Error::invalid("give --digest or --message")),
+        }
+    }
+}
+
+/// Arguments of `keys` and `sessions`.
+#[derive(clap::Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// At most so many, newest first
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+/// Participants without device particulars.
+pub(crate) fn plain(parties: &[PartyId]) -> Vec<NewParticipant> {
+    let plain = |party: &PartyId| NewParticipant {
+        party_id: party.clone(),
+        device: DeviceInfo::default(),
+    };
+    parties.iter().map(plain).collect()
+}
+
+/// Makes a key and shows it.
+pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<()> {
+    let coordinator = args.client.connect()?;
+    let request = CreateSession {
+        kind: SessionKind::Keygen,
+        scheme: args.scheme,
+        threshold: Some(Threshold::new(args.threshold.into(), args.parties.into())?),
+        participants: plain(&args.participants),
+        key: KeySelector::ByParticipants,
+        digest: None,
+        expires_in_seconds: args.expires_in,
+        idempotency_key: None,
+    };
+    let view = run_session(&*coordinator, request, "making a key", out).await?;
+    let public_key = view.public_key.as_ref().ok_or_else(Error::internal)?;
+    let key_id = view.key_id.ok_or_else(Error::internal)?;
+    let value = json!({
+        "key_id": key_id,
+        "scheme": view.scheme.name(),
+        "threshold_t": view.threshold.signers(),
+        "threshold_n": view.threshold.parties(),
+        "public_key": hex::encode(&public_key.0),
+        "ethereum_address": quorate_schemes::ethereum_address(view.scheme, public_key),
+        "parties": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
+    });
+    out.show(&value, || lines(&value));
+    Ok(())
+}
+
+/// Makes a signature and shows it.
+pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
+    let coordinator = args.client.connect()?;
+    let digest = args.what.digest()?;
+    let request = CreateSession {
+        kind: SessionKind::Sign,
+        scheme: Scheme::default(),
+        threshold: None,
+        participants: plain(&args.participants),
+        key: parse_key(&args.key)?,
+        digest: Some(digest),
+        expires_in_seconds: args.expires_in,
+        idempotency_key: args.idempotency_key,
+    };
+    let view = run_session(&*coordinator, request, "signing", out).await?;
+    let Some(Outcome::Signature(signature)) = &view.outcome else { return Err(Error::internal()) };
+    let value = json!({
+        "session_id": view.session_id,
+        "key_id": view.key_id,
+        "public_key": view.public_key.as_ref().map(|key| hex::encode(&key.0)),
+        "message_hash": hex::encode(digest.0),
+        "signature": hex::encode(&signature.bytes),
+        "recovery_id": signature.recovery_id,
+        "signers": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
+    });
+    out.show(&value, || lines(&value));
+    Ok(())
+}
+
+/// Creates a session and waits for its end.
+pub(crate) async fn run_session(
+    coordinator: &dyn Coordinator,
+    request: CreateSession,
+    what: &str,
+    out: Output,
+) -> Result<SessionView> {
+    let bar = out.progress(what);
+    let created = coordinator.create(&Caller::Open, request).await?;
+    bar.set_message(format!("{what}: session {}", created.session.session_id));
+    let view = finish(coordinator, created.session.session_id).await;
+    bar.finish_and_clear();
+    view
+}
+
+/// A key id or a public key.
+pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
+    if let Ok(id) = text.parse() {
+        return Ok(KeySelector::Id(id));
+    }
+    let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|_| {
+        Error::invalid_field("key", "give the key's id or its public key in hex; `quorate keys` lists both")
+    })?;
+    let key = quorate_schemes::normalize_public_key(Scheme::default(), &bytes)?;
+    Ok(KeySelector::PublicKey(key))
+}
+
+/// Lists keys.
+pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
+    let keys = args.client.connect()?.keys(&Caller::Open, args.limit).await?;
+    if out.json {
+        let rows: Vec<_> = keys.iter().map(quorate_wire::KeyJson::from).collect();
+        out.show(&rows, String::new);
+        return Ok(());
+    }
+    let row = |key: &KeyRecord| {
+        vec![
+            key.key_id.to_string(),
+            key.scheme.name().to_owned(),
+            format!("{} of {}", key.threshold.signers(), key.threshold.parties()),
+            quorate_schemes::ethereum_address(key.scheme, &key.public_key).unwrap_or_default(),
+            key.holders.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(","),
+        ]
+    };
+    let rows: Vec<_> = keys.iter().map(row).collect();
+    println!("{}", table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
+    Ok(())
+}
+
+/// Lists sessions.
+pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
+    let sessions = args.client.connect()?.list(&Caller::Open, None, args.limit).await?;
+    if out.json {
+        let rows: Vec<_> = sessions.iter().map(quorate_wire::SessionJson::from).collect();
+        out.show(&rows, String::new);
+        return Ok(());
+    }
+    let row = |view: &SessionView| {
+        let waiting: Vec<_> = view.waiting_for().iter().map(|p| p.to_string()).collect();
+        vec![
+            view.session_id.to_string(),
+            view.kind.name().to_owned(),
+            view.status.name().to_owned(),
+            view.failure.as_ref().map_or(waiting.join(","), |failure| failure.message.clone()),
+        ]
+    };
+    let rows: Vec<_> = sessions.iter().map(row).collect();
+    println!("{}", table(&["SESSION", "TYPE", "STATUS", "WAITING FOR / FAILURE"], &rows));
+    Ok(())
+}
+
+/// An object as `name: value` lines.
+pub(crate) fn lines(value: &serde_json::Value) -> String {
+    let Some(object) = value.as_object() else { return value.to_string() };
+    let width = object.keys().map(String::len).max().unwrap_or(0);
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::Array(items) => {
+            items.iter().map(|i| i.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    };
+    let line = |(name, value): (&String, &serde_json::Value)| {
+        format!("{:<width$}  {}", name.replace('_', " "), text(value))
+    };
+    object.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,69 @@
+//! Talking to a running installation.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_ports::Coordinator;
+use quorate_rpc::remote::{Endpoint, RemoteCoordinator};
+use quorate_types::*;
+
+/// Where to ask.
+#[derive(clap::Args, Clone)]
+pub(crate) struct ClientArgs {
+    /// Address of the coordinator
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "QUORATE_COORDINATOR")]
+    pub(crate) coordinator: String,
+    /// API key, where the server requires one
+    #[arg(long, value_name = "KEY", env = "QUORATE_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+    /// Certificate authority that signed the server's certificate, PEM
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
+    pub(crate) tls_ca: Option<PathBuf>,
+}
+
+/// One long question; asked again until the session has ended.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl ClientArgs {
+    /// The coordinator behind its gRPC interface.
+    pub(crate) fn connect(&self) -> Result<Arc<dyn Coordinator>> {
+        let endpoint = self.endpoint(&self.coordinator)?;
+        Ok(Arc::new(RemoteCoordinator::new(endpoint)))
+    }
+
+    pub(crate) fn endpoint(&self, url: &str) -> Result<Endpoint> {
+        crate::serve::peers::endpoint(url, self.api_key.as_deref(), self.tls_ca.as_deref())
+    }
+}
+
+/// Waits for a session to end, at most until its deadline.
+pub(crate) async fn finish(coordinator: &dyn Coordinator, session: SessionId) -> Result<SessionView> {
+    loop {
+        let wait = Some((WaitFor::End, PATIENCE));
+        let view = coordinator.status(&Caller::Open, session, wait).await?;
+        if view.status.is_final() {
+            return succeeded(view);
+        }
+    }
+}
+
+/// The view of a completed session, or why it is not.
+fn succeeded(view: SessionView) -> Result<SessionView> {
+    let Some(failure) = &view.failure else { return Ok(view) };
+    let code = match view.status {
+        SessionStatus::Expired => ErrorCode::SessionExpired,
+        _ => ErrorCode::Conflict,
+    };
+    let mut error = Error::new(
+        code,
+        format!("session {} {}: {}", view.session_id, view.status.name(), failure.message),
+    );
+    if failure.reason == FailureReason::DeadlinePassed {
+        error.details.waiting_for = failure.parties.clone();
+    } else if let Some(party_id) = failure.parties.first().cloned() {
+        let reason = failure.reason.name().to_owned();
+        error.details.blame = Some(Blame { party_id, reason });
+    }
+    Err(error)
+}

@@ -1,0 +1,126 @@
+//! demo: the main job from nothing, over real sockets.
+
+use std::time::Instant;
+
+use clap::Parser;
+use quorate_ports::Coordinator;
+use quorate_rpc::remote::RemoteCoordinator;
+use quorate_schemes::HashKind;
+use quorate_types::*;
+use serde_json::json;
+
+use super::ask::{lines, run_session};
+use super::output::Output;
+use super::up::Running;
+use crate::serve::endpoints::Ports;
+use crate::serve::options::ServeOptions;
+use crate::serve::peers;
+
+/// Arguments of `demo`.
+#[derive(clap::Args)]
+pub(crate) struct DemoArgs {
+    /// The message to sign; it is hashed with Keccak-256, as Ethereum does
+    #[arg(long, default_value = "Hello, Quorate!")]
+    message: String,
+}
+
+/// The serving options of a throw-away installation.
+#[derive(Parser)]
+struct Defaults {
+    #[command(flatten)]
+    options: ServeOptions,
+}
+
+/// Starts everything on free ports with its data in a temporary folder, makes a key, signs, shows
+/// the result and clears up.
+pub(crate) async fn run(args: DemoArgs, out: Output) -> Result<()> {
+    let folder = temporary_folder()?;
+    let mut options = Defaults::parse_from(["demo"]).options;
+    options.data.data = folder.0.clone();
+    options.auth = None;
+    let bar = out.progress("starting a coordinator, a router, an account service and three server parties");
+    let running = Running::start(options, Ports::Ephemeral).await?;
+    bar.finish_and_clear();
+    let done = make_and_sign(&running, &args.message, out).await;
+    running.stop().await;
+    done
+}
+
+async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<()> {
+    let url = peers::url(running.endpoints.coordinator.grpc, false);
+    let coordinator = RemoteCoordinator::new(peers::endpoint(&url, None, None)?);
+    let began = Instant::now();
+    let made = run_session(&coordinator, keygen()?, "making a 2-of-3 key", out).await?;
+    let keygen_ms = began.elapsed().as_secs_f64() * 1e3;
+    let key_id = made.key_id.ok_or_else(Error::internal)?;
+    let public_key = made.public_key.ok_or_else(Error::internal)?;
+    let digest = quorate_schemes::hash_message(HashKind::Keccak256, message.as_bytes());
+    let began = Instant::now();
+    let signed = run_session(&coordinator, sign(key_id, digest), "signing", out).await?;
+    let sign_ms = began.elapsed().as_secs_f64() * 1e3;
+    let Some(Outcome::Signature(signature)) = signed.outcome else { return Err(Error::internal()) };
+    quorate_schemes::verify(made.scheme, &public_key, &digest, &signature)?;
+    let value = json!({
+        "scheme": made.scheme.name(),
+        "threshold_t": made.threshold.signers(),
+        "threshold_n": made.threshold.parties(),
+        "public_key": hex::encode(&public_key.0),
+        "message": message,
+        "message_hash": hex::encode(digest.0),
+        "signature": hex::encode(&signature.bytes),
+        "recovery_id": signature.recovery_id,
+        "ethereum_address": quorate_schemes::ethereum_address(made.scheme, &public_key),
+        "keygen_ms": round(keygen_ms),
+        "sign_ms": round(sign_ms),
+    });
+    out.show(&value, || {
+        let signers: Vec<_> = signed.participants.iter().map(|p| p.party_id.as_str()).collect();
+        format!("{}\nsigned by {}; the signature verifies", lines(&value), signers.join(" and "))
+    });
+    Ok(())
+}
+
+fn round(ms: f64) -> f64 {
+    (ms * 1e3).round() / 1e3
+}
+
+fn keygen() -> Result<CreateSession> {
+    Ok(CreateSession {
+        kind: SessionKind::Keygen,
+        scheme: Scheme::default(),
+        threshold: Some(Threshold::new(2, 3)?),
+        participants: Vec::new(),
+        key: KeySelector::ByParticipants,
+        digest: None,
+        expires_in_seconds: None,
+        idempotency_key: None,
+    })
+}
+
+fn sign(key: KeyId, digest: Digest) -> CreateSession {
+    CreateSession {
+        kind: SessionKind::Sign,
+        scheme: Scheme::default(),
+        threshold: None,
+        participants: Vec::new(),
+        key: KeySelector::Id(key),
+        digest: Some(digest),
+        expires_in_seconds: None,
+        idempotency_key: None,
+    }
+}
+
+/// A folder that goes when the demo ends.
+struct TemporaryFolder(std::path::PathBuf);
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn temporary_folder() -> Result<TemporaryFolder> {
+    let mut name = [0_u8; 8];
+    getrandom::fill(&mut name).map_err(|_| Error::internal())?;
+    Ok(TemporaryFolder(std::env::temp_dir().join(format!("quorate-demo-{}", hex::encode(name)))))
+}

@@ -1,0 +1,205 @@
+//! The roles one by one, each in a process of its own, talking gRPC to each other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use quorate_app::{CoordinatorApp, RemoteEvents, RemoteProgress};
+use quorate_ports::{Coordinator, Router};
+use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
+use quorate_types::*;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::output::Output;
+use crate::serve::compose::{self, Host};
+use crate::serve::endpoints::{self, Pair, Ports};
+use crate::serve::options::ServeOptions;
+use crate::serve::party::LocalParty;
+use crate::serve::peers;
+
+/// How to reach the other roles.
+#[derive(clap::Args, Clone)]
+struct PeerArgs {
+    /// API key with the scope `system`, where the other roles require one
+    #[arg(long, value_name = "KEY", env = "QUORATE_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Certificate authority of the other roles' certificates, PEM
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
+    tls_ca: Option<PathBuf>,
+}
+
+impl PeerArgs {
+    fn endpoint(&self, url: &str) -> Result<quorate_rpc::remote::Endpoint> {
+        peers::endpoint(url, self.api_key.as_deref(), self.tls_ca.as_deref())
+    }
+}
+
+/// Arguments of `coordinator`.
+#[derive(clap::Args)]
+pub(crate) struct CoordinatorArgs {
+    #[command(flatten)]
+    options: ServeOptions,
+    #[command(flatten)]
+    peers: PeerArgs,
+    /// Which ports to listen on
+    #[arg(long, value_enum, default_value_t = Ports::Default)]
+    ports: Ports,
+    /// The router's gRPC address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
+    router: String,
+}
+
+/// Arguments of `router`.
+#[derive(clap::Args)]
+pub(crate) struct RouterArgs {
+    #[command(flatten)]
+    options: ServeOptions,
+    #[command(flatten)]
+    peers: PeerArgs,
+    /// Which ports to listen on
+    #[arg(long, value_enum, default_value_t = Ports::Default)]
+    ports: Ports,
+    /// The coordinator's gRPC address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
+    coordinator: String,
+}
+
+/// Arguments of `accounts`.
+#[derive(clap::Args)]
+pub(crate) struct AccountsArgs {
+    #[command(flatten)]
+    options: ServeOptions,
+    #[command(flatten)]
+    peers: PeerArgs,
+    /// Which ports to listen on
+    #[arg(long, value_enum, default_value_t = Ports::Default)]
+    ports: Ports,
+    /// The coordinator's gRPC address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
+    coordinator: String,
+}
+
+/// Arguments of `party`.
+#[derive(clap::Args)]
+pub(crate) struct PartyArgs {
+    #[command(flatten)]
+    options: ServeOptions,
+    #[command(flatten)]
+    peers: PeerArgs,
+    /// The party's name
+    #[arg(long, default_value = "server-party-1")]
+    id: PartyId,
+    /// HTTP port
+    #[arg(long, default_value_t = endpoints::PARTIES[0].0)]
+    http_port: u16,
+    /// gRPC port
+    #[arg(long, default_value_t = endpoints::PARTIES[0].1)]
+    grpc_port: u16,
+    /// The router's gRPC address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
+    router: String,
+    /// File with the passphrase that seals the shares, instead of a generated key file
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+fn announce(out: Output, service: &str, pair: Pair) {
+    let value = json!({ "service": service, "http": pair.http, "grpc": pair.grpc });
+    out.show(&value, || format!("{service}: http://{}, gRPC {}; stop with Ctrl-C", pair.http, pair.grpc));
+}
+
+/// Runs the coordinator until it is told to stop.
+pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()> {
+    let at = |port| args.ports.address(args.options.host, port);
+    let host = Host::open(args.options.clone()).await?;
+    let bound = host.bind((at(endpoints::COORDINATOR.0), at(endpoints::COORDINATOR.1))).await?;
+    let router: Arc<dyn Router> = Arc::new(RemoteRouter::new(args.peers.endpoint(&args.router)?));
+    let events = Arc::new(RemoteEvents::start(router.clone(), host.stop.clone()));
+    let app = compose::open_coordinator(&host, router.clone(), events).await?;
+    host.spawn(republish_on_return(router, app.clone(), host.stop.clone()));
+    announce(out, "coordinator", compose::serve_coordinator(&host, bound, app)?);
+    compose::signalled().await;
+    host.drain().await;
+    Ok(())
+}
+
+/// Publishes the open sessions whenever the router has come back: it holds a stream of events as
+/// a sign that it is there, and has forgotten the sessions when that stream broke.
+async fn republish_on_return(
+    router: Arc<dyn Router>,
+    app: Arc<CoordinatorApp>,
+    stop: CancellationToken,
+) {
+    const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+    let own: PartyId = "coordinator.internal".parse().expect("a valid name");
+    let mut pause = PAUSE.0;
+    loop {
+        let watch = async {
+            if let Ok(mut events) = router.subscribe_events(&Caller::System, &own, vec![]).await {
+                app.republish();
+                while let Some(Ok(_)) = events.next().await {}
+                pause = PAUSE.0;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = watch => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+        }
+    }
+}
+
+/// Runs the router until it is told to stop.
+pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
+    let at = |port| args.ports.address(args.options.host, port);
+    let host = Host::open(args.options.clone()).await?;
+    let bound = host.bind((at(endpoints::ROUTER.0), at(endpoints::ROUTER.1))).await?;
+    let endpoint = args.peers.endpoint(&args.coordinator)?;
+    let coordinator: Arc<dyn Coordinator> = Arc::new(RemoteCoordinator::new(endpoint));
+    let progress = RemoteProgress::start(coordinator.clone(), host.stop.clone());
+    let app = compose::open_router(&host, Arc::new(progress)).await?;
+    announce(out, "router", compose::serve_router(&host, bound, app, coordinator)?);
+    compose::signalled().await;
+    host.drain().await;
+    Ok(())
+}
+
+/// Runs the account service until it is told to stop.
+pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
+    let at = |port| args.ports.address(args.options.host, port);
+    let host = Host::open(args.options.clone()).await?;
+    let bound = host.bind((at(endpoints::ACCOUNTS.0), at(endpoints::ACCOUNTS.1))).await?;
+    let endpoint = args.peers.endpoint(&args.coordinator)?;
+    let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
+    announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone())?);
+    compose::signalled().await;
+    host.drain().await;
+    app.closed().await;
+    Ok(())
+}
+
+/// Runs one server party until it is told to stop.
+pub(crate) async fn party(args: PartyArgs, out: Output) -> Result<()> {
+    let host = Host::open(args.options.clone()).await?;
+    let at = |port| std::net::SocketAddr::new(args.options.host, port);
+    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
+    let folder = host.data.part(args.id.as_str())?;
+    let passphrase = args.passphrase_file.as_deref();
+    let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase, &host.clock)?;
+    let identity = hex::encode(prepared.identity());
+    let link = args.peers.endpoint(&args.router)?;
+    let (party, pair) = prepared.start(&host, bound, link).await?;
+    if !out.json {
+        eprintln!("{} has the identity {identity}; a router that requires authentication is started with --trust {}={identity}", args.id, args.id);
+    }
+    announce(out, args.id.as_str(), pair);
+    compose::signalled().await;
+    party.shutdown().await;
+    host.drain().await;
+    Ok(())
+}

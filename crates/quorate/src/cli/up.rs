@@ -1,0 +1,115 @@
+//! up: everything in one process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use quorate_types::*;
+
+use super::output::{Output, table};
+use crate::serve::compose::{self, Host};
+use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
+use crate::serve::options::ServeOptions;
+use crate::serve::party::{LocalParty, pin_each_other};
+use crate::serve::peers;
+
+/// Arguments of `up`.
+#[derive(clap::Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) options: ServeOptions,
+    /// Which ports to listen on
+    #[arg(long, value_enum, default_value_t = Ports::Default)]
+    pub(crate) ports: Ports,
+    /// Write the addresses as JSON to this file once everything is ready
+    #[arg(long, value_name = "FILE")]
+    pub(crate) endpoints: Option<PathBuf>,
+}
+
+/// Runs until Ctrl-C or SIGTERM, then drains.
+pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
+    let bar = out.progress("starting");
+    let (file, ports) = (args.endpoints.clone(), args.ports);
+    let running = Running::start(args.options, ports).await?;
+    bar.finish_and_clear();
+    if let Some(file) = &file {
+        running.endpoints.write(file)?;
+    }
+    out.show(&running.endpoints, || {
+        let rows = running.endpoints.rows();
+        format!(
+            "{}\n\nready; API documentation at http://{}/docs; stop with Ctrl-C",
+            table(&["SERVICE", "HTTP", "GRPC"], &rows),
+            running.endpoints.coordinator.http
+        )
+    });
+    compose::signalled().await;
+    let bar = out.progress("finishing what is open");
+    let clean = running.stop().await;
+    bar.finish_and_clear();
+    if !clean {
+        eprintln!("the grace time was over before everything had finished");
+    }
+    Ok(())
+}
+
+/// A running installation.
+pub(crate) struct Running {
+    host: Host,
+    parties: Vec<LocalParty>,
+    accounts: Arc<quorate_app::AccountsApp>,
+    pub(crate) endpoints: Endpoints,
+}
+
+impl Running {
+    /// Starts everything and returns when the server parties are connected.
+    pub(crate) async fn start(options: ServeOptions, ports: Ports) -> Result<Self> {
+        let address = options.host;
+        let host = Host::open(options).await?;
+        let at = |pair: (u16, u16)| (ports.address(address, pair.0), ports.address(address, pair.1));
+        // All ports first: a taken one is reported before anything has started.
+        let coordinator_ports = host.bind(at(endpoints::COORDINATOR)).await?;
+        let router_ports = host.bind(at(endpoints::ROUTER)).await?;
+        let accounts_ports = host.bind(at(endpoints::ACCOUNTS)).await?;
+        let mut party_ports = Vec::new();
+        for pair in endpoints::PARTIES {
+            party_ports.push(host.bind(at(pair)).await?);
+        }
+        let (coordinator, router) = compose::open_pair(&host).await?;
+        let accounts = compose::open_accounts(&host, coordinator.clone()).await?;
+        let mut served = Endpoints {
+            coordinator: compose::serve_coordinator(&host, coordinator_ports, coordinator.clone())?,
+            router: compose::serve_router(&host, router_ports, router, coordinator)?,
+            accounts: compose::serve_accounts(&host, accounts_ports, accounts.clone())?,
+            parties: Vec::new(),
+        };
+        let mut prepared = Vec::new();
+        for number in 1..=party_ports.len() {
+            let id: PartyId = format!("server-party-{number}").parse()?;
+            prepared.push(LocalParty::prepare(&host.data.part(id.as_str())?, id, None, &host.clock)?);
+        }
+        pin_each_other(&prepared).await?;
+        let router_url = peers::url(served.router.grpc, host.options.tls_cert.is_some());
+        let mut parties = Vec::new();
+        for (prepared, bound) in prepared.into_iter().zip(party_ports) {
+            let id = prepared.id().to_string();
+            let (party, pair) = prepared.start(&host, bound, peers::endpoint(&router_url, None, None)?).await?;
+            served.parties.push(PartyEndpoint { id, pair });
+            parties.push(party);
+        }
+        for party in &parties {
+            party.connected().await;
+        }
+        Ok(Self { host, parties, accounts, endpoints: served })
+    }
+
+    /// Drains: parties finish what they compute, then the services close. Answers whether all of
+    /// it ended in the grace time.
+    pub(crate) async fn stop(self) -> bool {
+        for party in self.parties {
+            party.shutdown().await;
+        }
+        let clean = self.host.drain().await;
+        self.accounts.closed().await;
+        clean
+    }
+}

@@ -1,0 +1,206 @@
+//! Who is calling: nobody asks (`open`), or an API key or a party's identity proves it (`required`).
+//!
+//! A party proves itself with `Authorization: Quorate-Party <name> <ms> <signature hex>`, an
+//! Ed25519 signature by its identity key over its name and the time. It is accepted for a minute
+//! either way, which is why such calls need TLS anywhere but on loopback.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::Response;
+use quorate_app::{ApiKeys, Clock};
+use quorate_engine::{Identity, verify_identity};
+use quorate_types::{Caller, Error, ErrorCode, PartyId, Result, Timestamp};
+
+const DOMAIN: &str = "quorate/party-call/v1";
+const SCHEME: &str = "Quorate-Party";
+/// How far a party's clock may be off, and how long its proof can be replayed, in milliseconds.
+const WINDOW: u64 = 60_000;
+/// A party makes a new proof after this time, well inside the window.
+const RENEW: u64 = 20_000;
+
+/// How callers are told apart.
+pub(crate) enum Gate {
+    /// Everybody is believed.
+    Open,
+    /// Keys and identities are checked.
+    Required {
+        /// The installation's API keys.
+        keys: Arc<ApiKeys>,
+        /// Parties that may call, with their identity keys.
+        trusted: HashMap<PartyId, [u8; 32]>,
+        /// The time.
+        clock: Arc<dyn Clock>,
+    },
+}
+
+impl Gate {
+    fn caller(&self, authorization: Option<&str>) -> Result<Option<Caller>> {
+        let Self::Required { keys, trusted, clock } = self else { return Ok(Some(Caller::Open)) };
+        let Some(value) = authorization else { return Ok(None) };
+        if let Some(key) = value.strip_prefix("Bearer ") {
+            return keys.authenticate(key.trim()).map(Some);
+        }
+        let proof = value.strip_prefix(SCHEME).ok_or_else(|| {
+            Error::new(
+                ErrorCode::Unauthorized,
+                "use `Authorization: Bearer <API key>`, or a party's own proof of identity",
+            )
+        })?;
+        check_proof(proof, trusted, clock.now()).map(|party| Some(Caller::Party(party)))
+    }
+}
+
+fn check_proof(
+    proof: &str,
+    trusted: &HashMap<PartyId, [u8; 32]>,
+    now: Timestamp,
+) -> Result<PartyId> {
+    let refused = |why: &str| Error::new(ErrorCode::Unauthorized, why);
+    let malformed = || refused("a party's proof is `<name> <milliseconds> <signature in hex>`");
+    let mut parts = proof.split_whitespace();
+    let (Some(party), Some(at), Some(signature), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed());
+    };
+    let party: PartyId = party.parse()?;
+    let millis: i64 = at.parse().map_err(|_| malformed())?;
+    if now.0.abs_diff(millis) > WINDOW {
+        return Err(refused("the party's proof is older than a minute; check both clocks"));
+    }
+    let identity = trusted.get(&party).ok_or_else(|| {
+        refused("this party is not trusted here; start the server with --trust NAME=HEX")
+    })?;
+    let mut bytes = [0_u8; 64];
+    hex::decode_to_slice(signature, &mut bytes).map_err(|_| malformed())?;
+    if verify_identity(identity, DOMAIN, &message(&party, millis), &bytes) {
+        return Ok(party);
+    }
+    Err(refused("the party's proof was not signed by its identity key"))
+}
+
+fn message(party: &PartyId, millis: i64) -> Vec<u8> {
+    format!("{party} {millis}").into_bytes()
+}
+
+/// A party's own proofs, renewed as they age.
+pub(crate) struct PartyProof {
+    party: PartyId,
+    identity: Arc<Identity>,
+    clock: Arc<dyn Clock>,
+    latest: Mutex<Option<(Timestamp, String)>>,
+}
+
+impl PartyProof {
+    /// Proofs of `party` by its identity key.
+    pub(crate) fn new(party: PartyId, identity: Arc<Identity>, clock: Arc<dyn Clock>) -> Self {
+        Self { party, identity, clock, latest: Mutex::default() }
+    }
+
+    /// The value of the `Authorization` header for a call made now.
+    pub(crate) fn header(&self) -> String {
+        let now = self.clock.now();
+        let mut latest = self.latest.lock().expect("no panic while the lock is held");
+        if let Some((made, value)) = latest.as_ref()
+            && now.millis_since(*made) < RENEW
+        {
+            return value.clone();
+        }
+        let signature = self.identity.sign(DOMAIN, &message(&self.party, now.0));
+        let value = format!("{SCHEME} {} {} {}", self.party, now.0, hex::encode(signature));
+        *latest = Some((now, value.clone()));
+        value
+    }
+}
+
+/// Middleware: puts the [`Caller`] where the fronts look for it, or refuses a false proof.
+///
+/// A request without any proof goes on without a caller, so that health and documentation stay
+/// reachable; every call that does something then refuses it.
+pub(crate) async fn identify(
+    State(gate): State<Arc<Gate>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match gate.caller(authorization) {
+        Ok(Some(caller)) => {
+            request.extensions_mut().insert(caller);
+        }
+        Ok(None) => {}
+        Err(error) => {
+            // Fronts render it in their own way: JSON for REST, a status for gRPC.
+            request.extensions_mut().insert(error);
+        }
+    }
+    next.run(request).await
+}
+
+/// Reads `--trust NAME=HEX`.
+pub(crate) fn parse_trust(entries: &[String]) -> Result<HashMap<PartyId, [u8; 32]>> {
+    let mut trusted = HashMap::new();
+    for entry in entries {
+        let malformed = || {
+            Error::invalid_field("trust", format!("{entry:?} is not NAME=64 hex digits; `quorate party` prints its own"))
+        };
+        let (name, key) = entry.split_once('=').ok_or_else(malformed)?;
+        let mut identity = [0_u8; 32];
+        hex::decode_to_slice(key, &mut identity).map_err(|_| malformed())?;
+        trusted.insert(name.parse()?, identity);
+    }
+    Ok(trusted)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_app::ManualClock;
+
+    use super::*;
+
+    fn party() -> (PartyId, Arc<Identity>, HashMap<PartyId, [u8; 32]>) {
+        let identity = Arc::new(Identity::generate());
+        let name: PartyId = "p".parse().unwrap();
+        let trusted = HashMap::from([(name.clone(), identity.public())]);
+        (name, identity, trusted)
+    }
+
+    fn proof(clock: &Arc<ManualClock>, name: &PartyId, identity: &Arc<Identity>) -> String {
+        let proof = PartyProof::new(name.clone(), identity.clone(), clock.clone());
+        proof.header().strip_prefix(SCHEME).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_trusted_party_is_known_by_its_proof_for_a_minute() {
+        let (name, identity, trusted) = party();
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
+        let proof = proof(&clock, &name, &identity);
+        assert_eq!(check_proof(&proof, &trusted, Timestamp(1_060_000)).unwrap(), name);
+        let late = check_proof(&proof, &trusted, Timestamp(1_060_001)).unwrap_err();
+        assert_eq!(late.code, ErrorCode::Unauthorized);
+    }
+
+    #[test]
+    fn another_key_another_name_or_junk_is_unauthorized() {
+        let (name, identity, trusted) = party();
+        let clock = Arc::new(ManualClock::at(Timestamp(5)));
+        let forged = proof(&clock, &name, &Arc::new(Identity::generate()));
+        let foreign = proof(&clock, &"q".parse().unwrap(), &identity);
+        for proof in [forged.as_str(), foreign.as_str(), "", " p", " p 5", " p x y", " p 5 00 z"] {
+            let error = check_proof(proof, &trusted, Timestamp(5)).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Unauthorized, "{proof}");
+        }
+    }
+
+    #[test]
+    fn trust_entries_are_name_and_key() {
+        let key = "ab".repeat(32);
+        assert_eq!(parse_trust(&[format!("p={key}")]).unwrap().len(), 1);
+        for bad in ["p", "p=", "p=zz", &format!("={key}")] {
+            assert!(parse_trust(&[(*bad).to_owned()]).is_err(), "{bad}");
+        }
+    }
+}

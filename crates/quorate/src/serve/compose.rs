@@ -1,0 +1,236 @@
+//! The composition root: services out of their parts, and their life from start to drain.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use quorate_app::{
+    AccountsApp, ApiKeys, Clock, CoordinatorApp, CoordinatorConfig, CoordinatorParts, EventSink,
+    LateProgress, ProgressSink, RouterApp, RouterConfig, RouterParts, SystemClock, TokenMint,
+};
+use quorate_front_grpc::Services;
+use quorate_front_rest::common::Common;
+use quorate_ports::{Accounts, Coordinator, Store};
+use quorate_store::SqliteStore;
+use quorate_types::Result;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::auth::{Gate, identify, parse_trust};
+use super::data::DataFolder;
+use super::endpoints::Pair;
+use super::listener::{bind, by_content_type, serve, tls};
+use super::options::{AuthMode, ServeOptions};
+
+/// What every serving process has: its data, its clock, its way to stop.
+pub(crate) struct Host {
+    pub(crate) options: ServeOptions,
+    pub(crate) data: DataFolder,
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stop: CancellationToken,
+    tracker: TaskTracker,
+    gate: Arc<Gate>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    started: Instant,
+}
+
+impl Host {
+    /// Opens the data folder and everything that can be wrong before a port is bound.
+    pub(crate) async fn open(options: ServeOptions) -> Result<Self> {
+        options.check()?;
+        let tls = match (&options.tls_cert, &options.tls_key) {
+            (Some(cert), Some(key)) => Some(tls(cert, key)?),
+            _ => None,
+        };
+        let data = DataFolder::open(&options.data.data)?;
+        let store = Arc::new(SqliteStore::open(data.path())?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let gate = match options.auth() {
+            AuthMode::Open => Gate::Open,
+            AuthMode::Required => Gate::Required {
+                keys: Arc::new(ApiKeys::open(store.clone(), clock.clone()).await?),
+                trusted: parse_trust(&options.trust)?,
+                clock: clock.clone(),
+            },
+        };
+        Ok(Self {
+            options,
+            data,
+            store,
+            clock,
+            stop: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+            gate: Arc::new(gate),
+            tls,
+            started: Instant::now(),
+        })
+    }
+
+    /// Binds a service's two ports.
+    pub(crate) async fn bind(&self, ports: (SocketAddr, SocketAddr)) -> Result<Bound> {
+        Ok(Bound { http: bind(ports.0).await?, grpc: bind(ports.1).await? })
+    }
+
+    /// Serves REST, WebSocket and gRPC alike on both ports of a service.
+    pub(crate) fn serve(&self, bound: Bound, rest: Router, grpc: Router) -> Result<Pair> {
+        let addresses = bound.addresses()?;
+        let router = by_content_type(rest, grpc)
+            .layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify));
+        for listener in [bound.http, bound.grpc] {
+            let (tls, router) = (self.tls.clone(), router.clone());
+            let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
+            self.tracker.spawn(serve(listener, tls, router, tracker, stop));
+        }
+        Ok(addresses)
+    }
+
+    /// The pages that every service has.
+    pub(crate) fn common(&self, service: &'static str) -> Common {
+        let store = self.store.clone();
+        Common::new(service, self.started, Arc::new(move || store.health()))
+    }
+
+    /// Runs a task until the process stops.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
+    }
+
+    /// Stops accepting and waits for what is open, at most the grace time.
+    pub(crate) async fn drain(self) -> bool {
+        self.stop.cancel();
+        self.tracker.close();
+        let grace = Duration::from_secs(self.options.grace);
+        tokio::time::timeout(grace, self.tracker.wait()).await.is_ok()
+    }
+}
+
+/// A service's listening sockets.
+pub(crate) struct Bound {
+    http: TcpListener,
+    grpc: TcpListener,
+}
+
+impl Bound {
+    /// Where they listen.
+    pub(crate) fn addresses(&self) -> Result<Pair> {
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|_| quorate_types::Error::internal())
+        };
+        Ok(Pair { http: address(&self.http)?, grpc: address(&self.grpc)? })
+    }
+}
+
+/// The store of a data folder, for commands that work on it while no server does.
+pub(crate) fn open_store(path: &Path) -> Result<(Arc<SqliteStore>, Arc<dyn Clock>)> {
+    let data = DataFolder::open(path)?;
+    Ok((Arc::new(SqliteStore::open(data.path())?), Arc::new(SystemClock)))
+}
+
+/// A router whose progress notes go to whoever is connected later.
+pub(crate) async fn open_router(
+    host: &Host,
+    progress: Arc<dyn ProgressSink>,
+) -> Result<Arc<RouterApp>> {
+    let parts = RouterParts {
+        config: RouterConfig::default(),
+        store: host.store.clone(),
+        progress,
+        clock: host.clock.clone(),
+    };
+    Ok(Arc::new(RouterApp::open(parts).await?))
+}
+
+/// A coordinator over a directory of parties and a sink for its events.
+pub(crate) async fn open_coordinator(
+    host: &Host,
+    directory: Arc<dyn quorate_ports::Router>,
+    events: Arc<dyn EventSink>,
+) -> Result<Arc<CoordinatorApp>> {
+    let parts = CoordinatorParts {
+        config: CoordinatorConfig::default(),
+        store: host.store.clone(),
+        mint: TokenMint::new(host.data.secret("join-tokens.key")?),
+        directory,
+        events,
+        clock: host.clock.clone(),
+    };
+    let coordinator = Arc::new(CoordinatorApp::open(parts).await?);
+    let (app, stop) = (coordinator.clone(), host.stop.clone());
+    host.spawn(async move { app.watch_deadlines(stop).await });
+    Ok(coordinator)
+}
+
+/// The account service over a coordinator.
+pub(crate) async fn open_accounts(
+    host: &Host,
+    coordinator: Arc<dyn Coordinator>,
+) -> Result<Arc<AccountsApp>> {
+    let (store, clock, stop) = (host.store.clone(), host.clock.clone(), host.stop.clone());
+    Ok(Arc::new(AccountsApp::open(store, coordinator, clock, stop).await?))
+}
+
+/// Coordinator and router of one process, each knowing the other directly.
+pub(crate) async fn open_pair(host: &Host) -> Result<(Arc<CoordinatorApp>, Arc<RouterApp>)> {
+    let late = Arc::new(LateProgress::default());
+    let router = open_router(host, late.clone()).await?;
+    let coordinator = open_coordinator(host, router.clone(), router.clone()).await?;
+    let sink: Arc<dyn ProgressSink> = coordinator.clone();
+    late.connect(Arc::downgrade(&sink));
+    router.forget_unclaimed();
+    Ok((coordinator, router))
+}
+
+/// Serves the coordinator.
+pub(crate) fn serve_coordinator(
+    host: &Host,
+    bound: Bound,
+    coordinator: Arc<dyn Coordinator>,
+) -> Result<Pair> {
+    let rest = quorate_front_rest::coordinator_routes(coordinator.clone())
+        .merge(host.common("session-coordinator").routes());
+    let services = Services { coordinator: Some(coordinator), ..Services::default() };
+    host.serve(bound, rest, quorate_front_grpc::routes(services))
+}
+
+/// Serves the router, which passes session calls on to the coordinator.
+pub(crate) fn serve_router(
+    host: &Host,
+    bound: Bound,
+    router: Arc<dyn quorate_ports::Router>,
+    coordinator: Arc<dyn Coordinator>,
+) -> Result<Pair> {
+    let rest = quorate_front_rest::router_routes(router.clone())
+        .merge(host.common("message-router").routes());
+    let services =
+        Services { router: Some((router, coordinator)), ..Services::default() };
+    host.serve(bound, rest, quorate_front_grpc::routes(services))
+}
+
+/// Serves the account service.
+pub(crate) fn serve_accounts(
+    host: &Host,
+    bound: Bound,
+    accounts: Arc<dyn Accounts>,
+) -> Result<Pair> {
+    let rest = quorate_front_rest::accounts_routes(accounts.clone())
+        .merge(host.common("account-service").routes());
+    let services = Services { accounts: Some(accounts), ..Services::default() };
+    host.serve(bound, rest, quorate_front_grpc::routes(services))
+}
+
+/// Ctrl-C or SIGTERM.
+pub(crate) async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

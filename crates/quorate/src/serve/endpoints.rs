@@ -1,0 +1,80 @@
+//! Which service listens where: the defaults, free ports for tests, and the file that tells.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use clap::ValueEnum;
+use quorate_types::{Error, Result};
+use serde::Serialize;
+
+/// How ports are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ports {
+    /// The documented ports
+    Default,
+    /// Free ports chosen by the system; find them in --endpoints
+    Ephemeral,
+}
+
+impl Ports {
+    /// The address of a service whose documented port is `port`.
+    pub(crate) fn address(self, host: IpAddr, port: u16) -> SocketAddr {
+        SocketAddr::new(host, if self == Self::Ephemeral { 0 } else { port })
+    }
+}
+
+/// The documented ports: (HTTP, gRPC).
+pub(crate) const COORDINATOR: (u16, u16) = (8080, 50051);
+/// Of the router.
+pub(crate) const ROUTER: (u16, u16) = (8081, 50052);
+/// Of the account service.
+pub(crate) const ACCOUNTS: (u16, u16) = (8083, 50054);
+/// Of the server parties.
+pub(crate) const PARTIES: [(u16, u16); 3] = [(8082, 50053), (8084, 50055), (8085, 50056)];
+
+/// One service's two addresses.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Pair {
+    pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+}
+
+/// A server party's addresses.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PartyEndpoint {
+    pub(crate) id: String,
+    #[serde(flatten)]
+    pub(crate) pair: Pair,
+}
+
+/// Everything `up` serves.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Endpoints {
+    pub(crate) coordinator: Pair,
+    pub(crate) router: Pair,
+    pub(crate) accounts: Pair,
+    pub(crate) parties: Vec<PartyEndpoint>,
+}
+
+impl Endpoints {
+    /// Writes the addresses as JSON, whole or not at all.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).expect("plain data");
+        super::data::write_private(path, &text)
+            .map_err(|error| Error::invalid(format!("{}: {error}", path.display())))
+    }
+
+    /// The addresses as a table's rows.
+    pub(crate) fn rows(&self) -> Vec<Vec<String>> {
+        let row = |name: &str, pair: Pair| {
+            vec![name.to_owned(), format!("http://{}", pair.http), pair.grpc.to_string()]
+        };
+        let mut rows = vec![
+            row("coordinator", self.coordinator),
+            row("router", self.router),
+            row("accounts", self.accounts),
+        ];
+        rows.extend(self.parties.iter().map(|party| row(&party.id, party.pair)));
+        rows
+    }
+}

@@ -1,0 +1,11 @@
+//! Putting the services together and on the network.
+
+pub(crate) mod auth;
+pub(crate) mod compose;
+pub(crate) mod data;
+pub(crate) mod endpoints;
+pub(crate) mod listener;
+pub(crate) mod logging;
+pub(crate) mod options;
+pub(crate) mod party;
+pub(crate) mod peers;

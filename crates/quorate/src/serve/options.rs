@@ -1,0 +1,113 @@
+//! What every serving command takes, and which combinations are safe.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use quorate_types::{Error, Result};
+
+use crate::cli::DataArgs;
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuthMode {
+    /// Anybody, as whichever party they say: for one machine and its developer
+    Open,
+    /// Holders of an API key, and parties that prove their identity
+    Required,
+}
+
+/// Options of a command that serves.
+#[derive(clap::Args, Clone)]
+pub(crate) struct ServeOptions {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+    /// Who may call [default: open on loopback, required anywhere else]
+    #[arg(long, value_enum)]
+    pub(crate) auth: Option<AuthMode>,
+    /// Certificate chain, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Serve in clear on an address that is not loopback: behind a proxy that does TLS
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// A party that may call, with its identity key: NAME=HEX. Give it once per party
+    #[arg(long = "trust", value_name = "NAME=HEX")]
+    pub(crate) trust: Vec<String>,
+    /// Seconds that running sessions get to finish at the end
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub(crate) grace: u64,
+}
+
+impl ServeOptions {
+    /// The mode in force.
+    pub(crate) fn auth(&self) -> AuthMode {
+        let default =
+            if self.host.is_loopback() { AuthMode::Open } else { AuthMode::Required };
+        self.auth.unwrap_or(default)
+    }
+
+    /// Refuses what would be unsafe by accident.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.host.is_loopback() {
+            return Ok(());
+        }
+        if self.tls_cert.is_none() && !self.insecure {
+            return Err(Error::invalid(format!(
+                "{} is not loopback: give --tls-cert and --tls-key, or --insecure when a proxy in \
+                 front does TLS",
+                self.host
+            )));
+        }
+        if self.auth() == AuthMode::Open && !self.insecure {
+            return Err(Error::invalid(
+                "--auth open believes every caller; on an address that is not loopback it needs \
+                 --insecure beside it",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: ServeOptions,
+    }
+
+    fn options(line: &[&str]) -> ServeOptions {
+        Line::parse_from(std::iter::once("x").chain(line.iter().copied())).options
+    }
+
+    #[test]
+    fn loopback_asks_for_nothing() {
+        let options = options(&[]);
+        assert!(options.check().is_ok());
+        assert_eq!(options.auth(), AuthMode::Open);
+    }
+
+    #[test]
+    fn a_public_address_needs_tls_or_a_word_and_requires_keys() {
+        let public = ["--host", "0.0.0.0"];
+        assert!(options(&public).check().is_err());
+        assert_eq!(options(&public).auth(), AuthMode::Required);
+        let insecure = ["--host", "0.0.0.0", "--insecure"];
+        assert!(options(&insecure).check().is_ok());
+        let tls = ["--host", "0.0.0.0", "--tls-cert", "c", "--tls-key", "k"];
+        assert!(options(&tls).check().is_ok());
+        let open = ["--host", "0.0.0.0", "--tls-cert", "c", "--tls-key", "k", "--auth", "open"];
+        assert!(options(&open).check().is_err());
+    }
+}
