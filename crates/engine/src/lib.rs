@@ -1,1 +1,23 @@
-//! Threshold protocols as pollable machines, sealed envelopes and the scheme registry
+//! Threshold protocols as machines that are polled, and the envelopes their messages travel in.
+//!
+//! No IO, no clock, no tasks. [`Run`] is one party's attempt at one session: it takes payloads,
+//! computes when told to, and gives payloads to send. Everything is authenticated before a
+//! protocol library sees a byte of it. Which protocol runs is decided by the scheme, inside.
+//!
+//! The libraries below have not been audited in the versions used: see `docs/security.md`.
+
+mod dkls;
+mod envelope;
+mod execution;
+mod fault;
+mod hello;
+mod identity;
+mod machine;
+mod run;
+mod share;
+
+pub use fault::{Fault, FaultCode, Severity};
+pub use hello::{HelloSecret, HelloView, introduce, read_hello};
+pub use identity::{Identity, verify_identity};
+pub use run::{Member, Outgoing, Output, Run, Step, Task};
+pub use share::{SealContext, SealKey, Share};

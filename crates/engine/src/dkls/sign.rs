@@ -1,0 +1,240 @@
+//! Signing in three rounds by exactly `t` signers, and a fourth message to those who look on.
+//!
+//! | round | to all | to each signer | to each observer |
+//! |---|---|---|---|
+//! | 1 | | commitment, first half of the multiplication | |
+//! | 2 | | opening, second half | |
+//! | 3 | the signer's part of the signature | | |
+//! | 4 | | | the signature, from the first signer |
+//!
+//! When more than `t` holders take part, those with the lowest share indices sign; the others are
+//! observers and verify what they are told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dkls23_secp256k1::protocols::PartyIndex;
+use dkls23_secp256k1::protocols::signing::{
+    Broadcast3to4, KeepPhase1to2, KeepPhase2to3, SignData, TransmitPhase1to2, TransmitPhase2to3,
+    UniqueKeep1to2, UniqueKeep2to3,
+};
+use quorate_types::{Digest, Scheme, Signature};
+
+use super::{Curve, fault};
+use crate::fault::{FaultCode, Severity};
+use crate::machine::{
+    Input, Kind, Machine, MachineFault, Need, Product, Seat, Send, Stepped, decode, encode,
+};
+use crate::share::Share;
+
+enum State {
+    Start,
+    Committed(UniqueKeep1to2<Curve>, BTreeMap<PartyIndex, KeepPhase1to2<Curve>>),
+    Opened(UniqueKeep2to3<Curve>, BTreeMap<PartyIndex, KeepPhase2to3<Curve>>),
+    Shown { x: String, own: Broadcast3to4<Curve> },
+    Observing,
+    Over,
+}
+
+/// One party's part in a signature.
+pub(crate) struct Sign {
+    share: Arc<Share>,
+    data: SignData,
+    me: Seat,
+    /// Signers by share index: the seat of each.
+    signers: BTreeMap<PartyIndex, Seat>,
+    observers: Vec<Seat>,
+    round: u16,
+    state: State,
+}
+
+impl Sign {
+    /// `holders` gives the share index of each seat; the caller has checked that ours is right.
+    pub(crate) fn new(
+        share: Arc<Share>,
+        me: Seat,
+        holders: &[PartyIndex],
+        digest: Digest,
+        execution: [u8; 32],
+    ) -> Self {
+        let mut signers: BTreeMap<_, _> =
+            holders.iter().enumerate().map(|(seat, index)| (*index, seat)).collect();
+        let threshold = usize::from(share.party.parameters.threshold);
+        let mut observers = Vec::new();
+        while signers.len() > threshold {
+            let (_, seat) = signers.pop_last().expect("more than the threshold");
+            observers.push(seat);
+        }
+        let observing = observers.contains(&me);
+        let others = signers.keys().copied().filter(|index| *index != share.party.party_index);
+        let data = SignData {
+            sign_id: execution.to_vec(),
+            counterparties: if observing { Vec::new() } else { others.collect() },
+            message_hash: digest.0,
+        };
+        let state = if observing { State::Observing } else { State::Start };
+        let round = if observing { 4 } else { 0 };
+        Self { share, data, me, signers, observers, round, state }
+    }
+
+    fn others(&self) -> Vec<Seat> {
+        self.signers.values().copied().filter(|seat| *seat != self.me).collect()
+    }
+
+    fn first_signer(&self) -> Seat {
+        *self.signers.values().next().expect("a threshold is at least 2")
+    }
+
+    fn abort(&self, abort: &dkls23_secp256k1::protocols::Abort) -> MachineFault {
+        fault(abort, |index| self.signers.get(&index).copied())
+    }
+
+    fn direct(&self, round: u16, to: PartyIndex, message: &impl serde::Serialize) -> Send {
+        Send { round, to: self.signers.get(&to).copied(), body: encode(message) }
+    }
+
+    fn commit(&mut self) -> Result<Vec<Send>, MachineFault> {
+        let (unique, kept, messages) =
+            self.share.party.sign_phase1(&self.data).map_err(|abort| self.abort(&abort))?;
+        self.state = State::Committed(unique, kept);
+        Ok(messages.iter().map(|m| self.direct(1, m.parties.receiver, m)).collect())
+    }
+
+    fn open(
+        &mut self,
+        unique: UniqueKeep1to2<Curve>,
+        kept: BTreeMap<PartyIndex, KeepPhase1to2<Curve>>,
+        input: &Input,
+    ) -> Result<Vec<Send>, MachineFault> {
+        let mut received: Vec<TransmitPhase1to2> = Vec::new();
+        for (seat, body) in &input.directs {
+            received.push(decode(*seat, body)?);
+            self.from(*seat, received[received.len() - 1].parties.sender)?;
+        }
+        let (unique, kept, messages) = self
+            .share
+            .party
+            .sign_phase2(&self.data, unique, kept, &received)
+            .map_err(|abort| self.abort(&abort))?;
+        self.state = State::Opened(unique, kept);
+        Ok(messages.iter().map(|m| self.direct(2, m.parties.receiver, m)).collect())
+    }
+
+    fn show(
+        &mut self,
+        unique: UniqueKeep2to3<Curve>,
+        kept: BTreeMap<PartyIndex, KeepPhase2to3<Curve>>,
+        input: &Input,
+    ) -> Result<Vec<Send>, MachineFault> {
+        let mut received: Vec<TransmitPhase2to3<Curve>> = Vec::new();
+        for (seat, body) in &input.directs {
+            received.push(decode(*seat, body)?);
+            self.from(*seat, received[received.len() - 1].parties.sender)?;
+        }
+        let (x, own) = self
+            .share
+            .party
+            .sign_phase3(&self.data, unique, kept, &received)
+            .map_err(|abort| self.abort(&abort))?;
+        let body = encode(&own);
+        self.state = State::Shown { x, own };
+        Ok(vec![Send { round: 3, to: None, body }])
+    }
+
+    fn assemble(
+        &mut self,
+        x: &str,
+        own: Broadcast3to4<Curve>,
+        input: &Input,
+    ) -> Result<Stepped, MachineFault> {
+        let mut parts = vec![own];
+        for (seat, body) in &input.broadcasts {
+            parts.push(decode(*seat, body)?);
+        }
+        let (s, recovery_id) = self
+            .share
+            .party
+            .sign_phase4(&self.data, x, &parts, true)
+            .map_err(|abort| self.abort(&abort))?;
+        let bytes = hex_bytes(x).into_iter().chain(hex_bytes(&s)).collect();
+        let signature = self.verified(Signature { bytes, recovery_id: Some(recovery_id) })?;
+        let mut sends = Vec::new();
+        if self.me == self.first_signer() {
+            for seat in &self.observers {
+                let body = encode(&(&signature.bytes, recovery_id));
+                sends.push(Send { round: 4, to: Some(*seat), body });
+            }
+        }
+        Ok(Stepped { sends, product: Some(Product::Signature(signature)) })
+    }
+
+    fn observe(&self, input: &Input) -> Result<Stepped, MachineFault> {
+        let seat = self.first_signer();
+        let body = input.directs.get(&seat).map_or(&[][..], |body| body.as_slice());
+        let (bytes, recovery_id): (Vec<u8>, u8) = decode(seat, body)?;
+        let told = Signature { bytes, recovery_id: Some(recovery_id) };
+        let signature = self
+            .verified(told)
+            .map_err(|_| MachineFault::violation(seat, "told a signature that does not verify"))?;
+        Ok(Stepped { sends: Vec::new(), product: Some(Product::Signature(signature)) })
+    }
+
+    fn verified(&self, signature: Signature) -> Result<Signature, MachineFault> {
+        let (scheme, key) = (Scheme::EcdsaSecp256k1, self.share.public_key());
+        let digest = Digest(self.data.message_hash);
+        quorate_schemes::complete_signature(scheme, key, &digest, signature).map_err(|error| {
+            MachineFault {
+                code: FaultCode::ResultInvalid,
+                severity: Severity::Recoverable,
+                blame: None,
+                message: error.message,
+            }
+        })
+    }
+
+    fn from(&self, seat: Seat, inside: PartyIndex) -> Result<(), MachineFault> {
+        if self.signers.get(&inside) == Some(&seat) {
+            return Ok(());
+        }
+        Err(MachineFault::violation(seat, "sent a message in another party's name"))
+    }
+}
+
+/// The library gives field elements as fixed-width hex.
+fn hex_bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len() / 2)
+        .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("the library's own hex"))
+        .collect()
+}
+
+impl Machine for Sign {
+    fn need(&self) -> Need {
+        let (broadcasts, directs) = match (&self.state, self.round) {
+            (State::Observing, _) => (vec![], vec![self.first_signer()]),
+            (_, 0) => (vec![], vec![]),
+            (_, 3) => (self.others(), vec![]),
+            _ => (vec![], self.others()),
+        };
+        Need { round: self.round, broadcasts, directs }
+    }
+
+    fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
+        self.round += 1;
+        let sends = match std::mem::replace(&mut self.state, State::Over) {
+            State::Start => self.commit()?,
+            State::Committed(unique, kept) => self.open(unique, kept, &input)?,
+            State::Opened(unique, kept) => self.show(unique, kept, &input)?,
+            State::Shown { x, own } => return self.assemble(&x, own, &input),
+            State::Observing => return self.observe(&input),
+            State::Over => Vec::new(),
+        };
+        Ok(Stepped { sends, product: None })
+    }
+
+    fn expects(&self, round: u16, kind: Kind) -> bool {
+        match kind {
+            Kind::Broadcast => round == 3,
+            Kind::Direct => matches!(round, 1 | 2) || round == 4 && self.observers.contains(&self.me),
+        }
+    }
+}

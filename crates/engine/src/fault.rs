@@ -1,0 +1,96 @@
+//! What can go wrong in a protocol, how bad it is, and through whom.
+
+use std::fmt;
+
+use quorate_types::PartyId;
+
+macro_rules! fault_codes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A stable code for each kind of fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum FaultCode { $($(#[$doc])* $variant,)* }
+
+        impl FaultCode {
+            /// The code's stable name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+fault_codes! {
+    /// Our own side was called wrongly.
+    BadInput = "bad_input",
+    /// The bytes are not an envelope of this version.
+    EnvelopeInvalid = "envelope_invalid",
+    /// The message belongs to another attempt, session or key, or its sender sees other facts.
+    ExecutionMismatch = "execution_mismatch",
+    /// The envelope names another sender than the one it came from.
+    WrongSender = "wrong_sender",
+    /// The envelope is for somebody else.
+    WrongRecipient = "wrong_recipient",
+    /// No such message belongs to this round.
+    WrongRound = "wrong_round",
+    /// The signature is not by the sender's identity key.
+    SignatureInvalid = "signature_invalid",
+    /// The introduction is malformed or not signed by its party.
+    HelloInvalid = "hello_invalid",
+    /// A sealed body cannot be opened.
+    SealInvalid = "seal_invalid",
+    /// A party is not a holder of the key, or holds another place.
+    NotASigner = "not_a_signer",
+    /// An authentic message breaks the protocol.
+    ProtocolViolation = "protocol_violation",
+    /// Parties have seen different broadcasts: somebody sent different ones.
+    EchoMismatch = "echo_mismatch",
+    /// A check of the multiplication failed in a way that may leak a share.
+    OtCheckFailed = "ot_check_failed",
+    /// The protocol ended with a signature that does not verify.
+    ResultInvalid = "result_invalid",
+}
+
+/// What must follow from a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Nothing happened that matters: the message is ignored, the run goes on or may be repeated.
+    Benign,
+    /// This run has failed; another may succeed.
+    Recoverable,
+    /// The blamed party must never sign with this share again until it is refreshed.
+    Ban,
+}
+
+/// A fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Fault {
+    /// What kind.
+    pub code: FaultCode,
+    /// How bad.
+    pub severity: Severity,
+    /// Through whom, where the evidence says so.
+    pub blame: Option<PartyId>,
+    /// In words; never contains secrets.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.name(), self.message)
+    }
+}
+
+impl Fault {
+    pub(crate) fn benign(code: FaultCode, message: impl Into<String>) -> Self {
+        Self { code, severity: Severity::Benign, blame: None, message: message.into() }
+    }
+
+    pub(crate) fn recoverable(code: FaultCode, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Recoverable, ..Self::benign(code, message) }
+    }
+
+    pub(crate) fn blaming(mut self, party: &PartyId) -> Self {
+        self.blame = Some(party.clone());
+        self
+    }
+}

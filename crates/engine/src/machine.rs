@@ -1,0 +1,105 @@
+//! The shape of every protocol: it says what it needs, takes it, and steps.
+
+use std::collections::BTreeMap;
+
+use quorate_types::{PublicKey, Signature};
+use zeroize::Zeroizing;
+
+use crate::fault::{FaultCode, Severity};
+use crate::share::Share;
+
+/// A party's place in the session, from 0.
+pub(crate) type Seat = usize;
+
+/// How a message travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Broadcast,
+    Direct,
+}
+
+/// The messages without which a machine cannot step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) round: u16,
+    /// From these seats, one broadcast each.
+    pub(crate) broadcasts: Vec<Seat>,
+    /// From these seats, one direct message each.
+    pub(crate) directs: Vec<Seat>,
+}
+
+/// What a machine needed, by sender.
+#[derive(Default)]
+pub(crate) struct Input {
+    pub(crate) broadcasts: BTreeMap<Seat, Zeroizing<Vec<u8>>>,
+    pub(crate) directs: BTreeMap<Seat, Zeroizing<Vec<u8>>>,
+}
+
+/// A message to send.
+pub(crate) struct Send {
+    pub(crate) round: u16,
+    /// `None`: to all others.
+    pub(crate) to: Option<Seat>,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+/// What comes out at the end.
+pub(crate) enum Product {
+    Key { share: Share, public_key: PublicKey },
+    Signature(Signature),
+}
+
+/// What a step gives.
+#[derive(Default)]
+pub(crate) struct Stepped {
+    pub(crate) sends: Vec<Send>,
+    pub(crate) product: Option<Product>,
+}
+
+/// A fault as a machine knows it: by seat.
+#[derive(Clone, Debug)]
+pub(crate) struct MachineFault {
+    pub(crate) code: FaultCode,
+    pub(crate) severity: Severity,
+    pub(crate) blame: Option<Seat>,
+    pub(crate) message: String,
+}
+
+impl MachineFault {
+    pub(crate) fn violation(seat: Seat, message: impl Into<String>) -> Self {
+        Self {
+            code: FaultCode::ProtocolViolation,
+            severity: Severity::Recoverable,
+            blame: Some(seat),
+            message: message.into(),
+        }
+    }
+}
+
+/// A protocol as one party runs it. Steps are heavy; everything else is cheap.
+pub(crate) trait Machine: std::marker::Send {
+    /// What the next step needs. Nothing for the first.
+    fn need(&self) -> Need;
+
+    /// Takes exactly what was needed and goes one round on.
+    fn step(&mut self, input: Input) -> Result<Stepped, MachineFault>;
+
+    /// Whether such a message belongs to this protocol at all.
+    fn expects(&self, round: u16, kind: Kind) -> bool;
+}
+
+/// Encodes a message body.
+pub(crate) fn encode(message: &impl serde::Serialize) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(postcard::to_allocvec(message).expect("protocol messages are plain data"))
+}
+
+/// Decodes a message body; all of it, and nothing behind it.
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(
+    seat: Seat,
+    body: &[u8],
+) -> Result<T, MachineFault> {
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(MachineFault::violation(seat, "sent a message that cannot be decoded")),
+    }
+}

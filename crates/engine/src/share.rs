@@ -1,0 +1,143 @@
+//! Key shares, and how they are sealed at rest.
+
+use argon2::Argon2;
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Nonce};
+use quorate_types::{Error, KeyId, PartyId, PublicKey, Result, Scheme, Secret, ShareIndex, Threshold};
+use zeroize::Zeroizing;
+
+use crate::hello::random;
+
+const VERSION: u8 = 1;
+const NONCE: usize = 12;
+const DOMAIN: &[u8] = b"quorate/share/v1";
+/// Argon2id: 64 MiB, 3 passes, 1 lane (RFC 9106, second recommended option, with one lane so that
+/// the time is the same on every machine).
+const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
+
+/// One party's share of a key. It cannot be printed or serialized, only sealed.
+///
+/// ```compile_fail
+/// fn shown<T: std::fmt::Debug>() {}
+/// shown::<quorate_engine::Share>();
+/// ```
+pub struct Share {
+    pub(crate) party: dkls23_secp256k1::Party,
+    public_key: PublicKey,
+}
+
+impl Share {
+    pub(crate) fn new(party: dkls23_secp256k1::Party) -> Self {
+        let public_key = crate::dkls::public_key(&party);
+        Self { party, public_key }
+    }
+
+    /// The key's scheme.
+    pub fn scheme(&self) -> Scheme {
+        Scheme::EcdsaSecp256k1
+    }
+
+    /// The verifying key.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+
+    /// Which holder this is.
+    pub fn share_index(&self) -> ShareIndex {
+        ShareIndex(self.party.party_index.as_u8())
+    }
+
+    /// Signers needed and holders.
+    pub fn threshold(&self) -> Result<Threshold> {
+        let parameters = &self.party.parameters;
+        Threshold::new(parameters.threshold.into(), parameters.share_count.into())
+    }
+
+    /// Seals the share for storage: nonce ‖ ChaCha20-Poly1305, bound to party, key and epoch.
+    pub fn seal(&self, key: &SealKey, context: &SealContext<'_>) -> Result<Vec<u8>> {
+        let mut plain = Zeroizing::new(vec![VERSION]);
+        let body = postcard::to_allocvec(&self.party).map_err(|_| Error::internal())?;
+        plain.extend_from_slice(&Zeroizing::new(body));
+        let nonce: [u8; NONCE] = random();
+        let aad = context.bytes();
+        let sealed = key
+            .cipher()
+            .encrypt(&Nonce::from(nonce), Payload { msg: &plain, aad: &aad })
+            .map_err(|_| Error::internal())?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Opens a sealed share.
+    pub fn open(sealed: &[u8], key: &SealKey, context: &SealContext<'_>) -> Result<Self> {
+        let refused = || {
+            Error::invalid(format!(
+                "the share of key {} cannot be opened: wrong passphrase or key file, or it belongs \
+                 to another party or epoch, or it is damaged",
+                context.key_id
+            ))
+        };
+        let (nonce, body) = sealed.split_at_checked(NONCE).ok_or_else(refused)?;
+        let nonce: [u8; NONCE] = nonce.try_into().map_err(|_| refused())?;
+        let aad = context.bytes();
+        let plain = key
+            .cipher()
+            .decrypt(&Nonce::from(nonce), Payload { msg: body, aad: &aad })
+            .map(Zeroizing::new)
+            .map_err(|_| refused())?;
+        match plain.split_first() {
+            Some((&VERSION, body)) => {
+                postcard::from_bytes(body).map(Self::new).map_err(|_| refused())
+            }
+            _ => Err(Error::invalid("the share was sealed by a newer version")),
+        }
+    }
+}
+
+/// The key that seals shares at rest.
+pub struct SealKey(Secret<[u8; 32]>);
+
+impl SealKey {
+    /// From a key file's 32 bytes.
+    pub fn from_bytes(bytes: Secret<[u8; 32]>) -> Self {
+        Self(bytes)
+    }
+
+    /// From a passphrase and a stored salt, by Argon2id: about 0.1 s and 64 MiB.
+    pub fn from_passphrase(passphrase: &[u8], salt: &[u8]) -> Result<Self> {
+        let (memory, passes, lanes) = ARGON2;
+        let parameters = argon2::Params::new(memory, passes, lanes, Some(32))
+            .map_err(|_| Error::internal())?;
+        let argon = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
+        let mut key = [0; 32];
+        argon.hash_password_into(passphrase, salt, &mut key).map_err(|_| {
+            Error::invalid("the passphrase or its salt cannot be used: the salt is 8 bytes or more")
+        })?;
+        Ok(Self(Secret::new(key)))
+    }
+
+    fn cipher(&self) -> ChaCha20Poly1305 {
+        ChaCha20Poly1305::new(self.0.expose().into())
+    }
+}
+
+/// What a sealed share is bound to.
+pub struct SealContext<'a> {
+    /// Whose share.
+    pub party_id: &'a PartyId,
+    /// Of which key.
+    pub key_id: KeyId,
+    /// In which epoch.
+    pub epoch: u32,
+}
+
+impl SealContext<'_> {
+    fn bytes(&self) -> Vec<u8> {
+        let name = self.party_id.as_str().as_bytes();
+        let mut bytes = DOMAIN.to_vec();
+        bytes.extend_from_slice(&(name.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(self.key_id.0.as_bytes());
+        bytes.extend_from_slice(&self.epoch.to_be_bytes());
+        bytes
+    }
+}

@@ -1,0 +1,180 @@
+//! Keys and signatures through whole runs, in every order of delivery, with and without attackers.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::*;
+use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
+use quorate_engine::*;
+use quorate_types::*;
+
+fn check(key: &PublicKey, digest: &Digest, outputs: Vec<Result<Option<Output>, Fault>>) {
+    let key = k256::ecdsa::VerifyingKey::from_sec1_bytes(&key.0).unwrap();
+    for output in outputs {
+        let Some(Output::Signature(signature)) = output.unwrap() else { panic!("a signature") };
+        let bytes = k256::ecdsa::Signature::from_slice(&signature.bytes).unwrap();
+        key.verify_prehash(&digest.0, &bytes).unwrap();
+        assert_eq!(bytes.normalize_s(), bytes, "low s");
+        let id = k256::ecdsa::RecoveryId::from_byte(signature.recovery_id.unwrap()).unwrap();
+        let recovered =
+            k256::ecdsa::VerifyingKey::recover_from_prehash(&digest.0, &bytes, id).unwrap();
+        assert_eq!(recovered, key);
+    }
+}
+
+#[test]
+fn every_threshold_signs_with_any_of_its_parties() {
+    for (t, n, groups) in [
+        (2, 2, vec![vec![0, 1]]),
+        (2, 3, vec![vec![0, 1], vec![2, 0], vec![1, 2], vec![0, 1, 2]]),
+        (3, 4, vec![vec![3, 1, 0], vec![0, 1, 2, 3]]),
+    ] {
+        let (holders, shares, key) = keygen(t, n, 11);
+        for (round, who) in groups.iter().enumerate() {
+            let digest = Digest([u8::try_from(round).unwrap() + 1; 32]);
+            let id = session(100 + round as u128);
+            let (parties, mut runs) = signing(id, &holders, &shares, who, digest);
+            check(&key, &digest, deliver(&parties, &mut runs, round as u64, |_, _| {}));
+        }
+    }
+}
+
+#[test]
+fn tampered_misaddressed_and_replayed_letters_are_refused_and_harm_nobody() {
+    let (holders, shares, key) = keygen(2, 2, 1);
+    let digest = Digest([3; 32]);
+    // An earlier attempt of the same session, whose letters the attacker kept.
+    let (parties, mut earlier) = signing(session(5), &holders, &shares, &[0, 1], digest);
+    let mut kept: HashMap<PartyId, Vec<Letter>> = HashMap::new();
+    deliver(&parties, &mut earlier, 2, |_, letter| {
+        kept.entry(letter.1.clone()).or_default().push(letter.clone());
+    });
+    let (parties, mut runs) = signing(session(5), &holders, &shares, &[0, 1], digest);
+    let mut refused = HashMap::new();
+    let mut refuse = |code: &'static str, got: Result<(), Fault>| {
+        let fault = got.expect_err(code);
+        assert_eq!((fault.code.name(), fault.severity), (code, Severity::Benign));
+        *refused.entry(code).or_insert(0) += 1;
+    };
+    let outputs = deliver(&parties, &mut runs, 3, |run, (from, to, payload)| {
+        for (_, _, old) in &kept[to] {
+            refuse("execution_mismatch", run.receive(from, old));
+        }
+        refuse("wrong_sender", run.receive(&name(9), payload));
+        refuse("wrong_sender", run.receive(to, payload));
+        let with = |at: usize, value: u8| {
+            let mut bytes = payload.to_vec();
+            bytes[at] = value;
+            bytes
+        };
+        refuse("wrong_sender", run.receive(from, &with(34, 9)));
+        refuse("wrong_round", run.receive(from, &with(37, 77)));
+        refuse("envelope_invalid", run.receive(from, &with(0, 2)));
+        refuse("envelope_invalid", run.receive(from, &payload[..40]));
+        if payload[1] == 1 {
+            refuse("wrong_recipient", run.receive(from, &with(35, 7)));
+        }
+        for at in [40, payload.len() / 2, payload.len() - 1] {
+            refuse("signature_invalid", run.receive(from, &with(at, payload[at] ^ 1)));
+        }
+    });
+    check(&key, &digest, outputs);
+    assert_eq!(refused.len(), 6, "{refused:?}");
+}
+
+#[test]
+fn a_repeated_letter_is_ignored() {
+    let (holders, shares, key) = keygen(2, 2, 1);
+    let digest = Digest([4; 32]);
+    let (parties, mut runs) = signing(session(6), &holders, &shares, &[0, 1], digest);
+    let outputs = deliver(&parties, &mut runs, 9, |run, (from, _, payload)| {
+        run.receive(from, payload).unwrap();
+    });
+    check(&key, &digest, outputs);
+}
+
+#[test]
+fn signers_of_different_digests_find_out_by_the_first_letter() {
+    let (holders, shares, _) = keygen(2, 2, 1);
+    let (parties, mut ours) = signing(session(7), &holders, &shares, &[0, 1], Digest([1; 32]));
+    let (_, mut theirs) = signing(session(7), &holders, &shares, &[0, 1], Digest([2; 32]));
+    let step = theirs[1].advance().unwrap();
+    for (from, _, payload) in letters(&parties, 1, step.outgoing) {
+        let fault = ours[0].receive(&from, &payload).unwrap_err();
+        assert_eq!(fault.code, FaultCode::ExecutionMismatch);
+    }
+    assert_eq!(ours[0].round(), 0);
+    ours[0].advance().unwrap();
+    assert_eq!((ours[0].round(), ours[0].waiting_for()), (1, vec![parties[1].clone()]));
+}
+
+#[test]
+fn a_share_opens_for_its_party_key_epoch_and_seal_key_only() {
+    let (holders, shares, key) = keygen(2, 2, 1);
+    let seal = |n| SealKey::from_bytes(Secret::new([n; 32]));
+    let context = |party, key_id, epoch| SealContext { party_id: party, key_id, epoch };
+    let key_id: KeyId = session(1).into();
+    let sealed = shares[0].seal(&seal(1), &context(&holders[0], key_id, 0)).unwrap();
+    let opened = Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 0)).unwrap();
+    assert_eq!(opened.public_key(), &key);
+    assert_eq!(opened.share_index(), ShareIndex(1));
+    let wrong = [
+        Share::open(&sealed, &seal(2), &context(&holders[0], key_id, 0)),
+        Share::open(&sealed, &seal(1), &context(&holders[1], key_id, 0)),
+        Share::open(&sealed, &seal(1), &context(&holders[0], session(2).into(), 0)),
+        Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 1)),
+        Share::open(&sealed[1..], &seal(1), &context(&holders[0], key_id, 0)),
+        Share::open(&[], &seal(1), &context(&holders[0], key_id, 0)),
+    ];
+    for result in wrong {
+        assert_eq!(result.err().unwrap().code, ErrorCode::InvalidRequest);
+    }
+}
+
+#[test]
+fn a_passphrase_gives_the_same_seal_key_only_with_its_salt() {
+    let (holders, shares, _) = keygen(2, 2, 1);
+    let context = SealContext { party_id: &holders[0], key_id: session(1).into(), epoch: 0 };
+    let key = |phrase: &[u8], salt: &[u8]| SealKey::from_passphrase(phrase, salt).unwrap();
+    let sealed = shares[0].seal(&key(b"correct horse", &[1; 16]), &context).unwrap();
+    assert!(Share::open(&sealed, &key(b"correct horse", &[1; 16]), &context).is_ok());
+    assert!(Share::open(&sealed, &key(b"correct horse", &[2; 16]), &context).is_err());
+    assert!(Share::open(&sealed, &key(b"battery staple", &[1; 16]), &context).is_err());
+}
+
+#[test]
+fn a_run_refuses_a_roster_it_does_not_fit() {
+    let (holders, shares, _) = keygen(2, 3, 1);
+    let parties = [holders[0].clone(), holders[1].clone()];
+    let identity = Identity::generate();
+    let member = |party: &PartyId| {
+        let (hello, secret) = introduce(&identity, session(8), party);
+        (Member { party_id: party.clone(), hello }, secret)
+    };
+    let sign = |share: usize| Task::Sign {
+        share: shares[share].clone(),
+        key_id: session(1).into(),
+        epoch: 0,
+        holders: holders.clone(),
+        digest: Digest([0; 32]),
+    };
+    let attempt = |me: &PartyId, roster: &[PartyId], task| {
+        let mut secrets: Vec<_> = roster.iter().map(&member).collect();
+        let at = roster.iter().position(|p| p == me).unwrap_or(0);
+        let members = secrets.iter().map(|(member, _)| member.clone()).collect();
+        let secret = secrets.swap_remove(at).1;
+        Run::new(&identity, secret, session(8), me, members, task).err().map(|fault| fault.code)
+    };
+    assert_eq!(attempt(&parties[0], &parties, sign(0)), None);
+    assert_eq!(attempt(&parties[0], &parties, sign(1)), Some(FaultCode::NotASigner));
+    assert_eq!(attempt(&parties[0], &parties[..1], sign(0)), Some(FaultCode::NotASigner));
+    let stranger = [parties[0].clone(), name(9)];
+    assert_eq!(attempt(&parties[0], &stranger, sign(0)), Some(FaultCode::NotASigner));
+    assert_eq!(attempt(&name(9), &parties, sign(0)), Some(FaultCode::BadInput));
+    let twice = [parties[0].clone(), parties[1].clone(), parties[1].clone()];
+    assert_eq!(attempt(&parties[0], &twice, sign(0)), Some(FaultCode::BadInput));
+    let threshold = Threshold::new(2, 3).unwrap();
+    let keygen = Task::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold };
+    assert_eq!(attempt(&parties[0], &parties, keygen), Some(FaultCode::BadInput));
+}
