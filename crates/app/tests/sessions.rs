@@ -1,0 +1,288 @@
+//! The coordinator and the router together over a real store, without sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use quorate_app::*;
+use quorate_ports::{Coordinator, Router, Store};
+use quorate_store::SqliteStore;
+use quorate_types::*;
+use tempfile::TempDir;
+
+struct World {
+    coordinator: Arc<CoordinatorApp>,
+    router: Arc<RouterApp>,
+    clock: Arc<ManualClock>,
+    store: Arc<SqliteStore>,
+}
+
+const GENERATOR: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+
+async fn open(folder: &TempDir) -> World {
+    let clock = Arc::new(ManualClock::at(Timestamp(1_700_000_000_000)));
+    let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
+    let late = Arc::new(LateProgress::default());
+    let parts = RouterParts {
+        config: RouterConfig::default(),
+        store: store.clone(),
+        progress: late.clone(),
+        clock: clock.clone(),
+    };
+    let router = Arc::new(RouterApp::open(parts).await.unwrap());
+    let parts = CoordinatorParts {
+        config: CoordinatorConfig::default(),
+        store: store.clone(),
+        mint: TokenMint::new(Secret::new([7; 32])),
+        directory: router.clone(),
+        events: router.clone(),
+        clock: clock.clone(),
+    };
+    let coordinator = Arc::new(CoordinatorApp::open(parts).await.unwrap());
+    let sink: Arc<dyn ProgressSink> = coordinator.clone();
+    late.connect(Arc::downgrade(&sink));
+    router.forget_unclaimed();
+    World { coordinator, router, clock, store }
+}
+
+fn party(name: &str) -> PartyId {
+    name.parse().unwrap()
+}
+
+fn keygen(parties: &[&str], idempotency_key: Option<&str>) -> CreateSession {
+    let participant =
+        |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
+    let n = i64::try_from(parties.len()).unwrap();
+    CreateSession {
+        kind: SessionKind::Keygen,
+        scheme: Scheme::default(),
+        threshold: Some(Threshold::new(2, n).unwrap()),
+        participants: parties.iter().map(participant).collect(),
+        key: KeySelector::ByParticipants,
+        digest: None,
+        expires_in_seconds: None,
+        idempotency_key: idempotency_key.map(Into::into),
+    }
+}
+
+fn join(created: &CreatedSession, name: &str) -> JoinSession {
+    JoinSession {
+        session_id: None,
+        party_id: party(name),
+        token: created.join_tokens[&party(name)].clone(),
+        device: DeviceInfo::default(),
+        hello: None,
+        ready: false,
+    }
+}
+
+fn message(session: SessionId, from: &str, to: &[&str], round: i32) -> RouteRequest {
+    RouteRequest {
+        session_id: session,
+        from_party: party(from),
+        to_parties: to.iter().map(|name| party(name)).collect(),
+        round,
+        message_type: "test".into(),
+        payload: format!("{from} {round}").into_bytes().into(),
+        acknowledges: vec![],
+    }
+}
+
+async fn started(world: &World, names: &[&str]) -> CreatedSession {
+    let created = world.coordinator.create(&Caller::Open, keygen(names, None)).await.unwrap();
+    for name in names {
+        let mut request = join(&created, name);
+        request.ready = true;
+        world.coordinator.join(&Caller::Open, request).await.unwrap();
+    }
+    created
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_simultaneous_readies_all_start_their_sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let names = ["a", "b", "c"];
+    for _ in 0..200 {
+        let created = world.coordinator.create(&Caller::Open, keygen(&names, None)).await.unwrap();
+        for name in names {
+            world.coordinator.join(&Caller::Open, join(&created, name)).await.unwrap();
+        }
+        let id = created.session.session_id;
+        let readies = names.map(|name| {
+            let coordinator = world.coordinator.clone();
+            tokio::spawn(async move { coordinator.ready(&Caller::Open, id, &party(name)).await })
+        });
+        let mut started = 0;
+        for ready in readies {
+            started += usize::from(ready.await.unwrap().unwrap().all_ready());
+        }
+        assert!(started >= 1);
+        let view = world.coordinator.status(&Caller::Open, id, None).await.unwrap();
+        assert_eq!(view.status, SessionStatus::InProgress);
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let created = started(&world, &["a", "b"]).await;
+    let id = created.session.session_id;
+    let sent = world.router.route(&Caller::Open, message(id, "a", &["b"], 1)).await.unwrap();
+    drop(world);
+    let world = open(&folder).await;
+    let again = world.coordinator.status(&Caller::Open, id, None).await.unwrap();
+    assert_eq!(again.session_id, id);
+    let pending = world.router.pending(&Caller::Open, id, &party("b"), Timestamp(0)).await.unwrap();
+    assert_eq!(pending.iter().map(|m| m.message_id).collect::<Vec<_>>(), [sent]);
+    // The token that was given out before the restart still opens the session.
+    world.coordinator.join(&Caller::Open, join(&created, "a")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idempotency_key_gives_the_same_session_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let request = keygen(&["a", "b"], Some("once"));
+    let first = world.coordinator.create(&Caller::Open, request.clone()).await.unwrap();
+    let second = world.coordinator.create(&Caller::Open, request.clone()).await.unwrap();
+    assert_eq!(first.session.session_id, second.session.session_id);
+    drop(world);
+    let world = open(&folder).await;
+    let third = world.coordinator.create(&Caller::Open, request).await.unwrap();
+    assert_eq!(first.session.session_id, third.session.session_id);
+    let token = |created: &CreatedSession| created.join_tokens[&party("a")].expose().clone();
+    assert_eq!(token(&first), token(&third));
+    let other = keygen(&["a", "c"], Some("once"));
+    let error = world.coordinator.create(&Caller::Open, other).await.err().unwrap();
+    assert_eq!(error.code, ErrorCode::IdempotencyMismatch);
+}
+
+#[tokio::test]
+async fn a_stream_has_the_waiting_messages_first_then_live_ones_and_ends_with_the_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let id = started(&world, &["a", "b", "c"]).await.session.session_id;
+    let route = |request| {
+        let router = world.router.clone();
+        tokio::spawn(async move { router.route(&Caller::Open, request).await.unwrap() })
+    };
+    route(message(id, "a", &["b"], 1)).await.unwrap();
+    let mut stream =
+        world.router.subscribe(&Caller::Open, Some(id), &party("b"), Timestamp(0)).await.unwrap();
+    route(message(id, "c", &[], 2)).await.unwrap();
+    let first = stream.next().await.unwrap().unwrap();
+    let second = stream.next().await.unwrap().unwrap();
+    assert_eq!((first.round, first.is_broadcast), (1, false));
+    assert_eq!((second.round, second.is_broadcast), (2, true));
+    world.coordinator.close(&Caller::Open, id).await.unwrap();
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_message_acknowledged_by_all_never_touches_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let id = started(&world, &["a", "b"]).await.session.session_id;
+    let mut stream =
+        world.router.subscribe(&Caller::Open, Some(id), &party("b"), Timestamp(0)).await.unwrap();
+    let router = world.router.clone();
+    let sender =
+        tokio::spawn(async move { router.route(&Caller::Open, message(id, "a", &["b"], 1)).await });
+    let message = stream.next().await.unwrap().unwrap();
+    let ack = Acknowledge {
+        message_id: message.message_id,
+        party_id: party("b"),
+        session_id: id,
+        success: true,
+    };
+    world.router.acknowledge(&Caller::Open, ack).await.unwrap();
+    assert_eq!(sender.await.unwrap().unwrap(), message.message_id);
+    assert!(world.store.messages().await.unwrap().is_empty());
+    let status = world.router.message_status(&Caller::Open, id, message.message_id).await.unwrap();
+    assert_eq!(status[0].state, DeliveryState::Acknowledged);
+}
+
+#[tokio::test]
+async fn each_subscriber_sees_its_own_token_only_and_a_late_one_where_the_session_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let mut events =
+        world.router.subscribe_events(&Caller::Open, &party("a"), vec![]).await.unwrap();
+    let created =
+        world.coordinator.create(&Caller::Open, keygen(&["a", "b"], None)).await.unwrap();
+    let event = events.next().await.unwrap().unwrap();
+    assert_eq!(event.kind, EventKind::SessionCreated);
+    assert_eq!(event.join_tokens.keys().collect::<Vec<_>>(), [&party("a")]);
+    for name in ["a", "b"] {
+        let mut request = join(&created, name);
+        request.ready = true;
+        world.coordinator.join(&Caller::Open, request).await.unwrap();
+    }
+    let mut late = world.router.subscribe_events(&Caller::Open, &party("b"), vec![]).await.unwrap();
+    assert_eq!(late.next().await.unwrap().unwrap().kind, EventKind::SessionStarted);
+    let mut stranger =
+        world.router.subscribe_events(&Caller::Open, &party("z"), vec![]).await.unwrap();
+    let nothing = tokio::time::timeout(Duration::from_millis(1), stranger.next()).await;
+    assert!(nothing.is_err(), "a stranger is told nothing");
+}
+
+#[tokio::test]
+async fn a_silent_party_is_named_at_the_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let id = started(&world, &["a", "b"]).await.session.session_id;
+    let report = Report {
+        session_id: id,
+        party_id: party("a"),
+        outcome: PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap()),
+    };
+    world.coordinator.complete(&Caller::Open, report).await.unwrap();
+    world.clock.advance(301_000);
+    world.coordinator.expire_due().await;
+    let view = world.coordinator.status(&Caller::Open, id, None).await.unwrap();
+    assert_eq!(view.status, SessionStatus::Failed);
+    let failure = view.failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::DeadlinePassed);
+    assert_eq!(failure.parties, [party("b")]);
+}
+
+#[tokio::test]
+async fn a_finished_key_is_attached_to_its_account() {
+    use quorate_ports::Accounts;
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let accounts = AccountsApp::open(
+        world.store.clone(),
+        world.coordinator.clone(),
+        world.clock.clone(),
+        stop.clone(),
+    )
+    .await
+    .unwrap();
+    let new = NewAccount { username: "alice".into(), ..NewAccount::default() };
+    let account = accounts.create(&Caller::Open, new).await.unwrap();
+    let created =
+        accounts.keygen(&Caller::Open, Some(account.id), keygen(&["a", "b"], None)).await.unwrap();
+    for name in ["a", "b"] {
+        let mut request = join(&created, name);
+        request.ready = true;
+        world.coordinator.join(&Caller::Open, request).await.unwrap();
+    }
+    for name in ["a", "b"] {
+        let report = Report {
+            session_id: created.session.session_id,
+            party_id: party(name),
+            outcome: PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap()),
+        };
+        world.coordinator.complete(&Caller::Open, report).await.unwrap();
+    }
+    // The watcher ends when it has attached the key.
+    accounts.closed().await;
+    let account = accounts.get(&Caller::Open, account.id).await.unwrap();
+    assert_eq!(account.key_id, Some(created.session.session_id.into()));
+    let keys = world.coordinator.keys(&Caller::Open, 10).await.unwrap();
+    assert_eq!(Some(&keys[0].public_key), account.public_key.as_ref());
+}
