@@ -1,0 +1,647 @@
+//! Proto messages to the shared words and back. What comes in is checked here, once.
+
+use bytes::Bytes;
+use quorate_types::*;
+
+use crate::proto::coordinator::v1 as co;
+use crate::proto::router::v1 as ro;
+
+fn millis(at: Timestamp) -> i64 {
+    at.0
+}
+
+fn small(count: impl TryInto<i32>) -> i32 {
+    count.try_into().unwrap_or(i32::MAX)
+}
+
+/// Reads a list of names.
+pub fn parse_all<T: std::str::FromStr<Err = Error>>(texts: &[String]) -> Result<Vec<T>> {
+    texts.iter().map(|text| text.parse()).collect()
+}
+
+fn names(parties: &[PartyId]) -> Vec<String> {
+    parties.iter().map(PartyId::to_string).collect()
+}
+
+/// Reads an optional 32-byte digest.
+pub fn parse_digest(bytes: &[u8]) -> Result<Option<Digest>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let digest: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| Error::invalid_field("message_hash", "message_hash is 32 bytes"))?;
+    Ok(Some(Digest(digest)))
+}
+
+fn parse_threshold(t: i32, n: i32) -> Result<Option<Threshold>> {
+    if (t, n) == (0, 0) { Ok(None) } else { Threshold::new(t.into(), n.into()).map(Some) }
+}
+
+fn device_in(device: Option<ro::DeviceInfo>) -> DeviceInfo {
+    let device = device.unwrap_or_default();
+    DeviceInfo {
+        device_type: device.device_type,
+        device_id: device.device_id,
+        platform: device.platform,
+        app_version: device.app_version,
+    }
+}
+
+fn device_out(device: DeviceInfo) -> ro::DeviceInfo {
+    ro::DeviceInfo {
+        device_type: device.device_type,
+        device_id: device.device_id,
+        platform: device.platform,
+        app_version: device.app_version,
+    }
+}
+
+fn hello_in(hello: Bytes) -> Option<Hello> {
+    (!hello.is_empty()).then_some(hello)
+}
+
+fn party_out(party: &ParticipantView) -> ro::PartyInfo {
+    ro::PartyInfo {
+        party_id: party.party_id.to_string(),
+        party_index: party.party_index.0.into(),
+        device_info: Some(device_out(party.device.clone())),
+        status: party.status.name().into(),
+        hello: party.hello.clone().unwrap_or_default(),
+    }
+}
+
+fn party_in(party: ro::PartyInfo) -> Result<ParticipantView> {
+    let index = u16::try_from(party.party_index)
+        .map_err(|_| Error::invalid_field("party_index", "party_index is 0 or more"))?;
+    Ok(ParticipantView {
+        party_id: party.party_id.parse()?,
+        party_index: PartyIndex(index),
+        status: party.status.parse()?,
+        device: device_in(party.device_info),
+        hello: hello_in(party.hello),
+    })
+}
+
+fn failure_out(failure: &Failure) -> ro::Failure {
+    ro::Failure {
+        reason: failure.reason.name().into(),
+        message: failure.message.clone(),
+        parties: names(&failure.parties),
+    }
+}
+
+fn failure_in(failure: ro::Failure) -> Result<Failure> {
+    let reason = match failure.reason.as_str() {
+        "" => FailureReason::PartyFailed,
+        reason => reason.parse()?,
+    };
+    Ok(Failure { reason, message: failure.message, parties: parse_all(&failure.parties)? })
+}
+
+/// A signature as the wire carries it: the recovery id behind r ‖ s.
+fn signature_out(signature: &Signature) -> Bytes {
+    let mut bytes = signature.bytes.clone();
+    bytes.extend(signature.recovery_id);
+    bytes.into()
+}
+
+/// A session in full.
+pub fn detail(view: &SessionView) -> ro::SessionDetail {
+    let signature = match &view.outcome {
+        Some(Outcome::Signature(signature)) => signature_out(signature),
+        _ => Bytes::new(),
+    };
+    ro::SessionDetail {
+        session_id: view.session_id.to_string(),
+        session_type: view.kind.name().into(),
+        scheme: view.scheme.name().into(),
+        status: view.status.name().into(),
+        threshold_n: view.threshold.parties().into(),
+        threshold_t: view.threshold.signers().into(),
+        key_id: view.key_id.map(|id| id.to_string()).unwrap_or_default(),
+        public_key: view.public_key.as_ref().map(|key| key.0.clone().into()).unwrap_or_default(),
+        holders: names(&view.holders),
+        message_hash: view.digest.map(|d| Bytes::copy_from_slice(&d.0)).unwrap_or_default(),
+        participants: view.participants.iter().map(party_out).collect(),
+        signature,
+        failure: view.failure.as_ref().map(failure_out),
+        created_at: millis(view.created_at),
+        expires_at: millis(view.expires_at),
+    }
+}
+
+/// Reads a session in full, as another role of ours sent it.
+pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
+    let detail = detail.ok_or_else(|| {
+        Error::invalid_field("detail", "the other side is not a Quorate server: no session detail")
+    })?;
+    let kind: SessionKind = detail.session_type.parse()?;
+    let public_key = (!detail.public_key.is_empty()).then(|| PublicKey(detail.public_key.to_vec()));
+    let outcome = match (kind, detail.signature.split_last_chunk::<1>()) {
+        (SessionKind::Sign, Some((bytes, [id]))) => {
+            Some(Outcome::Signature(Signature { bytes: bytes.to_vec(), recovery_id: Some(*id) }))
+        }
+        (SessionKind::Keygen, _) => public_key.clone().map(Outcome::PublicKey),
+        _ => None,
+    };
+    Ok(SessionView {
+        session_id: detail.session_id.parse()?,
+        kind,
+        scheme: detail.scheme.parse()?,
+        status: detail.status.parse()?,
+        threshold: Threshold::new(detail.threshold_t.into(), detail.threshold_n.into())?,
+        key_id: match detail.key_id.as_str() {
+            "" => None,
+            id => Some(id.parse()?),
+        },
+        public_key,
+        holders: parse_all(&detail.holders)?,
+        digest: parse_digest(&detail.message_hash)?,
+        participants: detail.participants.into_iter().map(party_in).collect::<Result<_>>()?,
+        outcome,
+        failure: detail.failure.map(failure_in).transpose()?,
+        created_at: Timestamp(detail.created_at),
+        expires_at: Timestamp(detail.expires_at),
+    })
+}
+
+/// A request to create, as it comes in.
+pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
+    let participant = |p: co::ParticipantInfo| {
+        Ok(NewParticipant { party_id: p.party_id.parse()?, device: device_in(p.device_info) })
+    };
+    let key = match (request.key_id.as_str(), request.public_key.is_empty()) {
+        ("", true) => KeySelector::ByParticipants,
+        ("", false) => KeySelector::PublicKey(PublicKey(request.public_key.to_vec())),
+        (id, _) => KeySelector::Id(id.parse()?),
+    };
+    Ok(CreateSession {
+        kind: request.session_type.parse()?,
+        scheme: match request.scheme.as_str() {
+            "" => Scheme::default(),
+            name => name.parse()?,
+        },
+        threshold: parse_threshold(request.threshold_t, request.threshold_n)?,
+        participants: request.participants.into_iter().map(participant).collect::<Result<_>>()?,
+        key,
+        digest: parse_digest(&request.message_hash)?,
+        expires_in_seconds: match request.expires_in_seconds {
+            0 => None,
+            seconds => Some(u64::try_from(seconds).map_err(|_| {
+                Error::invalid_field("expires_in_seconds", "expires_in_seconds is 1 or more")
+            })?),
+        },
+        idempotency_key: (!request.idempotency_key.is_empty()).then_some(request.idempotency_key),
+    })
+}
+
+/// A request to create, as it goes out.
+pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
+    let (key_id, public_key) = match request.key {
+        KeySelector::Id(id) => (id.to_string(), Bytes::new()),
+        KeySelector::PublicKey(key) => (String::new(), key.0.into()),
+        KeySelector::ByParticipants => (String::new(), Bytes::new()),
+    };
+    let threshold = request.threshold;
+    let participant = |p: NewParticipant| co::ParticipantInfo {
+        party_id: p.party_id.to_string(),
+        device_info: Some(device_out(p.device)),
+    };
+    co::CreateSessionRequest {
+        session_type: request.kind.name().into(),
+        threshold_n: threshold.map_or(0, |threshold| threshold.parties().into()),
+        threshold_t: threshold.map_or(0, |threshold| threshold.signers().into()),
+        participants: request.participants.into_iter().map(participant).collect(),
+        message_hash: request.digest.map(|d| Bytes::copy_from_slice(&d.0)).unwrap_or_default(),
+        expires_in_seconds: request
+            .expires_in_seconds
+            .map_or(0, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+        key_id,
+        public_key,
+        scheme: request.scheme.name().into(),
+        idempotency_key: request.idempotency_key.unwrap_or_default(),
+    }
+}
+
+/// A created session.
+pub fn created_out(created: &CreatedSession) -> co::CreateSessionResponse {
+    let tokens = created.join_tokens.iter();
+    co::CreateSessionResponse {
+        session_id: created.session.session_id.to_string(),
+        join_tokens: tokens.map(|(party, t)| (party.to_string(), t.expose().clone())).collect(),
+        expires_at: millis(created.session.expires_at),
+        detail: Some(detail(&created.session)),
+    }
+}
+
+/// A created session, as it comes back.
+pub fn created_in(response: co::CreateSessionResponse) -> Result<CreatedSession> {
+    Ok(CreatedSession { session: view(response.detail)?, join_tokens: tokens_in(response.join_tokens)? })
+}
+
+fn tokens_in(
+    tokens: std::collections::HashMap<String, String>,
+) -> Result<std::collections::BTreeMap<PartyId, JoinToken>> {
+    tokens.into_iter().map(|(party, token)| Ok((party.parse()?, Secret::new(token)))).collect()
+}
+
+/// A request to join, as it comes in.
+pub fn join_in(request: ro::JoinSessionRequest) -> Result<JoinSession> {
+    if request.join_token.is_empty() {
+        return Err(Error::new(ErrorCode::Unauthorized, "joining needs a join_token"));
+    }
+    Ok(JoinSession {
+        session_id: match request.session_id.as_str() {
+            "" => None,
+            id => Some(id.parse()?),
+        },
+        party_id: request.party_id.parse()?,
+        token: Secret::new(request.join_token),
+        device: device_in(request.device_info),
+        hello: hello_in(request.hello),
+        ready: request.ready,
+    })
+}
+
+/// A request to join, as it goes out.
+pub fn join_out(request: JoinSession) -> ro::JoinSessionRequest {
+    ro::JoinSessionRequest {
+        session_id: request.session_id.map(|id| id.to_string()).unwrap_or_default(),
+        party_id: request.party_id.to_string(),
+        join_token: request.token.expose().clone(),
+        device_info: Some(device_out(request.device)),
+        hello: request.hello.unwrap_or_default(),
+        ready: request.ready,
+    }
+}
+
+/// The answer to joining; `status` words as the router's clients know them.
+pub fn joined_out(joined: &JoinedSession) -> ro::JoinSessionResponse {
+    let session = &joined.session;
+    let others = session.participants.iter().filter(|p| p.party_index != joined.party_index);
+    ro::JoinSessionResponse {
+        success: true,
+        session_info: Some(ro::SessionInfo {
+            session_id: session.session_id.to_string(),
+            session_type: session.kind.name().into(),
+            threshold_n: session.threshold.parties().into(),
+            threshold_t: session.threshold.signers().into(),
+            message_hash: session.digest.map(|d| Bytes::copy_from_slice(&d.0)).unwrap_or_default(),
+            status: status_word(session.status).into(),
+        }),
+        other_parties: others.map(party_out).collect(),
+        party_index: joined.party_index.0.into(),
+        detail: Some(detail(session)),
+    }
+}
+
+/// The answer to joining, as it comes back.
+pub fn joined_in(response: ro::JoinSessionResponse) -> Result<JoinedSession> {
+    let index = u16::try_from(response.party_index).map_err(|_| Error::internal())?;
+    Ok(JoinedSession { party_index: PartyIndex(index), session: view(response.detail)? })
+}
+
+/// The seed's router shows a waiting session as created.
+fn status_word(status: SessionStatus) -> &'static str {
+    match status {
+        SessionStatus::Waiting => SessionStatus::Created.name(),
+        other => other.name(),
+    }
+}
+
+/// A session's status, in the router's words.
+pub fn status_out(view: &SessionView) -> ro::GetSessionStatusResponse {
+    ro::GetSessionStatusResponse {
+        session_id: view.session_id.to_string(),
+        status: status_word(view.status).into(),
+        threshold_n: view.threshold.parties().into(),
+        threshold_t: view.threshold.signers().into(),
+        participants: view.participants.iter().map(party_out).collect(),
+        detail: Some(detail(view)),
+    }
+}
+
+/// How many are ready.
+pub fn ready_out(count: ReadyCount) -> ro::MarkPartyReadyResponse {
+    ro::MarkPartyReadyResponse {
+        success: true,
+        all_ready: count.all_ready(),
+        ready_count: count.ready.into(),
+        total_parties: count.total.into(),
+    }
+}
+
+/// How many are ready, as it comes back.
+pub fn ready_in(response: &ro::MarkPartyReadyResponse) -> ReadyCount {
+    let count = |n: i32| u16::try_from(n).unwrap_or(0);
+    ReadyCount { ready: count(response.ready_count), total: count(response.total_parties) }
+}
+
+/// A party's report, as it comes in.
+pub fn report_in(request: ro::ReportCompletionRequest) -> Result<Report> {
+    let results = (request.public_key.is_empty(), request.signature.is_empty(), request.failure);
+    let outcome = match results {
+        (false, true, None) => PartyOutcome::PublicKey(request.public_key.to_vec()),
+        (true, false, None) => {
+            PartyOutcome::Signature { bytes: request.signature.to_vec(), recovery_id: None }
+        }
+        (true, true, Some(failure)) => PartyOutcome::Failure(failure_in(failure)?),
+        _ => {
+            return Err(Error::invalid_field(
+                "public_key",
+                "report exactly one of public_key (keygen), signature (sign) and failure",
+            ));
+        }
+    };
+    Ok(Report {
+        session_id: request.session_id.parse()?,
+        party_id: request.party_id.parse()?,
+        outcome,
+    })
+}
+
+/// A party's report, as it goes out.
+pub fn report_out(report: Report) -> ro::ReportCompletionRequest {
+    let mut request = ro::ReportCompletionRequest {
+        session_id: report.session_id.to_string(),
+        party_id: report.party_id.to_string(),
+        ..Default::default()
+    };
+    match report.outcome {
+        PartyOutcome::PublicKey(key) => request.public_key = key.into(),
+        PartyOutcome::Signature { bytes, recovery_id } => {
+            request.signature = signature_out(&Signature { bytes, recovery_id });
+        }
+        PartyOutcome::Failure(failure) => request.failure = Some(failure_out(&failure)),
+    }
+    request
+}
+
+/// The answer to a report.
+pub fn completed_out(view: &SessionView) -> ro::ReportCompletionResponse {
+    ro::ReportCompletionResponse {
+        success: true,
+        all_completed: view.status == SessionStatus::Completed
+            && view.completed_parties() == view.participants.len(),
+        detail: Some(detail(view)),
+    }
+}
+
+/// A message to route, as it comes in.
+pub fn route_in(request: ro::RouteMessageRequest) -> Result<RouteRequest> {
+    Ok(RouteRequest {
+        session_id: request.session_id.parse()?,
+        from_party: request.from_party.parse()?,
+        to_parties: parse_all(&request.to_parties)?,
+        round: request.round_number,
+        message_type: request.message_type,
+        payload: request.payload,
+        acknowledges: parse_all(&request.acknowledges)?,
+    })
+}
+
+/// A message to route, as it goes out.
+pub fn route_out(request: RouteRequest) -> ro::RouteMessageRequest {
+    ro::RouteMessageRequest {
+        session_id: request.session_id.to_string(),
+        from_party: request.from_party.to_string(),
+        to_parties: names(&request.to_parties),
+        round_number: request.round,
+        message_type: request.message_type,
+        payload: request.payload,
+        acknowledges: request.acknowledges.iter().map(MessageId::to_string).collect(),
+    }
+}
+
+/// A message as its recipient sees it.
+pub fn message_out(message: Message) -> ro::MpcMessage {
+    ro::MpcMessage {
+        message_id: message.message_id.to_string(),
+        session_id: message.session_id.to_string(),
+        from_party: message.from_party.to_string(),
+        is_broadcast: message.is_broadcast,
+        round_number: message.round,
+        message_type: message.message_type,
+        payload: message.payload,
+        created_at: millis(message.created_at),
+    }
+}
+
+/// A message, as it comes back.
+pub fn message_in(message: ro::MpcMessage) -> Result<Message> {
+    Ok(Message {
+        message_id: message.message_id.parse()?,
+        session_id: message.session_id.parse()?,
+        from_party: message.from_party.parse()?,
+        is_broadcast: message.is_broadcast,
+        round: message.round_number,
+        message_type: message.message_type,
+        payload: message.payload,
+        created_at: Timestamp(message.created_at),
+    })
+}
+
+fn identity_in(bytes: &[u8]) -> Result<Option<[u8; 32]>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let identity = bytes
+        .try_into()
+        .map_err(|_| Error::invalid_field("identity_key", "identity_key is 32 bytes"))?;
+    Ok(Some(identity))
+}
+
+fn identity_out(identity: Option<[u8; 32]>) -> Bytes {
+    identity.map(|identity| Bytes::copy_from_slice(&identity)).unwrap_or_default()
+}
+
+fn channel_in(channel: Option<ro::NotificationChannel>) -> NotificationChannel {
+    let channel = channel.unwrap_or_default();
+    NotificationChannel {
+        email: channel.email,
+        phone: channel.phone,
+        push_token: channel.push_token,
+    }
+}
+
+fn channel_out(channel: NotificationChannel) -> Option<ro::NotificationChannel> {
+    (!channel.is_empty()).then_some(ro::NotificationChannel {
+        email: channel.email,
+        phone: channel.phone,
+        push_token: channel.push_token,
+    })
+}
+
+/// A registration, as it comes in. No role given means `temporary`.
+pub fn registration_in(request: ro::RegisterPartyRequest) -> Result<Registration> {
+    Ok(Registration {
+        party_id: request.party_id.parse()?,
+        role: match request.party_role.as_str() {
+            "" => PartyRole::Temporary,
+            role => role.parse()?,
+        },
+        version: request.version,
+        notification: channel_in(request.notification),
+        identity: identity_in(&request.identity_key)?,
+    })
+}
+
+/// A registration, as it goes out.
+pub fn registration_out(registration: Registration) -> ro::RegisterPartyRequest {
+    ro::RegisterPartyRequest {
+        party_id: registration.party_id.to_string(),
+        party_role: registration.role.name().into(),
+        version: registration.version,
+        notification: channel_out(registration.notification),
+        identity_key: identity_out(registration.identity),
+    }
+}
+
+/// A registered party.
+pub fn registered_out(party: PartyView) -> ro::RegisteredParty {
+    ro::RegisteredParty {
+        party_id: party.registration.party_id.to_string(),
+        role: party.registration.role.name().into(),
+        online: party.online,
+        registered_at: millis(party.registered_at),
+        last_seen_at: millis(party.last_seen_at),
+        notification: channel_out(party.registration.notification),
+        version: party.registration.version,
+        identity_key: identity_out(party.registration.identity),
+    }
+}
+
+/// A registered party, as it comes back.
+pub fn registered_in(party: ro::RegisteredParty) -> Result<PartyView> {
+    Ok(PartyView {
+        registration: Registration {
+            party_id: party.party_id.parse()?,
+            role: party.role.parse()?,
+            version: party.version,
+            notification: channel_in(party.notification),
+            identity: identity_in(&party.identity_key)?,
+        },
+        online: party.online,
+        registered_at: Timestamp(party.registered_at),
+        last_seen_at: Timestamp(party.last_seen_at),
+    })
+}
+
+/// An event, already cut to its subscriber.
+pub fn event_out(event: SessionEvent) -> ro::SessionEvent {
+    let session = &event.session;
+    let tokens = event.join_tokens.iter();
+    ro::SessionEvent {
+        event_id: event.event_id.to_string(),
+        event_type: event.kind.name().into(),
+        session_id: session.session_id.to_string(),
+        threshold_n: session.threshold.parties().into(),
+        threshold_t: session.threshold.signers().into(),
+        selected_parties: session.participants.iter().map(|p| p.party_id.to_string()).collect(),
+        join_tokens: tokens.map(|(party, t)| (party.to_string(), t.expose().clone())).collect(),
+        message_hash: session.digest.map(|d| Bytes::copy_from_slice(&d.0)).unwrap_or_default(),
+        created_at: millis(event.created_at),
+        expires_at: millis(session.expires_at),
+        delegate_user_share: None,
+        detail: Some(detail(session)),
+    }
+}
+
+/// An event, as it comes in.
+pub fn event_in(event: ro::SessionEvent) -> Result<SessionEvent> {
+    Ok(SessionEvent {
+        event_id: event.event_id.parse()?,
+        kind: event.event_type.parse()?,
+        session: view(event.detail)?,
+        join_tokens: tokens_in(event.join_tokens)?,
+        created_at: Timestamp(event.created_at),
+    })
+}
+
+/// One recipient's delivery.
+pub fn delivery_out(delivery: Delivery) -> ro::MessageDeliveryStatus {
+    ro::MessageDeliveryStatus {
+        party_id: delivery.party_id.to_string(),
+        status: delivery.state.name().into(),
+        delivered_at: delivery.delivered_at.map_or(0, millis),
+        acknowledged_at: delivery.acknowledged_at.map_or(0, millis),
+        retry_count: small(delivery.retry_count),
+    }
+}
+
+/// One recipient's delivery, as it comes back.
+pub fn delivery_in(delivery: ro::MessageDeliveryStatus) -> Result<Delivery> {
+    let at = |at: i64| (at != 0).then_some(Timestamp(at));
+    Ok(Delivery {
+        party_id: delivery.party_id.parse()?,
+        state: match delivery.status.as_str() {
+            "pending" => DeliveryState::Pending,
+            "delivered" => DeliveryState::Delivered,
+            "acknowledged" => DeliveryState::Acknowledged,
+            "failed" => DeliveryState::Failed,
+            other => return Err(Error::invalid(format!("{other:?} is not a delivery status"))),
+        },
+        delivered_at: at(delivery.delivered_at),
+        acknowledged_at: at(delivery.acknowledged_at),
+        retry_count: u32::try_from(delivery.retry_count).unwrap_or(0),
+    })
+}
+
+/// A key.
+pub fn key_out(key: KeyRecord) -> co::Key {
+    co::Key {
+        key_id: key.key_id.to_string(),
+        tenant: key.tenant.as_str().into(),
+        scheme: key.scheme.name().into(),
+        threshold_n: key.threshold.parties().into(),
+        threshold_t: key.threshold.signers().into(),
+        public_key: key.public_key.0.into(),
+        holders: names(&key.holders),
+        created_at: millis(key.created_at),
+    }
+}
+
+/// A key, as it comes back.
+pub fn key_in(key: co::Key) -> Result<KeyRecord> {
+    Ok(KeyRecord {
+        key_id: key.key_id.parse()?,
+        tenant: key.tenant.parse()?,
+        scheme: key.scheme.parse()?,
+        threshold: Threshold::new(key.threshold_t.into(), key.threshold_n.into())?,
+        public_key: PublicKey(key.public_key.to_vec()),
+        holders: parse_all(&key.holders)?,
+        created_at: Timestamp(key.created_at),
+    })
+}
+
+/// A timeline.
+pub fn timeline_out(timeline: &Timeline) -> co::GetTimelineResponse {
+    let entry = |entry: &TimelineEntry| co::TimelineEntry {
+        at: millis(entry.at),
+        party_id: entry.party_id.as_ref().map(PartyId::to_string).unwrap_or_default(),
+        what: entry.what.clone(),
+    };
+    co::GetTimelineResponse {
+        session: Some(detail(&timeline.session)),
+        entries: timeline.entries.iter().map(entry).collect(),
+    }
+}
+
+/// A timeline, as it comes back.
+pub fn timeline_in(response: co::GetTimelineResponse) -> Result<Timeline> {
+    let entry = |entry: co::TimelineEntry| {
+        Ok(TimelineEntry {
+            at: Timestamp(entry.at),
+            party_id: match entry.party_id.as_str() {
+                "" => None,
+                party => Some(party.parse()?),
+            },
+            what: entry.what,
+        })
+    };
+    Ok(Timeline {
+        session: view(response.session)?,
+        entries: response.entries.into_iter().map(entry).collect::<Result<_>>()?,
+    })
+}

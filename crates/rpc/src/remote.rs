@@ -1,0 +1,444 @@
+//! The ports over the network: another role, or a party's only link.
+//!
+//! A connection is made at the first call, and again whenever it breaks; a call made while it is
+//! away fails with `unavailable`, which is retryable.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use quorate_ports::{BoxStream, Coordinator, Router};
+use quorate_types::*;
+use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::{Request, Status};
+
+use crate::proto::coordinator::v1 as co;
+use crate::proto::coordinator::v1::session_coordinator_client::SessionCoordinatorClient;
+use crate::proto::router::v1 as ro;
+use crate::proto::router::v1::message_router_client::MessageRouterClient;
+use crate::status::to_error;
+use crate::{MAX_MESSAGE, convert};
+
+/// How long connecting may take.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Pings on an open connection, so that a vanished peer is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Windows for several protocol messages of 150 kB in flight.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
+/// Gives the `authorization` header of each call.
+pub trait Credentials: Send + Sync + 'static {
+    /// The header's value; called for every request.
+    fn authorization(&self) -> String;
+}
+
+/// An API key as a bearer token.
+pub struct ApiKey(pub Secret<String>);
+
+impl Credentials for ApiKey {
+    fn authorization(&self) -> String {
+        format!("Bearer {}", self.0.expose())
+    }
+}
+
+/// Where a service is, and how we show who we are.
+#[derive(Clone)]
+pub struct Endpoint {
+    channel: Channel,
+    credentials: Option<Arc<dyn Credentials>>,
+}
+
+impl Endpoint {
+    /// An address such as `http://127.0.0.1:50052`; with `https` the certificate is checked
+    /// against `ca`, a PEM file, which must then be given.
+    pub fn new(url: &str, ca: Option<&Path>) -> Result<Self> {
+        let malformed = |why: &str| Error::invalid_field("url", format!("{url}: {why}"));
+        let mut endpoint = Channel::from_shared(url.to_owned())
+            .map_err(|_| malformed("not an address such as http://127.0.0.1:50052"))?
+            .connect_timeout(CONNECT_TIME)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        if url.starts_with("https://") {
+            let ca = ca.ok_or_else(|| malformed("https needs --tls-ca, the authority's PEM file"))?;
+            let pem = std::fs::read(ca)
+                .map_err(|error| malformed(&format!("{} cannot be read: {error}", ca.display())))?;
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+            endpoint = endpoint.tls_config(tls).map_err(|_| malformed("unusable authority"))?;
+        }
+        Ok(Self { channel: endpoint.connect_lazy(), credentials: None })
+    }
+
+    /// The same address with credentials on every call.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Arc<dyn Credentials>) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    fn service(self) -> Authorized {
+        InterceptedService::new(self.channel, Authorize(self.credentials))
+    }
+}
+
+type Authorized = InterceptedService<Channel, Authorize>;
+
+/// Adds the credentials to a request.
+#[derive(Clone)]
+pub struct Authorize(Option<Arc<dyn Credentials>>);
+
+impl Interceptor for Authorize {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(credentials) = &self.0 {
+            let value = MetadataValue::try_from(credentials.authorization())
+                .map_err(|_| Status::unauthenticated("the credentials are not header text"))?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
+
+/// One call: the answer, or the refusal as we know it.
+macro_rules! call {
+    ($client:expr, $method:ident, $request:expr) => {
+        $client
+            .clone()
+            .$method($request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| to_error(&status))
+    };
+}
+
+fn millis(limit: Duration) -> i64 {
+    i64::try_from(limit.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn status_request(
+    session: SessionId,
+    wait: Option<(WaitFor, Duration)>,
+) -> ro::GetSessionStatusRequest {
+    let (wait_for, wait_millis) = match wait {
+        None => ("", 0),
+        Some((WaitFor::Start, limit)) => ("start", millis(limit)),
+        Some((WaitFor::End, limit)) => ("end", millis(limit)),
+    };
+    ro::GetSessionStatusRequest {
+        session_id: session.to_string(),
+        wait_for: wait_for.into(),
+        wait_millis,
+    }
+}
+
+/// The coordinator in another process.
+#[derive(Clone)]
+pub struct RemoteCoordinator(SessionCoordinatorClient<Authorized>);
+
+impl RemoteCoordinator {
+    /// The coordinator at this address.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self(
+            SessionCoordinatorClient::new(endpoint.service())
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+    }
+}
+
+#[async_trait]
+impl Coordinator for RemoteCoordinator {
+    async fn create(&self, _: &Caller, request: CreateSession) -> Result<CreatedSession> {
+        convert::created_in(call!(self.0, create_session, convert::create_out(request))?)
+    }
+
+    async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
+        convert::joined_in(call!(self.0, join_session, convert::join_out(request))?)
+    }
+
+    async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
+        let (session_id, party_id) = (session.to_string(), party.to_string());
+        let request = ro::MarkPartyReadyRequest { session_id, party_id };
+        Ok(convert::ready_in(&call!(self.0, mark_party_ready, request)?))
+    }
+
+    async fn start(&self, _: &Caller, session: SessionId) -> Result<SessionView> {
+        let request = co::StartSessionRequest { session_id: session.to_string() };
+        convert::view(call!(self.0, start_session, request)?.detail)
+    }
+
+    async fn status(
+        &self,
+        _: &Caller,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        let request = status_request(session, wait);
+        convert::view(call!(self.0, get_session_status, request)?.detail)
+    }
+
+    async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
+        let request = convert::report_out(report);
+        convert::view(call!(self.0, report_completion, request)?.detail)
+    }
+
+    async fn close(&self, _: &Caller, session: SessionId) -> Result<SessionView> {
+        let request = co::CloseSessionRequest { session_id: session.to_string() };
+        convert::view(call!(self.0, close_session, request)?.detail)
+    }
+
+    async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline> {
+        self.follow(caller, session, None).await
+    }
+
+    async fn follow(
+        &self,
+        _: &Caller,
+        session: SessionId,
+        wait: Option<(usize, Duration)>,
+    ) -> Result<Timeline> {
+        let (seen, limit) = wait.unwrap_or_default();
+        let request = co::GetTimelineRequest {
+            session_id: session.to_string(),
+            seen: i32::try_from(seen).unwrap_or(i32::MAX),
+            wait_millis: millis(limit),
+        };
+        convert::timeline_in(call!(self.0, get_timeline, request)?)
+    }
+
+    async fn list(
+        &self,
+        _: &Caller,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<SessionView>> {
+        let before = before.map_or(0, |before| before.0);
+        let answer = call!(self.0, list_sessions, co::ListSessionsRequest { before, limit })?;
+        answer.sessions.into_iter().map(|detail| convert::view(Some(detail))).collect()
+    }
+
+    async fn keys(&self, _: &Caller, limit: u32) -> Result<Vec<KeyRecord>> {
+        let answer = call!(self.0, list_keys, co::ListKeysRequest { limit })?;
+        answer.keys.into_iter().map(convert::key_in).collect()
+    }
+
+    async fn progress(&self, session: SessionId, party: &PartyId, round: i32) {
+        let request = co::ReportProgressRequest {
+            session_id: session.to_string(),
+            party_id: party.to_string(),
+            round_number: round,
+        };
+        // A note for the timeline: its loss is no error.
+        let _: Result<_> = call!(self.0, report_progress, request);
+    }
+}
+
+/// The router in another process.
+#[derive(Clone)]
+pub struct RemoteRouter(MessageRouterClient<Authorized>);
+
+impl RemoteRouter {
+    /// The router at this address.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self(
+            MessageRouterClient::new(endpoint.service())
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+    }
+
+    /// The session calls that this router passes on to its coordinator.
+    pub fn sessions(&self) -> ProxiedCoordinator {
+        ProxiedCoordinator(self.0.clone())
+    }
+}
+
+#[async_trait]
+impl Router for RemoteRouter {
+    async fn register(&self, _: &Caller, registration: Registration) -> Result<Timestamp> {
+        let request = convert::registration_out(registration);
+        Ok(Timestamp(call!(self.0, register_party, request)?.registered_at))
+    }
+
+    async fn heartbeat(&self, _: &Caller, party: &PartyId) -> Result<Pulse> {
+        let request = ro::HeartbeatRequest { party_id: party.to_string(), timestamp: 0 };
+        let answer = call!(self.0, heartbeat, request)?;
+        Ok(Pulse {
+            server_time: Timestamp(answer.server_timestamp),
+            pending_messages: u32::try_from(answer.pending_messages).unwrap_or(0),
+        })
+    }
+
+    async fn route(&self, _: &Caller, request: RouteRequest) -> Result<MessageId> {
+        call!(self.0, route_message, convert::route_out(request))?.message_id.parse()
+    }
+
+    async fn subscribe(
+        &self,
+        _: &Caller,
+        session: Option<SessionId>,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<BoxStream<Result<Message>>> {
+        let request = ro::SubscribeMessagesRequest {
+            session_id: session.map(|id| id.to_string()).unwrap_or_default(),
+            party_id: party.to_string(),
+            after_timestamp: after.0,
+        };
+        let stream = call!(self.0, subscribe_messages, request)?;
+        Ok(Box::pin(stream.map(|item| match item {
+            Ok(message) => convert::message_in(message),
+            Err(status) => Err(to_error(&status)),
+        })))
+    }
+
+    async fn pending(
+        &self,
+        _: &Caller,
+        session: SessionId,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<Vec<Message>> {
+        let request = ro::GetPendingMessagesRequest {
+            session_id: session.to_string(),
+            party_id: party.to_string(),
+            after_timestamp: after.0,
+        };
+        let answer = call!(self.0, get_pending_messages, request)?;
+        answer.messages.into_iter().map(convert::message_in).collect()
+    }
+
+    async fn acknowledge(&self, _: &Caller, ack: Acknowledge) -> Result<()> {
+        let request = ro::AcknowledgeMessageRequest {
+            message_id: ack.message_id.to_string(),
+            party_id: ack.party_id.to_string(),
+            session_id: ack.session_id.to_string(),
+            success: ack.success,
+            error_message: String::new(),
+        };
+        call!(self.0, acknowledge_message, request).map(drop)
+    }
+
+    async fn message_status(
+        &self,
+        _: &Caller,
+        session: SessionId,
+        message: MessageId,
+    ) -> Result<Vec<Delivery>> {
+        let request = ro::GetMessageStatusRequest {
+            message_id: message.to_string(),
+            session_id: session.to_string(),
+        };
+        let answer = call!(self.0, get_message_status, request)?;
+        answer.deliveries.into_iter().map(convert::delivery_in).collect()
+    }
+
+    async fn subscribe_events(
+        &self,
+        _: &Caller,
+        party: &PartyId,
+        kinds: Vec<EventKind>,
+    ) -> Result<BoxStream<Result<SessionEvent>>> {
+        let request = ro::SubscribeSessionEventsRequest {
+            party_id: party.to_string(),
+            event_types: kinds.into_iter().map(|kind| kind.name().into()).collect(),
+        };
+        let stream = call!(self.0, subscribe_session_events, request)?;
+        Ok(Box::pin(stream.map(|item| match item {
+            Ok(event) => convert::event_in(event),
+            Err(status) => Err(to_error(&status)),
+        })))
+    }
+
+    async fn publish_event(&self, _: &Caller, event: SessionEvent) -> Result<u32> {
+        let request = ro::PublishSessionEventRequest { event: Some(convert::event_out(event)) };
+        let answer = call!(self.0, publish_session_event, request)?;
+        Ok(u32::try_from(answer.subscriber_count).unwrap_or(0))
+    }
+
+    async fn parties(
+        &self,
+        _: &Caller,
+        role: Option<PartyRole>,
+        only_online: bool,
+    ) -> Result<Vec<PartyView>> {
+        let request = ro::GetRegisteredPartiesRequest {
+            role_filter: role.map(|role| role.name().into()).unwrap_or_default(),
+            only_online,
+        };
+        let answer = call!(self.0, get_registered_parties, request)?;
+        answer.parties.into_iter().map(convert::registered_in).collect()
+    }
+}
+
+/// The coordinator as a party reaches it: through the router, with the calls a party needs.
+#[derive(Clone)]
+pub struct ProxiedCoordinator(MessageRouterClient<Authorized>);
+
+fn not_through_the_router<T>() -> Result<T> {
+    Err(Error::new(
+        ErrorCode::Unimplemented,
+        "the router does not pass this call on; ask the coordinator itself",
+    ))
+}
+
+#[async_trait]
+impl Coordinator for ProxiedCoordinator {
+    async fn create(&self, _: &Caller, _: CreateSession) -> Result<CreatedSession> {
+        not_through_the_router()
+    }
+
+    async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
+        convert::joined_in(call!(self.0, join_session, convert::join_out(request))?)
+    }
+
+    async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
+        let (session_id, party_id) = (session.to_string(), party.to_string());
+        let request = ro::MarkPartyReadyRequest { session_id, party_id };
+        Ok(convert::ready_in(&call!(self.0, mark_party_ready, request)?))
+    }
+
+    async fn start(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
+        not_through_the_router()
+    }
+
+    async fn status(
+        &self,
+        _: &Caller,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        let request = status_request(session, wait);
+        convert::view(call!(self.0, get_session_status, request)?.detail)
+    }
+
+    async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
+        let request = convert::report_out(report);
+        convert::view(call!(self.0, report_completion, request)?.detail)
+    }
+
+    async fn close(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
+        not_through_the_router()
+    }
+
+    async fn timeline(&self, _: &Caller, _: SessionId) -> Result<Timeline> {
+        not_through_the_router()
+    }
+
+    async fn list(&self, _: &Caller, _: Option<Timestamp>, _: u32) -> Result<Vec<SessionView>> {
+        not_through_the_router()
+    }
+
+    async fn keys(&self, _: &Caller, _: u32) -> Result<Vec<KeyRecord>> {
+        not_through_the_router()
+    }
+
+    async fn progress(&self, _: SessionId, _: &PartyId, _: i32) {}
+}
