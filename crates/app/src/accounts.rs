@@ -108,9 +108,10 @@ impl AccountsApp {
 
 #[async_trait]
 impl Accounts for AccountsApp {
-    async fn create(&self, caller: &Caller, new: NewAccount) -> Result<Account> {
+    async fn create(&self, caller: &Caller, mut new: NewAccount) -> Result<Account> {
         caller.may(Scope::Accounts)?;
         self.0.store.health()?;
+        new.public_key = new.public_key.map(canonical).transpose()?;
         let tenant = caller.tenant().unwrap_or_default();
         let id = AccountId(uuid::Uuid::new_v4());
         let now = self.0.clock.now();
@@ -139,10 +140,11 @@ impl Accounts for AccountsApp {
         &self,
         caller: &Caller,
         id: AccountId,
-        change: AccountChange,
+        mut change: AccountChange,
     ) -> Result<Account> {
         caller.may(Scope::Accounts)?;
         self.0.store.health()?;
+        change.public_key = change.public_key.map(canonical).transpose()?;
         let now = self.0.clock.now();
         let account = lock(&self.0.book).update(now, caller.tenant().as_ref(), id, change)?;
         self.save(&account).await?;
@@ -197,6 +199,11 @@ impl Accounts for AccountsApp {
     ) -> Result<SessionView> {
         self.0.coordinator.status(caller, session, wait).await
     }
+}
+
+/// An account's key in canonical form; accounts have ECDSA keys until they name a scheme.
+fn canonical(key: PublicKey) -> Result<PublicKey> {
+    quorate_schemes::normalize_public_key(Scheme::EcdsaSecp256k1, &key.0)
 }
 
 fn active(account: Account) -> Result<Account> {

@@ -8,30 +8,25 @@
 //! 34     1    sender's place in the session, from 0
 //! 35     1    recipient's place; 255 for a broadcast
 //! 36     2    round, big endian
-//! 38     n    body; to one party: HPKE encapsulated key (32) and ciphertext with tag (16)
+//! 38     n    body, as sent; to one party it is sealed, see the module `channel`
 //! 38+n   64   Ed25519 signature over the header and SHA-256 of the body
 //! ```
 //!
-//! HPKE (RFC 9180): base mode, X25519-HKDF-SHA256, HKDF-SHA256, ChaCha20-Poly1305, with the header
-//! as associated data. Sender authentication is the signature's work.
+//! A party sends at most one message of each kind per round and recipient, so the header names a
+//! message without a sequence number: two different bodies under one header convict the sender.
 
 use bytes::Bytes;
-use hpke::aead::ChaCha20Poly1305;
-use hpke::kdf::HkdfSha256;
-use hpke::{Deserializable as _, OpModeR, OpModeS, Serializable as _};
 use sha2::{Digest as _, Sha256};
 
+use crate::channel::{self, Channel};
 use crate::fault::{Fault, FaultCode};
-use crate::hello::{HelloSecret, SealKem};
-use crate::identity::{Identity, verify_identity};
+use crate::identity::{Identity, Verifier};
 
 const VERSION: u8 = 1;
-const HEADER: usize = 38;
-const SIGNATURE: usize = 64;
-const ENCAPSULATED: usize = 32;
+pub(crate) const HEADER: usize = 38;
+pub(crate) const SIGNATURE: usize = 64;
 const TO_ALL: u8 = 255;
 const DOMAIN: &str = "quorate/envelope/v1";
-const SEAL_INFO: &[u8] = b"quorate/seal/v1";
 /// Largest envelope read. Keygen's largest body is about 150 kB.
 pub(crate) const MAX_ENVELOPE: usize = 1 << 20;
 
@@ -46,7 +41,8 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    fn header(&self) -> [u8; HEADER] {
+    /// The address as it stands at the front of the envelope.
+    pub(crate) fn header(&self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[0] = VERSION;
         header[1] = u8::from(self.to.is_some());
@@ -72,88 +68,68 @@ impl Address {
     }
 }
 
-/// Makes an envelope. `seal_to` is the recipient's encryption key for a message to one party.
+/// Makes an envelope; with a channel, for the party at its other end only.
+///
+/// `None` when the recipient's encryption key cannot be used.
 pub(crate) fn wrap(
     identity: &Identity,
     address: &Address,
     body: &[u8],
-    seal_to: Option<&[u8; 32]>,
-) -> Result<Bytes, Fault> {
-    let unusable = || Fault::benign(FaultCode::BadInput, "an encryption key cannot be used");
+    channel: Option<&mut Channel>,
+) -> Option<Bytes> {
     let header = address.header();
-    let mut bytes = Vec::with_capacity(HEADER + ENCAPSULATED + body.len() + 16 + SIGNATURE);
+    let length = HEADER + channel::OVERHEAD + body.len() + SIGNATURE;
+    let mut bytes = Vec::with_capacity(length);
     bytes.extend_from_slice(&header);
-    match seal_to {
+    match channel {
         None => bytes.extend_from_slice(body),
-        Some(key) => {
-            let key = <SealKem as hpke::Kem>::PublicKey::from_bytes(key).map_err(|_| unusable())?;
-            let (encapsulated, sealed) =
-                hpke::single_shot_seal::<ChaCha20Poly1305, HkdfSha256, SealKem>(
-                    &OpModeS::Base,
-                    &key,
-                    SEAL_INFO,
-                    body,
-                    &header,
-                )
-                .map_err(|_| unusable())?;
-            bytes.extend_from_slice(&encapsulated.to_bytes());
-            bytes.extend_from_slice(&sealed);
-        }
+        Some(channel) => channel.seal(&header, body, &mut bytes)?,
     }
     let signature = identity.sign(DOMAIN, &signed(&header, &bytes[HEADER..]));
     bytes.extend_from_slice(&signature);
-    Ok(bytes.into())
+    Some(bytes.into())
 }
 
-fn signed(header: &[u8], body: &[u8]) -> Vec<u8> {
-    [header, &Sha256::digest(body)[..]].concat()
+fn signed(header: &[u8], body: &[u8]) -> [u8; HEADER + 32] {
+    let mut bytes = [0; HEADER + 32];
+    bytes[..HEADER].copy_from_slice(header);
+    bytes[HEADER..].copy_from_slice(&Sha256::digest(body));
+    bytes
 }
 
-/// Reads the address of an envelope, which nobody has vouched for yet.
-pub(crate) fn peek(envelope: &[u8]) -> Result<Address, Fault> {
-    let fits = (HEADER + SIGNATURE..=MAX_ENVELOPE).contains(&envelope.len());
-    let address = if fits && envelope[0] == VERSION { Address::read(envelope) } else { None };
-    address.ok_or_else(|| {
-        Fault::benign(FaultCode::EnvelopeInvalid, "the payload is not an envelope of this version")
-    })
+/// An envelope that has the right form, and for which nobody has vouched yet.
+pub(crate) struct Envelope<'a> {
+    pub(crate) address: Address,
+    pub(crate) signature: &'a [u8; SIGNATURE],
+    header: &'a [u8],
+    body: &'a [u8],
 }
 
-/// Checks the sender's signature and opens the body.
-pub(crate) fn open(
-    envelope: &[u8],
-    sender: &[u8; 32],
-    recipient: &HelloSecret,
-) -> Result<Vec<u8>, Fault> {
-    let address = peek(envelope)?;
-    let (front, signature) = envelope.split_at(envelope.len() - SIGNATURE);
-    let (header, body) = front.split_at(HEADER);
-    let signature: &[u8; SIGNATURE] = signature.try_into().expect("split at its length");
-    if !verify_identity(sender, DOMAIN, &signed(header, body), signature) {
-        return Err(Fault::benign(
+impl<'a> Envelope<'a> {
+    /// Reads an envelope without checking its signature.
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let read = || {
+            let fits = bytes.len() <= MAX_ENVELOPE && bytes.first() == Some(&VERSION);
+            let (front, signature) = bytes.split_last_chunk().filter(|_| fits)?;
+            let (header, body) = front.split_at_checked(HEADER)?;
+            Some(Self { address: Address::read(header)?, signature, header, body })
+        };
+        read().ok_or_else(|| {
+            let message = "the payload is not an envelope of this version";
+            Fault::benign(FaultCode::EnvelopeInvalid, message)
+        })
+    }
+
+    /// The body as sent, once the sender's signature over all of it holds.
+    pub(crate) fn verified(&self, sender: &Verifier) -> Result<&'a [u8], Fault> {
+        if sender.verify(DOMAIN, &signed(self.header, self.body), self.signature) {
+            return Ok(self.body);
+        }
+        Err(Fault::benign(
             FaultCode::SignatureInvalid,
             "the envelope is not signed by its sender's identity key",
-        ));
+        ))
     }
-    if address.to.is_none() {
-        return Ok(body.to_vec());
-    }
-    let broken = || {
-        Fault::recoverable(FaultCode::SealInvalid, "a message sealed by its sender cannot be opened")
-    };
-    if body.len() < ENCAPSULATED {
-        return Err(broken());
-    }
-    let (encapsulated, sealed) = body.split_at(ENCAPSULATED);
-    let encapsulated = <SealKem as hpke::Kem>::EncappedKey::from_bytes(encapsulated);
-    hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, SealKem>(
-        &OpModeR::Base,
-        &recipient.decryption_key,
-        &encapsulated.map_err(|_| broken())?,
-        SEAL_INFO,
-        sealed,
-        header,
-    )
-    .map_err(|_| broken())
 }
 
 #[cfg(test)]
@@ -161,65 +137,90 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::hello::{introduce, read_hello};
 
-    fn parties() -> (Identity, HelloSecret, [u8; 32]) {
-        let session = "00000000000000000000000000000001".parse().unwrap();
-        let party = "p".parse().unwrap();
-        let identity = Identity::generate();
-        let (hello, secret) = introduce(&identity, session, &party);
-        let key = read_hello(&hello, session, &party).unwrap().encryption_key;
-        (identity, secret, key)
+    const ADDRESS: Address = Address { execution: [7; 32], from: 2, to: Some(3), round: 0x0104 };
+
+    fn identity() -> Identity {
+        Identity::from_secret(&quorate_types::Secret::new([5; 32]))
+    }
+
+    fn verifier() -> Verifier {
+        Verifier::new(&identity().public()).unwrap()
     }
 
     #[test]
     fn the_header_has_golden_bytes() {
-        let address = Address { execution: [7; 32], from: 2, to: Some(3), round: 0x0104 };
         let mut expected = vec![1, 1];
         expected.extend([7; 32]);
         expected.extend([2, 3, 1, 4]);
-        assert_eq!(address.header().to_vec(), expected);
-        let all = Address { to: None, ..address };
-        assert_eq!(all.header()[1], 0);
-        assert_eq!(all.header()[35], 255);
+        assert_eq!(ADDRESS.header().to_vec(), expected);
+    }
+
+    #[test]
+    fn a_broadcast_has_golden_bytes() {
+        let address = Address { to: None, ..ADDRESS };
+        let envelope = wrap(&identity(), &address, b"body", None).unwrap();
+        let mut front = vec![1, 0];
+        front.extend([7; 32]);
+        front.extend([2, 255, 1, 4]);
+        front.extend(b"body");
+        assert_eq!(envelope[..42], front);
+        // Ed25519 is deterministic: the signature is golden too.
+        let mut message = vec![u8::try_from(DOMAIN.len()).unwrap()];
+        message.extend(DOMAIN.as_bytes());
+        message.extend(&front[..38]);
+        message.extend(Sha256::digest(b"body"));
+        let key = ed25519_dalek::SigningKey::from_bytes(&[5; 32]);
+        let signature = ed25519_dalek::Signer::sign(&key, &message).to_bytes();
+        assert_eq!(envelope[42..], signature);
+    }
+
+    #[test]
+    fn a_kind_that_contradicts_the_recipient_is_refused() {
+        let envelope = wrap(&identity(), &Address { to: None, ..ADDRESS }, b"", None).unwrap();
+        for (at, value) in [(1, 1), (1, 2), (35, 3), (0, 0), (0, 2)] {
+            let mut bytes = envelope.to_vec();
+            bytes[at] = value;
+            let fault = Envelope::read(&bytes).err().unwrap();
+            assert_eq!(fault.code, FaultCode::EnvelopeInvalid);
+        }
+    }
+
+    #[test]
+    fn an_envelope_over_the_bound_is_refused() {
+        let address = Address { to: None, ..ADDRESS };
+        let largest = vec![0; MAX_ENVELOPE - HEADER - SIGNATURE];
+        let fits = wrap(&identity(), &address, &largest, None).unwrap();
+        assert!(Envelope::read(&fits).is_ok());
+        let over = wrap(&identity(), &address, &[&largest[..], &[0]].concat(), None).unwrap();
+        assert!(Envelope::read(&over).is_err());
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn what_is_wrapped_opens_to_the_same(body: Vec<u8>, to in prop::option::of(0_u8..16), from in 0_u8..16, round: u16) {
-            let (identity, secret, key) = parties();
-            let address = Address { execution: [9; 32], from, to, round };
-            let envelope = wrap(&identity, &address, &body, to.map(|_| &key)).unwrap();
-            prop_assert_eq!(peek(&envelope).unwrap(), address);
-            prop_assert_eq!(open(&envelope, &identity.public(), &secret).unwrap(), body);
+        fn what_is_wrapped_reads_back_the_same(body: Vec<u8>, from in 0_u8..16, round: u16) {
+            let address = Address { execution: [9; 32], from, to: None, round };
+            let bytes = wrap(&identity(), &address, &body, None).unwrap();
+            let envelope = Envelope::read(&bytes).unwrap();
+            prop_assert_eq!(envelope.address, address);
+            prop_assert_eq!(envelope.verified(&verifier()).unwrap(), body);
         }
 
         #[test]
-        fn a_flipped_bit_is_refused(bit in 0_usize..8 * (38 + 32 + 5 + 16 + 64)) {
-            let (identity, secret, key) = parties();
-            let address = Address { execution: [9; 32], from: 0, to: Some(1), round: 1 };
-            let mut envelope = wrap(&identity, &address, b"hello", Some(&key)).unwrap().to_vec();
-            envelope[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(open(&envelope, &identity.public(), &secret).is_err());
+        fn a_flipped_bit_is_refused(bit in 0_usize..8 * (HEADER + 5 + SIGNATURE)) {
+            let address = Address { to: None, ..ADDRESS };
+            let mut bytes = wrap(&identity(), &address, b"hello", None).unwrap().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let opened = Envelope::read(&bytes).and_then(|it| it.verified(&verifier()).map(drop));
+            prop_assert!(opened.is_err());
         }
 
         #[test]
         fn junk_never_panics(junk: Vec<u8>) {
-            let (identity, secret, _) = parties();
-            prop_assert!(open(&junk, &identity.public(), &secret).is_err());
+            let opened = Envelope::read(&junk).and_then(|it| it.verified(&verifier()).map(drop));
+            prop_assert!(opened.is_err());
         }
-    }
-
-    #[test]
-    fn a_message_sealed_to_another_cannot_be_opened() {
-        let (identity, _, key) = parties();
-        let (_, other, _) = parties();
-        let address = Address { execution: [9; 32], from: 0, to: Some(1), round: 1 };
-        let envelope = wrap(&identity, &address, b"secret", Some(&key)).unwrap();
-        let fault = open(&envelope, &identity.public(), &other).unwrap_err();
-        assert_eq!(fault.code, FaultCode::SealInvalid);
-        assert!(!envelope.windows(6).any(|window| window == b"secret"));
     }
 }

@@ -11,6 +11,8 @@ use crate::hello::HelloView;
 /// The facts of an attempt.
 pub(crate) struct Facts<'a> {
     pub(crate) kind: SessionKind,
+    /// The protocol that runs, with its version.
+    pub(crate) protocol: &'static str,
     pub(crate) scheme: Scheme,
     pub(crate) session: SessionId,
     /// Sign: the key and its epoch.
@@ -28,6 +30,7 @@ pub(crate) fn execution_id(facts: &Facts<'_>) -> [u8; 32] {
     let mut hash = Transcript(Sha256::new());
     hash.add(b"quorate/execution/v1");
     hash.add(facts.kind.name().as_bytes());
+    hash.add(facts.protocol.as_bytes());
     hash.add(facts.scheme.name().as_bytes());
     hash.add(facts.session.0.as_bytes());
     match &facts.key {
@@ -80,6 +83,7 @@ mod tests {
         let id = |n: u128| format!("{n:032x}");
         let base = || Facts {
             kind: SessionKind::Sign,
+            protocol: "protocol/1",
             scheme: Scheme::EcdsaSecp256k1,
             session: id(1).parse().unwrap(),
             key: Some((id(2).parse().unwrap(), 0)),
@@ -90,10 +94,12 @@ mod tests {
         };
         let changed = [
             Facts { kind: SessionKind::Keygen, ..base() },
+            Facts { protocol: "protocol/2", ..base() },
             Facts { session: id(9).parse().unwrap(), ..base() },
             Facts { key: None, ..base() },
             Facts { key: Some((id(2).parse().unwrap(), 1)), ..base() },
             Facts { holders: &holders[..1], ..base() },
+            Facts { threshold: Threshold::new(3, 3).unwrap(), ..base() },
             Facts { threshold: Threshold::new(2, 4).unwrap(), ..base() },
             Facts { digest: Some(Digest([6; 32])), ..base() },
             Facts { roster: &other, ..base() },

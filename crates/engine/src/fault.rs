@@ -26,6 +26,8 @@ fault_codes! {
     EnvelopeInvalid = "envelope_invalid",
     /// The message belongs to another attempt, session or key, or its sender sees other facts.
     ExecutionMismatch = "execution_mismatch",
+    /// A party signed two different messages for the same place in the protocol.
+    ConflictingMessage = "conflicting_message",
     /// The envelope names another sender than the one it came from.
     WrongSender = "wrong_sender",
     /// The envelope is for somebody else.
@@ -38,7 +40,7 @@ fault_codes! {
     HelloInvalid = "hello_invalid",
     /// A sealed body cannot be opened.
     SealInvalid = "seal_invalid",
-    /// A party is not a holder of the key, or holds another place.
+    /// A party is not a holder of the key, holds another place, or only looks on.
     NotASigner = "not_a_signer",
     /// An authentic message breaks the protocol.
     ProtocolViolation = "protocol_violation",
@@ -83,10 +85,6 @@ impl fmt::Display for Fault {
 impl Fault {
     pub(crate) fn benign(code: FaultCode, message: impl Into<String>) -> Self {
         Self { code, severity: Severity::Benign, blame: None, message: message.into() }
-    }
-
-    pub(crate) fn recoverable(code: FaultCode, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Recoverable, ..Self::benign(code, message) }
     }
 
     pub(crate) fn blaming(mut self, party: &PartyId) -> Self {

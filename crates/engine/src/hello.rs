@@ -23,7 +23,17 @@ const DOMAIN: &str = "quorate/hello/v1";
 
 pub(crate) type SealKem = X25519HkdfSha256;
 
-/// The private half of an introduction.
+/// The private half of an introduction. It cannot be printed or serialized, and serves one run.
+///
+/// ```compile_fail,E0277
+/// fn shown<T: std::fmt::Debug>() {}
+/// shown::<quorate_engine::HelloSecret>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn copied<T: Clone>() {}
+/// copied::<quorate_engine::HelloSecret>();
+/// ```
 pub struct HelloSecret {
     pub(crate) decryption_key: <SealKem as hpke::Kem>::PrivateKey,
     pub(crate) hello: Hello,

@@ -3,9 +3,9 @@
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use quorate_types::Secret;
 
-/// An identity's secret half. It cannot be printed or serialized.
+/// An identity's secret half. It cannot be printed or serialized, and is wiped when dropped.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn shown<T: std::fmt::Debug>() {}
 /// shown::<quorate_engine::Identity>();
 /// ```
@@ -45,9 +45,24 @@ pub fn verify_identity(
     message: &[u8],
     signature: &[u8; 64],
 ) -> bool {
-    VerifyingKey::from_bytes(public).is_ok_and(|key| {
-        key.verify_strict(&in_domain(domain, message), &Signature::from_bytes(signature)).is_ok()
-    })
+    Verifier::new(public).is_some_and(|key| key.verify(domain, message, signature))
+}
+
+/// An identity's public key, decoded once for many messages.
+pub(crate) struct Verifier(VerifyingKey);
+
+impl Verifier {
+    /// `None` where the bytes are no point of the curve, or one of small order.
+    pub(crate) fn new(public: &[u8; 32]) -> Option<Self> {
+        let key = VerifyingKey::from_bytes(public).ok()?;
+        (!key.is_weak()).then_some(Self(key))
+    }
+
+    /// Whether this identity signed the message in this domain.
+    pub(crate) fn verify(&self, domain: &str, message: &[u8], signature: &[u8; 64]) -> bool {
+        let signature = Signature::from_bytes(signature);
+        self.0.verify_strict(&in_domain(domain, message), &signature).is_ok()
+    }
 }
 
 fn in_domain(domain: &str, message: &[u8]) -> Vec<u8> {
@@ -74,5 +89,14 @@ mod tests {
         assert!(!verify_identity(&Identity::generate().public(), "a", b"message", &signature));
         let again = Identity::from_secret(&identity.secret());
         assert_eq!(again.public(), public);
+    }
+
+    #[test]
+    fn a_key_of_small_order_verifies_nothing() {
+        // The neutral element: with it, R = s·B satisfies the equation for every message.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        assert!(Verifier::new(&neutral).is_none());
+        assert!(!verify_identity(&neutral, "a", b"message", &[0; 64]));
     }
 }

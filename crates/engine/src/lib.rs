@@ -6,6 +6,11 @@
 //!
 //! The libraries below have not been audited in the versions used: see `docs/security.md`.
 
+// The helpers of the integration tests serve the unit tests too.
+#[cfg(test)]
+extern crate self as quorate_engine;
+
+mod channel;
 mod dkls;
 mod envelope;
 mod execution;
@@ -13,6 +18,7 @@ mod fault;
 mod hello;
 mod identity;
 mod machine;
+mod registry;
 mod run;
 mod share;
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::{PublicKey, Signature};
 use zeroize::Zeroizing;
 
 use crate::fault::{FaultCode, Severity};
-use crate::share::Share;
+use crate::run::Output;
 
 /// A party's place in the session, from 0.
 pub(crate) type Seat = usize;
@@ -43,17 +42,11 @@ pub(crate) struct Send {
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
-/// What comes out at the end.
-pub(crate) enum Product {
-    Key { share: Share, public_key: PublicKey },
-    Signature(Signature),
-}
-
 /// What a step gives.
 #[derive(Default)]
 pub(crate) struct Stepped {
     pub(crate) sends: Vec<Send>,
-    pub(crate) product: Option<Product>,
+    pub(crate) output: Option<Output>,
 }
 
 /// A fault as a machine knows it: by seat.
@@ -66,6 +59,17 @@ pub(crate) struct MachineFault {
 }
 
 impl MachineFault {
+    /// Something on this side that no other party is to blame for.
+    pub(crate) fn ours(message: impl Into<String>) -> Self {
+        Self {
+            code: FaultCode::BadInput,
+            severity: Severity::Recoverable,
+            blame: None,
+            message: message.into(),
+        }
+    }
+
+    /// An authentic message that breaks the protocol. The message goes on after the sender's name.
     pub(crate) fn violation(seat: Seat, message: impl Into<String>) -> Self {
         Self {
             code: FaultCode::ProtocolViolation,
@@ -84,8 +88,8 @@ pub(crate) trait Machine: std::marker::Send {
     /// Takes exactly what was needed and goes one round on.
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault>;
 
-    /// Whether such a message belongs to this protocol at all.
-    fn expects(&self, round: u16, kind: Kind) -> bool;
+    /// Whether such a message of this sender belongs to this protocol at all, at any time.
+    fn expects(&self, round: u16, kind: Kind, from: Seat) -> bool;
 }
 
 /// Encodes a message body.

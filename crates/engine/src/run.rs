@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkls23_secp256k1::protocols::PartyIndex;
+use quorate_types::threshold::MAX_PARTIES;
 use quorate_types::{
-    Digest, Hello, KeyId, PartyId, PublicKey, Scheme, SessionId, SessionKind, Signature, Threshold,
+    Digest, Hello, KeyId, PartyId, PublicKey, Scheme, SessionId, Signature, Threshold,
 };
 use zeroize::Zeroizing;
 
-use crate::dkls;
-use crate::envelope::{self, Address};
+use crate::channel::Channel;
+use crate::envelope::{self, Address, Envelope, SIGNATURE};
 use crate::execution::{Facts, execution_id};
-use crate::fault::{Fault, FaultCode};
+use crate::fault::{Fault, FaultCode, Severity};
 use crate::hello::{HelloSecret, HelloView, read_hello};
-use crate::identity::Identity;
-use crate::machine::{Input, Kind, Machine, MachineFault, Product, Seat};
+use crate::identity::{Identity, Verifier};
+use crate::machine::{Input, Kind, Machine, MachineFault, Seat, Send};
+use crate::registry;
 use crate::share::Share;
 
 /// A party of the session with its introduction.
@@ -85,16 +86,29 @@ pub enum Output {
     Signature(Signature),
 }
 
+/// A message's place in the protocol.
+type Slot = (u16, Kind, Seat);
+
+/// A party of the run with what is needed to talk to it.
+struct Peer {
+    party: PartyId,
+    identity: [u8; 32],
+    verifier: Verifier,
+    channel: Channel,
+}
+
 /// One attempt at one session, as one party runs it.
 pub struct Run {
     identity: Identity,
     secret: HelloSecret,
     execution: [u8; 32],
-    roster: Vec<(PartyId, HelloView)>,
+    roster: Vec<Peer>,
     me: Seat,
     machine: Box<dyn Machine>,
-    /// Opened bodies, one per round, kind and sender: at most 4 × 2 × 15.
-    inbox: BTreeMap<(u16, Kind, Seat), Zeroizing<Vec<u8>>>,
+    /// Bodies as sent, one per round, kind and sender: the machine expects at most 4 × 2 × 15.
+    inbox: BTreeMap<Slot, Vec<u8>>,
+    /// The signature of every message taken in, by which a repetition is known.
+    seen: BTreeMap<Slot, [u8; SIGNATURE]>,
     /// Set when the run has ended, one way or the other.
     over: bool,
 }
@@ -102,8 +116,9 @@ pub struct Run {
 impl Run {
     /// Prepares a run. `roster` is in the order of the session's participants.
     ///
-    /// Fails when an introduction does not hold, when `me` is not in the roster with the
-    /// introduction that `secret` belongs to, or when the task does not fit the roster.
+    /// # Errors
+    /// When an introduction does not hold, when `me` is not in the roster with the introduction
+    /// that `secret` belongs to, or when the task does not fit the roster.
     pub fn new(
         identity: &Identity,
         secret: HelloSecret,
@@ -113,148 +128,174 @@ impl Run {
         task: Task,
     ) -> Result<Self, Fault> {
         let bad = |why: &str| Fault::benign(FaultCode::BadInput, why);
+        if roster.len() > usize::from(MAX_PARTIES) {
+            return Err(bad("the session has more parties than a key can have"));
+        }
         let seat = roster.iter().position(|member| member.party_id == *me);
         let seat = seat.ok_or_else(|| bad("this party does not take part in the session"))?;
         if roster[seat].hello != secret.hello {
             return Err(bad("the session has another introduction of this party than it made"));
         }
-        let mut views = Vec::with_capacity(roster.len());
-        for Member { party_id, hello } in roster {
-            if views.iter().any(|(known, _)| *known == party_id) {
-                return Err(bad("a party is in the session twice"));
-            }
-            let view = read_hello(&hello, session, &party_id)?;
-            views.push((party_id, view));
+        let views = views(session, &roster)?;
+        if views[seat].1.identity != identity.public() {
+            return Err(bad("this party introduced itself with another identity than it has"));
         }
         let execution = execution_id(&facts(session, &task, &views)?);
-        let machine = start(&task, seat, &views, execution)?;
+        let parties: Vec<_> = views.iter().map(|(party, _)| party).collect();
+        let machine = registry::start(&task, seat, &parties, execution)?;
         Ok(Self {
             identity: Identity::from_secret(&identity.secret()),
             secret,
             execution,
-            roster: views,
+            roster: views.into_iter().map(peer).collect::<Result<_, _>>()?,
             me: seat,
             machine,
             inbox: BTreeMap::new(),
+            seen: BTreeMap::new(),
             over: false,
         })
     }
 
-    /// Takes a payload in after checking all of it: version, execution, sender, recipient, round,
-    /// signature, seal. A refused one changes nothing; a repeated one is ignored.
+    /// Takes a payload in after checking all that can be checked of it: form, execution, sender,
+    /// recipient, round, signature. Cheap. A repeated one is ignored; one for a later round waits.
+    ///
+    /// # Errors
+    /// Says what is wrong with the payload. A refused one changes nothing: the run goes on.
     pub fn receive(&mut self, from: &PartyId, payload: &[u8]) -> Result<(), Fault> {
-        let seat = self.roster.iter().position(|(party, _)| party == from).ok_or_else(|| {
+        let seat = self.roster.iter().position(|peer| peer.party == *from).ok_or_else(|| {
             Fault::benign(FaultCode::WrongSender, format!("{from} does not take part"))
         })?;
-        self.check(seat, payload).map_err(|fault| Fault {
+        self.take(seat, payload).map_err(|fault| Fault {
             message: format!("from {from}: {}", fault.message),
             ..fault
         })
     }
 
-    fn check(&mut self, seat: Seat, payload: &[u8]) -> Result<(), Fault> {
-        let address = envelope::peek(payload)?;
-        if address.execution != self.execution {
-            return Err(Fault::benign(
-                FaultCode::ExecutionMismatch,
-                "the message belongs to another attempt, or its sender sees other facts of this one",
-            ));
+    fn take(&mut self, seat: Seat, payload: &[u8]) -> Result<(), Fault> {
+        let envelope = Envelope::read(payload)?;
+        let slot = self.slot(seat, &envelope.address)?;
+        let peer = &self.roster[seat];
+        match self.seen.get(&slot) {
+            Some(signature) if signature == envelope.signature => return Ok(()),
+            Some(_) => {
+                envelope.verified(&peer.verifier)?;
+                return Err(Fault::benign(
+                    FaultCode::ConflictingMessage,
+                    format!("a second, different message of round {}", slot.0),
+                )
+                .blaming(&peer.party));
+            }
+            None => {}
         }
-        if usize::from(address.from) != seat || seat == self.me {
-            return Err(Fault::benign(FaultCode::WrongSender, "the envelope names another sender"));
+        let body = envelope.verified(&peer.verifier)?;
+        self.seen.insert(slot, *envelope.signature);
+        if !self.over && slot.0 >= self.machine.need().round {
+            self.inbox.insert(slot, body.to_vec());
         }
-        if address.to.is_some_and(|to| usize::from(to) != self.me) {
-            return Err(Fault::benign(FaultCode::WrongRecipient, "the envelope is for another party"));
-        }
-        let kind = if address.to.is_some() { Kind::Direct } else { Kind::Broadcast };
-        if !self.machine.expects(address.round, kind) {
-            return Err(Fault::benign(
-                FaultCode::WrongRound,
-                format!("no such message belongs to round {}", address.round),
-            ));
-        }
-        let slot = (address.round, kind, seat);
-        if address.round < self.machine.need().round || self.inbox.contains_key(&slot) {
-            return Ok(());
-        }
-        let (party, view) = &self.roster[seat];
-        let body = envelope::open(payload, &view.identity, &self.secret)
-            .map_err(|fault| match fault.code {
-                FaultCode::SealInvalid => fault.blaming(party),
-                _ => fault,
-            })?;
-        self.inbox.insert(slot, Zeroizing::new(body));
         Ok(())
     }
 
+    /// Where a message belongs that came from this seat and has this address.
+    fn slot(&self, seat: Seat, address: &Address) -> Result<Slot, Fault> {
+        let refuse = |code, message: &str| Err(Fault::benign(code, message));
+        if address.execution != self.execution {
+            return refuse(
+                FaultCode::ExecutionMismatch,
+                "the message belongs to another attempt, or its sender sees other facts of this one",
+            );
+        }
+        if usize::from(address.from) != seat || seat == self.me {
+            return refuse(FaultCode::WrongSender, "the envelope names another sender");
+        }
+        if address.to.is_some_and(|to| usize::from(to) != self.me) {
+            return refuse(FaultCode::WrongRecipient, "the envelope is for another party");
+        }
+        let kind = if address.to.is_some() { Kind::Direct } else { Kind::Broadcast };
+        let round = address.round;
+        if self.machine.expects(round, kind, seat) {
+            return Ok((round, kind, seat));
+        }
+        if self.roster.iter().enumerate().any(|(other, _)| self.machine.expects(round, kind, other)) {
+            return refuse(FaultCode::NotASigner, "its sender has no message to send in this round");
+        }
+        refuse(FaultCode::WrongRound, "no such message belongs to its round")
+    }
+
     /// Computes as far as the received messages allow. Heavy; to be called once at the start and
-    /// after every message that was taken in.
+    /// when nobody is waited for.
+    ///
+    /// # Errors
+    /// The fault has ended the run, and blames who caused it where that is known.
     pub fn advance(&mut self) -> Result<Step, Fault> {
         let mut step = Step::default();
-        while !self.over {
-            let Some(input) = self.take_input() else { break };
-            let stepped = self.machine.step(input).map_err(|fault| {
-                self.over = true;
-                self.named(fault)
-            })?;
+        while !self.over && self.missing().is_empty() {
+            let stepped = match self.open().and_then(|input| self.machine.step(input)) {
+                Ok(stepped) => stepped,
+                Err(fault) => return Err(self.end(fault)),
+            };
             for send in stepped.sends {
-                step.outgoing.push(self.wrap(send)?);
+                match self.wrap(send) {
+                    Ok(outgoing) => step.outgoing.push(outgoing),
+                    Err(fault) => return Err(self.end(fault)),
+                }
             }
-            if let Some(product) = stepped.product {
-                self.over = true;
-                step.output = Some(match product {
-                    Product::Key { share, public_key } => Output::Key { share, public_key },
-                    Product::Signature(signature) => Output::Signature(signature),
-                });
-            }
+            self.over = stepped.output.is_some();
+            step.output = stepped.output;
         }
         Ok(step)
     }
 
-    fn take_input(&mut self) -> Option<Input> {
+    /// Takes out and opens what the machine needs; all of it is there.
+    fn open(&mut self) -> Result<Input, MachineFault> {
         let need = self.machine.need();
-        let slots = |kind: Kind, seats: &[Seat]| -> Vec<_> {
-            seats.iter().map(|seat| (need.round, kind, *seat)).collect()
-        };
-        let broadcasts = slots(Kind::Broadcast, &need.broadcasts);
-        let directs = slots(Kind::Direct, &need.directs);
-        if !broadcasts.iter().chain(&directs).all(|slot| self.inbox.contains_key(slot)) {
-            return None;
+        let mut input = Input::default();
+        for seat in need.broadcasts {
+            let body = self.inbox.remove(&(need.round, Kind::Broadcast, seat));
+            input.broadcasts.insert(seat, Zeroizing::new(body.expect("nothing is missing")));
         }
-        let mut take = |slots: Vec<(u16, Kind, Seat)>| {
-            slots.into_iter().filter_map(|slot| Some((slot.2, self.inbox.remove(&slot)?))).collect()
-        };
-        Some(Input { broadcasts: take(broadcasts), directs: take(directs) })
+        for seat in need.directs {
+            let body = self.inbox.remove(&(need.round, Kind::Direct, seat));
+            let header = self.address(seat, Some(self.me), need.round).header();
+            let channel = &mut self.roster[seat].channel;
+            let body = channel
+                .open(&self.secret, &header, body.expect("nothing is missing"))
+                .ok_or_else(|| MachineFault {
+                    code: FaultCode::SealInvalid,
+                    ..MachineFault::violation(seat, "sent a message that cannot be opened")
+                })?;
+            input.directs.insert(seat, body);
+        }
+        Ok(input)
     }
 
-    fn wrap(&self, send: crate::machine::Send) -> Result<Outgoing, Fault> {
+    fn wrap(&mut self, send: Send) -> Result<Outgoing, MachineFault> {
+        let address = self.address(self.me, send.to, send.round);
+        let peer = send.to.map(|seat| &mut self.roster[seat]);
+        let to = peer.as_ref().map(|peer| peer.party.clone());
+        let channel = peer.map(|peer| &mut peer.channel);
+        let payload = envelope::wrap(&self.identity, &address, &send.body, channel);
+        let payload = payload.ok_or_else(|| MachineFault {
+            code: FaultCode::HelloInvalid,
+            severity: Severity::Recoverable,
+            blame: send.to,
+            message: "introduced itself with an unusable encryption key".into(),
+        })?;
+        Ok(Outgoing { to, round: send.round, payload })
+    }
+
+    fn address(&self, from: Seat, to: Option<Seat>, round: u16) -> Address {
         let small = |seat: Seat| u8::try_from(seat).expect("at most MAX_PARTIES");
-        let recipient = send.to.map(|seat| &self.roster[seat]);
-        let address = Address {
-            execution: self.execution,
-            from: small(self.me),
-            to: send.to.map(small),
-            round: send.round,
-        };
-        let key = recipient.map(|(_, view)| &view.encryption_key);
-        Ok(Outgoing {
-            to: recipient.map(|(party, _)| party.clone()),
-            round: send.round,
-            payload: envelope::wrap(&self.identity, &address, &send.body, key)?,
-        })
+        Address { execution: self.execution, from: small(from), to: to.map(small), round }
     }
 
-    fn named(&self, fault: MachineFault) -> Fault {
-        let blame = fault.blame.and_then(|seat| self.roster.get(seat)).map(|(p, _)| p.clone());
-        Fault {
-            code: fault.code,
-            severity: fault.severity,
-            message: match &blame {
-                Some(party) => format!("{party} {}", fault.message),
-                None => fault.message,
-            },
-            blame,
-        }
+    /// Ends the run by a fault, which gets the name of whom it blames.
+    fn end(&mut self, fault: MachineFault) -> Fault {
+        self.over = true;
+        self.inbox.clear();
+        let MachineFault { code, severity, blame, message } = fault;
+        let blame = blame.map(|seat| self.roster[seat].party.clone());
+        let message = blame.as_ref().map(|party| format!("{party} {message}")).unwrap_or(message);
+        Fault { code, severity, blame, message }
     }
 
     /// The round whose messages are waited for.
@@ -262,24 +303,52 @@ impl Run {
         self.machine.need().round
     }
 
-    /// The parties whose message of this round has not come.
-    pub fn waiting_for(&self) -> Vec<PartyId> {
+    fn missing(&self) -> Vec<Seat> {
         let need = self.machine.need();
-        let missing = |kind, seats: &[Seat]| -> Vec<Seat> {
-            let here = |seat: &Seat| self.inbox.contains_key(&(need.round, kind, *seat));
-            seats.iter().copied().filter(|seat| !here(seat)).collect()
-        };
-        let mut seats = missing(Kind::Broadcast, &need.broadcasts);
-        seats.extend(missing(Kind::Direct, &need.directs));
-        seats.sort_unstable();
-        seats.dedup();
-        seats.into_iter().map(|seat| self.roster[seat].0.clone()).collect()
+        let here = |kind, seat: Seat| self.inbox.contains_key(&(need.round, kind, seat));
+        let missing = (0..self.roster.len()).filter(|seat| {
+            need.broadcasts.contains(seat) && !here(Kind::Broadcast, *seat)
+                || need.directs.contains(seat) && !here(Kind::Direct, *seat)
+        });
+        missing.collect()
+    }
+
+    /// The parties whose message of this round has not come; nobody once the run is over.
+    pub fn waiting_for(&self) -> Vec<PartyId> {
+        let missing = if self.over { Vec::new() } else { self.missing() };
+        missing.into_iter().map(|seat| self.roster[seat].party.clone()).collect()
     }
 
     /// The identity keys of the roster, in its order.
     pub fn identities(&self) -> Vec<[u8; 32]> {
-        self.roster.iter().map(|(_, view)| view.identity).collect()
+        self.roster.iter().map(|peer| peer.identity).collect()
     }
+}
+
+/// Reads the introductions; nobody may be there twice, under one name or one identity.
+fn views(session: SessionId, roster: &[Member]) -> Result<Vec<(PartyId, HelloView)>, Fault> {
+    let mut views: Vec<(PartyId, HelloView)> = Vec::with_capacity(roster.len());
+    for Member { party_id, hello } in roster {
+        let view = read_hello(hello, session, party_id)?;
+        let twice = |(party, known): &(PartyId, HelloView)| {
+            party == party_id || known.identity == view.identity
+        };
+        if views.iter().any(twice) {
+            let message = format!("{party_id} is in the session twice, by name or by identity");
+            return Err(Fault::benign(FaultCode::BadInput, message));
+        }
+        views.push((party_id.clone(), view));
+    }
+    Ok(views)
+}
+
+fn peer((party, hello): (PartyId, HelloView)) -> Result<Peer, Fault> {
+    let HelloView { identity, encryption_key, .. } = hello;
+    let verifier = Verifier::new(&identity).ok_or_else(|| {
+        let message = format!("the identity key of {party} cannot be used");
+        Fault::benign(FaultCode::HelloInvalid, message).blaming(&party)
+    })?;
+    Ok(Peer { party, identity, verifier, channel: Channel::new(encryption_key) })
 }
 
 fn facts<'a>(
@@ -287,9 +356,11 @@ fn facts<'a>(
     task: &'a Task,
     roster: &'a [(PartyId, HelloView)],
 ) -> Result<Facts<'a>, Fault> {
+    let (kind, protocol) = registry::protocol(task)?;
     Ok(match task {
         Task::Keygen { scheme, threshold } => Facts {
-            kind: SessionKind::Keygen,
+            kind,
+            protocol,
             scheme: *scheme,
             session,
             key: None,
@@ -299,67 +370,25 @@ fn facts<'a>(
             roster,
         },
         Task::Sign { share, key_id, epoch, holders, digest } => Facts {
-            kind: SessionKind::Sign,
+            kind,
+            protocol,
             scheme: share.scheme(),
             session,
             key: Some((*key_id, *epoch)),
             holders,
-            threshold: share
-                .threshold()
-                .map_err(|error| Fault::benign(FaultCode::BadInput, error.message))?,
+            threshold: share.threshold(),
             digest: Some(*digest),
             roster,
         },
     })
 }
 
-/// The registry: which machine serves which task and scheme.
-fn start(
-    task: &Task,
-    me: Seat,
-    roster: &[(PartyId, HelloView)],
-    execution: [u8; 32],
-) -> Result<Box<dyn Machine>, Fault> {
-    let bad = |why: String| Fault::benign(FaultCode::BadInput, why);
-    match task {
-        Task::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold } => {
-            if usize::from(threshold.parties()) != roster.len() {
-                return Err(bad(format!("a key of {} parties needs as many", threshold.parties())));
-            }
-            let keygen = dkls::Keygen::new(me, *threshold, execution);
-            Ok(Box::new(keygen.map_err(|fault| bad(fault.message))?))
-        }
-        Task::Keygen { scheme, .. } => Err(bad(format!("{scheme} is not offered by this version"))),
-        Task::Sign { share, holders, digest, .. } => {
-            let indices = share_indices(share, me, holders, roster)?;
-            Ok(Box::new(dkls::Sign::new(share.clone(), me, &indices, *digest, execution)))
-        }
-    }
-}
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 
-/// The share index of each seat, after checking that our own is the one we hold.
-fn share_indices(
-    share: &Share,
-    me: Seat,
-    holders: &[PartyId],
-    roster: &[(PartyId, HelloView)],
-) -> Result<Vec<PartyIndex>, Fault> {
-    let not = |why: String| Fault::benign(FaultCode::NotASigner, why);
-    let parameters = &share.party.parameters;
-    if holders.len() != usize::from(parameters.share_count) {
-        return Err(not(format!("the key has {} holders", parameters.share_count)));
-    }
-    if roster.len() < usize::from(parameters.threshold) {
-        return Err(not(format!("{} signers are needed", parameters.threshold)));
-    }
-    let mut indices = Vec::with_capacity(roster.len());
-    for (party, _) in roster {
-        let position = holders.iter().position(|holder| holder == party);
-        let index = position.and_then(|at| PartyIndex::new(u8::try_from(at + 1).ok()?).ok());
-        indices.push(index.ok_or_else(|| not(format!("{party} holds no share of the key")))?);
-    }
-    if indices[me] != share.party.party_index {
-        return Err(not("this party holds another share of the key than the session says".into()));
-    }
-    Ok(indices)
-}
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod perf_tmp;

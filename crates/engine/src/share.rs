@@ -17,19 +17,32 @@ const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
 
 /// One party's share of a key. It cannot be printed or serialized, only sealed.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn shown<T: std::fmt::Debug>() {}
 /// shown::<quorate_engine::Share>();
 /// ```
+///
+/// ```compile_fail,E0277
+/// fn copied<T: Clone>() {}
+/// copied::<quorate_engine::Share>();
+/// ```
 pub struct Share {
+    /// The library's own form, which wipes itself when dropped.
     pub(crate) party: dkls23_secp256k1::Party,
     public_key: PublicKey,
+    threshold: Threshold,
 }
 
 impl Share {
-    pub(crate) fn new(party: dkls23_secp256k1::Party) -> Self {
+    /// Wraps what the library made or what was stored; its numbers must be in our bounds.
+    pub(crate) fn new(party: dkls23_secp256k1::Party) -> Result<Self> {
         let public_key = crate::dkls::public_key(&party);
-        Self { party, public_key }
+        let (signers, parties) = (party.parameters.threshold, party.parameters.share_count);
+        let threshold = Threshold::new(signers.into(), parties.into())?;
+        if party.party_index.as_u8() > parties {
+            return Err(Error::invalid("the share's index is beyond the number of holders"));
+        }
+        Ok(Self { party, public_key, threshold })
     }
 
     /// The key's scheme.
@@ -48,16 +61,18 @@ impl Share {
     }
 
     /// Signers needed and holders.
-    pub fn threshold(&self) -> Result<Threshold> {
-        let parameters = &self.party.parameters;
-        Threshold::new(parameters.threshold.into(), parameters.share_count.into())
+    pub fn threshold(&self) -> Threshold {
+        self.threshold
     }
 
     /// Seals the share for storage: nonce ‖ ChaCha20-Poly1305, bound to party, key and epoch.
     pub fn seal(&self, key: &SealKey, context: &SealContext<'_>) -> Result<Vec<u8>> {
-        let mut plain = Zeroizing::new(vec![VERSION]);
-        let body = postcard::to_allocvec(&self.party).map_err(|_| Error::internal())?;
-        plain.extend_from_slice(&Zeroizing::new(body));
+        let internal = |_| Error::internal();
+        // Room for all of it at once: a buffer that grows leaves copies of the share behind.
+        let length = 1 + postcard::experimental::serialized_size(&self.party).map_err(internal)?;
+        let mut plain = Vec::with_capacity(length);
+        plain.push(VERSION);
+        let plain = Zeroizing::new(postcard::to_extend(&self.party, plain).map_err(internal)?);
         let nonce: [u8; NONCE] = random();
         let aad = context.bytes();
         let sealed = key
@@ -85,15 +100,21 @@ impl Share {
             .map(Zeroizing::new)
             .map_err(|_| refused())?;
         match plain.split_first() {
-            Some((&VERSION, body)) => {
-                postcard::from_bytes(body).map(Self::new).map_err(|_| refused())
-            }
+            Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
+                Ok((party, [])) => Self::new(party),
+                _ => Err(refused()),
+            },
             _ => Err(Error::invalid("the share was sealed by a newer version")),
         }
     }
 }
 
 /// The key that seals shares at rest.
+///
+/// ```compile_fail,E0277
+/// fn shown<T: std::fmt::Debug>() {}
+/// shown::<quorate_engine::SealKey>();
+/// ```
 pub struct SealKey(Secret<[u8; 32]>);
 
 impl SealKey {
@@ -108,11 +129,11 @@ impl SealKey {
         let parameters = argon2::Params::new(memory, passes, lanes, Some(32))
             .map_err(|_| Error::internal())?;
         let argon = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
-        let mut key = [0; 32];
-        argon.hash_password_into(passphrase, salt, &mut key).map_err(|_| {
+        let mut key = Zeroizing::new([0; 32]);
+        argon.hash_password_into(passphrase, salt, &mut *key).map_err(|_| {
             Error::invalid("the passphrase or its salt cannot be used: the salt is 8 bytes or more")
         })?;
-        Ok(Self(Secret::new(key)))
+        Ok(Self(Secret::new(*key)))
     }
 
     fn cipher(&self) -> ChaCha20Poly1305 {

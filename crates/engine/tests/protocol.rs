@@ -5,52 +5,57 @@ mod common;
 use std::collections::HashMap;
 
 use common::*;
-use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use quorate_engine::*;
 use quorate_types::*;
 
-fn check(key: &PublicKey, digest: &Digest, outputs: Vec<Result<Option<Output>, Fault>>) {
-    let key = k256::ecdsa::VerifyingKey::from_sec1_bytes(&key.0).unwrap();
-    for output in outputs {
-        let Some(Output::Signature(signature)) = output.unwrap() else { panic!("a signature") };
-        let bytes = k256::ecdsa::Signature::from_slice(&signature.bytes).unwrap();
-        key.verify_prehash(&digest.0, &bytes).unwrap();
-        assert_eq!(bytes.normalize_s(), bytes, "low s");
-        let id = k256::ecdsa::RecoveryId::from_byte(signature.recovery_id.unwrap()).unwrap();
-        let recovered =
-            k256::ecdsa::VerifyingKey::recover_from_prehash(&digest.0, &bytes, id).unwrap();
-        assert_eq!(recovered, key);
+/// Signs with each of these groups of holders.
+fn sign_with(made: &Made, groups: &[&[usize]]) {
+    for (seed, who) in (0..).zip(groups) {
+        let digest = Digest([u8::try_from(seed).unwrap() + 1; 32]);
+        let (parties, mut runs) = signing(session(100 + u128::from(seed)), made, who, digest);
+        check(&made.key, &digest, deliver(&parties, &mut runs, seed, |_, _| {}));
+        assert!(runs.iter().all(|run| run.waiting_for().is_empty()));
     }
 }
 
 #[test]
-fn every_threshold_signs_with_any_of_its_parties() {
-    for (t, n, groups) in [
-        (2, 2, vec![vec![0, 1]]),
-        (2, 3, vec![vec![0, 1], vec![2, 0], vec![1, 2], vec![0, 1, 2]]),
-        (3, 4, vec![vec![3, 1, 0], vec![0, 1, 2, 3]]),
-    ] {
-        let (holders, shares, key) = keygen(t, n, 11);
-        for (round, who) in groups.iter().enumerate() {
-            let digest = Digest([u8::try_from(round).unwrap() + 1; 32]);
-            let id = session(100 + round as u128);
-            let (parties, mut runs) = signing(id, &holders, &shares, who, digest);
-            check(&key, &digest, deliver(&parties, &mut runs, round as u64, |_, _| {}));
-        }
-    }
+fn two_of_two_sign() {
+    sign_with(&TWO_OF_TWO, &[&[0, 1], &[1, 0]]);
+}
+
+#[test]
+fn any_two_of_three_sign_and_a_third_looks_on() {
+    sign_with(&TWO_OF_THREE, &[&[0, 1], &[2, 0], &[1, 2], &[0, 1, 2], &[2, 1, 0]]);
+}
+
+#[test]
+fn three_of_five_sign_and_the_others_look_on() {
+    sign_with(&keygen(3, 5, 11), &[&[4, 1, 0], &[1, 2, 3, 4], &[4, 3, 2, 1, 0]]);
+}
+
+#[test]
+fn no_two_attempts_give_the_same_signature() {
+    let digest = Digest([9; 32]);
+    let sign = || {
+        let (parties, mut runs) = signing(session(4), &TWO_OF_TWO, &[0, 1], digest);
+        let ending = deliver(&parties, &mut runs, 1, |_, _| {}).remove(0);
+        let Ok(Some(Output::Signature(signature))) = ending else { panic!("a signature") };
+        signature.bytes[..32].to_vec()
+    };
+    assert_ne!(sign(), sign(), "r, and so the nonce, must differ");
 }
 
 #[test]
 fn tampered_misaddressed_and_replayed_letters_are_refused_and_harm_nobody() {
-    let (holders, shares, key) = keygen(2, 2, 1);
+    let made = &*TWO_OF_TWO;
     let digest = Digest([3; 32]);
     // An earlier attempt of the same session, whose letters the attacker kept.
-    let (parties, mut earlier) = signing(session(5), &holders, &shares, &[0, 1], digest);
+    let (parties, mut earlier) = signing(session(5), made, &[0, 1], digest);
     let mut kept: HashMap<PartyId, Vec<Letter>> = HashMap::new();
     deliver(&parties, &mut earlier, 2, |_, letter| {
         kept.entry(letter.1.clone()).or_default().push(letter.clone());
     });
-    let (parties, mut runs) = signing(session(5), &holders, &shares, &[0, 1], digest);
+    let (parties, mut runs) = signing(session(5), made, &[0, 1], digest);
     let mut refused = HashMap::new();
     let mut refuse = |code: &'static str, got: Result<(), Fault>| {
         let fault = got.expect_err(code);
@@ -78,27 +83,32 @@ fn tampered_misaddressed_and_replayed_letters_are_refused_and_harm_nobody() {
         for at in [40, payload.len() / 2, payload.len() - 1] {
             refuse("signature_invalid", run.receive(from, &with(at, payload[at] ^ 1)));
         }
+        let edges = (0..38).chain(payload.len() - 64..payload.len());
+        for at in edges {
+            let fault = run.receive(from, &with(at, payload[at] ^ 1)).unwrap_err();
+            assert_eq!((fault.severity, fault.blame), (Severity::Benign, None), "byte {at}");
+        }
     });
-    check(&key, &digest, outputs);
+    check(&made.key, &digest, outputs);
     assert_eq!(refused.len(), 6, "{refused:?}");
 }
 
 #[test]
 fn a_repeated_letter_is_ignored() {
-    let (holders, shares, key) = keygen(2, 2, 1);
+    let made = &*TWO_OF_TWO;
     let digest = Digest([4; 32]);
-    let (parties, mut runs) = signing(session(6), &holders, &shares, &[0, 1], digest);
+    let (parties, mut runs) = signing(session(6), made, &[0, 1], digest);
     let outputs = deliver(&parties, &mut runs, 9, |run, (from, _, payload)| {
         run.receive(from, payload).unwrap();
     });
-    check(&key, &digest, outputs);
+    check(&made.key, &digest, outputs);
 }
 
 #[test]
 fn signers_of_different_digests_find_out_by_the_first_letter() {
-    let (holders, shares, _) = keygen(2, 2, 1);
-    let (parties, mut ours) = signing(session(7), &holders, &shares, &[0, 1], Digest([1; 32]));
-    let (_, mut theirs) = signing(session(7), &holders, &shares, &[0, 1], Digest([2; 32]));
+    let made = &*TWO_OF_TWO;
+    let (parties, mut ours) = signing(session(7), made, &[0, 1], Digest([1; 32]));
+    let (_, mut theirs) = signing(session(7), made, &[0, 1], Digest([2; 32]));
     let step = theirs[1].advance().unwrap();
     for (from, _, payload) in letters(&parties, 1, step.outgoing) {
         let fault = ours[0].receive(&from, &payload).unwrap_err();
@@ -111,13 +121,13 @@ fn signers_of_different_digests_find_out_by_the_first_letter() {
 
 #[test]
 fn a_share_opens_for_its_party_key_epoch_and_seal_key_only() {
-    let (holders, shares, key) = keygen(2, 2, 1);
+    let Made { holders, shares, key } = &*TWO_OF_TWO;
     let seal = |n| SealKey::from_bytes(Secret::new([n; 32]));
     let context = |party, key_id, epoch| SealContext { party_id: party, key_id, epoch };
     let key_id: KeyId = session(1).into();
     let sealed = shares[0].seal(&seal(1), &context(&holders[0], key_id, 0)).unwrap();
     let opened = Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 0)).unwrap();
-    assert_eq!(opened.public_key(), &key);
+    assert_eq!(opened.public_key(), key);
     assert_eq!(opened.share_index(), ShareIndex(1));
     let wrong = [
         Share::open(&sealed, &seal(2), &context(&holders[0], key_id, 0)),
@@ -134,7 +144,7 @@ fn a_share_opens_for_its_party_key_epoch_and_seal_key_only() {
 
 #[test]
 fn a_passphrase_gives_the_same_seal_key_only_with_its_salt() {
-    let (holders, shares, _) = keygen(2, 2, 1);
+    let Made { holders, shares, .. } = &*TWO_OF_TWO;
     let context = SealContext { party_id: &holders[0], key_id: session(1).into(), epoch: 0 };
     let key = |phrase: &[u8], salt: &[u8]| SealKey::from_passphrase(phrase, salt).unwrap();
     let sealed = shares[0].seal(&key(b"correct horse", &[1; 16]), &context).unwrap();
@@ -145,11 +155,11 @@ fn a_passphrase_gives_the_same_seal_key_only_with_its_salt() {
 
 #[test]
 fn a_run_refuses_a_roster_it_does_not_fit() {
-    let (holders, shares, _) = keygen(2, 3, 1);
+    let Made { holders, shares, .. } = &*TWO_OF_THREE;
     let parties = [holders[0].clone(), holders[1].clone()];
-    let identity = Identity::generate();
-    let member = |party: &PartyId| {
-        let (hello, secret) = introduce(&identity, session(8), party);
+    let identities: Vec<_> = (0..4).map(|_| Identity::generate()).collect();
+    let member = |(party, identity): (&PartyId, &Identity)| {
+        let (hello, secret) = introduce(identity, session(8), party);
         (Member { party_id: party.clone(), hello }, secret)
     };
     let sign = |share: usize| Task::Sign {
@@ -160,11 +170,12 @@ fn a_run_refuses_a_roster_it_does_not_fit() {
         digest: Digest([0; 32]),
     };
     let attempt = |me: &PartyId, roster: &[PartyId], task| {
-        let mut secrets: Vec<_> = roster.iter().map(&member).collect();
+        let mut secrets: Vec<_> = roster.iter().zip(&identities).map(member).collect();
         let at = roster.iter().position(|p| p == me).unwrap_or(0);
         let members = secrets.iter().map(|(member, _)| member.clone()).collect();
         let secret = secrets.swap_remove(at).1;
-        Run::new(&identity, secret, session(8), me, members, task).err().map(|fault| fault.code)
+        let run = Run::new(&identities[at], secret, session(8), me, members, task);
+        run.err().map(|fault| fault.code)
     };
     assert_eq!(attempt(&parties[0], &parties, sign(0)), None);
     assert_eq!(attempt(&parties[0], &parties, sign(1)), Some(FaultCode::NotASigner));

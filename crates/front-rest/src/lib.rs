@@ -1,1 +1,28 @@
-//! REST, WebSocket, OpenAPI and documentation pages
+//! REST, WebSocket, OpenAPI and documentation pages.
+//!
+//! One function per service returns its routes as an [`axum::Router`] over the service's trait;
+//! [`common`] adds what every service has: health, readiness, the OpenAPI document, a page to read
+//! it and the answer to unknown paths. An outer layer authenticates and puts the
+//! [`quorate_types::Caller`] into the request's extensions; without it every call is unauthorized.
+//! Unknown query parameters are refused, so a layer that takes a credential from the query must
+//! remove it there.
+//!
+//! Every answer that is not a success is the one error body, whoever refused: axum, a codec, the
+//! service or a panic.
+
+mod answer;
+mod common;
+mod extract;
+mod openapi;
+mod pages;
+mod params;
+mod routes;
+mod sockets;
+
+pub use answer::Refusal;
+pub use common::{Readiness, common};
+pub use openapi::{Service, openapi_document, service_document};
+pub use routes::accounts::accounts_routes;
+pub use routes::coordinator::coordinator_routes;
+pub use routes::party::{PartyInfo, party_routes};
+pub use routes::router::router_routes;

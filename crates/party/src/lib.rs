@@ -1,1 +1,29 @@
-//! The party runtime: drives engine machines over a transport
+//! The party runtime: one session at a time from join to report, and the long-running server party.
+//!
+//! [`take_part`] is the whole of a party's work in one session, the same for servers and devices.
+//! [`PartyServer`] keeps a server party connected and calls it for every session it is chosen for.
+//! Nothing here trusts the router or the coordinator with more than delivery.
+
+mod backoff;
+mod clock;
+mod compute;
+mod drive;
+mod follow;
+mod keyring;
+mod memory;
+mod outbox;
+mod server;
+mod session;
+#[cfg(test)]
+mod testkit;
+mod transport;
+
+pub use backoff::Backoff;
+pub use compute::Compute;
+pub use drive::{Ended, Progress, drive};
+pub use follow::{Following, follow};
+pub use keyring::{Keyring, OpenKey, SealSource};
+pub use memory::MemoryVault;
+pub use server::{PartyConfig, PartyHandle, PartyServer, PartyStatus};
+pub use session::{Feed, INBOX_LEN, Party, take_part};
+pub use transport::{Incoming, RouterTransport, Transport};

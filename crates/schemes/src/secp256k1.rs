@@ -57,16 +57,20 @@ pub(crate) fn complete(
     if ecdsa.normalize_s() != ecdsa {
         return Err(invalid("the signature does not verify: its s is not the low one"));
     }
-    verifier.verify_prehash(&digest.0, &ecdsa).map_err(|_| wrong())?;
     let fits = |id: RecoveryId| {
         VerifyingKey::recover_from_prehash(&digest.0, &ecdsa, id).is_ok_and(|key| key == verifier)
     };
-    let recovery_id = match signature.recovery_id {
-        Some(id) => RecoveryId::from_byte(id).filter(|id| fits(*id)),
+    // That the recovery leads to this key says that the signature verifies under it.
+    let given = signature.recovery_id.and_then(RecoveryId::from_byte);
+    if given.is_some_and(fits) {
+        return Ok(signature);
+    }
+    verifier.verify_prehash(&digest.0, &ecdsa).map_err(|_| wrong())?;
+    let id = match signature.recovery_id {
+        Some(_) => None,
         None => (0..4).filter_map(RecoveryId::from_byte).find(|id| fits(*id)),
     };
-    let id = recovery_id
-        .ok_or_else(|| invalid("the recovery id does not verify: it leads to another key"))?;
+    let id = id.ok_or_else(|| invalid("the recovery id does not verify: it leads to another key"))?;
     Ok(Signature { bytes: signature.bytes, recovery_id: Some(id.to_byte()) })
 }
 
@@ -155,7 +159,10 @@ mod tests {
             let digest = Digest([1; 32]);
             let mut signature = sign(&secret, &digest);
             signature.bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(complete(&public, &digest, signature).is_err());
+            for recovery_id in [None, Some(0), Some(1)] {
+                let signature = Signature { recovery_id, ..signature.clone() };
+                prop_assert!(complete(&public, &digest, signature).is_err());
+            }
         }
     }
 }

@@ -1,1 +1,55 @@
-//! JSON shapes of the REST and WebSocket interfaces
+//! JSON shapes of the REST and WebSocket interfaces.
+//!
+//! Every body is one struct here. Requests are parsed at the edge: a value that exists is well
+//! formed, an unknown member is refused, and every refusal names the member it is about. Answers
+//! are read leniently, so that an older client understands a newer server.
+//!
+//! [`parse`] turns bytes into a request; `into_*` methods and `From` turn it into the shared words.
+
+mod account;
+mod codec;
+mod device;
+mod error;
+mod event;
+mod key;
+mod message;
+mod mpc;
+mod parse;
+mod party;
+mod report;
+mod schema;
+mod service;
+mod session;
+mod socket;
+mod time;
+mod view;
+
+pub use account::{AccountChangeJson, AccountJson, AccountsJson, NewAccountJson};
+pub use codec::{
+    Base64Text, DigestText, IdentityText, PublicKeyText, SignatureText, decode_base64, decode_hex,
+};
+pub use device::{DeviceJson, NewParticipantJson};
+pub use error::{BlameJson, DetailsJson, ErrorJson, close_reason};
+pub use event::EventJson;
+pub use key::{KeyJson, KeysJson};
+pub use message::{
+    AckAnswerJson, AckJson, DeliveryJson, MessageJson, MessageStatusJson, MessagesJson,
+    RouteAnswerJson, RouteJson,
+};
+pub use mpc::{MpcCreatedJson, MpcKeygenJson, MpcSessionJson, MpcSignJson};
+pub use parse::parse;
+pub use party::{
+    HeartbeatAnswerJson, HeartbeatJson, NotificationJson, PartiesJson, PartyJson, RegisterJson,
+    RegisteredJson,
+};
+pub use report::{CompletedJson, FailureJson, ReportJson};
+pub use service::{HealthJson, ReadinessJson};
+pub use session::{
+    CreateSessionJson, CreatedSessionJson, JoinSessionJson, JoinedSessionJson, ReadyAnswerJson,
+    ReadyJson, SessionStepJson,
+};
+pub use socket::{ClientFrame, RoutedJson, ServerFrame};
+pub use time::{Rfc3339, uptime};
+pub use view::{
+    ParticipantJson, SeatJson, SessionJson, SessionsJson, TimelineEntryJson, TimelineJson,
+};

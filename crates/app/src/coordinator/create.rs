@@ -170,7 +170,8 @@ impl CoordinatorApp {
         let record = match &request.key {
             KeySelector::Id(id) => self.key_by_id(*id).await?,
             KeySelector::PublicKey(public_key) => {
-                self.0.parts.store.key_by_public_key(public_key).await?.map(Arc::new)
+                let key = quorate_schemes::normalize_public_key(request.scheme, &public_key.0)?;
+                self.0.parts.store.key_by_public_key(&key).await?.map(Arc::new)
             }
             KeySelector::ByParticipants => Some(self.key_of_participants(caller, request).await?),
         };

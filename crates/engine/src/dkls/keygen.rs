@@ -9,7 +9,7 @@
 //!
 //! The library's `ProofCommitment` holds commitment and proof together; they are sent a round
 //! apart, and the proof is checked against the commitment that came first. Round 4 is the echo:
-//! no share leaves this machine unless all parties have seen the same broadcasts.
+//! nothing is made of the broadcasts unless all parties have seen the same ones.
 
 use std::collections::BTreeMap;
 
@@ -18,18 +18,19 @@ use dkls23_secp256k1::protocols::dkg::{
     BroadcastDerivationPhase2to4, BroadcastDerivationPhase3to4, ProofCommitment,
     TransmitInitMulPhase3to4, TransmitInitZeroSharePhase2to4, TransmitInitZeroSharePhase3to4,
 };
-use dkls23_secp256k1::protocols::{Parameters, PartyIndex};
+use dkls23_secp256k1::protocols::{Parameters, PartiesMessage, PartyIndex};
 use dkls23_secp256k1::utilities::proofs::DLogProof;
 use quorate_types::Threshold;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Curve, fault, index};
-use crate::fault::{FaultCode, Severity};
+use super::{Curve, check_parties, fault};
+use crate::fault::FaultCode;
 use crate::machine::{
-    Input, Kind, Machine, MachineFault, Need, Product, Seat, Send, Stepped, decode, encode,
+    Input, Kind, Machine, MachineFault, Need, Seat, Send, Stepped, decode, encode,
 };
+use crate::run::Output;
 use crate::share::Share;
 
 #[derive(Serialize, Deserialize)]
@@ -56,7 +57,7 @@ pub(crate) struct Keygen {
     parties: usize,
     round: u16,
     session: Option<DkgSession<Curve>>,
-    own_point: Option<k256::Scalar>,
+    own_point: Zeroizing<Option<k256::Scalar>>,
     own_proof: Option<ProofCommitment<Curve>>,
     commitments: BTreeMap<Seat, Commitments>,
     openings: BTreeMap<Seat, Openings>,
@@ -65,7 +66,6 @@ pub(crate) struct Keygen {
     multiplications: Vec<TransmitInitMulPhase3to4<Curve>>,
     /// Hashes of the broadcasts of rounds 2 and 3, by round and seat.
     echoed: BTreeMap<(u16, Seat), [u8; 32]>,
-    share: Option<Share>,
 }
 
 impl Keygen {
@@ -73,19 +73,19 @@ impl Keygen {
         me: Seat,
         threshold: Threshold,
         execution: [u8; 32],
-    ) -> Result<Self, MachineFault> {
+    ) -> Self {
         let small = |n: u16| u8::try_from(n).expect("at most MAX_PARTIES");
         let parameters = Parameters {
             threshold: small(threshold.signers()),
             share_count: small(threshold.parties()),
         };
-        let session = DkgSession::new(parameters, index(me)?, execution.to_vec());
-        Ok(Self {
+        let session = DkgSession::new(parameters, index_of(me), execution.to_vec());
+        Self {
             me,
             parties: threshold.parties().into(),
             round: 0,
             session: Some(session),
-            own_point: None,
+            own_point: Zeroizing::new(None),
             own_proof: None,
             commitments: BTreeMap::new(),
             openings: BTreeMap::new(),
@@ -93,8 +93,7 @@ impl Keygen {
             zero_seeds: Vec::new(),
             multiplications: Vec::new(),
             echoed: BTreeMap::new(),
-            share: None,
-        })
+        }
     }
 
     fn others(&self) -> Vec<Seat> {
@@ -122,13 +121,14 @@ impl Keygen {
             .into_iter()
             .map(|seat| Send { round: 1, to: Some(seat), body: encode(&points[seat]) })
             .collect();
-        self.own_point = Some(points[self.me]);
+        *self.own_point = Some(points[self.me]);
         points.zeroize();
         sends
     }
 
     fn commit(&mut self, input: &Input) -> Result<Vec<Send>, MachineFault> {
-        let mut points = Zeroizing::new(vec![self.own_point.take().expect("kept in round 1")]);
+        let mut points = Zeroizing::new(Vec::with_capacity(self.parties));
+        points.push(self.own_point.take().expect("kept in round 1"));
         for (seat, body) in &input.directs {
             points.push(decode(*seat, body)?);
         }
@@ -145,18 +145,18 @@ impl Keygen {
     fn open(&mut self, input: &Input) -> Result<Vec<Send>, MachineFault> {
         for (seat, body) in &input.broadcasts {
             let message: Commitments = decode(*seat, body)?;
-            from(*seat, message.chain_code.sender_index)?;
+            check_sender(*seat, message.chain_code.sender_index)?;
             self.remember(2, *seat, body);
             self.commitments.insert(*seat, message);
         }
         for (seat, body) in &input.directs {
             let message: TransmitInitZeroSharePhase2to4 = decode(*seat, body)?;
-            from(*seat, message.parties.sender)?;
+            self.check_direct(*seat, &message.parties)?;
             self.zero_commitments.push(message);
         }
         let (zero, multiplication, chain_code) =
             self.session().phase3().map_err(|abort| fault(&abort, seat_of))?;
-        let proof = self.own_proof.as_ref().expect("made in round 2").proof.clone();
+        let proof = self.own_proof.take().expect("made in round 2").proof;
         let openings = Openings { proof, chain_code };
         let mut sends = vec![self.broadcast(3, &openings)];
         for (zero, multiplication) in zero.into_iter().zip(multiplication) {
@@ -167,30 +167,58 @@ impl Keygen {
         Ok(sends)
     }
 
-    fn finish(&mut self, input: &Input) -> Result<Vec<Send>, MachineFault> {
+    fn echo(&mut self, input: &Input) -> Result<Vec<Send>, MachineFault> {
         for (seat, body) in &input.broadcasts {
             let message: Openings = decode(*seat, body)?;
-            from(*seat, message.chain_code.sender_index)?;
+            check_sender(*seat, message.chain_code.sender_index)?;
             self.remember(3, *seat, body);
             self.openings.insert(*seat, message);
         }
         for (seat, body) in &input.directs {
             let message: Setup = decode(*seat, body)?;
-            from(*seat, message.zero.parties.sender)?;
-            from(*seat, message.multiplication.parties.sender)?;
+            self.check_direct(*seat, &message.zero.parties)?;
+            self.check_direct(*seat, &message.multiplication.parties)?;
             self.zero_seeds.push(message.zero);
             self.multiplications.push(message.multiplication);
         }
+        Ok(vec![Send { round: 4, to: None, body: encode(&self.digest()) }])
+    }
+
+    /// One hash over all broadcasts, in the order of rounds and seats.
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"quorate/echo/v1");
+        for ((round, seat), digest) in &self.echoed {
+            hash.update(round.to_be_bytes());
+            hash.update((*seat as u64).to_be_bytes());
+            hash.update(digest);
+        }
+        hash.finalize().into()
+    }
+
+    fn compare(&self, input: &Input) -> Result<(), MachineFault> {
+        let own = self.digest();
+        for (seat, body) in &input.broadcasts {
+            let echo: [u8; 32] = decode(*seat, body)?;
+            if echo != own {
+                // Either this party lies or somebody sent it other broadcasts: nobody is blamed.
+                return Err(MachineFault {
+                    code: FaultCode::EchoMismatch,
+                    ..MachineFault::ours("the parties have seen different broadcasts")
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Output, MachineFault> {
         let mut proofs = Vec::with_capacity(self.parties);
         let (mut committed, mut opened) = (BTreeMap::new(), BTreeMap::new());
         for (seat, opening) in std::mem::take(&mut self.openings) {
             let commitments = self.commitments.remove(&seat).expect("one of each in round 2");
-            let index = index(seat)?;
-            proofs.push(ProofCommitment {
-                index,
-                proof: opening.proof,
-                commitment: commitments.proof,
-            });
+            let (index, proof, commitment) =
+                (index_of(seat), opening.proof, commitments.proof);
+            proofs.push(ProofCommitment { index, proof, commitment });
             committed.insert(index, commitments.chain_code);
             opened.insert(index, opening.chain_code);
         }
@@ -206,40 +234,14 @@ impl Keygen {
                 |_| String::new(),
             )
             .map_err(|abort| fault(&abort, seat_of))?;
-        self.share = Some(Share::new(party));
-        let echo = self.echo();
-        Ok(vec![Send { round: 4, to: None, body: encode(&echo) }])
-    }
-
-    /// One hash over all broadcasts, in the order of rounds and seats.
-    fn echo(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(b"quorate/echo/v1");
-        for ((round, seat), digest) in &self.echoed {
-            hash.update(round.to_be_bytes());
-            hash.update((*seat as u64).to_be_bytes());
-            hash.update(digest);
-        }
-        hash.finalize().into()
-    }
-
-    fn compare(&mut self, input: &Input) -> Result<Product, MachineFault> {
-        let own = self.echo();
-        for (seat, body) in &input.broadcasts {
-            let echo: [u8; 32] = decode(*seat, body)?;
-            if echo != own {
-                // Either this party lies or somebody sent it other broadcasts: nobody is blamed.
-                return Err(MachineFault {
-                    code: FaultCode::EchoMismatch,
-                    severity: Severity::Recoverable,
-                    blame: None,
-                    message: "the parties have seen different broadcasts".into(),
-                });
-            }
-        }
-        let share = self.share.take().expect("made in round 3");
+        let share = Share::new(party).map_err(|error| MachineFault::ours(error.message))?;
         let public_key = share.public_key().clone();
-        Ok(Product::Key { share, public_key })
+        Ok(Output::Key { share, public_key })
+    }
+
+    /// Refuses a direct message whose inside names other parties than its envelope.
+    fn check_direct(&self, seat: Seat, inside: &PartiesMessage) -> Result<(), MachineFault> {
+        check_parties(seat, inside, index_of(seat), index_of(self.me))
     }
 }
 
@@ -261,14 +263,17 @@ impl Machine for Keygen {
             0 => stepped.sends = self.deal(),
             1 => stepped.sends = self.commit(&input)?,
             2 => stepped.sends = self.open(&input)?,
-            3 => stepped.sends = self.finish(&input)?,
-            _ => stepped.product = Some(self.compare(&input)?),
+            3 => stepped.sends = self.echo(&input)?,
+            _ => {
+                self.compare(&input)?;
+                stepped.output = Some(self.finish()?);
+            }
         }
         self.round += 1;
         Ok(stepped)
     }
 
-    fn expects(&self, round: u16, kind: Kind) -> bool {
+    fn expects(&self, round: u16, kind: Kind, _: Seat) -> bool {
         match kind {
             Kind::Broadcast => (2..=4).contains(&round),
             Kind::Direct => (1..=3).contains(&round),
@@ -281,14 +286,22 @@ fn direct(round: u16, receiver: PartyIndex, message: &impl Serialize) -> Send {
 }
 
 /// In key generation a party's index is its seat plus one.
+fn index_of(seat: Seat) -> PartyIndex {
+    let index = u8::try_from(seat + 1).expect("at most MAX_PARTIES");
+    PartyIndex::new(index).expect("one more than something")
+}
+
 fn seat_of(index: PartyIndex) -> Option<Seat> {
     Some(usize::from(index.as_u8()) - 1)
 }
 
-/// Refuses a message whose inside names another sender than its envelope.
-fn from(seat: Seat, inside: PartyIndex) -> Result<(), MachineFault> {
-    if seat_of(inside) == Some(seat) {
+/// Refuses a broadcast whose inside names another sender than its envelope.
+fn check_sender(seat: Seat, inside: PartyIndex) -> Result<(), MachineFault> {
+    if inside == index_of(seat) {
         return Ok(());
     }
-    Err(MachineFault::violation(seat, "sent a message in another party's name"))
+    Err(MachineFault::violation(seat, "sent a broadcast in another party's name"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,10 @@ mod keygen;
 mod sign;
 
 use dkls23_secp256k1::Party;
-use dkls23_secp256k1::protocols::{Abort, AbortKind, AbortReason, PartyIndex};
+use dkls23_secp256k1::protocols::{Abort, AbortKind, AbortReason, PartiesMessage, PartyIndex};
 use k256::elliptic_curve::sec1::ToSec1Point as _;
 pub(crate) use keygen::Keygen;
-use quorate_types::PublicKey;
+use quorate_types::{PublicKey, ShareIndex};
 pub(crate) use sign::Sign;
 
 use crate::fault::{FaultCode, Severity};
@@ -20,16 +20,8 @@ pub(crate) fn public_key(party: &Party) -> PublicKey {
     PublicKey(party.pk.to_sec1_point(false).as_bytes().to_vec())
 }
 
-/// The library's index of a holder whose position is `position`.
-fn index(position: usize) -> Result<PartyIndex, MachineFault> {
-    u8::try_from(position + 1).ok().and_then(|index| PartyIndex::new(index).ok()).ok_or_else(|| {
-        MachineFault {
-            code: FaultCode::BadInput,
-            severity: Severity::Benign,
-            blame: None,
-            message: "a party's index is out of range".into(),
-        }
-    })
+fn index(share: ShareIndex) -> Result<PartyIndex, MachineFault> {
+    PartyIndex::new(share.0).map_err(|_| MachineFault::ours("share indices start at 1"))
 }
 
 /// Translates the library's abort; `seat_of` finds a party's seat by its index.
@@ -40,18 +32,44 @@ fn fault(abort: &Abort, seat_of: impl Fn(PartyIndex) -> Option<Seat>) -> Machine
             code: FaultCode::OtCheckFailed,
             severity: Severity::Ban,
             blame: seat_of(cheat),
-            message,
+            message: format!("failed the check of the multiplication: {message}"),
         },
-        AbortKind::Recoverable => MachineFault {
-            code: match abort.reason {
-                AbortReason::SignatureVerificationFailed => FaultCode::ResultInvalid,
-                _ => FaultCode::ProtocolViolation,
+        AbortKind::Recoverable => match culprit(&abort.reason).filter(|who| *who != abort.index) {
+            Some(who) => MachineFault {
+                code: FaultCode::ProtocolViolation,
+                severity: Severity::Recoverable,
+                blame: seat_of(who),
+                message: format!("broke the protocol: {message}"),
             },
-            severity: Severity::Recoverable,
-            blame: culprit(&abort.reason).and_then(seat_of),
-            message,
+            None => MachineFault { code: code(&abort.reason), ..MachineFault::ours(message) },
         },
     }
+}
+
+/// What to call an abort that points at nobody.
+fn code(reason: &AbortReason) -> FaultCode {
+    match reason {
+        AbortReason::SignatureVerificationFailed | AbortReason::ZeroDenominator => {
+            FaultCode::ResultInvalid
+        }
+        AbortReason::PolynomialInconsistency
+        | AbortReason::TrivialPublicKey
+        | AbortReason::TrivialKeyShare => FaultCode::ProtocolViolation,
+        _ => FaultCode::BadInput,
+    }
+}
+
+/// Refuses a message whose inside names other parties than its envelope.
+fn check_parties(
+    seat: Seat,
+    inside: &PartiesMessage,
+    sender: PartyIndex,
+    receiver: PartyIndex,
+) -> Result<(), MachineFault> {
+    if inside.sender == sender && inside.receiver == receiver {
+        return Ok(());
+    }
+    Err(MachineFault::violation(seat, "sent a message between other parties in its own envelope"))
 }
 
 /// The party that a reason points at, where it does.

@@ -8,23 +8,25 @@
 //! | 4 | | | the signature, from the first signer |
 //!
 //! When more than `t` holders take part, those with the lowest share indices sign; the others are
-//! observers and verify what they are told.
+//! observers: they let the parts of round 3 pass by, and verify the signature they are told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dkls23_secp256k1::protocols::PartyIndex;
+use dkls23_secp256k1::protocols::{PartiesMessage, PartyIndex};
 use dkls23_secp256k1::protocols::signing::{
     Broadcast3to4, KeepPhase1to2, KeepPhase2to3, SignData, TransmitPhase1to2, TransmitPhase2to3,
     UniqueKeep1to2, UniqueKeep2to3,
 };
-use quorate_types::{Digest, Scheme, Signature};
+use quorate_types::{Digest, ShareIndex, Signature};
+use serde::de::DeserializeOwned;
 
-use super::{Curve, fault};
+use super::{Curve, check_parties, fault, index};
 use crate::fault::{FaultCode, Severity};
 use crate::machine::{
-    Input, Kind, Machine, MachineFault, Need, Product, Seat, Send, Stepped, decode, encode,
+    Input, Kind, Machine, MachineFault, Need, Seat, Send, Stepped, decode, encode,
 };
+use crate::run::Output;
 use crate::share::Share;
 
 enum State {
@@ -49,19 +51,21 @@ pub(crate) struct Sign {
 }
 
 impl Sign {
-    /// `holders` gives the share index of each seat; the caller has checked that ours is right.
+    /// `seats` gives the share index of each seat; the caller has checked that ours is right and
+    /// that there are enough.
     pub(crate) fn new(
         share: Arc<Share>,
         me: Seat,
-        holders: &[PartyIndex],
+        seats: &[ShareIndex],
         digest: Digest,
         execution: [u8; 32],
-    ) -> Self {
-        let mut signers: BTreeMap<_, _> =
-            holders.iter().enumerate().map(|(seat, index)| (*index, seat)).collect();
-        let threshold = usize::from(share.party.parameters.threshold);
+    ) -> Result<Self, MachineFault> {
+        let mut signers = BTreeMap::new();
+        for (seat, share) in seats.iter().enumerate() {
+            signers.insert(index(*share)?, seat);
+        }
         let mut observers = Vec::new();
-        while signers.len() > threshold {
+        while signers.len() > usize::from(share.threshold().signers()) {
             let (_, seat) = signers.pop_last().expect("more than the threshold");
             observers.push(seat);
         }
@@ -74,7 +78,7 @@ impl Sign {
         };
         let state = if observing { State::Observing } else { State::Start };
         let round = if observing { 4 } else { 0 };
-        Self { share, data, me, signers, observers, round, state }
+        Ok(Self { share, data, me, signers, observers, round, state })
     }
 
     fn others(&self) -> Vec<Seat> {
@@ -93,6 +97,23 @@ impl Sign {
         Send { round, to: self.signers.get(&to).copied(), body: encode(message) }
     }
 
+    /// The direct messages, each between the parties that its envelope names.
+    fn received<M: DeserializeOwned>(
+        &self,
+        input: &Input,
+        parties: impl Fn(&M) -> &PartiesMessage,
+    ) -> Result<Vec<M>, MachineFault> {
+        let mut received = Vec::with_capacity(input.directs.len());
+        for (index, seat) in &self.signers {
+            if let Some(body) = input.directs.get(seat) {
+                let message = decode(*seat, body)?;
+                check_parties(*seat, parties(&message), *index, self.share.party.party_index)?;
+                received.push(message);
+            }
+        }
+        Ok(received)
+    }
+
     fn commit(&mut self) -> Result<Vec<Send>, MachineFault> {
         let (unique, kept, messages) =
             self.share.party.sign_phase1(&self.data).map_err(|abort| self.abort(&abort))?;
@@ -106,11 +127,7 @@ impl Sign {
         kept: BTreeMap<PartyIndex, KeepPhase1to2<Curve>>,
         input: &Input,
     ) -> Result<Vec<Send>, MachineFault> {
-        let mut received: Vec<TransmitPhase1to2> = Vec::new();
-        for (seat, body) in &input.directs {
-            received.push(decode(*seat, body)?);
-            self.from(*seat, received[received.len() - 1].parties.sender)?;
-        }
+        let received = self.received(input, |message: &TransmitPhase1to2| &message.parties)?;
         let (unique, kept, messages) = self
             .share
             .party
@@ -126,11 +143,7 @@ impl Sign {
         kept: BTreeMap<PartyIndex, KeepPhase2to3<Curve>>,
         input: &Input,
     ) -> Result<Vec<Send>, MachineFault> {
-        let mut received: Vec<TransmitPhase2to3<Curve>> = Vec::new();
-        for (seat, body) in &input.directs {
-            received.push(decode(*seat, body)?);
-            self.from(*seat, received[received.len() - 1].parties.sender)?;
-        }
+        let received = self.received(input, |message: &TransmitPhase2to3<Curve>| &message.parties)?;
         let (x, own) = self
             .share
             .party
@@ -165,7 +178,7 @@ impl Sign {
                 sends.push(Send { round: 4, to: Some(*seat), body });
             }
         }
-        Ok(Stepped { sends, product: Some(Product::Signature(signature)) })
+        Ok(Stepped { sends, output: Some(Output::Signature(signature)) })
     }
 
     fn observe(&self, input: &Input) -> Result<Stepped, MachineFault> {
@@ -176,11 +189,11 @@ impl Sign {
         let signature = self
             .verified(told)
             .map_err(|_| MachineFault::violation(seat, "told a signature that does not verify"))?;
-        Ok(Stepped { sends: Vec::new(), product: Some(Product::Signature(signature)) })
+        Ok(Stepped { sends: Vec::new(), output: Some(Output::Signature(signature)) })
     }
 
     fn verified(&self, signature: Signature) -> Result<Signature, MachineFault> {
-        let (scheme, key) = (Scheme::EcdsaSecp256k1, self.share.public_key());
+        let (scheme, key) = (self.share.scheme(), self.share.public_key());
         let digest = Digest(self.data.message_hash);
         quorate_schemes::complete_signature(scheme, key, &digest, signature).map_err(|error| {
             MachineFault {
@@ -190,13 +203,6 @@ impl Sign {
                 message: error.message,
             }
         })
-    }
-
-    fn from(&self, seat: Seat, inside: PartyIndex) -> Result<(), MachineFault> {
-        if self.signers.get(&inside) == Some(&seat) {
-            return Ok(());
-        }
-        Err(MachineFault::violation(seat, "sent a message in another party's name"))
     }
 }
 
@@ -213,6 +219,7 @@ impl Machine for Sign {
             (State::Observing, _) => (vec![], vec![self.first_signer()]),
             (_, 0) => (vec![], vec![]),
             (_, 3) => (self.others(), vec![]),
+            (State::Over, _) => (vec![], vec![]),
             _ => (vec![], self.others()),
         };
         Need { round: self.round, broadcasts, directs }
@@ -228,13 +235,16 @@ impl Machine for Sign {
             State::Observing => return self.observe(&input),
             State::Over => Vec::new(),
         };
-        Ok(Stepped { sends, product: None })
+        Ok(Stepped { sends, output: None })
     }
 
-    fn expects(&self, round: u16, kind: Kind) -> bool {
-        match kind {
-            Kind::Broadcast => round == 3,
-            Kind::Direct => matches!(round, 1 | 2) || round == 4 && self.observers.contains(&self.me),
+    fn expects(&self, round: u16, kind: Kind, from: Seat) -> bool {
+        let observing = self.observers.contains(&self.me);
+        match (kind, round) {
+            (Kind::Broadcast, 3) => !self.observers.contains(&from),
+            (Kind::Direct, 1 | 2) => !observing && !self.observers.contains(&from),
+            (Kind::Direct, 4) => observing && from == self.first_signer(),
+            _ => false,
         }
     }
 }

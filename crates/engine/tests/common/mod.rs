@@ -1,8 +1,9 @@
 //! Parties in one process: identities, introductions, and delivery in a shuffled order.
 
+// Each test binary uses a part of it.
+#![allow(dead_code)]
 
-
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use quorate_engine::*;
@@ -11,16 +12,32 @@ use quorate_types::*;
 /// A message under way.
 pub(crate) type Letter = (PartyId, PartyId, Bytes);
 
-/// A deterministic shuffler (SplitMix64); the seed is printed by the failing assertion.
+/// How a party's run ended: `Ok(None)` where it still waits.
+pub(crate) type Ending = Result<Option<Output>, Fault>;
+
+/// A key with all its shares, in the order of the holders.
+pub(crate) struct Made {
+    pub(crate) holders: Vec<PartyId>,
+    pub(crate) shares: Vec<Arc<Share>>,
+    pub(crate) key: PublicKey,
+}
+
+/// A 2-of-2 key for tests that do not care which.
+pub(crate) static TWO_OF_TWO: LazyLock<Made> = LazyLock::new(|| keygen(2, 2, 1));
+
+/// A 2-of-3 key for tests that do not care which.
+pub(crate) static TWO_OF_THREE: LazyLock<Made> = LazyLock::new(|| keygen(2, 3, 1));
+
+/// A deterministic shuffler (SplitMix64).
 pub(crate) struct Shuffle(pub(crate) u64);
 
 impl Shuffle {
-    pub(crate) fn next(&mut self) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) >> 1).unwrap_or(0)
+        usize::try_from((z ^ (z >> 31)) % bound as u64).expect("below a usize")
     }
 }
 
@@ -35,33 +52,38 @@ pub(crate) fn session(n: u128) -> SessionId {
 /// Runs for the given parties, all of them in one session.
 pub(crate) fn runs(id: SessionId, parties: &[PartyId], task: impl Fn(usize) -> Task) -> Vec<Run> {
     let identities: Vec<_> = parties.iter().map(|_| Identity::generate()).collect();
-    let hellos: Vec<_> = parties
-        .iter()
-        .zip(&identities)
-        .map(|(party, identity)| introduce(identity, id, party))
-        .collect();
-    let roster: Vec<_> = parties
-        .iter()
-        .zip(&hellos)
+    let introduced = parties.iter().zip(&identities);
+    let hellos: Vec<_> =
+        introduced.map(|(party, identity)| introduce(identity, id, party)).collect();
+    let members = parties.iter().zip(&hellos);
+    let roster: Vec<_> = members
         .map(|(party, (hello, _))| Member { party_id: party.clone(), hello: hello.clone() })
         .collect();
-    hellos
-        .into_iter()
-        .enumerate()
+    let seats = hellos.into_iter().enumerate();
+    seats
         .map(|(at, (_, secret))| {
-            let task = task(at);
-            Run::new(&identities[at], secret, id, &parties[at], roster.clone(), task).expect("a run")
+            let roster = roster.clone();
+            Run::new(&identities[at], secret, id, &parties[at], roster, task(at)).expect("a run")
         })
         .collect()
 }
 
-/// Letters of a step, one per recipient.
+/// Letters of a step, one per recipient. Of several broadcasts of one round, which only a cheat
+/// makes, each of the others gets one.
 pub(crate) fn letters(parties: &[PartyId], from: usize, outgoing: Vec<Outgoing>) -> Vec<Letter> {
+    let me = &parties[from];
+    let others: Vec<_> = parties.iter().filter(|party| *party != me).collect();
     let mut letters = Vec::new();
-    for message in outgoing {
-        let all = parties.iter().filter(|party| **party != parties[from]).cloned();
-        let to: Vec<_> = message.to.map_or_else(|| all.collect(), |to| vec![to]);
-        letters.extend(to.into_iter().map(|to| (parties[from].clone(), to, message.payload.clone())));
+    for (at, Outgoing { to, round, payload }) in outgoing.iter().enumerate() {
+        let story = |other: &Outgoing| other.to.is_none() && other.round == *round;
+        let stories = outgoing.iter().filter(|other| story(other)).count();
+        let told = outgoing[..at].iter().filter(|other| story(other)).count();
+        let to = match to {
+            Some(party) => vec![party],
+            None if stories > 1 => vec![others[told]],
+            None => others.clone(),
+        };
+        letters.extend(to.into_iter().map(|to| (me.clone(), to.clone(), payload.clone())));
     }
     letters
 }
@@ -73,73 +95,90 @@ pub(crate) fn deliver(
     runs: &mut [Run],
     seed: u64,
     mut touch: impl FnMut(&mut Run, &Letter),
-) -> Vec<Result<Option<Output>, Fault>> {
+) -> Vec<Ending> {
     let mut shuffle = Shuffle(seed);
-    let mut outputs: Vec<Result<Option<Output>, Fault>> = runs.iter().map(|_| Ok(None)).collect();
+    let mut endings: Vec<Ending> = Vec::new();
     let mut under_way = Vec::new();
-    for at in 0..runs.len() {
-        let step = runs[at].advance().expect("the first step needs nothing");
+    for (at, run) in runs.iter_mut().enumerate() {
+        let step = run.advance().expect("the first step needs nothing");
         under_way.extend(letters(parties, at, step.outgoing));
+        endings.push(Ok(None));
     }
     while !under_way.is_empty() {
-        let letter = under_way.swap_remove(shuffle.next() % under_way.len());
+        let letter = under_way.swap_remove(shuffle.below(under_way.len()));
         let at = parties.iter().position(|party| *party == letter.1).expect("a party");
         touch(&mut runs[at], &letter);
-        if outputs[at].is_err() {
-            continue;
-        }
-        runs[at].receive(&letter.0, &letter.2).expect("an honest letter is taken");
+        runs[at].receive(&letter.0, &letter.2).expect("a party's own letter is taken");
         match runs[at].advance() {
             Ok(step) => {
                 under_way.extend(letters(parties, at, step.outgoing));
                 if step.output.is_some() {
-                    outputs[at] = Ok(step.output);
+                    endings[at] = Ok(step.output);
                 }
             }
-            Err(fault) => outputs[at] = Err(fault),
+            Err(fault) => endings[at] = Err(fault),
         }
     }
-    outputs
+    endings
 }
 
-/// Makes a key; the shares in the order of the parties.
-pub(crate) fn keygen(t: i64, n: usize, seed: u64) -> (Vec<PartyId>, Vec<Arc<Share>>, PublicKey) {
+/// Runs of a key generation by `n` parties.
+pub(crate) fn making(t: i64, n: usize) -> (Vec<PartyId>, Vec<Run>) {
     let parties: Vec<_> = (1..=n).map(name).collect();
     let threshold = Threshold::new(t, i64::try_from(n).expect("small")).expect("a threshold");
-    let mut runs = runs(session(1), &parties, |_| Task::Keygen {
-        scheme: Scheme::EcdsaSecp256k1,
-        threshold,
-    });
-    let mut shares = Vec::new();
-    let mut keys = Vec::new();
-    for output in deliver(&parties, &mut runs, seed, |_, _| {}) {
-        match output.expect("no fault") {
-            Some(Output::Key { share, public_key }) => {
-                shares.push(Arc::new(share));
-                keys.push(public_key);
-            }
-            _ => panic!("keygen ends with a key"),
-        }
-    }
-    assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
-    (parties, shares, keys.remove(0))
+    let scheme = Scheme::EcdsaSecp256k1;
+    let runs = runs(session(1), &parties, |_| Task::Keygen { scheme, threshold });
+    (parties, runs)
 }
 
-/// Signing runs of the parties at these positions.
+/// Makes a key.
+pub(crate) fn keygen(t: i64, n: usize, seed: u64) -> Made {
+    let (holders, mut runs) = making(t, n);
+    let mut shares = Vec::new();
+    let mut keys = Vec::new();
+    for ending in deliver(&holders, &mut runs, seed, |_, _| {}) {
+        let Some(Output::Key { share, public_key }) = ending.expect("no fault") else {
+            panic!("keygen ends with a key");
+        };
+        shares.push(Arc::new(share));
+        keys.push(public_key);
+    }
+    assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
+    Made { holders, shares, key: keys.remove(0) }
+}
+
+/// Signing runs of the holders at these positions.
 pub(crate) fn signing(
     id: SessionId,
-    holders: &[PartyId],
-    shares: &[Arc<Share>],
+    made: &Made,
     who: &[usize],
     digest: Digest,
 ) -> (Vec<PartyId>, Vec<Run>) {
-    let parties: Vec<_> = who.iter().map(|at| holders[*at].clone()).collect();
+    let parties: Vec<_> = who.iter().map(|at| made.holders[*at].clone()).collect();
     let runs = runs(id, &parties, |at| Task::Sign {
-        share: shares[who[at]].clone(),
+        share: Arc::clone(&made.shares[who[at]]),
         key_id: session(1).into(),
         epoch: 0,
-        holders: holders.to_vec(),
+        holders: made.holders.clone(),
         digest,
     });
     (parties, runs)
+}
+
+/// All ended with a signature that an independent library verifies.
+pub(crate) fn check(key: &PublicKey, digest: &Digest, endings: Vec<Ending>) {
+    use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
+    use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
+    let key = VerifyingKey::from_sec1_bytes(&key.0).expect("a key");
+    for ending in endings {
+        let Some(Output::Signature(signature)) = ending.expect("no fault") else {
+            panic!("signing ends with a signature");
+        };
+        let bytes = Signature::from_slice(&signature.bytes).expect("a signature");
+        key.verify_prehash(&digest.0, &bytes).expect("it verifies");
+        assert_eq!(bytes.normalize_s(), bytes, "low s");
+        let id = signature.recovery_id.and_then(RecoveryId::from_byte).expect("a recovery id");
+        let recovered = VerifyingKey::recover_from_prehash(&digest.0, &bytes, id);
+        assert_eq!(recovered.expect("recovers"), key);
+    }
 }

@@ -77,7 +77,12 @@ impl WhatArgs {
     /// The digest meant.
     pub(crate) fn digest(&self) -> Result<Digest> {
         match (&self.digest.digest, &self.digest.message) {
-            (Some(hex), _) => quorate_wire::codec::parse_digest(hex),
+            (Some(text), _) => {
+                let mut digest = [0; 32];
+                hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut digest)
+                    .map_err(|_| Error::invalid_field("digest", "a digest is 32 bytes in hex"))?;
+                Ok(Digest(digest))
+            }
             (None, Some(message)) => {
                 Ok(quorate_schemes::hash_message(self.hash, message.as_bytes()))
             }
@@ -194,7 +199,7 @@ pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
 pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
     let keys = args.client.connect()?.keys(&Caller::Open, args.limit).await?;
     if out.json {
-        let rows: Vec<_> = keys.iter().map(quorate_wire::KeyJson::from).collect();
+        let rows: Vec<_> = keys.into_iter().map(quorate_wire::KeyJson::from).collect();
         out.show(&rows, String::new);
         return Ok(());
     }
@@ -216,7 +221,7 @@ pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
 pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
     let sessions = args.client.connect()?.list(&Caller::Open, None, args.limit).await?;
     if out.json {
-        let rows: Vec<_> = sessions.iter().map(quorate_wire::SessionJson::from).collect();
+        let rows: Vec<_> = sessions.into_iter().map(quorate_wire::SessionJson::from).collect();
         out.show(&rows, String::new);
         return Ok(());
     }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use clap::Parser;
-use quorate_ports::Coordinator;
 use quorate_rpc::remote::RemoteCoordinator;
 use quorate_schemes::HashKind;
 use quorate_types::*;

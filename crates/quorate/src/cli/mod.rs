@@ -16,8 +16,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use quorate_types::Error;
 
-use crate::serve::options::ServeOptions;
-
 /// Threshold signing you can run: several parties make a key that never exists in one place, and
 /// sign with it when enough of them agree.
 #[derive(Parser)]
@@ -87,7 +85,7 @@ impl Failure {
     /// for the rest.
     pub(crate) fn report(self) -> ExitCode {
         if self.json {
-            eprintln!("{}", quorate_wire::ErrorBody::from(&self.error).to_json());
+            eprintln!("{}", serde_json::to_string(&quorate_wire::ErrorJson::from(&self.error)).expect("plain data"));
         } else {
             eprintln!("error: {} [{}]", self.error.message, self.error.code.name());
             if !self.error.details.waiting_for.is_empty() {

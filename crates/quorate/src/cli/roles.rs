@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use quorate_app::{CoordinatorApp, RemoteEvents, RemoteProgress};
+use quorate_party::Compute;
 use quorate_ports::{Coordinator, Router};
 use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
 use quorate_types::*;
@@ -119,7 +120,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let events = Arc::new(RemoteEvents::start(router.clone(), host.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
     host.spawn(republish_on_return(router, app.clone(), host.stop.clone()));
-    announce(out, "coordinator", compose::serve_coordinator(&host, bound, app)?);
+    announce(out, "coordinator", compose::serve_coordinator(&host, bound, app).await?);
     compose::signalled().await;
     host.drain().await;
     Ok(())
@@ -163,7 +164,7 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
     let coordinator: Arc<dyn Coordinator> = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
-    announce(out, "router", compose::serve_router(&host, bound, app, coordinator)?);
+    announce(out, "router", compose::serve_router(&host, bound, app, coordinator).await?);
     compose::signalled().await;
     host.drain().await;
     Ok(())
@@ -176,7 +177,7 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     let bound = host.bind((at(endpoints::ACCOUNTS.0), at(endpoints::ACCOUNTS.1))).await?;
     let endpoint = args.peers.endpoint(&args.coordinator)?;
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
-    announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone())?);
+    announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone()).await?);
     compose::signalled().await;
     host.drain().await;
     app.closed().await;
@@ -190,10 +191,10 @@ pub(crate) async fn party(args: PartyArgs, out: Output) -> Result<()> {
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let folder = host.data.part(args.id.as_str())?;
     let passphrase = args.passphrase_file.as_deref();
-    let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase, &host.clock)?;
+    let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase, &host.clock).await?;
     let identity = hex::encode(prepared.identity());
     let link = args.peers.endpoint(&args.router)?;
-    let (party, pair) = prepared.start(&host, bound, link).await?;
+    let (party, pair) = prepared.start(&host, bound, link, Compute::default()).await?;
     if !out.json {
         eprintln!("{} has the identity {identity}; a router that requires authentication is started with --trust {}={identity}", args.id, args.id);
     }

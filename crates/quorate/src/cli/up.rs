@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use quorate_party::{Compute, PartyHandle};
 use quorate_types::*;
 
 use super::output::{Output, table};
@@ -55,7 +56,7 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
 /// A running installation.
 pub(crate) struct Running {
     host: Host,
-    parties: Vec<LocalParty>,
+    parties: Vec<PartyHandle>,
     accounts: Arc<quorate_app::AccountsApp>,
     pub(crate) endpoints: Endpoints,
 }
@@ -77,22 +78,26 @@ impl Running {
         let (coordinator, router) = compose::open_pair(&host).await?;
         let accounts = compose::open_accounts(&host, coordinator.clone()).await?;
         let mut served = Endpoints {
-            coordinator: compose::serve_coordinator(&host, coordinator_ports, coordinator.clone())?,
-            router: compose::serve_router(&host, router_ports, router, coordinator)?,
-            accounts: compose::serve_accounts(&host, accounts_ports, accounts.clone())?,
+            coordinator: compose::serve_coordinator(&host, coordinator_ports, coordinator.clone()).await?,
+            router: compose::serve_router(&host, router_ports, router, coordinator).await?,
+            accounts: compose::serve_accounts(&host, accounts_ports, accounts.clone()).await?,
             parties: Vec::new(),
         };
         let mut prepared = Vec::new();
         for number in 1..=party_ports.len() {
             let id: PartyId = format!("server-party-{number}").parse()?;
-            prepared.push(LocalParty::prepare(&host.data.part(id.as_str())?, id, None, &host.clock)?);
+            let folder = host.data.part(id.as_str())?;
+            prepared.push(LocalParty::prepare(&folder, id, None, &host.clock).await?);
         }
         pin_each_other(&prepared).await?;
         let router_url = peers::url(served.router.grpc, host.options.tls_cert.is_some());
+        // One pool for all parties of this process: the cores are shared anyway.
+        let compute = Compute::default();
         let mut parties = Vec::new();
         for (prepared, bound) in prepared.into_iter().zip(party_ports) {
             let id = prepared.id().to_string();
-            let (party, pair) = prepared.start(&host, bound, peers::endpoint(&router_url, None, None)?).await?;
+            let router = peers::endpoint(&router_url, None, None)?;
+            let (party, pair) = prepared.start(&host, bound, router, compute.clone()).await?;
             served.parties.push(PartyEndpoint { id, pair });
             parties.push(party);
         }
@@ -105,9 +110,7 @@ impl Running {
     /// Drains: parties finish what they compute, then the services close. Answers whether all of
     /// it ended in the grace time.
     pub(crate) async fn stop(self) -> bool {
-        for party in self.parties {
-            party.shutdown().await;
-        }
+        futures_util::future::join_all(self.parties.into_iter().map(PartyHandle::shutdown)).await;
         let clean = self.host.drain().await;
         self.accounts.closed().await;
         clean

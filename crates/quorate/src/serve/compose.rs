@@ -11,7 +11,7 @@ use quorate_app::{
     LateProgress, ProgressSink, RouterApp, RouterConfig, RouterParts, SystemClock, TokenMint,
 };
 use quorate_front_grpc::Services;
-use quorate_front_rest::common::Common;
+use quorate_front_rest::{Service, common};
 use quorate_ports::{Accounts, Coordinator, Store};
 use quorate_store::SqliteStore;
 use quorate_types::Result;
@@ -35,7 +35,7 @@ pub(crate) struct Host {
     tracker: TaskTracker,
     gate: Arc<Gate>,
     tls: Option<tokio_rustls::TlsAcceptor>,
-    started: Instant,
+    pub(crate) started: Instant,
 }
 
 impl Host {
@@ -76,8 +76,14 @@ impl Host {
     }
 
     /// Serves REST, WebSocket and gRPC alike on both ports of a service.
-    pub(crate) fn serve(&self, bound: Bound, rest: Router, grpc: Router) -> Result<Pair> {
+    pub(crate) async fn serve(
+        &self,
+        bound: Bound,
+        rest: Router,
+        services: Services,
+    ) -> Result<Pair> {
         let addresses = bound.addresses()?;
+        let grpc = quorate_front_grpc::routes(services).await;
         let router = by_content_type(rest, grpc)
             .layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify));
         for listener in [bound.http, bound.grpc] {
@@ -89,9 +95,10 @@ impl Host {
     }
 
     /// The pages that every service has.
-    pub(crate) fn common(&self, service: &'static str) -> Common {
+    fn common(&self, name: &str, service: Service) -> Router {
         let store = self.store.clone();
-        Common::new(service, self.started, Arc::new(move || store.health()))
+        let ready = move || store.health().map_err(|error| vec![error.message]);
+        common(name, &[service], self.started, Arc::new(ready))
     }
 
     /// Runs a task until the process stops.
@@ -185,41 +192,39 @@ pub(crate) async fn open_pair(host: &Host) -> Result<(Arc<CoordinatorApp>, Arc<R
 }
 
 /// Serves the coordinator.
-pub(crate) fn serve_coordinator(
+pub(crate) async fn serve_coordinator(
     host: &Host,
     bound: Bound,
     coordinator: Arc<dyn Coordinator>,
 ) -> Result<Pair> {
     let rest = quorate_front_rest::coordinator_routes(coordinator.clone())
-        .merge(host.common("session-coordinator").routes());
+        .merge(host.common("session-coordinator", Service::Coordinator));
     let services = Services { coordinator: Some(coordinator), ..Services::default() };
-    host.serve(bound, rest, quorate_front_grpc::routes(services))
+    host.serve(bound, rest, services).await
 }
 
 /// Serves the router, which passes session calls on to the coordinator.
-pub(crate) fn serve_router(
+pub(crate) async fn serve_router(
     host: &Host,
     bound: Bound,
     router: Arc<dyn quorate_ports::Router>,
     coordinator: Arc<dyn Coordinator>,
 ) -> Result<Pair> {
     let rest = quorate_front_rest::router_routes(router.clone())
-        .merge(host.common("message-router").routes());
-    let services =
-        Services { router: Some((router, coordinator)), ..Services::default() };
-    host.serve(bound, rest, quorate_front_grpc::routes(services))
+        .merge(host.common("message-router", Service::Router));
+    let services = Services { router: Some((router, coordinator)), ..Services::default() };
+    host.serve(bound, rest, services).await
 }
 
 /// Serves the account service.
-pub(crate) fn serve_accounts(
+pub(crate) async fn serve_accounts(
     host: &Host,
     bound: Bound,
     accounts: Arc<dyn Accounts>,
 ) -> Result<Pair> {
-    let rest = quorate_front_rest::accounts_routes(accounts.clone())
-        .merge(host.common("account-service").routes());
-    let services = Services { accounts: Some(accounts), ..Services::default() };
-    host.serve(bound, rest, quorate_front_grpc::routes(services))
+    let rest = quorate_front_rest::accounts_routes(accounts)
+        .merge(host.common("account-service", Service::Accounts));
+    host.serve(bound, rest, Services::default()).await
 }
 
 /// Ctrl-C or SIGTERM.

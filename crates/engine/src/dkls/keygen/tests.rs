@@ -1,0 +1,134 @@
+//! Cheats below the envelope, and what the machines make of them.
+
+use quorate_types::Threshold;
+
+use super::*;
+use crate::fault::{FaultCode, Severity};
+use crate::machine::{Input, Kind, Machine, Send, decode, encode};
+use crate::run::Output;
+
+type Ending = Result<Option<Output>, MachineFault>;
+
+fn machines(t: i64, n: u16) -> Vec<Keygen> {
+    let threshold = Threshold::new(t, n.into()).unwrap();
+    (0..n.into()).map(|seat| Keygen::new(seat, threshold, [3; 32])).collect()
+}
+
+/// Runs all in step; `tamper` sees what each machine sends.
+fn drive(
+    machines: &mut [Keygen],
+    mut tamper: impl FnMut(Seat, &mut Keygen, &mut Vec<Send>),
+) -> Vec<Ending> {
+    let mut endings: Vec<Ending> = machines.iter().map(|_| Ok(None)).collect();
+    let mut inputs: Vec<Input> = machines.iter().map(|_| Input::default()).collect();
+    for _ in 0..5 {
+        let mut sent = Vec::new();
+        for (seat, machine) in machines.iter_mut().enumerate() {
+            let need = machine.need();
+            let input = std::mem::take(&mut inputs[seat]);
+            let fits = need.broadcasts.iter().eq(input.broadcasts.keys())
+                && need.directs.iter().eq(input.directs.keys());
+            if !fits || endings[seat].is_err() {
+                continue;
+            }
+            match machine.step(input) {
+                Ok(mut stepped) => {
+                    tamper(seat, machine, &mut stepped.sends);
+                    endings[seat] = Ok(stepped.output);
+                    sent.extend(stepped.sends.into_iter().map(|send| (seat, send)));
+                }
+                Err(fault) => endings[seat] = Err(fault),
+            }
+        }
+        for (from, Send { to, body, .. }) in sent {
+            for (seat, input) in inputs.iter_mut().enumerate() {
+                match to {
+                    Some(to) if to == seat => drop(input.directs.insert(from, body.clone())),
+                    None if from != seat => drop(input.broadcasts.insert(from, body.clone())),
+                    _ => {}
+                }
+            }
+        }
+    }
+    endings
+}
+
+/// All but the cheat in seat 0 end with this fault.
+fn assert_all(endings: &[Ending], code: FaultCode, blame: Option<Seat>) {
+    for ending in &endings[1..] {
+        let fault = ending.as_ref().err().expect("a fault");
+        let got = (fault.code, fault.severity, fault.blame);
+        assert_eq!(got, (code, Severity::Recoverable, blame), "{}", fault.message);
+    }
+}
+
+#[test]
+fn honest_machines_make_one_key() {
+    let endings = drive(&mut machines(2, 2), |_, _, _| {});
+    let keys: Vec<_> = endings
+        .into_iter()
+        .map(|ending| match ending {
+            Ok(Some(Output::Key { share, public_key })) => (share.share_index().0, public_key),
+            _ => panic!("a key"),
+        })
+        .collect();
+    assert_eq!((keys[0].0, keys[1].0), (1, 2));
+    assert_eq!(keys[0].1, keys[1].1);
+}
+
+#[test]
+fn a_proof_that_does_not_open_the_commitment_of_the_round_before_blames_its_sender() {
+    // The cheat says the same to all, so that the echo agrees: the commitment must be compared.
+    let endings = drive(&mut machines(2, 2), |seat, machine, sends| {
+        for send in sends.iter_mut().filter(|send| seat == 0 && send.round == 2 && send.to.is_none())
+        {
+            send.body[0] ^= 1;
+            machine.remember(2, 0, &send.body);
+        }
+    });
+    assert_all(&endings, FaultCode::ProtocolViolation, Some(0));
+}
+
+#[test]
+fn a_chain_code_that_does_not_open_its_commitment_blames_its_sender() {
+    let endings = drive(&mut machines(2, 2), |seat, machine, sends| {
+        for send in sends.iter_mut().filter(|send| seat == 0 && send.round == 3 && send.to.is_none())
+        {
+            *send.body.last_mut().unwrap() ^= 1;
+            machine.remember(3, 0, &send.body);
+        }
+    });
+    assert_all(&endings, FaultCode::ProtocolViolation, Some(0));
+}
+
+#[test]
+fn points_of_no_polynomial_are_found_out() {
+    let endings = drive(&mut machines(2, 3), |seat, _, sends| {
+        if let Some(send) = sends.iter_mut().find(|send| seat == 0 && send.round == 1) {
+            let point: k256::Scalar = decode(0, &send.body).unwrap();
+            send.body = encode(&(point + k256::Scalar::ONE));
+        }
+    });
+    assert_all(&endings, FaultCode::ProtocolViolation, None);
+}
+
+#[test]
+fn a_broadcast_in_another_partys_name_is_the_senders_fault() {
+    let endings = drive(&mut machines(2, 2), |seat, _, sends| {
+        for send in sends.iter_mut().filter(|send| seat == 0 && send.round == 2 && send.to.is_none())
+        {
+            // Behind the 32 bytes of the commitment stands the sender's index.
+            assert_eq!(std::mem::replace(&mut send.body[32], 2), 1);
+        }
+    });
+    assert_all(&endings, FaultCode::ProtocolViolation, Some(0));
+}
+
+#[test]
+fn only_the_four_rounds_are_expected() {
+    let machine = machines(2, 2).remove(0);
+    for round in 0..7 {
+        let expected = [Kind::Broadcast, Kind::Direct].map(|kind| machine.expects(round, kind, 1));
+        assert_eq!(expected, [(2..=4).contains(&round), (1..=3).contains(&round)], "{round}");
+    }
+}

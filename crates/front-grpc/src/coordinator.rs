@@ -1,0 +1,201 @@
+//! `mpc.coordinator.v1.SessionCoordinator`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_ports::Coordinator;
+use quorate_rpc as convert;
+use quorate_rpc::proto::coordinator::v1 as co;
+use quorate_rpc::proto::coordinator::v1::session_coordinator_server::SessionCoordinator;
+use quorate_rpc::proto::router::v1 as ro;
+use quorate_rpc::status::to_status;
+use quorate_types::*;
+use tonic::{Request, Response, Status};
+
+use crate::caller;
+
+/// Entries listed when a caller does not say how many.
+const DEFAULT_LIMIT: u32 = 50;
+/// Longest a question may hang.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Service(pub(crate) Arc<dyn Coordinator>);
+
+fn limit(asked: u32) -> u32 {
+    if asked == 0 { DEFAULT_LIMIT } else { asked }
+}
+
+pub(crate) fn wait_limit(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0)).min(MAX_WAIT)
+}
+
+/// The session calls that coordinator and router share.
+pub(crate) mod shared {
+    use super::*;
+
+    pub(crate) async fn join(
+        coordinator: &dyn Coordinator,
+        caller: &Caller,
+        request: ro::JoinSessionRequest,
+    ) -> Result<ro::JoinSessionResponse> {
+        let joined = coordinator.join(caller, convert::join_in(request)?).await?;
+        Ok(convert::joined_out(&joined))
+    }
+
+    pub(crate) async fn ready(
+        coordinator: &dyn Coordinator,
+        caller: &Caller,
+        request: ro::MarkPartyReadyRequest,
+    ) -> Result<ro::MarkPartyReadyResponse> {
+        let (session, party) = (request.session_id.parse()?, request.party_id.parse()?);
+        coordinator.ready(caller, session, &party).await.map(convert::ready_out)
+    }
+
+    pub(crate) async fn report(
+        coordinator: &dyn Coordinator,
+        caller: &Caller,
+        request: ro::ReportCompletionRequest,
+    ) -> Result<ro::ReportCompletionResponse> {
+        let view = coordinator.complete(caller, convert::report_in(request)?).await?;
+        Ok(convert::completed_out(&view))
+    }
+
+    pub(crate) async fn status(
+        coordinator: &dyn Coordinator,
+        caller: &Caller,
+        request: ro::GetSessionStatusRequest,
+    ) -> Result<ro::GetSessionStatusResponse> {
+        let wait = match request.wait_for.as_str() {
+            "" => None,
+            "start" => Some(WaitFor::Start),
+            "end" => Some(WaitFor::End),
+            _ => return Err(Error::invalid_field("wait_for", "wait_for is \"start\" or \"end\"")),
+        };
+        let wait = wait.map(|wait| (wait, wait_limit(request.wait_millis)));
+        let view = coordinator.status(caller, request.session_id.parse()?, wait).await?;
+        Ok(convert::status_out(&view))
+    }
+}
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+
+fn answer<T>(result: Result<T>) -> Answer<T> {
+    result.map(Response::new).map_err(to_status)
+}
+
+#[tonic::async_trait]
+impl SessionCoordinator for Service {
+    async fn create_session(
+        &self,
+        request: Request<co::CreateSessionRequest>,
+    ) -> Answer<co::CreateSessionResponse> {
+        let caller = caller(request.extensions())?;
+        let request = convert::create_in(request.into_inner()).map_err(to_status)?;
+        answer(self.0.create(&caller, request).await.map(|created| convert::created_out(&created)))
+    }
+
+    async fn join_session(
+        &self,
+        request: Request<ro::JoinSessionRequest>,
+    ) -> Answer<ro::JoinSessionResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::join(&*self.0, &caller, request.into_inner()).await)
+    }
+
+    async fn get_session_status(
+        &self,
+        request: Request<ro::GetSessionStatusRequest>,
+    ) -> Answer<ro::GetSessionStatusResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::status(&*self.0, &caller, request.into_inner()).await)
+    }
+
+    async fn mark_party_ready(
+        &self,
+        request: Request<ro::MarkPartyReadyRequest>,
+    ) -> Answer<ro::MarkPartyReadyResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::ready(&*self.0, &caller, request.into_inner()).await)
+    }
+
+    async fn start_session(
+        &self,
+        request: Request<co::StartSessionRequest>,
+    ) -> Answer<co::StartSessionResponse> {
+        let caller = caller(request.extensions())?;
+        let session = request.into_inner().session_id.parse().map_err(to_status)?;
+        answer(self.0.start(&caller, session).await.map(|view| co::StartSessionResponse {
+            success: true,
+            status: view.status.name().into(),
+            detail: Some(convert::detail(&view)),
+        }))
+    }
+
+    async fn report_completion(
+        &self,
+        request: Request<ro::ReportCompletionRequest>,
+    ) -> Answer<ro::ReportCompletionResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::report(&*self.0, &caller, request.into_inner()).await)
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<co::CloseSessionRequest>,
+    ) -> Answer<co::CloseSessionResponse> {
+        let caller = caller(request.extensions())?;
+        let session = request.into_inner().session_id.parse().map_err(to_status)?;
+        answer(self.0.close(&caller, session).await.map(|view| co::CloseSessionResponse {
+            success: true,
+            detail: Some(convert::detail(&view)),
+        }))
+    }
+
+    async fn get_timeline(
+        &self,
+        request: Request<co::GetTimelineRequest>,
+    ) -> Answer<co::GetTimelineResponse> {
+        let caller = caller(request.extensions())?;
+        let request = request.into_inner();
+        let session = request.session_id.parse().map_err(to_status)?;
+        let seen = usize::try_from(request.seen).unwrap_or(0);
+        let wait = (request.wait_millis > 0).then(|| (seen, wait_limit(request.wait_millis)));
+        answer(self.0.follow(&caller, session, wait).await.map(|t| convert::timeline_out(&t)))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<co::ListSessionsRequest>,
+    ) -> Answer<co::ListSessionsResponse> {
+        let caller = caller(request.extensions())?;
+        let request = request.into_inner();
+        let before = (request.before != 0).then_some(Timestamp(request.before));
+        let sessions = self.0.list(&caller, before, limit(request.limit)).await;
+        answer(sessions.map(|sessions| co::ListSessionsResponse {
+            sessions: sessions.iter().map(convert::detail).collect(),
+        }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<co::ListKeysRequest>,
+    ) -> Answer<co::ListKeysResponse> {
+        let caller = caller(request.extensions())?;
+        let keys = self.0.keys(&caller, limit(request.into_inner().limit)).await;
+        answer(keys.map(|keys| co::ListKeysResponse {
+            keys: keys.into_iter().map(convert::key_out).collect(),
+        }))
+    }
+
+    async fn report_progress(
+        &self,
+        request: Request<co::ReportProgressRequest>,
+    ) -> Answer<co::ReportProgressResponse> {
+        caller(request.extensions())?.may(Scope::System).map_err(to_status)?;
+        let request = request.into_inner();
+        let session = request.session_id.parse().map_err(to_status)?;
+        let party = request.party_id.parse().map_err(to_status)?;
+        self.0.progress(session, &party, request.round_number).await;
+        Ok(Response::new(co::ReportProgressResponse {}))
+    }
+}

@@ -1,0 +1,126 @@
+//! What every service has.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use quorate_wire::{HealthJson, ReadinessJson, uptime};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::answer::{panicked, unknown_path, wrong_method};
+use crate::openapi::{Service, service_document};
+use crate::pages;
+
+/// Says whether a service can do its work now, and if not, why: one sentence each. Must not block.
+pub type Readiness = Arc<dyn Fn() -> Result<(), Vec<String>> + Send + Sync>;
+
+/// Largest body of a path that takes no payload: far above any honest request.
+pub(crate) const SMALL_BODY: usize = 64 << 10;
+
+/// Largest body that carries a payload: 1 MiB in base64 with room for its envelope.
+pub(crate) const MESSAGE_BODY: usize = 2 << 20;
+
+pub(crate) struct About {
+    name: String,
+    started: Instant,
+    readiness: Readiness,
+    openapi: Bytes,
+    page: Bytes,
+}
+
+/// `GET /health`, `/ready`, `/openapi.json` and `/docs`, and the answer to unknown paths.
+///
+/// `name` is what `/health` says; `services` are those on this address, for the document. It holds
+/// the only fallback: merge it with the routes of the services, once per address.
+pub fn common(name: &str, services: &[Service], started: Instant, readiness: Readiness) -> Router {
+    let document = service_document(services);
+    let value = serde_json::to_value(&document).expect("a generated document serializes");
+    let about = About {
+        name: name.to_owned(),
+        started,
+        readiness,
+        openapi: serde_json::to_vec(&value)
+            .expect("a JSON value serializes")
+            .into(),
+        page: pages::render(&value).into(),
+    };
+    let routes = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/openapi.json", get(openapi))
+        .route("/docs", get(docs))
+        .with_state(Arc::new(about));
+    finish(routes, SMALL_BODY).fallback(unknown_path)
+}
+
+/// What every set of routes ends with: its body limit, and refusals in the one shape.
+pub(crate) fn finish(routes: Router, body_limit: usize) -> Router {
+    routes
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(body_limit))
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+/// The process runs.
+#[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "service", responses((status = 200, body = HealthJson)))]
+pub(crate) async fn health(State(about): State<Arc<About>>) -> Json<HealthJson> {
+    Json(HealthJson {
+        status: "healthy".into(),
+        service: about.name.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime: uptime(about.started.elapsed()),
+    })
+}
+
+/// The service can do its work now; if not, it says why.
+#[utoipa::path(get, path = "/ready", operation_id = "getReadiness", tag = "service", responses(
+    (status = 200, body = ReadinessJson),
+    (status = 503, description = "Not ready; see `reasons`.", body = ReadinessJson),
+))]
+pub(crate) async fn ready(State(about): State<Arc<About>>) -> Response {
+    let service = about.name.clone();
+    match (about.readiness)() {
+        Ok(()) => {
+            let body = ReadinessJson {
+                status: "ready".into(),
+                service,
+                reasons: vec![],
+            };
+            Json(body).into_response()
+        }
+        Err(reasons) => {
+            let body = ReadinessJson {
+                status: "not_ready".into(),
+                service,
+                reasons,
+            };
+            let retry = [(header::RETRY_AFTER, "1")];
+            (StatusCode::SERVICE_UNAVAILABLE, retry, Json(body)).into_response()
+        }
+    }
+}
+
+async fn openapi(State(about): State<Arc<About>>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        about.openapi.clone(),
+    )
+}
+
+/// Everything the page needs is in it, and nothing else may be loaded or run.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
+     script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+async fn docs(State(about): State<Arc<About>>) -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, about.page.clone())
+}

@@ -1,0 +1,125 @@
+//! The OpenAPI 3.1 documents, generated from the routes and the JSON shapes.
+
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Info, OpenApi as Document, SecurityRequirement};
+
+use crate::routes::{accounts, coordinator, mpc, party, router};
+use crate::{common, sockets};
+
+/// A service whose routes a document may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Sessions and keys.
+    Coordinator,
+    /// Messages and registered parties.
+    Router,
+    /// Accounts.
+    Accounts,
+    /// One server party.
+    Party,
+}
+
+impl Service {
+    /// The services of a whole installation but the parties, whose routes have the same names.
+    pub const ALL: [Self; 3] = [Self::Coordinator, Self::Router, Self::Accounts];
+
+    fn document(self) -> Document {
+        match self {
+            Self::Coordinator => CoordinatorDocument::openapi(),
+            Self::Router => RouterDocument::openapi(),
+            Self::Accounts => AccountsDocument::openapi(),
+            Self::Party => PartyDocument::openapi(),
+        }
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(common::health, common::ready),
+    tags((name = "service", description = "What every service says of itself."))
+)]
+struct CommonDocument;
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        coordinator::create, coordinator::list, coordinator::join, coordinator::status,
+        coordinator::close, coordinator::ready, coordinator::start, coordinator::complete,
+        coordinator::timeline, coordinator::keys,
+    ),
+    tags(
+        (name = "sessions", description = "Keygen and signing sessions."),
+        (name = "keys", description = "Finished keys: the public side only."),
+    )
+)]
+struct CoordinatorDocument;
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        router::route, router::pending, router::acknowledge, router::message_status,
+        sockets::messages::subscribe, router::parties, router::register, router::heartbeat,
+        sockets::events::subscribe,
+    ),
+    components(schemas(quorate_wire::ClientFrame, quorate_wire::ServerFrame, quorate_wire::EventJson)),
+    tags(
+        (name = "messages", description = "Protocol messages between a session's parties."),
+        (name = "parties", description = "Registered parties."),
+        (name = "events", description = "What happens to a party's sessions."),
+    )
+)]
+struct RouterDocument;
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        accounts::create, accounts::list, accounts::read, accounts::update, accounts::replace,
+        accounts::disable, accounts::remove, mpc::keygen, mpc::sign, mpc::session,
+    ),
+    tags(
+        (name = "accounts", description = "Accounts and their keys."),
+        (name = "mpc", description = "Sessions with an account's key."),
+    )
+)]
+struct AccountsDocument;
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(party::keys),
+    tags((name = "keys", description = "Keys this party holds a share of."))
+)]
+struct PartyDocument;
+
+const ABOUT: &str = "Threshold signing: keys that never exist in one place.\n\n\
+    `threshold_t` counts the signers needed, `threshold_n` the holders of a share. Every refusal \
+    has the same body; its `error` is a stable code. Unknown members and query parameters are \
+    refused by name. Bytes are hex, payloads base64. Times named `…_at` are milliseconds since \
+    1970, but `expires_at` and `timestamp` are seconds; accounts have RFC 3339 times.";
+
+/// The document of an address that has these services.
+pub fn service_document(services: &[Service]) -> Document {
+    let mut document = Document::new(
+        Info::new("Quorate", env!("CARGO_PKG_VERSION")),
+        CommonDocument::openapi().paths,
+    );
+    document.merge(CommonDocument::openapi());
+    for service in services {
+        document.merge(service.document());
+    }
+    document.info.description = Some(ABOUT.to_owned());
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
+    // An empty requirement beside it: on loopback, an installation may ask for nothing.
+    document.security = Some(vec![
+        SecurityRequirement::new("api_key", [""; 0]),
+        SecurityRequirement::default(),
+    ]);
+    document
+}
+
+/// The document of a whole installation.
+pub fn openapi_document() -> Document {
+    service_document(&Service::ALL)
+}

@@ -1,0 +1,188 @@
+//! Query parameters: each is asked for by name, and what nobody asked for is refused.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use quorate_types::{Error, Result, WaitFor};
+
+use crate::answer::Refusal;
+
+/// The query's parameters that nobody has asked for yet.
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let Query(pairs) = Query::try_from_uri(&parts.uri)
+            .map_err(|_| Error::invalid("the query is malformed; percent-encode its values"))?;
+        Ok(Self(pairs))
+    }
+}
+
+impl Params {
+    /// Takes the parameter out as text.
+    fn text(&mut self, name: &str) -> Result<Option<String>> {
+        let Some(at) = self.0.iter().position(|(key, _)| key == name) else {
+            return Ok(None);
+        };
+        let (_, value) = self.0.swap_remove(at);
+        if self.0.iter().any(|(key, _)| key == name) {
+            return Err(Error::invalid_field(
+                name,
+                format!("{name} is given twice in the query"),
+            ));
+        }
+        Ok(Some(value).filter(|value| !value.is_empty()))
+    }
+
+    /// Takes a parameter out; an empty one counts as absent.
+    pub(crate) fn optional<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|error: T::Err| {
+            let problem = error.to_string();
+            let problem = problem
+                .strip_prefix("invalid_request: ")
+                .unwrap_or(&problem);
+            Error::invalid_field(name, format!("{name} in the query: {problem}"))
+        })
+    }
+
+    /// Takes a parameter out that must be there.
+    pub(crate) fn required<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<T> {
+        self.optional(name)?.ok_or_else(|| {
+            Error::invalid_field(
+                name,
+                format!("{name} is missing in the query; add ?{name}=…"),
+            )
+        })
+    }
+
+    /// Takes `limit` out: 1 to `most`, 50 or `most` when absent.
+    pub(crate) fn limit(&mut self, most: u32) -> Result<u32> {
+        match self.optional("limit")? {
+            None => Ok(most.min(50)),
+            Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+            Some(limit) => Err(Error::invalid_field(
+                "limit",
+                format!("limit is {limit}; ask for 1 to {most} at once"),
+            )),
+        }
+    }
+
+    /// Takes `wait` and `wait_seconds` out.
+    pub(crate) fn wait(&mut self) -> Result<Option<(WaitFor, Duration)>> {
+        let goal = match self.text("wait")?.as_deref() {
+            None => None,
+            Some("start") => Some(WaitFor::Start),
+            Some("end") => Some(WaitFor::End),
+            Some(_) => return Err(Error::invalid_field("wait", "wait is start or end")),
+        };
+        let seconds: Option<u64> = self.optional("wait_seconds")?;
+        match (goal, seconds) {
+            (_, Some(seconds)) if seconds > MAX_WAIT => Err(Error::invalid_field(
+                "wait_seconds",
+                format!("wait_seconds is at most {MAX_WAIT}; ask again to wait longer"),
+            )),
+            (None, Some(_)) => Err(Error::invalid_field(
+                "wait",
+                "wait_seconds needs wait=start or wait=end",
+            )),
+            (None, None) => Ok(None),
+            (Some(goal), seconds) => Ok(Some((
+                goal,
+                Duration::from_secs(seconds.unwrap_or(DEFAULT_WAIT)),
+            ))),
+        }
+    }
+
+    /// Refuses what is left.
+    pub(crate) fn done(self) -> Result<()> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => {
+                let name: String = name.chars().take(100).collect();
+                Err(Error::invalid_field(
+                    &name,
+                    format!("{name} is no query parameter of this path"),
+                ))
+            }
+        }
+    }
+}
+
+/// Longest wait of a status question, in seconds: below what proxies commonly cut.
+const MAX_WAIT: u64 = 60;
+
+/// Wait of a status question that names none, in seconds.
+const DEFAULT_WAIT: u64 = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(pairs: &[(&str, &str)]) -> Params {
+        Params(
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        )
+    }
+
+    fn field(error: Error) -> String {
+        error.details.fields.into_keys().next().unwrap_or_default()
+    }
+
+    #[test]
+    fn left_over_and_repeated_parameters_are_named() {
+        assert_eq!(
+            field(params(&[("colour", "1")]).done().unwrap_err()),
+            "colour"
+        );
+        let mut twice = params(&[("after", "1"), ("after", "2")]);
+        assert_eq!(field(twice.optional::<i64>("after").unwrap_err()), "after");
+    }
+
+    #[test]
+    fn limit_has_a_default_and_bounds() {
+        assert_eq!(params(&[]).limit(200).unwrap(), 50);
+        assert_eq!(params(&[("limit", "200")]).limit(200).unwrap(), 200);
+        for bad in ["0", "201", "-1", "x"] {
+            assert_eq!(
+                field(params(&[("limit", bad)]).limit(200).unwrap_err()),
+                "limit"
+            );
+        }
+    }
+
+    #[test]
+    fn wait_takes_a_goal_and_at_most_a_minute() {
+        assert!(params(&[]).wait().unwrap().is_none());
+        let (goal, limit) = params(&[("wait", "end")]).wait().unwrap().unwrap();
+        assert_eq!(
+            (goal, limit),
+            (WaitFor::End, Duration::from_secs(DEFAULT_WAIT))
+        );
+        let minute = params(&[("wait", "start"), ("wait_seconds", "60")])
+            .wait()
+            .unwrap()
+            .unwrap();
+        assert_eq!(minute, (WaitFor::Start, Duration::from_secs(60)));
+        for (expected, pairs) in [
+            (
+                "wait_seconds",
+                &[("wait", "end"), ("wait_seconds", "61")][..],
+            ),
+            ("wait", &[("wait_seconds", "5")]),
+            ("wait", &[("wait", "forever")]),
+        ] {
+            assert_eq!(field(params(pairs).wait().unwrap_err()), expected);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Accounts: the account service's routes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use quorate_ports::Accounts;
+use quorate_types::{AccountChange, AccountId, AccountStatus};
+use quorate_wire::*;
+
+use super::mpc;
+use crate::answer::Answer;
+use crate::common::{SMALL_BODY, finish};
+use crate::extract::{Body, Path, Who};
+use crate::params::Params;
+
+/// Most accounts of one page.
+const MAX_ACCOUNTS: u32 = 200;
+
+pub(crate) type Service = State<Arc<dyn Accounts>>;
+
+/// The account service's routes.
+pub fn accounts_routes(accounts: Arc<dyn Accounts>) -> Router {
+    let routes = Router::new()
+        .route("/api/v1/accounts", post(create).get(list))
+        .route(
+            "/api/v1/accounts/{account_id}",
+            get(read).put(replace).patch(update).delete(remove),
+        )
+        .route("/api/v1/accounts/{account_id}/disable", post(disable))
+        .route("/api/v1/mpc/keygen", post(mpc::keygen))
+        .route("/api/v1/mpc/sign", post(mpc::sign))
+        .route("/api/v1/mpc/sessions/{session_id}", get(mpc::session))
+        .with_state(accounts);
+    finish(routes, SMALL_BODY)
+}
+
+/// Create an account.
+#[utoipa::path(post, path = "/api/v1/accounts", operation_id = "createAccount", tag = "accounts",
+    request_body = NewAccountJson,
+    responses((status = 201, description = "Created.", body = AccountJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn create(
+    State(accounts): Service,
+    Who(caller): Who,
+    Body(body): Body<NewAccountJson>,
+) -> Answer<(StatusCode, Json<AccountJson>)> {
+    let account = accounts.create(&caller, body.into()).await?;
+    Ok((StatusCode::CREATED, Json(account.into())))
+}
+
+/// List accounts, oldest first.
+#[utoipa::path(get, path = "/api/v1/accounts", operation_id = "listAccounts", tag = "accounts",
+    params(("limit" = Option<u32>, Query, description = "1 to 200; 50 when absent"),
+        ("after" = Option<Uuid>, Query, description = "the `next` of the page before")),
+    responses((status = 200, description = "A page.", body = AccountsJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn list(
+    State(accounts): Service,
+    Who(caller): Who,
+    mut params: Params,
+) -> Answer<Json<AccountsJson>> {
+    let limit = params.limit(MAX_ACCOUNTS)?;
+    let after = params.optional("after")?;
+    params.done()?;
+    let page = accounts.list(&caller, after, limit).await?;
+    let full = page.len() >= limit as usize;
+    let next = page.last().filter(|_| full).map(|account| account.id);
+    Ok(Json(AccountsJson {
+        accounts: page.into_iter().map(Into::into).collect(),
+        next,
+    }))
+}
+
+/// Read an account.
+#[utoipa::path(get, path = "/api/v1/accounts/{account_id}", operation_id = "getAccount", tag = "accounts",
+    params(("account_id" = Uuid, Path)),
+    responses((status = 200, description = "The account.", body = AccountJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn read(
+    State(accounts): Service,
+    Who(caller): Who,
+    Path(id): Path<AccountId>,
+) -> Answer<Json<AccountJson>> {
+    Ok(Json(accounts.get(&caller, id).await?.into()))
+}
+
+/// Change an account; absent members stay as they are.
+#[utoipa::path(patch, path = "/api/v1/accounts/{account_id}", operation_id = "updateAccount", tag = "accounts",
+    params(("account_id" = Uuid, Path)),
+    request_body = AccountChangeJson,
+    responses((status = 200, description = "Changed.", body = AccountJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn update(
+    State(accounts): Service,
+    Who(caller): Who,
+    Path(id): Path<AccountId>,
+    Body(body): Body<AccountChangeJson>,
+) -> Answer<Json<AccountJson>> {
+    Ok(Json(
+        accounts.update(&caller, id, body.into()).await?.into(),
+    ))
+}
+
+/// Change an account, the same as PATCH.
+#[utoipa::path(put, path = "/api/v1/accounts/{account_id}", operation_id = "replaceAccount", tag = "accounts",
+    params(("account_id" = Uuid, Path)),
+    request_body = AccountChangeJson,
+    responses((status = 200, description = "Changed.", body = AccountJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn replace(
+    service: Service,
+    who: Who,
+    id: Path<AccountId>,
+    body: Body<AccountChangeJson>,
+) -> Answer<Json<AccountJson>> {
+    update(service, who, id, body).await
+}
+
+/// Switch an account off: it cannot start a signature.
+#[utoipa::path(post, path = "/api/v1/accounts/{account_id}/disable", operation_id = "disableAccount", tag = "accounts",
+    params(("account_id" = Uuid, Path)),
+    responses((status = 200, description = "Switched off.", body = AccountJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn disable(
+    State(accounts): Service,
+    Who(caller): Who,
+    Path(id): Path<AccountId>,
+) -> Answer<Json<AccountJson>> {
+    let change = AccountChange {
+        status: Some(AccountStatus::Disabled),
+        ..AccountChange::default()
+    };
+    Ok(Json(accounts.update(&caller, id, change).await?.into()))
+}
+
+/// Switch an account off, the same as `disable`: accounts are never forgotten.
+#[utoipa::path(delete, path = "/api/v1/accounts/{account_id}", operation_id = "deleteAccount", tag = "accounts",
+    params(("account_id" = Uuid, Path)),
+    responses((status = 200, description = "Switched off.", body = AccountJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn remove(
+    service: Service,
+    who: Who,
+    id: Path<AccountId>,
+) -> Answer<Json<AccountJson>> {
+    disable(service, who, id).await
+}

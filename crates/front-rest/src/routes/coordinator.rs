@@ -1,0 +1,233 @@
+//! Sessions and keys: the coordinator's routes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use quorate_ports::Coordinator;
+use quorate_types::{Error, PartyId, PartyOutcome, SessionId, Timestamp};
+use quorate_wire::*;
+
+use crate::answer::Answer;
+use crate::common::{SMALL_BODY, finish};
+use crate::extract::{Body, IdempotencyKey, OptionalBody, Path, Who};
+use crate::params::Params;
+
+/// Most sessions of one page: the answer stays below about half a megabyte.
+const MAX_SESSIONS: u32 = 200;
+
+/// Most keys of one answer.
+const MAX_KEYS: u32 = 1000;
+
+type Service = State<Arc<dyn Coordinator>>;
+
+/// The session coordinator's routes.
+pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
+    let routes = Router::new()
+        .route("/api/v1/sessions", post(create).get(list))
+        .route("/api/v1/sessions/join", post(join))
+        .route("/api/v1/sessions/{session_id}", get(status).delete(close))
+        .route(
+            "/api/v1/sessions/{session_id}/parties/{party_id}/ready",
+            put(ready),
+        )
+        .route("/api/v1/sessions/{session_id}/start", post(start))
+        .route("/api/v1/sessions/{session_id}/complete", post(complete))
+        .route("/api/v1/sessions/{session_id}/timeline", get(timeline))
+        .route("/api/v1/keys", get(keys))
+        .with_state(coordinator);
+    finish(routes, SMALL_BODY)
+}
+
+/// Create a session.
+///
+/// Answers with one join token per participant. A repeated `Idempotency-Key` with the same request
+/// gives the same session.
+#[utoipa::path(post, path = "/api/v1/sessions", operation_id = "createSession", tag = "sessions",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
+    request_body = CreateSessionJson,
+    responses((status = 201, description = "Created.", body = CreatedSessionJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn create(
+    State(coordinator): Service,
+    Who(caller): Who,
+    IdempotencyKey(key): IdempotencyKey,
+    Body(body): Body<CreateSessionJson>,
+) -> Answer<(StatusCode, Json<CreatedSessionJson>)> {
+    let created = coordinator.create(&caller, body.into_request(key)?).await?;
+    Ok((StatusCode::CREATED, Json(created.into())))
+}
+
+/// List sessions, newest first.
+#[utoipa::path(get, path = "/api/v1/sessions", operation_id = "listSessions", tag = "sessions",
+    params(("limit" = Option<u32>, Query, description = "1 to 200; 50 when absent"),
+        ("before" = Option<i64>, Query, description = "created before this, ms since 1970")),
+    responses((status = 200, description = "A page.", body = SessionsJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn list(
+    State(coordinator): Service,
+    Who(caller): Who,
+    mut params: Params,
+) -> Answer<Json<SessionsJson>> {
+    let limit = params.limit(MAX_SESSIONS)?;
+    let before = params.optional("before")?.map(Timestamp);
+    params.done()?;
+    let sessions = coordinator.list(&caller, before, limit).await?;
+    let full = sessions.len() >= limit as usize;
+    let next = sessions
+        .last()
+        .filter(|_| full)
+        .map(|session| session.created_at);
+    Ok(Json(SessionsJson {
+        sessions: sessions.into_iter().map(Into::into).collect(),
+        next,
+    }))
+}
+
+/// Join a session with a token.
+///
+/// The token decides the session. The same party with the same token again gets the same place.
+#[utoipa::path(post, path = "/api/v1/sessions/join", operation_id = "joinSession", tag = "sessions",
+    request_body = JoinSessionJson,
+    responses((status = 200, description = "Joined.", body = JoinedSessionJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn join(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Body(body): Body<JoinSessionJson>,
+) -> Answer<Json<JoinedSessionJson>> {
+    Ok(Json(
+        coordinator
+            .join(&caller, body.into_request()?)
+            .await?
+            .into(),
+    ))
+}
+
+/// Read a session, at once or when something has happened.
+#[utoipa::path(get, path = "/api/v1/sessions/{session_id}", operation_id = "getSession", tag = "sessions",
+    params(("session_id" = Uuid, Path),
+        ("wait" = Option<String>, Query, description = "`start`: answer once it has started or ended; `end`: once it has ended"),
+        ("wait_seconds" = Option<u32>, Query, description = "answer after this in any case; at most 60, 30 when absent")),
+    responses((status = 200, description = "The session.", body = SessionJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn status(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(session): Path<SessionId>,
+    mut params: Params,
+) -> Answer<Json<SessionJson>> {
+    let wait = params.wait()?;
+    params.done()?;
+    Ok(Json(
+        coordinator.status(&caller, session, wait).await?.into(),
+    ))
+}
+
+/// Close a session that has not ended. Idempotent.
+#[utoipa::path(delete, path = "/api/v1/sessions/{session_id}", operation_id = "closeSession", tag = "sessions",
+    params(("session_id" = Uuid, Path)),
+    responses((status = 200, description = "Closed.", body = SessionStepJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn close(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(session): Path<SessionId>,
+) -> Answer<Json<SessionStepJson>> {
+    Ok(Json((&coordinator.close(&caller, session).await?).into()))
+}
+
+/// Mark a joined party ready; the last one starts the session.
+#[utoipa::path(put, path = "/api/v1/sessions/{session_id}/parties/{party_id}/ready", operation_id = "markPartyReady", tag = "sessions",
+    params(("session_id" = Uuid, Path), ("party_id" = String, Path)),
+    request_body(content = Option<ReadyJson>),
+    responses((status = 200, description = "Counted.", body = ReadyAnswerJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn ready(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path((session, party)): Path<(SessionId, PartyId)>,
+    OptionalBody(body): OptionalBody<ReadyJson>,
+) -> Answer<Json<ReadyAnswerJson>> {
+    same_party(&party, body.and_then(|body| body.party_id).as_ref())?;
+    Ok(Json(
+        coordinator.ready(&caller, session, &party).await?.into(),
+    ))
+}
+
+/// Refuses a body that names another party than the path.
+pub(crate) fn same_party(path: &PartyId, body: Option<&PartyId>) -> Result<(), Error> {
+    match body {
+        Some(named) if named != path => Err(Error::invalid_field(
+            "party_id",
+            format!("party_id is {named} but the path says {path}; give the same or none"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Confirm that the session runs. Refused while parties are not ready.
+#[utoipa::path(post, path = "/api/v1/sessions/{session_id}/start", operation_id = "startSession", tag = "sessions",
+    params(("session_id" = Uuid, Path)),
+    responses((status = 200, description = "It runs.", body = SessionStepJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn start(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(session): Path<SessionId>,
+) -> Answer<Json<SessionStepJson>> {
+    Ok(Json((&coordinator.start(&caller, session).await?).into()))
+}
+
+/// Report a party's result, or that it has none.
+///
+/// A signature is verified under the key; results of all parties are compared.
+#[utoipa::path(post, path = "/api/v1/sessions/{session_id}/complete", operation_id = "reportCompletion", tag = "sessions",
+    params(("session_id" = Uuid, Path)),
+    request_body = ReportJson,
+    responses((status = 200, description = "Taken.", body = CompletedJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn complete(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(session): Path<SessionId>,
+    Body(body): Body<ReportJson>,
+) -> Answer<Json<CompletedJson>> {
+    let report = body.into_report(session)?;
+    let was_failure = matches!(report.outcome, PartyOutcome::Failure(_));
+    let session = coordinator.complete(&caller, report).await?;
+    Ok(Json(CompletedJson::new(&session, was_failure)))
+}
+
+/// What happened in a session so far.
+#[utoipa::path(get, path = "/api/v1/sessions/{session_id}/timeline", operation_id = "getTimeline", tag = "sessions",
+    params(("session_id" = Uuid, Path)),
+    responses((status = 200, description = "Its history.", body = TimelineJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn timeline(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(session): Path<SessionId>,
+) -> Answer<Json<TimelineJson>> {
+    Ok(Json(coordinator.timeline(&caller, session).await?.into()))
+}
+
+/// List keys, newest first.
+#[utoipa::path(get, path = "/api/v1/keys", operation_id = "listKeys", tag = "keys",
+    params(("limit" = Option<u32>, Query, description = "1 to 1000; 50 when absent")),
+    responses((status = 200, description = "The keys.", body = KeysJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn keys(
+    State(coordinator): Service,
+    Who(caller): Who,
+    mut params: Params,
+) -> Answer<Json<KeysJson>> {
+    let limit = params.limit(MAX_KEYS)?;
+    params.done()?;
+    let keys = coordinator.keys(&caller, limit).await?;
+    Ok(Json(KeysJson {
+        keys: keys.into_iter().map(Into::into).collect(),
+    }))
+}

@@ -1,0 +1,7 @@
+//! The routes of each service.
+
+pub(crate) mod accounts;
+pub(crate) mod coordinator;
+pub(crate) mod mpc;
+pub(crate) mod party;
+pub(crate) mod router;

@@ -1,0 +1,52 @@
+//! A server party's own routes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use quorate_types::Scope;
+use quorate_wire::{ErrorJson, KeyJson, KeysJson};
+
+use crate::answer::Answer;
+use crate::common::{SMALL_BODY, common, finish};
+use crate::extract::Who;
+use crate::openapi::Service;
+use crate::params::Params;
+
+/// What a party says of itself.
+#[async_trait]
+pub trait PartyInfo: Send + Sync + 'static {
+    /// The keys it holds a share of, newest first.
+    async fn keys(&self) -> quorate_types::Result<Vec<KeyJson>>;
+
+    /// Whether it can compute now, and if not, why: one sentence each. Must not block.
+    fn ready(&self) -> Result<(), Vec<String>>;
+}
+
+/// A party's whole address: its keys and what [`common`] adds, which need not be merged again.
+pub fn party_routes(name: &str, started: Instant, info: Arc<dyn PartyInfo>) -> Router {
+    let routes = Router::new()
+        .route("/api/v1/keys", get(keys))
+        .with_state(info.clone());
+    let readiness = Arc::new(move || info.ready());
+    finish(routes, SMALL_BODY).merge(common(name, &[Service::Party], started, readiness))
+}
+
+/// List the keys this party holds a share of.
+#[utoipa::path(get, path = "/api/v1/keys", operation_id = "listShares", tag = "keys",
+    responses((status = 200, description = "The keys.", body = KeysJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn keys(
+    State(info): State<Arc<dyn PartyInfo>>,
+    Who(caller): Who,
+    params: Params,
+) -> Answer<Json<KeysJson>> {
+    params.done()?;
+    caller.may(Scope::Read)?;
+    Ok(Json(KeysJson {
+        keys: info.keys().await?,
+    }))
+}

@@ -1,0 +1,219 @@
+//! WebSockets: one loop for all, which pulls what it sends and keeps requests in their order.
+//!
+//! There is no queue between the service's stream and the socket: a reader that is slow fills its
+//! own socket, then the loop waits, then the service sees a stream that nobody pulls.
+
+pub(crate) mod events;
+pub(crate) mod messages;
+
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::http::request::Parts;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use quorate_ports::BoxStream;
+use quorate_types::{Error, ErrorCode, Result};
+use quorate_wire::close_reason;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::Error as SocketError;
+
+use crate::answer::Refusal;
+use crate::common::MESSAGE_BODY;
+
+/// Read buffer per connection: most frames are small, and thousands of sockets are idle.
+const READ_BUFFER: usize = 4 << 10;
+
+/// The server pings this often, below what proxies and address translators forget.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// A peer that has sent nothing for three pings is gone, and so is one that takes no byte.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Time to finish what is under way when a socket ends.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Requests of one socket under way at once: more wait unread in the socket. A party sends a few
+/// messages a round; this many keep a group commit busy.
+const MAX_UNDER_WAY: usize = 64;
+
+/// Frames that are ready are written together up to about this many bytes, then flushed.
+const BATCH: usize = 64 << 10;
+
+/// Close code of a server that goes away and is expected back.
+const RESTARTING: u16 = 1012;
+
+/// Answers to requests, in the order of the requests; `None` says nothing.
+type Answer = BoxFuture<'static, Option<String>>;
+
+/// A WebSocket handshake, its limits set.
+pub(crate) struct Upgrade(pub(crate) WebSocketUpgrade);
+
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match WebSocketUpgrade::from_request_parts(parts, state).await {
+            Ok(upgrade) => Ok(Self(
+                upgrade
+                    .read_buffer_size(READ_BUFFER)
+                    .max_message_size(MESSAGE_BODY)
+                    .max_frame_size(MESSAGE_BODY),
+            )),
+            Err(rejection) => {
+                let message = format!("this path is a WebSocket: {}", rejection.body_text());
+                Err(Refusal(Error::invalid(message)))
+            }
+        }
+    }
+}
+
+/// Why a socket ends.
+enum End {
+    /// The peer is gone, or takes nothing any more.
+    Gone,
+    /// The peer said goodbye.
+    Closed,
+    /// We say goodbye with an error.
+    Refused(Error),
+    /// The service stops.
+    Stopping,
+}
+
+/// Runs a socket to its end: sends `frames`, and hands each text frame to `serve`.
+pub(crate) async fn run(
+    mut socket: WebSocket,
+    mut frames: BoxStream<Result<String>>,
+    mut serve: impl FnMut(Utf8Bytes) -> Answer + Send,
+) {
+    let mut answers = FuturesOrdered::new();
+    let mut beat = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
+    let end = loop {
+        let step = tokio::select! {
+            Some(answer) = answers.next(), if !answers.is_empty() => match answer {
+                Some(text) => write(&mut socket, text).await,
+                None => Ok(()),
+            },
+            frame = socket.recv(), if answers.len() < MAX_UNDER_WAY => {
+                heard = Instant::now();
+                read(frame).map(|text| answers.extend(text.map(&mut serve)))
+            }
+            frame = frames.next() => deliver(&mut socket, frame, &mut frames).await,
+            _ = beat.tick() => {
+                if heard.elapsed() > SILENCE {
+                    Err(End::Gone)
+                } else {
+                    send(&mut socket, Message::Ping(bytes::Bytes::new())).await
+                }
+            }
+        };
+        if let Err(end) = step {
+            break end;
+        }
+    };
+    // What the peer asked for before it left is still done: an acknowledgement must not be lost.
+    let rest = async { while answers.next().await.is_some() {} };
+    let _ = timeout(LAST_WORDS, rest).await;
+    finish(socket, end).await;
+}
+
+/// Closes a socket whose subscription was refused.
+pub(crate) async fn refuse(socket: WebSocket, error: Error) {
+    finish(socket, End::Refused(error)).await;
+}
+
+fn read(frame: Option<Result<Message, axum::Error>>) -> Result<Option<Utf8Bytes>, End> {
+    match frame {
+        Some(Ok(Message::Text(text))) => Ok(Some(text)),
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
+        Some(Ok(Message::Binary(_))) => Err(End::Refused(Error::new(
+            ErrorCode::UnsupportedMediaType,
+            "binary frames are not read here; send JSON in text frames",
+        ))),
+        Some(Ok(Message::Close(_))) | None => Err(End::Closed),
+        Some(Err(error)) => {
+            let inner = error.into_inner();
+            match inner.downcast_ref() {
+                Some(SocketError::Capacity(_)) => Err(End::Refused(Error::new(
+                    ErrorCode::MessageTooLarge,
+                    format!("a frame is at most {MESSAGE_BODY} bytes"),
+                ))),
+                _ => Err(End::Gone),
+            }
+        }
+    }
+}
+
+/// Writes a frame and those that are ready behind it, then flushes once.
+async fn deliver(
+    socket: &mut WebSocket,
+    first: Option<Result<String>>,
+    frames: &mut BoxStream<Result<String>>,
+) -> Result<(), End> {
+    let mut next = Some(first);
+    let mut written = 0;
+    let mut end = Ok(());
+    while let Some(frame) = next.take() {
+        match frame {
+            Some(Ok(text)) => {
+                written += text.len();
+                let fed = timeout(SILENCE, socket.feed(Message::text(text))).await;
+                if !matches!(fed, Ok(Ok(()))) {
+                    return Err(End::Gone);
+                }
+            }
+            Some(Err(error)) => end = Err(End::Refused(error)),
+            None => end = Err(End::Stopping),
+        }
+        if end.is_ok() && written < BATCH {
+            next = frames.next().now_or_never();
+        }
+    }
+    match timeout(SILENCE, socket.flush()).await {
+        Ok(Ok(())) => end,
+        _ => Err(End::Gone),
+    }
+}
+
+async fn write(socket: &mut WebSocket, text: String) -> Result<(), End> {
+    send(socket, Message::text(text)).await
+}
+
+async fn send(socket: &mut WebSocket, message: Message) -> Result<(), End> {
+    match timeout(SILENCE, socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(End::Gone),
+    }
+}
+
+/// Says goodbye and lets the peer answer, so that it sees the reason and not a reset.
+async fn finish(mut socket: WebSocket, end: End) {
+    let frame = match end {
+        End::Gone => return,
+        End::Closed => None,
+        End::Refused(error) => Some(CloseFrame {
+            code: error.code.row().ws_close,
+            reason: close_reason(&error).into(),
+        }),
+        End::Stopping => Some(CloseFrame {
+            code: RESTARTING,
+            reason: close_reason(&Error::unavailable("the service stops; connect again")).into(),
+        }),
+    };
+    let goodbye = async {
+        if frame.is_some() && socket.send(Message::Close(frame)).await.is_err() {
+            return;
+        }
+        while let Some(Ok(_)) = socket.recv().await {}
+    };
+    let _ = timeout(LAST_WORDS, goodbye).await;
+}
+
+/// A frame as text. The shapes of this crate always serialize.
+fn text<T: serde::Serialize>(frame: &T) -> String {
+    serde_json::to_string(frame).expect("wire shapes serialize")
+}

@@ -1,0 +1,389 @@
+//! Small fake services: they answer what the test set, and keep what they were asked.
+
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use quorate_ports::{Accounts, BoxStream, Coordinator, Router};
+use quorate_types::*;
+
+/// The session every fake knows.
+pub(crate) const SESSION: &str = "550e8400-e29b-41d4-a716-446655440000";
+/// The message every fake makes.
+pub(crate) const MESSAGE: &str = "660e8400-e29b-41d4-a716-446655440001";
+
+/// A keygen session of two parties that nobody has joined.
+pub(crate) fn session() -> SessionView {
+    let participant = |name: &str, index| ParticipantView {
+        party_id: name.parse().unwrap(),
+        party_index: PartyIndex(index),
+        status: ParticipantStatus::Waiting,
+        device: DeviceInfo::default(),
+        hello: None,
+    };
+    SessionView {
+        session_id: SESSION.parse().unwrap(),
+        kind: SessionKind::Keygen,
+        scheme: Scheme::default(),
+        status: SessionStatus::Created,
+        threshold: Threshold::new(2, 2).unwrap(),
+        key_id: None,
+        public_key: None,
+        holders: vec![],
+        digest: None,
+        participants: vec![participant("alice", 0), participant("bob", 1)],
+        outcome: None,
+        failure: None,
+        created_at: Timestamp(1_703_145_300_000),
+        expires_at: Timestamp(1_703_145_600_000),
+    }
+}
+
+/// A message from bob to all.
+pub(crate) fn message(round: i32) -> Message {
+    Message {
+        message_id: MESSAGE.parse().unwrap(),
+        session_id: SESSION.parse().unwrap(),
+        from_party: "bob".parse().unwrap(),
+        is_broadcast: true,
+        round,
+        message_type: "t".into(),
+        payload: vec![0, 1, 2].into(),
+        created_at: Timestamp(1_703_145_600_500),
+    }
+}
+
+fn tokens() -> BTreeMap<PartyId, JoinToken> {
+    let token = |party: &str| {
+        (
+            party.parse().unwrap(),
+            Secret::new(format!("token-{party}")),
+        )
+    };
+    ["alice", "bob"].map(token).into()
+}
+
+fn created() -> CreatedSession {
+    CreatedSession {
+        session: session(),
+        join_tokens: tokens(),
+    }
+}
+
+/// What a fake was asked, in words, and the refusal it answers with, if any.
+#[derive(Default)]
+pub(crate) struct Fake {
+    /// Calls in their order.
+    pub(crate) calls: Mutex<Vec<String>>,
+    /// Answered to every call when set.
+    pub(crate) refusal: Mutex<Option<Error>>,
+    /// Given out by `subscribe`; the stream stays open when the last is no error and `open`.
+    pub(crate) messages: Mutex<Vec<Result<Message>>>,
+    /// Whether streams stay open after their items.
+    pub(crate) open: bool,
+}
+
+impl Fake {
+    /// One that refuses everything.
+    pub(crate) fn refusing(error: Error) -> Arc<Self> {
+        Arc::new(Self {
+            refusal: Mutex::new(Some(error)),
+            ..Self::default()
+        })
+    }
+
+    /// One whose subscription gives these.
+    pub(crate) fn streaming(messages: Vec<Result<Message>>, open: bool) -> Arc<Self> {
+        Arc::new(Self {
+            messages: Mutex::new(messages),
+            open,
+            ..Self::default()
+        })
+    }
+
+    /// The calls so far.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    fn call(&self, words: String) -> Result<()> {
+        self.calls.lock().unwrap().push(words);
+        self.refusal.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn stream<T: Send + 'static>(&self, items: Vec<Result<T>>) -> BoxStream<Result<T>> {
+        let items = stream::iter(items);
+        if self.open {
+            items.chain(stream::pending()).boxed()
+        } else {
+            items.boxed()
+        }
+    }
+}
+
+#[async_trait]
+impl Coordinator for Fake {
+    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
+        let parties = request.participants.len();
+        self.call(format!(
+            "create {caller:?} {parties} {:?}",
+            request.idempotency_key
+        ))?;
+        Ok(created())
+    }
+
+    async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
+        self.call(format!(
+            "join {} {}",
+            request.party_id,
+            request.token.expose()
+        ))?;
+        Ok(JoinedSession {
+            party_index: PartyIndex(1),
+            session: session(),
+        })
+    }
+
+    async fn ready(&self, _: &Caller, _: SessionId, party: &PartyId) -> Result<ReadyCount> {
+        if party.as_str() == "panic" {
+            panic!("a bug with a secret");
+        }
+        self.call(format!("ready {party}"))?;
+        Ok(ReadyCount { ready: 2, total: 3 })
+    }
+
+    async fn start(&self, _: &Caller, session_id: SessionId) -> Result<SessionView> {
+        self.call(format!("start {session_id}"))?;
+        Ok(SessionView {
+            status: SessionStatus::InProgress,
+            ..session()
+        })
+    }
+
+    async fn status(
+        &self,
+        _: &Caller,
+        session_id: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        self.call(format!("status {session_id} {wait:?}"))?;
+        Ok(session())
+    }
+
+    async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
+        self.call(format!("complete {} {:?}", report.party_id, report.outcome))?;
+        Ok(session())
+    }
+
+    async fn close(&self, _: &Caller, session_id: SessionId) -> Result<SessionView> {
+        self.call(format!("close {session_id}"))?;
+        Ok(SessionView {
+            status: SessionStatus::Failed,
+            ..session()
+        })
+    }
+
+    async fn timeline(&self, _: &Caller, _: SessionId) -> Result<Timeline> {
+        self.call("timeline".into())?;
+        let entry = TimelineEntry {
+            at: Timestamp(1),
+            party_id: None,
+            what: "created".into(),
+        };
+        Ok(Timeline {
+            session: session(),
+            entries: vec![entry],
+        })
+    }
+
+    async fn list(
+        &self,
+        _: &Caller,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<SessionView>> {
+        self.call(format!("list {before:?} {limit}"))?;
+        Ok(vec![session(); 2])
+    }
+
+    async fn keys(&self, _: &Caller, limit: u32) -> Result<Vec<KeyRecord>> {
+        self.call(format!("keys {limit}"))?;
+        Ok(vec![])
+    }
+
+    async fn progress(&self, _: SessionId, _: &PartyId, _: i32) {}
+}
+
+#[async_trait]
+impl Router for Fake {
+    async fn register(&self, _: &Caller, registration: Registration) -> Result<Timestamp> {
+        self.call(format!("register {}", registration.party_id))?;
+        Ok(Timestamp(7))
+    }
+
+    async fn heartbeat(&self, _: &Caller, party: &PartyId) -> Result<Pulse> {
+        self.call(format!("heartbeat {party}"))?;
+        Ok(Pulse {
+            server_time: Timestamp(9),
+            pending_messages: 1,
+        })
+    }
+
+    async fn route(&self, _: &Caller, request: RouteRequest) -> Result<MessageId> {
+        let RouteRequest {
+            from_party,
+            round,
+            payload,
+            ..
+        } = request;
+        self.call(format!("route {from_party} {round} {}", payload.len()))?;
+        Ok(MESSAGE.parse().unwrap())
+    }
+
+    async fn subscribe(
+        &self,
+        _: &Caller,
+        session: Option<SessionId>,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<BoxStream<Result<Message>>> {
+        self.call(format!("subscribe {session:?} {party} {}", after.0))?;
+        let messages = std::mem::take(&mut *self.messages.lock().unwrap());
+        Ok(self.stream(messages))
+    }
+
+    async fn pending(
+        &self,
+        _: &Caller,
+        _: SessionId,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<Vec<Message>> {
+        self.call(format!("pending {party} {}", after.0))?;
+        Ok(vec![message(1)])
+    }
+
+    async fn acknowledge(&self, _: &Caller, ack: Acknowledge) -> Result<()> {
+        self.call(format!(
+            "acknowledge {} {} {}",
+            ack.party_id, ack.message_id, ack.success
+        ))
+    }
+
+    async fn message_status(
+        &self,
+        _: &Caller,
+        _: SessionId,
+        message: MessageId,
+    ) -> Result<Vec<Delivery>> {
+        self.call(format!("message_status {message}"))?;
+        Ok(vec![])
+    }
+
+    async fn subscribe_events(
+        &self,
+        _: &Caller,
+        party: &PartyId,
+        kinds: Vec<EventKind>,
+    ) -> Result<BoxStream<Result<SessionEvent>>> {
+        self.call(format!("subscribe_events {party} {kinds:?}"))?;
+        let event = SessionEvent {
+            event_id: MESSAGE.parse().unwrap(),
+            kind: EventKind::SessionCreated,
+            session: session(),
+            join_tokens: tokens(),
+            created_at: Timestamp(3),
+        };
+        Ok(self.stream(vec![Ok(event)]))
+    }
+
+    async fn publish_event(&self, _: &Caller, _: SessionEvent) -> Result<u32> {
+        Ok(0)
+    }
+
+    async fn parties(
+        &self,
+        _: &Caller,
+        role: Option<PartyRole>,
+        only_online: bool,
+    ) -> Result<Vec<PartyView>> {
+        self.call(format!("parties {role:?} {only_online}"))?;
+        Ok(vec![])
+    }
+}
+
+/// An account as the fake has it.
+pub(crate) fn account() -> Account {
+    Account {
+        id: MESSAGE.parse().unwrap(),
+        tenant: Tenant::default(),
+        username: "alice".into(),
+        email: None,
+        phone: None,
+        public_key: None,
+        key_id: None,
+        status: AccountStatus::Active,
+        created_at: Timestamp(1_705_314_600_000),
+        updated_at: Timestamp(1_705_314_600_000),
+    }
+}
+
+#[async_trait]
+impl Accounts for Fake {
+    async fn create(&self, _: &Caller, new: NewAccount) -> Result<Account> {
+        self.call(format!("create account {}", new.username))?;
+        Ok(account())
+    }
+
+    async fn get(&self, _: &Caller, id: AccountId) -> Result<Account> {
+        self.call(format!("get {id}"))?;
+        Ok(account())
+    }
+
+    async fn list(&self, _: &Caller, after: Option<AccountId>, limit: u32) -> Result<Vec<Account>> {
+        self.call(format!("list {after:?} {limit}"))?;
+        Ok(vec![account()])
+    }
+
+    async fn update(&self, _: &Caller, id: AccountId, change: AccountChange) -> Result<Account> {
+        self.call(format!(
+            "update {id} {:?} {:?}",
+            change.email, change.status
+        ))?;
+        Ok(account())
+    }
+
+    async fn keygen(
+        &self,
+        _: &Caller,
+        account: Option<AccountId>,
+        request: CreateSession,
+    ) -> Result<CreatedSession> {
+        self.call(format!("keygen {account:?} {:?}", request.threshold))?;
+        Ok(created())
+    }
+
+    async fn sign(
+        &self,
+        _: &Caller,
+        account: AccountId,
+        request: CreateSession,
+    ) -> Result<CreatedSession> {
+        self.call(format!("sign {account} {:?}", request.digest))?;
+        Ok(created())
+    }
+
+    async fn session(
+        &self,
+        _: &Caller,
+        session_id: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        self.call(format!("session {session_id} {wait:?}"))?;
+        Ok(session())
+    }
+}

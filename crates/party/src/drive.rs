@@ -1,0 +1,124 @@
+//! Drives one run over one transport: compute, send, receive, again.
+
+use quorate_engine::{Fault, Output, Run, Step};
+use quorate_types::{Error, MessageId, PartyId};
+
+use crate::compute::Compute;
+use crate::transport::{Incoming, Transport};
+
+/// Messages handed to the run in one go: one from each peer of the largest session.
+const BATCH_LEN: usize = 16;
+
+/// Why a run ended without an output.
+#[derive(Debug)]
+pub enum Ended {
+    /// The protocol cannot go on; the fault says why and through whom.
+    Fault(Fault),
+    /// The messages cannot go on: the router refused for good, or the stream has ended.
+    Transport(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Transport(error)
+    }
+}
+
+/// What the driver tells while it runs.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// The run waits for messages of this round.
+    Round {
+        /// The round.
+        round: u16,
+        /// Who has not sent its message of it.
+        waiting_for: Vec<PartyId>,
+    },
+    /// A message was refused; the run goes on as if it had not come.
+    Refused {
+        /// Who the router says sent it.
+        from: PartyId,
+        /// Why.
+        fault: Fault,
+    },
+}
+
+/// The run with what a job on the compute pool made of it.
+struct Turn {
+    run: Run,
+    refused: Vec<(Incoming, Fault)>,
+    accepted: Vec<MessageId>,
+    step: Result<Step, Fault>,
+}
+
+/// Takes the messages in, then computes if nobody is missing. `first` computes in any case.
+fn turn(mut run: Run, batch: Vec<Incoming>, first: bool) -> Turn {
+    let mut refused = Vec::new();
+    let mut accepted = Vec::with_capacity(batch.len());
+    for incoming in batch {
+        match run.receive(&incoming.from, &incoming.payload) {
+            Ok(()) => accepted.push(incoming.message_id),
+            Err(fault) => refused.push((incoming, fault)),
+        }
+    }
+    let due = first || (!accepted.is_empty() && run.waiting_for().is_empty());
+    let step = if due { run.advance() } else { Ok(Step { outgoing: Vec::new(), output: None }) };
+    Turn { run, refused, accepted, step }
+}
+
+/// Runs `run` to its output.
+///
+/// Everything the run computes happens on `compute`. Sending never waits for durability, and a
+/// refused message is acknowledged as failed and ignored: only the run's own step or a transport
+/// that is gone for good ends it. There is no time limit here; put one around it. Dropping the
+/// future stops the run after the computation under way.
+///
+/// # Errors
+/// [`Ended`] says whether the protocol or the transport stopped it.
+pub async fn drive(
+    mut run: Run,
+    transport: &mut dyn Transport,
+    compute: &Compute,
+    mut progress: impl FnMut(Progress) + Send,
+) -> Result<Output, Ended> {
+    let mut batch = Vec::new();
+    let mut first = true;
+    let mut round = None;
+    loop {
+        let messages = std::mem::take(&mut batch);
+        let done = compute.run(move || turn(run, messages, first)).await;
+        run = done.run;
+        first = false;
+        for message in done.accepted {
+            transport.accepted(message);
+        }
+        for (incoming, fault) in done.refused {
+            transport.refused(incoming.message_id).await?;
+            progress(Progress::Refused { from: incoming.from, fault });
+        }
+        let step = match done.step {
+            Ok(step) => step,
+            Err(fault) => {
+                transport.flush().await?;
+                return Err(Ended::Fault(fault));
+            }
+        };
+        for outgoing in step.outgoing {
+            transport.send(outgoing).await?;
+        }
+        transport.flush().await?;
+        if let Some(output) = step.output {
+            return Ok(output);
+        }
+        if round.replace(run.round()) != Some(run.round()) {
+            progress(Progress::Round { round: run.round(), waiting_for: run.waiting_for() });
+        }
+        batch.push(transport.receive().await?);
+        while batch.len() < BATCH_LEN {
+            match transport.try_receive() {
+                Some(incoming) => batch.push(incoming),
+                None => break,
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What a party knows for good: its identity, its shares, its pinned peers, its bans.
+
+mod cache;
+mod files;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quorate_engine::{Identity, SealContext, SealKey, Share};
+use quorate_ports::Vault;
+use quorate_ports::vault::{Ban, SealedShare};
+use quorate_types::*;
+
+use crate::clock;
+use crate::compute::Compute;
+use cache::ShareCache;
+
+/// Opened shares kept in memory.
+const OPEN_SHARES: usize = 64;
+
+/// Pinned identities kept in memory, in front of the vault: a few thousand peers cost 400 kB.
+const PINS_LEN: usize = 4096;
+
+/// Where the key that seals shares comes from.
+pub enum SealSource {
+    /// A file with 32 random bytes, made at first start, readable by its owner only. It guards
+    /// against a stolen vault without this file, not against a stolen machine.
+    KeyFile(PathBuf),
+    /// A passphrase, stretched by Argon2id with a salt that is kept in a file.
+    Passphrase {
+        /// The passphrase.
+        passphrase: Secret<String>,
+        /// The file with the salt, made at first start. Not secret.
+        salt: PathBuf,
+    },
+}
+
+/// A share ready to sign with, and what was stored beside it.
+pub struct OpenKey {
+    /// The share.
+    pub share: Arc<Share>,
+    /// Its key's public side, epoch and pinned holders, without the sealed bytes.
+    pub stored: SealedShare,
+    /// The bans that were in the vault when the share was opened.
+    bans: Vec<Ban>,
+}
+
+impl OpenKey {
+    /// The identity key that this holder had when the key was made.
+    pub fn pinned(&self, holder: &PartyId) -> Option<[u8; 32]> {
+        let position = self.stored.record.holders.iter().position(|p| p == holder)?;
+        self.stored.identities.get(position).copied()
+    }
+}
+
+/// A party's identity and everything sealed under its key.
+///
+/// Up to 64 opened shares stay in memory, the least recently used leaving first. Opening one costs
+/// about a millisecond of AEAD and decoding; a share in memory is within reach of whoever reads
+/// this process's memory, but so is the seal key, so the cache widens nothing and the bound is for
+/// memory: a share takes 50 to 500 kB.
+pub struct Keyring {
+    party: PartyId,
+    identity: Arc<Identity>,
+    seal: Arc<SealKey>,
+    vault: Arc<dyn Vault>,
+    memory: Mutex<Memory>,
+}
+
+struct Memory {
+    open: ShareCache,
+    pins: HashMap<PartyId, [u8; 32]>,
+    /// Bans made by this process: they hold even when the vault could not take them.
+    bans: Vec<Ban>,
+}
+
+impl Keyring {
+    /// Reads or makes the identity file and the seal key, and checks that the key opens what the
+    /// vault holds. Blocks the thread for file access and for Argon2id: call it at start.
+    ///
+    /// # Errors
+    /// Says which file cannot be used and why, or that the passphrase is not that of the vault.
+    pub async fn open(
+        party: PartyId,
+        identity: &std::path::Path,
+        seal: SealSource,
+        vault: Arc<dyn Vault>,
+    ) -> Result<Self> {
+        let identity = Identity::from_secret(&files::secret(identity)?);
+        let seal = match seal {
+            SealSource::KeyFile(path) => SealKey::from_bytes(files::secret(&path)?),
+            SealSource::Passphrase { passphrase, salt } => {
+                let salt = files::secret(&salt)?;
+                SealKey::from_passphrase(passphrase.expose().as_bytes(), salt.expose())?
+            }
+        };
+        let keyring = Self::new(party, identity, seal, vault);
+        keyring.check_seal().await?;
+        Ok(keyring)
+    }
+
+    /// A keyring from its parts.
+    pub fn new(
+        party: PartyId,
+        identity: Identity,
+        seal: SealKey,
+        vault: Arc<dyn Vault>,
+    ) -> Self {
+        let memory = Memory {
+            open: ShareCache::new(OPEN_SHARES),
+            pins: HashMap::new(),
+            bans: Vec::new(),
+        };
+        Self {
+            party,
+            identity: Arc::new(identity),
+            seal: Arc::new(seal),
+            vault,
+            memory: Mutex::new(memory),
+        }
+    }
+
+    /// Whose keyring this is.
+    pub fn party(&self) -> &PartyId {
+        &self.party
+    }
+
+    /// The party's identity.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The public side of every key this party holds a share of, newest first.
+    pub async fn keys(&self) -> Result<Vec<KeyRecord>> {
+        Ok(self.vault.shares().await?.into_iter().map(|share| share.record).collect())
+    }
+
+    /// Opens the share of a key; `None` when there is none.
+    ///
+    /// # Errors
+    /// The vault's, or `internal_error` when the sealed share does not open.
+    pub async fn key(&self, key: KeyId, compute: &Compute) -> Result<Option<Arc<OpenKey>>> {
+        if let Some(open) = self.memory().open.get(key) {
+            return Ok(Some(open));
+        }
+        let Some(mut stored) = self.vault.share(key).await? else { return Ok(None) };
+        let bans = self.vault.bans(key).await?;
+        let sealed = std::mem::take(&mut stored.sealed);
+        let (seal, party, epoch) = (Arc::clone(&self.seal), self.party.clone(), stored.epoch);
+        let share = compute
+            .run(move || {
+                let context = SealContext { party_id: &party, key_id: key, epoch };
+                Share::open(&sealed, &seal, &context)
+            })
+            .await?;
+        Ok(Some(self.remember(share, stored, bans)))
+    }
+
+    /// Seals a new share and returns once it is on disk.
+    pub async fn store(
+        &self,
+        share: Share,
+        epoch: u32,
+        record: KeyRecord,
+        identities: Vec<[u8; 32]>,
+        compute: &Compute,
+    ) -> Result<()> {
+        let key_id = record.key_id;
+        let share_index = record
+            .holders
+            .iter()
+            .zip(1_u8..)
+            .find_map(|(holder, index)| (*holder == self.party).then_some(ShareIndex(index)))
+            .ok_or_else(Error::internal)?;
+        let (seal, party) = (Arc::clone(&self.seal), self.party.clone());
+        let (share, sealed) = compute
+            .run(move || {
+                let context = SealContext { party_id: &party, key_id, epoch };
+                let sealed = share.seal(&seal, &context);
+                (share, sealed)
+            })
+            .await;
+        let mut stored =
+            SealedShare { key_id, epoch, record, identities, share_index, sealed: sealed? };
+        self.vault.put_share(stored.clone()).await?;
+        stored.sealed = Vec::new();
+        self.remember(share, stored, Vec::new());
+        Ok(())
+    }
+
+    /// Removes the share of a keygen that never completed.
+    pub async fn forget(&self, key: KeyId) -> Result<()> {
+        self.memory().open.remove(key);
+        self.vault.remove_share(key).await
+    }
+
+    /// Refuses if one of `peers` is banned under this key. Only one process may use a vault at a
+    /// time: bans are read with the share and added to here.
+    ///
+    /// # Errors
+    /// `key_locked`, naming the pair and the way out.
+    pub fn check_bans(&self, key: &OpenKey, peers: &[PartyId]) -> Result<()> {
+        let stored = &key.stored;
+        let memory = self.memory();
+        let concerns = |ban: &&Ban| {
+            ban.key_id == stored.key_id && ban.epoch == stored.epoch && peers.contains(&ban.peer)
+        };
+        let Some(ban) = key.bans.iter().chain(&memory.bans).find(concerns) else { return Ok(()) };
+        let message = format!(
+            "key_locked: {} must not sign with {} under key {}: {}; the key needs a refresh before \
+             they sign together again",
+            self.party, ban.peer, stored.key_id, ban.reason
+        );
+        let blame = Blame { party_id: ban.peer.clone(), reason: ban.reason.clone() };
+        Err(Error::new(ErrorCode::KeyLocked, message).blaming(blame))
+    }
+
+    /// Bans a peer under a key; returns once it is on disk. It holds in memory even if that fails.
+    pub async fn ban(&self, key: &OpenKey, peer: PartyId, reason: String) -> Result<()> {
+        let (key_id, epoch) = (key.stored.key_id, key.stored.epoch);
+        let ban = Ban { key_id, epoch, peer, reason, at: clock::now() };
+        self.memory().bans.push(ban.clone());
+        self.vault.ban(ban).await
+    }
+
+    /// Compares a peer's identity with the pinned one, pinning it at first sight.
+    ///
+    /// # Errors
+    /// `forbidden` when they differ.
+    pub async fn check_pin(&self, peer: &PartyId, identity: [u8; 32]) -> Result<()> {
+        let known = self.memory().pins.get(peer).copied();
+        let pinned = match known {
+            Some(pinned) => pinned,
+            None => self.vault.pin(peer, identity).await?,
+        };
+        if known.is_none() {
+            let mut memory = self.memory();
+            if memory.pins.len() >= PINS_LEN {
+                memory.pins.clear();
+            }
+            memory.pins.insert(peer.clone(), pinned);
+        }
+        if pinned == identity {
+            return Ok(());
+        }
+        Err(foreign_identity(peer, "it first showed itself with"))
+    }
+
+    fn remember(&self, share: Share, stored: SealedShare, bans: Vec<Ban>) -> Arc<OpenKey> {
+        let open = Arc::new(OpenKey { share: Arc::new(share), stored, bans });
+        self.memory().open.insert(Arc::clone(&open));
+        open
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A wrong passphrase must show at start, not at the first signature.
+    async fn check_seal(&self) -> Result<()> {
+        let Some(newest) = self.vault.shares().await?.into_iter().next() else { return Ok(()) };
+        match self.key(newest.key_id, &Compute::new(1)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::new(
+                error.code,
+                format!(
+                    "the seal key or passphrase does not open this party's share of key {}; start \
+                     with the one it was sealed with",
+                    newest.key_id
+                ),
+            )),
+        }
+    }
+}
+
+/// The refusal of a peer whose identity is not the one expected.
+pub(crate) fn foreign_identity(peer: &PartyId, expected: &str) -> Error {
+    let reason = format!("its identity key is not the one {expected}");
+    let message = format!(
+        "{peer} is not who it was: {reason}; if it lost its identity on purpose, give it a new \
+         party id"
+    );
+    let blame = Blame { party_id: peer.clone(), reason };
+    Error::new(ErrorCode::Forbidden, message).blaming(blame)
+}
+
+#[cfg(test)]
+mod tests;

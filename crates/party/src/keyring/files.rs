@@ -1,0 +1,131 @@
+//! Files of 32 random bytes, made at first use and readable by their owner only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use quorate_types::{Error, ErrorCode, Result, Secret};
+
+const LEN: usize = 32;
+
+/// Reads the file, making it first where there is none.
+pub(super) fn secret(path: &Path) -> Result<Secret<[u8; LEN]>> {
+    let unusable = |error: io::Error| {
+        let message = format!("{} cannot be used: {error}", path.display());
+        Error::new(ErrorCode::Internal, message)
+    };
+    if !path.try_exists().map_err(unusable)? {
+        make(path).map_err(unusable)?;
+    }
+    read(path).map_err(unusable)
+}
+
+fn read(path: &Path) -> io::Result<Secret<[u8; LEN]>> {
+    let file = File::open(path)?;
+    check_mode(&file)?;
+    if file.metadata()?.len() != LEN as u64 {
+        return Err(io::Error::other(format!(
+            "it is not {LEN} bytes long; restore it from a backup, or move it away to start anew"
+        )));
+    }
+    let mut bytes = [0; LEN];
+    (&file).read_exact(&mut bytes)?;
+    Ok(Secret::new(bytes))
+}
+
+/// Writes a temporary file and gives it its name only when it is on disk. Of two processes that
+/// do this at once, one wins and both read the same bytes.
+fn make(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut bytes = [0; LEN];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    let bytes = Secret::new(bytes);
+    let temporary = temporary(path);
+    let written = write(&temporary, bytes.expose()).and_then(|()| {
+        match fs::hard_link(&temporary, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        }
+    });
+    let removed = fs::remove_file(&temporary);
+    written.and(removed)?;
+    File::open(folder)?.sync_all()
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}-{:08x}.new", std::process::id(), getrandom::u32().unwrap_or(0)));
+    name.into()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(unix)]
+fn check_mode(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let mode = file.metadata()?.mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("others may read it (mode {mode:o}); chmod it to 600")))
+}
+
+#[cfg(not(unix))]
+fn check_mode(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_made_once_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/identity");
+        let first = secret(&path).unwrap();
+        assert_eq!(first.expose(), secret(&path).unwrap().expose());
+        assert_ne!(first.expose(), &[0; LEN]);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_exists_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity");
+        let first = secret(&path).unwrap();
+        make(&path).unwrap();
+        assert_eq!(first.expose(), secret(&path).unwrap().expose());
+    }
+
+    #[test]
+    fn a_short_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity");
+        write(&path, &[1; 31]).unwrap();
+        let message = secret(&path).err().unwrap().message;
+        assert!(message.contains("32 bytes"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity");
+        secret(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let message = secret(&path).err().unwrap().message;
+        assert!(message.contains("chmod"), "{message}");
+    }
+}

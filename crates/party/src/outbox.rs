@@ -1,0 +1,128 @@
+//! What a session sends, handed to the router in order beside the computation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use quorate_ports::Router;
+use quorate_types::*;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::backoff::retry;
+
+/// Calls that wait to be started. A step of a run makes at most one message per peer and one
+/// broadcast, 16; the acknowledgements of a round are as many.
+const QUEUE_LEN: usize = 64;
+
+/// Calls under way at once: a step's messages need not wait for each other's durability.
+const WINDOW: usize = 16;
+
+/// How long `close` waits for calls under way.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+enum Post {
+    Route(RouteRequest),
+    Acknowledge(Acknowledge),
+}
+
+/// A bounded queue and the task that empties it.
+///
+/// Calls are *started* strictly in order, up to [`WINDOW`] of them at once; retryable refusals are
+/// tried again. A final refusal of a message is kept and answers every later call; refused
+/// acknowledgements only cost a redelivery and are ignored.
+pub(crate) struct Outbox {
+    posts: mpsc::Sender<Post>,
+    trouble: watch::Receiver<Option<Error>>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Outbox {
+    /// Starts the task on the current runtime; it ends with the outbox.
+    pub(crate) fn start(router: Arc<dyn Router>, caller: Caller) -> Self {
+        let (posts, queue) = mpsc::channel(QUEUE_LEN);
+        let (report, trouble) = watch::channel(None);
+        let task = tokio::spawn(empty(router, caller, queue, report));
+        Self { posts, trouble, task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Queues a message.
+    pub(crate) async fn route(&mut self, request: RouteRequest) -> Result<()> {
+        self.post(Post::Route(request)).await
+    }
+
+    /// Queues an acknowledgement.
+    pub(crate) async fn acknowledge(&mut self, ack: Acknowledge) -> Result<()> {
+        self.post(Post::Acknowledge(ack)).await
+    }
+
+    async fn post(&mut self, post: Post) -> Result<()> {
+        let failed = self.trouble.borrow().clone();
+        match failed {
+            Some(error) => Err(error),
+            None => self.posts.send(post).await.map_err(|_| Error::internal()),
+        }
+    }
+
+    /// Waits for a message to be refused for good.
+    pub(crate) async fn trouble(&mut self) -> Error {
+        match self.trouble.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or_else(Error::internal),
+            Err(_) => Error::internal(),
+        }
+    }
+
+    /// Waits until everything queued is answered, for a bounded time.
+    pub(crate) async fn close(self) {
+        drop(self.posts);
+        if tokio::time::timeout(CLOSE_LIMIT, self.task).await.is_err() {
+            tracing::warn!("messages were still on their way when the session was left");
+        }
+    }
+}
+
+async fn empty(
+    router: Arc<dyn Router>,
+    caller: Caller,
+    mut queue: mpsc::Receiver<Post>,
+    report: watch::Sender<Option<Error>>,
+) {
+    let mut flight = FuturesUnordered::new();
+    let mut open = true;
+    while open || !flight.is_empty() {
+        tokio::select! {
+            biased;
+            Some(answer) = flight.next() => {
+                if let Err(error) = answer {
+                    report.send_if_modified(|kept| {
+                        let first = kept.is_none();
+                        kept.get_or_insert(error);
+                        first
+                    });
+                }
+            }
+            post = queue.recv(), if open && flight.len() < WINDOW => match post {
+                Some(post) => flight.push(carry(router.as_ref(), &caller, post)),
+                None => open = false,
+            },
+        }
+    }
+}
+
+async fn carry(router: &dyn Router, caller: &Caller, post: Post) -> Result<()> {
+    match post {
+        Post::Route(request) => {
+            let routed = retry(|| router.route(caller, request.clone())).await;
+            routed.map(drop).inspect_err(|error| {
+                tracing::warn!(round = request.round, %error, "a message was refused");
+            })
+        }
+        Post::Acknowledge(ack) => {
+            if let Err(error) = router.acknowledge(caller, ack).await {
+                tracing::debug!(%error, "an acknowledgement was refused");
+            }
+            Ok(())
+        }
+    }
+}

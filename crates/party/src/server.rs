@@ -1,0 +1,164 @@
+//! The long-running server party: always connected, one task per session it is chosen for.
+
+mod connection;
+mod table;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_ports::{Coordinator, Router};
+use quorate_types::*;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::compute::Compute;
+use crate::keyring::Keyring;
+use crate::session::Party;
+use table::Table;
+
+/// How a server party shows itself and how patient it is.
+#[derive(Clone, Debug)]
+pub struct PartyConfig {
+    /// Its role; only persistent parties are chosen to fill sessions.
+    pub role: PartyRole,
+    /// Its software's version, free text.
+    pub version: String,
+    /// What it says about its machine.
+    pub device: DeviceInfo,
+    /// Time between signs of life. The router takes a party for offline after 30 s.
+    pub heartbeat: Duration,
+    /// How long a shutdown waits for running sessions.
+    pub grace: Duration,
+}
+
+impl Default for PartyConfig {
+    fn default() -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self {
+            role: PartyRole::Persistent,
+            device: DeviceInfo {
+                device_type: "server".to_owned(),
+                platform: std::env::consts::OS.to_owned(),
+                app_version: version.clone(),
+                ..DeviceInfo::default()
+            },
+            version,
+            heartbeat: Duration::from_secs(10),
+            grace: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What a server party is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartyStatus {
+    /// Whether it is registered and subscribed: it can be chosen for sessions.
+    pub connected: bool,
+    /// Sessions it has a task for.
+    pub running_sessions: usize,
+}
+
+/// A server party. [`PartyServer::start`] is the only way to one.
+pub struct PartyServer {
+    config: PartyConfig,
+    party: Party,
+    table: Mutex<Table>,
+    connected: watch::Sender<bool>,
+    /// Tasks of sessions.
+    tasks: TaskTracker,
+    /// No new sessions.
+    drain: CancellationToken,
+    /// No more sessions at all.
+    stop: CancellationToken,
+}
+
+impl PartyServer {
+    /// Starts the party's tasks on the current runtime: registers, subscribes, and takes part in
+    /// every session it is chosen for until the handle is shut down or dropped.
+    ///
+    /// It connects in the background and again whenever the connection breaks.
+    pub fn start(
+        config: PartyConfig,
+        router: Arc<dyn Router>,
+        coordinator: Arc<dyn Coordinator>,
+        keyring: Arc<Keyring>,
+        compute: Compute,
+    ) -> PartyHandle {
+        let device = config.device.clone();
+        let server = Arc::new(Self {
+            config,
+            party: Party { keyring, router, coordinator, compute, device },
+            table: Mutex::default(),
+            connected: watch::Sender::new(false),
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        });
+        let task = tokio::spawn(Arc::clone(&server).stay_connected());
+        PartyHandle { server, task: Some(task) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running server party. Dropping it stops the party at once; [`PartyHandle::shutdown`] lets it
+/// finish its sessions.
+pub struct PartyHandle {
+    server: Arc<PartyServer>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl PartyHandle {
+    /// What the party is doing now.
+    pub fn status(&self) -> PartyStatus {
+        PartyStatus {
+            connected: *self.server.connected.borrow(),
+            running_sessions: self.server.table().running(),
+        }
+    }
+
+    /// Waits until the party is registered and subscribed.
+    pub async fn connected(&self) {
+        // The sender lives in the server, which this handle holds.
+        let _ = self.server.connected.subscribe().wait_for(|connected| *connected).await;
+    }
+
+    /// Whether the party is connected, now and from now on.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.server.connected.subscribe()
+    }
+
+    /// The party's keyring: its keys for a listing, its identity for a greeting.
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.server.party.keyring
+    }
+
+    /// Takes no new sessions, waits for the running ones for the configured grace time, then stops
+    /// what is left. Answers with whether all had finished.
+    pub async fn shutdown(mut self) -> bool {
+        let server = Arc::clone(&self.server);
+        server.drain.cancel();
+        server.tasks.close();
+        let finished = tokio::time::timeout(server.config.grace, server.tasks.wait()).await;
+        let left = server.table().running();
+        if finished.is_err() {
+            tracing::warn!(sessions = left, "stopping in the middle of sessions");
+        }
+        server.stop.cancel();
+        server.tasks.wait().await;
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
+        finished.is_ok()
+    }
+}
+
+impl Drop for PartyHandle {
+    fn drop(&mut self) {
+        self.server.stop.cancel();
+    }
+}

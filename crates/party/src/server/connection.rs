@@ -1,0 +1,184 @@
+//! The server party's connection: register, subscribe, beat, and start over when it breaks.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use quorate_ports::BoxStream;
+use quorate_types::*;
+use tracing::Instrument;
+
+use super::PartyServer;
+use super::table::Asked;
+use crate::backoff::Backoff;
+use crate::session::{Feed, could_not, take_part};
+
+/// Longest wait for an answer of the router before the connection counts as broken.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+impl PartyServer {
+    pub(super) async fn stay_connected(self: Arc<Self>) {
+        let span = tracing::info_span!("party", party = %self.party.id());
+        let mut backoff = Backoff::default();
+        let connecting = async {
+            loop {
+                let error = self.connection(&mut backoff).await;
+                self.connected.send_replace(false);
+                tracing::warn!(%error, "not connected; trying again");
+                backoff.pause().await;
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = connecting.instrument(span) => {}
+        }
+        self.connected.send_replace(false);
+    }
+
+    /// One connection from registration to the error that ends it.
+    async fn connection(self: &Arc<Self>, backoff: &mut Backoff) -> Error {
+        let (events, messages) = match in_time(self.connect()).await {
+            Ok(streams) => streams,
+            Err(error) => return error,
+        };
+        backoff.reset();
+        self.connected.send_replace(true);
+        tracing::info!("connected");
+        tokio::select! {
+            error = self.take_events(events) => error,
+            error = self.take_messages(messages) => error,
+            error = self.beat() => error,
+        }
+    }
+
+    async fn connect(
+        &self,
+    ) -> Result<(BoxStream<Result<SessionEvent>>, BoxStream<Result<Message>>)> {
+        let (party, caller) = (&self.party, self.party.caller());
+        let registration = Registration {
+            party_id: party.id().clone(),
+            role: self.config.role,
+            version: self.config.version.clone(),
+            notification: NotificationChannel::default(),
+            identity: Some(party.keyring.identity().public()),
+        };
+        party.router.register(&caller, registration).await?;
+        let events = party.router.subscribe_events(&caller, party.id(), Vec::new()).await?;
+        // Unacknowledged messages come again, so no cursor is needed.
+        let messages = party.router.subscribe(&caller, None, party.id(), Timestamp(0)).await?;
+        Ok((events, messages))
+    }
+
+    async fn take_events(self: &Arc<Self>, mut events: BoxStream<Result<SessionEvent>>) -> Error {
+        loop {
+            match events.next().await {
+                Some(Ok(event)) => self.on_event(event),
+                Some(Err(error)) => return error,
+                None => return Error::unavailable("the event stream has ended"),
+            }
+        }
+    }
+
+    async fn take_messages(&self, mut messages: BoxStream<Result<Message>>) -> Error {
+        loop {
+            match messages.next().await {
+                Some(Ok(message)) => self.table().message(message),
+                Some(Err(error)) => return error,
+                None => return Error::unavailable("the message stream has ended"),
+            }
+        }
+    }
+
+    /// Asks how the running sessions stand, as their end may have been missed, then beats.
+    async fn beat(&self) -> Error {
+        let caller = self.party.caller();
+        let running = self.table().sessions();
+        for session in running {
+            match in_time(self.party.coordinator.status(&caller, session, None)).await {
+                Ok(view) => self.table().view(view),
+                Err(error) => tracing::warn!(%session, %error, "how the session stands is unknown"),
+            }
+        }
+        let start = tokio::time::Instant::now() + self.config.heartbeat;
+        let mut ticks = tokio::time::interval_at(start, self.config.heartbeat);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let beat = self.party.router.heartbeat(&caller, self.party.id());
+            if let Err(error) = in_time(beat).await {
+                return error;
+            }
+        }
+    }
+
+    fn on_event(self: &Arc<Self>, event: SessionEvent) {
+        let (session, me) = (event.session.session_id, self.party.id());
+        tracing::trace!(%session, kind = event.kind.name(), "event");
+        let asked = self.table().event(me, event, self.drain.is_cancelled());
+        let span = tracing::info_span!("session", %session, party = %me);
+        match asked {
+            Asked::Nothing => {}
+            Asked::TakePart { feed, token } => {
+                let task = Arc::clone(self).session(session, token, feed);
+                self.tasks.spawn(task.instrument(span));
+            }
+            Asked::Disown => {
+                let task = Arc::clone(self).disown(session);
+                self.tasks.spawn(task.instrument(span));
+            }
+        }
+    }
+
+    async fn session(self: Arc<Self>, session: SessionId, token: JoinToken, feed: Feed) {
+        let _leave = Leave { server: &self, session };
+        let part = AssertUnwindSafe(take_part(&self.party, session, token, feed)).catch_unwind();
+        let ended = tokio::select! {
+            () = self.stop.cancelled() => return,
+            ended = part => ended,
+        };
+        match ended {
+            Ok(Ok(view)) => tracing::info!(status = view.status.name(), "the session has ended"),
+            Ok(Err(error)) => tracing::warn!(%error, "left the session"),
+            Err(_) => {
+                tracing::error!("the session's task panicked");
+                let me = self.party.id();
+                self.fail(session, format!("{me} met a bug of its own; its log names it")).await;
+            }
+        }
+    }
+
+    async fn disown(self: Arc<Self>, session: SessionId) {
+        let me = self.party.id();
+        self.fail(session, format!("{me} was restarted in the middle of the session")).await;
+    }
+
+    async fn fail(&self, session: SessionId, message: String) {
+        let failure = could_not(self.party.id(), message);
+        let report = self.party.report(session, PartyOutcome::Failure(failure));
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            reported = in_time(report) => match reported {
+                Ok(_) => tracing::warn!("reported that this party cannot finish the session"),
+                Err(error) => tracing::warn!(%error, "a failure could not be reported"),
+            },
+        }
+    }
+}
+
+/// Takes a session out of the table however its task ends.
+struct Leave<'a> {
+    server: &'a PartyServer,
+    session: SessionId,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.server.table().leave(self.session);
+    }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| Err(Error::unavailable("there was no answer in time"));
+    tokio::time::timeout(ANSWER_LIMIT, call).await.unwrap_or_else(late)
+}

@@ -1,0 +1,227 @@
+//! One party's part in one session, from joining to the session's end.
+
+mod attempt;
+mod failure;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_engine::introduce;
+use quorate_ports::{Coordinator, Router};
+use quorate_types::*;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::retry;
+use crate::compute::Compute;
+use crate::keyring::Keyring;
+use crate::transport::RouterTransport;
+use attempt::{Attempt, prepare};
+pub(crate) use failure::could_not;
+
+/// Length of a session's inbox. A keygen of 16 parties brings a party fewer than 256 messages and,
+/// after a reconnect, some of them again: a full inbox means that a peer sends what no protocol
+/// asks for.
+pub const INBOX_LEN: usize = 1024;
+
+/// How long a party tries to join.
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// How much longer than the session a party's task lives, for the answer to arrive.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a party needs to take part in sessions.
+#[derive(Clone)]
+pub struct Party {
+    /// Identity, shares, pins and bans. It also says who the party is.
+    pub keyring: Arc<Keyring>,
+    /// Carries its messages.
+    pub router: Arc<dyn Router>,
+    /// Lets it join and takes its result.
+    pub coordinator: Arc<dyn Coordinator>,
+    /// Where its cryptography runs.
+    pub compute: Compute,
+    /// What it says about its machine.
+    pub device: DeviceInfo,
+}
+
+impl Party {
+    /// The party's id.
+    pub fn id(&self) -> &PartyId {
+        self.keyring.party()
+    }
+
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::Party(self.id().clone())
+    }
+
+    /// Reports an outcome until it is taken or refused for good.
+    ///
+    /// A session that has ended meanwhile takes no report; its view is the answer then.
+    pub(crate) async fn report(
+        &self,
+        session_id: SessionId,
+        outcome: PartyOutcome,
+    ) -> Result<SessionView> {
+        let report = Report { session_id, party_id: self.id().clone(), outcome };
+        let caller = self.caller();
+        match retry(|| self.coordinator.complete(&caller, report.clone())).await {
+            Err(error) if error.code == ErrorCode::SessionExpired => {
+                retry(|| self.coordinator.status(&caller, session_id, None)).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// What reaches one session's task from outside.
+pub struct Feed {
+    /// The session as it is known; only ever moves forward. `None` until it is known.
+    pub views: watch::Receiver<Option<SessionView>>,
+    /// The session's messages. Duplicates are allowed.
+    pub inbox: mpsc::Receiver<Message>,
+}
+
+/// Joins with `token`, computes, stores the share or reports the signature, and waits for the end.
+///
+/// Answers with the session as it ended, also when it failed: what went wrong is in the view. A
+/// party that cannot take part joins all the same and reports why, so that the creator reads the
+/// reason instead of a deadline. The share of a keygen is on disk before it is reported, and
+/// removed again when the session ends without a key; when the end is never learned, it stays.
+///
+/// # Errors
+/// When the party could not join, or could not learn how the session ended.
+pub async fn take_part(
+    party: &Party,
+    session: SessionId,
+    token: JoinToken,
+    feed: Feed,
+) -> Result<SessionView> {
+    let (hello, secret) = introduce(party.keyring.identity(), session, party.id());
+    let early = feed.views.borrow().clone();
+    let refusal = match &early {
+        Some(view) => prepare(party, view).await.err(),
+        None => None,
+    };
+    let request = JoinSession {
+        session_id: Some(session),
+        party_id: party.id().clone(),
+        token,
+        device: party.device.clone(),
+        hello: Some(hello.clone()),
+        ready: refusal.is_none(),
+    };
+    let caller = party.caller();
+    let joining = retry(|| party.coordinator.join(&caller, request.clone()));
+    let joined = tokio::time::timeout(JOIN_LIMIT, joining)
+        .await
+        .map_err(|_| Error::unavailable("the coordinator did not answer the join in time"))??;
+    tracing::debug!(index = joined.party_index.0, "joined");
+
+    let deadline = deadline(&joined.session);
+    let Feed { mut views, inbox } = feed;
+    let stop = CancellationToken::new();
+    let router = Arc::clone(&party.router);
+    let me = party.id().clone();
+    let mut transport = RouterTransport::start(router, session, me, inbox, stop.clone());
+    let attempt = Attempt { party, session, hello, secret };
+    let left = match refusal {
+        Some(failure) => Left::Outcome(PartyOutcome::Failure(failure)),
+        None => work(attempt, &mut views, &mut transport, &stop, deadline).await?,
+    };
+    let ended = match left {
+        Left::Ended(view) => view,
+        Left::Outcome(outcome) => {
+            let report = async { tokio::join!(party.report(session, outcome), transport.close()).0 };
+            let view = in_time(deadline, report).await?;
+            if view.status.is_final() {
+                view
+            } else {
+                in_time(deadline, until(&mut views, SessionStatus::is_final)).await?
+            }
+        }
+    };
+    tidy(party, &ended).await;
+    Ok(ended)
+}
+
+/// How the work on a session was left.
+enum Left {
+    /// The session is over.
+    Ended(SessionView),
+    /// This is to be reported.
+    Outcome(PartyOutcome),
+}
+
+/// Waits for the start and computes until there is an outcome, the session ends or its time is up.
+///
+/// The computation is stopped, never cut off: a fault it has come upon must reach the vault.
+async fn work(
+    attempt: Attempt<'_>,
+    views: &mut watch::Receiver<Option<SessionView>>,
+    transport: &mut RouterTransport,
+    stop: &CancellationToken,
+    deadline: Instant,
+) -> Result<Left> {
+    let goes_on =
+        |status: SessionStatus| status == SessionStatus::InProgress || status.is_final();
+    let view = in_time(deadline, until(views, goes_on)).await?;
+    if view.status.is_final() {
+        return Ok(Left::Ended(view));
+    }
+    let mut computation = pin!(attempt.compute(&view, transport));
+    let over = tokio::select! {
+        biased;
+        outcome = &mut computation => return Ok(Left::Outcome(outcome.unwrap_or_else(give_up))),
+        ended = in_time(deadline, until(views, SessionStatus::is_final)) => ended,
+    };
+    stop.cancel();
+    let _ = computation.await;
+    over.map(Left::Ended)
+}
+
+fn give_up(failure: Failure) -> PartyOutcome {
+    tracing::warn!(reason = failure.reason.name(), "gave up: {}", failure.message);
+    PartyOutcome::Failure(failure)
+}
+
+async fn in_time<T>(deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(silent()))
+}
+
+/// Waits for a view whose status is as wanted.
+async fn until(
+    views: &mut watch::Receiver<Option<SessionView>>,
+    wanted: impl Fn(SessionStatus) -> bool,
+) -> Result<SessionView> {
+    let fits = |view: &Option<SessionView>| view.as_ref().is_some_and(|v| wanted(v.status));
+    let lost = || Error::unavailable("the connection to the coordinator is gone; ask it later");
+    let view = views.wait_for(fits).await.map_err(|_| lost())?;
+    view.clone().ok_or_else(lost)
+}
+
+/// When to give up on a session, by this machine's own clock: its lifetime from now and a grace.
+/// A device's wall clock may be hours off, so the deadline itself is not compared with it.
+fn deadline(session: &SessionView) -> Instant {
+    let millis = session.expires_at.millis_since(session.created_at);
+    Instant::now() + Duration::from_millis(millis) + GRACE
+}
+
+fn silent() -> Error {
+    Error::new(
+        ErrorCode::SessionExpired,
+        "the session's time is over and how it ended is not known; ask the coordinator for it",
+    )
+}
+
+/// Removes the share of a keygen that ended without a key.
+async fn tidy(party: &Party, ended: &SessionView) {
+    let failed = matches!(ended.status, SessionStatus::Failed | SessionStatus::Expired);
+    if ended.kind == SessionKind::Keygen && failed {
+        if let Err(error) = party.keyring.forget(ended.session_id.into()).await {
+            tracing::warn!(%error, "the share of a failed keygen was not removed");
+        }
+    }
+}

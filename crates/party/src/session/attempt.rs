@@ -1,0 +1,218 @@
+//! The computing part: check the roster, run the protocol, keep what comes out.
+
+use std::sync::Arc;
+
+use quorate_engine::{Fault, HelloSecret, Member, Output, Run, Severity, Share, Task};
+use quorate_types::*;
+
+use super::Party;
+use super::failure::{could_not, of_error, of_fault};
+use crate::clock;
+use crate::drive::{Ended, Progress, drive};
+use crate::keyring::{OpenKey, foreign_identity};
+use crate::transport::Transport;
+
+/// The epoch of a key that keygen has just made.
+const FIRST_EPOCH: u32 = 0;
+
+/// Checks whether this party can take part: for signing it opens the share and looks at the
+/// holders and bans. For keygen there is nothing to check.
+pub(super) async fn prepare(
+    party: &Party,
+    view: &SessionView,
+) -> Result<Option<Arc<OpenKey>>, Failure> {
+    if view.kind == SessionKind::Keygen {
+        return Ok(None);
+    }
+    let me = party.id();
+    let Some(key_id) = view.key_id else {
+        return Err(could_not(me, "the session does not say which key to sign with"));
+    };
+    let opened = party.keyring.key(key_id, &party.compute).await;
+    let Some(key) = opened.map_err(|error| of_error(me, error))? else {
+        let message = format!(
+            "{me} holds no share of key {key_id}; choose signers that took part in its keygen"
+        );
+        return Err(could_not(me, message));
+    };
+    let holders = &key.stored.record.holders;
+    let signers: Vec<_> = view.participants.iter().map(|p| p.party_id.clone()).collect();
+    if let Some(stranger) = signers.iter().find(|signer| !holders.contains(signer)) {
+        let mut failure = could_not(me, format!("{stranger} is no holder of key {key_id}"));
+        failure.parties = vec![stranger.clone()];
+        return Err(failure);
+    }
+    if key.pinned(me) != Some(party.keyring.identity().public()) {
+        let message = format!(
+            "{me} has another identity than when key {key_id} was made; restore its identity file"
+        );
+        return Err(could_not(me, message));
+    }
+    party.keyring.check_bans(&key, &signers).map_err(|error| of_error(me, error))?;
+    Ok(Some(key))
+}
+
+/// One attempt at one session, joined and waiting to compute.
+pub(super) struct Attempt<'a> {
+    pub(super) party: &'a Party,
+    pub(super) session: SessionId,
+    /// The introduction this attempt joined with.
+    pub(super) hello: Hello,
+    pub(super) secret: HelloSecret,
+}
+
+impl Attempt<'_> {
+    /// Runs the protocol among the participants of the started session.
+    pub(super) async fn compute(
+        self,
+        view: &SessionView,
+        transport: &mut dyn Transport,
+    ) -> Result<PartyOutcome, Failure> {
+        let (party, session) = (self.party, self.session);
+        let me = party.id();
+        // The view of the start counts, not what was shown before it: it may differ.
+        let key = prepare(party, view).await?;
+        let task = task(me, view, key.as_deref())?;
+        let roster = roster(me, &self.hello, view)?;
+        let run = self.run(roster, task).await?;
+        let identities = run.identities();
+        check_identities(party, view, &identities, key.as_deref()).await?;
+        let outcome = drive(run, transport, &party.compute, note).await;
+        match (outcome, key) {
+            (Ok(Output::Key { share, public_key }), None) => {
+                keep(party, session, view, share, public_key.clone(), identities).await?;
+                Ok(PartyOutcome::PublicKey(public_key.0))
+            }
+            (Ok(Output::Signature(signature)), Some(_)) => {
+                let Signature { bytes, recovery_id } = signature;
+                Ok(PartyOutcome::Signature { bytes, recovery_id })
+            }
+            (Ok(_), _) => Err(could_not(me, "the protocol made something else than was asked for")),
+            (Err(Ended::Transport(error)), _) => Err(of_error(me, error)),
+            (Err(Ended::Fault(fault)), key) => Err(settle(party, fault, key.as_deref()).await),
+        }
+    }
+
+    async fn run(self, roster: Vec<Member>, task: Task) -> Result<Run, Failure> {
+        let Self { party, session, secret, .. } = self;
+        let me = party.id().clone();
+        let identity = Arc::clone(party.keyring.identity());
+        let start = move || Run::new(&identity, secret, session, &me, roster, task);
+        party.compute.run(start).await.map_err(of_fault)
+    }
+}
+
+fn task(me: &PartyId, view: &SessionView, key: Option<&OpenKey>) -> Result<Task, Failure> {
+    let Some(key) = key else {
+        return Ok(Task::Keygen { scheme: view.scheme, threshold: view.threshold });
+    };
+    let Some(digest) = view.digest else {
+        return Err(could_not(me, "the session does not say what to sign"));
+    };
+    Ok(Task::Sign {
+        share: Arc::clone(&key.share),
+        key_id: key.stored.key_id,
+        epoch: key.stored.epoch,
+        holders: key.stored.record.holders.clone(),
+        digest,
+    })
+}
+
+/// The participants with their introductions, in their order; ours must be the one we sent.
+fn roster(me: &PartyId, mine: &Hello, view: &SessionView) -> Result<Vec<Member>, Failure> {
+    let mut roster = Vec::with_capacity(view.participants.len());
+    for participant in &view.participants {
+        let party_id = participant.party_id.clone();
+        let Some(hello) = participant.hello.clone() else {
+            let mut failure = could_not(
+                me,
+                format!(
+                    "{party_id} joined without an introduction; only parties with one can compute \
+                     with {me}"
+                ),
+            );
+            failure.parties = vec![party_id];
+            return Err(failure);
+        };
+        if party_id == *me && hello != *mine {
+            let message = format!(
+                "{me} is shown with another introduction than it sent; it may have restarted while \
+                 the session was starting"
+            );
+            return Err(could_not(me, message));
+        }
+        roster.push(Member { party_id, hello });
+    }
+    Ok(roster)
+}
+
+/// Everybody must be who it was when first seen and, for signing, when the key was made.
+async fn check_identities(
+    party: &Party,
+    view: &SessionView,
+    identities: &[[u8; 32]],
+    key: Option<&OpenKey>,
+) -> Result<(), Failure> {
+    let me = party.id();
+    for (participant, identity) in view.participants.iter().zip(identities) {
+        let peer = &participant.party_id;
+        if peer == me {
+            continue;
+        }
+        if key.is_some_and(|key| key.pinned(peer) != Some(*identity)) {
+            return Err(of_error(me, foreign_identity(peer, "it had when the key was made")));
+        }
+        party.keyring.check_pin(peer, *identity).await.map_err(|error| of_error(me, error))?;
+    }
+    Ok(())
+}
+
+/// Puts the new share on disk.
+async fn keep(
+    party: &Party,
+    session: SessionId,
+    view: &SessionView,
+    share: Share,
+    public_key: PublicKey,
+    identities: Vec<[u8; 32]>,
+) -> Result<(), Failure> {
+    let record = KeyRecord {
+        key_id: session.into(),
+        tenant: Tenant::default(),
+        scheme: view.scheme,
+        threshold: view.threshold,
+        public_key,
+        holders: view.participants.iter().map(|p| p.party_id.clone()).collect(),
+        created_at: clock::now(),
+    };
+    let stored = party.keyring.store(share, FIRST_EPOCH, record, identities, &party.compute).await;
+    stored.map_err(|error| {
+        tracing::error!(%error, "a new share could not be stored");
+        could_not(party.id(), format!("{} could not store its share", party.id()))
+    })
+}
+
+/// A fault as it is reported; a ban is on disk before.
+async fn settle(party: &Party, fault: Fault, key: Option<&OpenKey>) -> Failure {
+    let banned = match (&fault.blame, fault.severity, key) {
+        (Some(peer), Severity::Ban, Some(key)) => {
+            party.keyring.ban(key, peer.clone(), fault.message.clone()).await
+        }
+        _ => Ok(()),
+    };
+    let mut failure = of_fault(fault);
+    if let Err(error) = banned {
+        tracing::error!(%error, "a ban could not be stored: it holds until this party restarts");
+        failure.message.push_str("; the ban could not be stored and holds until a restart");
+    }
+    failure
+}
+
+fn note(progress: Progress) {
+    match progress {
+        Progress::Round { round, .. } => tracing::debug!(round, "waiting for messages"),
+        Progress::Refused { from, fault } => {
+            tracing::warn!(%from, code = fault.code.name(), "refused a message: {}", fault.message);
+        }
+    }
+}

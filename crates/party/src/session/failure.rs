@@ -1,0 +1,35 @@
+//! What a party reports when it cannot finish.
+
+use quorate_engine::{Fault, Severity};
+use quorate_types::*;
+
+/// This party cannot take part, or its own machine let it down.
+pub(crate) fn could_not(me: &PartyId, message: impl Into<String>) -> Failure {
+    Failure {
+        reason: FailureReason::PartyFailed,
+        message: message.into(),
+        parties: vec![me.clone()],
+    }
+}
+
+/// An error met on the way; the parties are those it blames.
+pub(super) fn of_error(me: &PartyId, error: Error) -> Failure {
+    let parties = match error.details.blame {
+        Some(blame) => vec![blame.party_id],
+        None => vec![me.clone()],
+    };
+    Failure { reason: FailureReason::PartyFailed, message: error.message, parties }
+}
+
+/// A fault of the protocol; only a ban is called cheating.
+pub(super) fn of_fault(fault: Fault) -> Failure {
+    let reason = match fault.severity {
+        Severity::Ban => FailureReason::PartyCheated,
+        Severity::Benign | Severity::Recoverable => FailureReason::PartyFailed,
+    };
+    Failure {
+        reason,
+        message: format!("{}: {}", fault.code.name(), fault.message),
+        parties: fault.blame.into_iter().collect(),
+    }
+}

@@ -1,0 +1,129 @@
+//! A server party of this process: its keyring, its link to the router, its own small interface.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quorate_app::Clock;
+use quorate_front_rest::{PartyInfo, party_routes};
+use quorate_party::{Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource};
+use quorate_ports::Vault as _;
+use quorate_rpc::remote::{Endpoint, RemoteRouter};
+use quorate_store::SqliteVault;
+use quorate_types::*;
+use quorate_wire::KeyJson;
+
+use super::auth::PartyProof;
+use super::compose::{Bound, Host};
+use super::data::DataFolder;
+use super::endpoints::Pair;
+
+/// A party whose keys are open and which has not started.
+pub(crate) struct LocalParty {
+    keyring: Arc<Keyring>,
+    vault: Arc<SqliteVault>,
+    proof: Arc<PartyProof>,
+}
+
+impl LocalParty {
+    /// Opens a party's folder: identity, seal key and vault, each made at first start.
+    pub(crate) async fn prepare(
+        folder: &DataFolder,
+        id: PartyId,
+        passphrase: Option<&Path>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let vault = Arc::new(SqliteVault::open(folder.path())?);
+        let seal = match passphrase {
+            None => SealSource::KeyFile(folder.file("seal.key")),
+            Some(path) => SealSource::Passphrase {
+                passphrase: read_passphrase(path)?,
+                salt: folder.file("seal.salt"),
+            },
+        };
+        let identity = folder.file("identity.key");
+        let keyring = Keyring::open(id.clone(), &identity, seal, vault.clone()).await?;
+        let proof = PartyProof::new(id, keyring.identity().clone(), clock.clone());
+        Ok(Self { keyring: Arc::new(keyring), vault, proof: Arc::new(proof) })
+    }
+
+    /// The party's name.
+    pub(crate) fn id(&self) -> &PartyId {
+        self.keyring.party()
+    }
+
+    /// The party's public identity key.
+    pub(crate) fn identity(&self) -> [u8; 32] {
+        self.keyring.identity().public()
+    }
+
+    /// Connects to the router and serves health, readiness and public keys on the bound ports.
+    pub(crate) async fn start(
+        self,
+        host: &Host,
+        bound: Bound,
+        router: Endpoint,
+        compute: Compute,
+    ) -> Result<(PartyHandle, Pair)> {
+        let name = self.id().to_string();
+        let router = RemoteRouter::new(router.with_credentials(self.proof));
+        let sessions = Arc::new(router.sessions());
+        let config = PartyConfig {
+            grace: Duration::from_secs(host.options.grace),
+            ..PartyConfig::default()
+        };
+        let handle =
+            PartyServer::start(config, Arc::new(router), sessions, self.keyring.clone(), compute);
+        let info = Arc::new(Info { keyring: self.keyring, connected: handle.watch() });
+        let rest = party_routes(&name, host.started, info);
+        let pair = host.serve(bound, rest, quorate_front_grpc::Services::default()).await?;
+        Ok((handle, pair))
+    }
+}
+
+/// The parties of one process know each other for certain: nobody can pose as one of them later.
+pub(crate) async fn pin_each_other(parties: &[LocalParty]) -> Result<()> {
+    for party in parties {
+        for peer in parties {
+            if party.vault.pin(peer.id(), peer.identity()).await? != peer.identity() {
+                return Err(Error::invalid(format!(
+                    "{} has pinned another identity of {}: its folder was replaced; restore it",
+                    party.id(),
+                    peer.id()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_passphrase(path: &Path) -> Result<Secret<String>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::invalid(format!("the passphrase file {}: {error}", path.display()))
+    })?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(Error::invalid(format!("{} holds no passphrase", path.display())));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+struct Info {
+    keyring: Arc<Keyring>,
+    connected: tokio::sync::watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl PartyInfo for Info {
+    async fn keys(&self) -> Result<Vec<KeyJson>> {
+        Ok(self.keyring.keys().await?.into_iter().map(KeyJson::from).collect())
+    }
+
+    fn ready(&self) -> std::result::Result<(), Vec<String>> {
+        if *self.connected.borrow() {
+            return Ok(());
+        }
+        Err(vec!["not connected to the router; trying again".into()])
+    }
+}

@@ -1,0 +1,93 @@
+//! Keys: the public side only.
+
+use quorate_types::{
+    Error, KeyId, KeyRecord, PartyId, Result, Scheme, Tenant, Threshold, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::codec::PublicKeyText;
+use crate::schema;
+
+/// A threshold key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyJson {
+    /// The key's id, that of the session that made it.
+    #[schema(value_type = Uuid)]
+    pub key_id: KeyId,
+    /// Its scheme.
+    #[schema(schema_with = schema::scheme)]
+    pub scheme: Scheme,
+    /// Signers needed.
+    pub threshold_t: u16,
+    /// Holders of a share.
+    pub threshold_n: u16,
+    /// The verifying key.
+    pub public_key: PublicKeyText,
+    /// The holders in the order of their shares.
+    #[schema(value_type = Vec<String>)]
+    pub holders: Vec<PartyId>,
+    /// When the last holder confirmed its share, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub created_at: Timestamp,
+}
+
+impl From<KeyRecord> for KeyJson {
+    fn from(record: KeyRecord) -> Self {
+        Self {
+            key_id: record.key_id,
+            scheme: record.scheme,
+            threshold_t: record.threshold.signers(),
+            threshold_n: record.threshold.parties(),
+            public_key: PublicKeyText(record.public_key),
+            holders: record.holders,
+            created_at: record.created_at,
+        }
+    }
+}
+
+impl KeyJson {
+    /// The record, as belonging to `tenant`: the wire shows no tenants.
+    ///
+    /// # Errors
+    /// When the threshold is none.
+    pub fn into_record(self, tenant: Tenant) -> Result<KeyRecord, Error> {
+        Ok(KeyRecord {
+            key_id: self.key_id,
+            tenant,
+            scheme: self.scheme,
+            threshold: Threshold::new(self.threshold_t.into(), self.threshold_n.into())?,
+            public_key: self.public_key.0,
+            holders: self.holders,
+            created_at: self.created_at,
+        })
+    }
+}
+
+/// Keys, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeysJson {
+    /// The keys.
+    pub keys: Vec<KeyJson>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_its_json() {
+        let record = KeyRecord {
+            key_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
+            tenant: Tenant::default(),
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 2).unwrap(),
+            public_key: quorate_types::PublicKey([&[4][..], &[1; 64]].concat()),
+            holders: vec!["a".parse().unwrap(), "b".parse().unwrap()],
+            created_at: Timestamp(5),
+        };
+        let text = serde_json::to_string(&KeyJson::from(record.clone())).unwrap();
+        let back: KeyJson = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.into_record(Tenant::default()).unwrap(), record);
+    }
+}

@@ -1,0 +1,303 @@
+//! Registered parties.
+
+use quorate_types::*;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::codec::IdentityText;
+use crate::schema;
+
+/// Ways to reach a party that is not connected; any of them puts it in offline mode.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotificationJson {
+    /// Mail address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub email: String,
+    /// Telephone number for SMS.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub phone: String,
+    /// Push token.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub push_token: String,
+}
+
+impl From<NotificationJson> for NotificationChannel {
+    fn from(json: NotificationJson) -> Self {
+        let NotificationJson {
+            email,
+            phone,
+            push_token,
+        } = json;
+        Self {
+            email,
+            phone,
+            push_token,
+        }
+    }
+}
+
+impl From<NotificationChannel> for NotificationJson {
+    fn from(channel: NotificationChannel) -> Self {
+        let NotificationChannel {
+            email,
+            phone,
+            push_token,
+        } = channel;
+        Self {
+            email,
+            phone,
+            push_token,
+        }
+    }
+}
+
+/// Registers a party, or renews its registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterJson {
+    /// The party.
+    #[schema(value_type = String, example = "server-party-1")]
+    pub party_id: PartyId,
+    /// Its role; `role` is read as well.
+    #[serde(alias = "role")]
+    #[schema(schema_with = schema::party_role)]
+    pub party_role: PartyRole,
+    /// Its software's version, free text.
+    #[serde(default)]
+    pub version: String,
+    /// How to reach it offline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification: Option<NotificationJson>,
+    /// Its Ed25519 identity key. Once given it cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityText>,
+}
+
+impl From<RegisterJson> for Registration {
+    fn from(json: RegisterJson) -> Self {
+        Self {
+            party_id: json.party_id,
+            role: json.party_role,
+            version: json.version,
+            notification: json.notification.unwrap_or_default().into(),
+            identity: json.identity.map(|identity| identity.0),
+        }
+    }
+}
+
+impl From<Registration> for RegisterJson {
+    fn from(registration: Registration) -> Self {
+        let channel = registration.notification;
+        Self {
+            party_id: registration.party_id,
+            party_role: registration.role,
+            version: registration.version,
+            notification: (!channel.is_empty()).then(|| channel.into()),
+            identity: registration.identity.map(IdentityText),
+        }
+    }
+}
+
+/// Answer to registering.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RegisteredJson {
+    /// Always true.
+    pub success: bool,
+    /// The same in words.
+    pub message: String,
+    /// First registration, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub registered_at: Timestamp,
+}
+
+/// A sign of life. The body may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeartbeatJson {
+    /// When given it must be the path's party.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub party_id: Option<PartyId>,
+    /// The caller's clock in milliseconds since 1970; not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<i64>,
+}
+
+/// Answer to a sign of life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeartbeatAnswerJson {
+    /// Always true.
+    pub success: bool,
+    /// The server's clock, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub server_timestamp: Timestamp,
+    /// Messages that wait for the party, all sessions together.
+    pub pending_messages: u32,
+}
+
+impl From<Pulse> for HeartbeatAnswerJson {
+    fn from(pulse: Pulse) -> Self {
+        Self {
+            success: true,
+            server_timestamp: pulse.server_time,
+            pending_messages: pulse.pending_messages,
+        }
+    }
+}
+
+impl From<HeartbeatAnswerJson> for Pulse {
+    fn from(json: HeartbeatAnswerJson) -> Self {
+        Self {
+            server_time: json.server_timestamp,
+            pending_messages: json.pending_messages,
+        }
+    }
+}
+
+/// A registered party.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PartyJson {
+    /// The party.
+    #[schema(value_type = String)]
+    pub party_id: PartyId,
+    /// Its role.
+    #[schema(schema_with = schema::party_role)]
+    pub role: PartyRole,
+    /// Whether it is connected or has sent a heartbeat lately.
+    pub online: bool,
+    /// Its software's version.
+    #[serde(default)]
+    pub version: String,
+    /// First registration, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub registered_at: Timestamp,
+    /// Last sign of life, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub last_seen_at: Timestamp,
+    /// How to reach it offline, in offline mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification: Option<NotificationJson>,
+    /// Its Ed25519 identity key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityText>,
+}
+
+impl From<PartyView> for PartyJson {
+    fn from(view: PartyView) -> Self {
+        let PartyView {
+            registration,
+            online,
+            registered_at,
+            last_seen_at,
+        } = view;
+        let registered = RegisterJson::from(registration);
+        Self {
+            party_id: registered.party_id,
+            role: registered.party_role,
+            online,
+            version: registered.version,
+            registered_at,
+            last_seen_at,
+            notification: registered.notification,
+            identity: registered.identity,
+        }
+    }
+}
+
+impl From<PartyJson> for PartyView {
+    fn from(json: PartyJson) -> Self {
+        let registration = RegisterJson {
+            party_id: json.party_id,
+            party_role: json.role,
+            version: json.version,
+            notification: json.notification,
+            identity: json.identity,
+        };
+        Self {
+            registration: registration.into(),
+            online: json.online,
+            registered_at: json.registered_at,
+            last_seen_at: json.last_seen_at,
+        }
+    }
+}
+
+/// Registered parties, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PartiesJson {
+    /// The parties.
+    pub parties: Vec<PartyJson>,
+    /// How many they are.
+    pub total_count: usize,
+}
+
+impl From<Vec<PartyView>> for PartiesJson {
+    fn from(parties: Vec<PartyView>) -> Self {
+        Self {
+            total_count: parties.len(),
+            parties: parties.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+
+    #[test]
+    fn both_names_of_the_role_are_read() {
+        for name in ["party_role", "role"] {
+            let json = format!(r#"{{"party_id":"a","{name}":"persistent"}}"#);
+            let registration = Registration::from(parse::<RegisterJson>(json.as_bytes()).unwrap());
+            assert_eq!(registration.role, PartyRole::Persistent);
+            assert!(registration.notification.is_empty());
+        }
+    }
+
+    #[test]
+    fn unknown_role_and_short_identity_are_named() {
+        for (field, rest) in [
+            ("party_role", r#""boss""#),
+            ("identity", r#""delegate","identity":"abcd""#),
+        ] {
+            let json = format!(r#"{{"party_id":"a","party_role":{rest}}}"#);
+            let error = parse::<RegisterJson>(json.as_bytes()).unwrap_err();
+            assert!(error.details.fields.contains_key(field), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_party_survives_its_json() {
+        let view = PartyView {
+            registration: Registration {
+                party_id: "a".parse().unwrap(),
+                role: PartyRole::Delegate,
+                version: "1".into(),
+                notification: NotificationChannel {
+                    email: "a@b".into(),
+                    ..Default::default()
+                },
+                identity: Some([9; 32]),
+            },
+            online: true,
+            registered_at: Timestamp(1),
+            last_seen_at: Timestamp(2),
+        };
+        let text = serde_json::to_string(&PartyJson::from(view.clone())).unwrap();
+        let back: PartyJson = serde_json::from_str(&text).unwrap();
+        assert_eq!(PartyView::from(back), view);
+        let register = RegisterJson::from(view.registration.clone());
+        assert_eq!(Registration::from(register), view.registration);
+    }
+
+    #[test]
+    fn a_pulse_survives_its_json() {
+        let pulse = Pulse {
+            server_time: Timestamp(7),
+            pending_messages: 3,
+        };
+        assert_eq!(Pulse::from(HeartbeatAnswerJson::from(pulse)), pulse);
+    }
+}

@@ -1,0 +1,351 @@
+//! A session as callers see it.
+
+use quorate_types::*;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::codec::{Base64Text, DigestText, PublicKeyText, SignatureText};
+use crate::device::DeviceJson;
+use crate::report::FailureJson;
+use crate::schema;
+
+/// A participant's place and state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SeatJson {
+    /// The party.
+    #[schema(value_type = String)]
+    pub party_id: PartyId,
+    /// Its place, from 0.
+    #[schema(value_type = u16)]
+    pub party_index: PartyIndex,
+    /// Where it stands.
+    #[schema(schema_with = schema::participant_status)]
+    pub status: ParticipantStatus,
+}
+
+impl From<&ParticipantView> for SeatJson {
+    fn from(view: &ParticipantView) -> Self {
+        Self {
+            party_id: view.party_id.clone(),
+            party_index: view.party_index,
+            status: view.status,
+        }
+    }
+}
+
+/// A participant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParticipantJson {
+    /// The party.
+    #[schema(value_type = String)]
+    pub party_id: PartyId,
+    /// Its place, from 0.
+    #[schema(value_type = u16)]
+    pub party_index: PartyIndex,
+    /// Where it stands.
+    #[schema(schema_with = schema::participant_status)]
+    pub status: ParticipantStatus,
+    /// Its device.
+    #[serde(default)]
+    pub device_info: DeviceJson,
+    /// Its introduction, once it has joined with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hello: Option<Base64Text>,
+}
+
+impl From<ParticipantView> for ParticipantJson {
+    fn from(view: ParticipantView) -> Self {
+        Self {
+            party_id: view.party_id,
+            party_index: view.party_index,
+            status: view.status,
+            device_info: view.device.into(),
+            hello: view.hello.map(Base64Text),
+        }
+    }
+}
+
+impl From<ParticipantJson> for ParticipantView {
+    fn from(json: ParticipantJson) -> Self {
+        Self {
+            party_id: json.party_id,
+            party_index: json.party_index,
+            status: json.status,
+            device: json.device_info.into(),
+            hello: json.hello.map(|hello| hello.0),
+        }
+    }
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionJson {
+    /// The session.
+    #[schema(value_type = Uuid)]
+    pub session_id: SessionId,
+    /// Keygen or sign.
+    #[schema(schema_with = schema::session_kind)]
+    pub session_type: SessionKind,
+    /// Where it stands.
+    #[schema(schema_with = schema::session_status)]
+    pub status: SessionStatus,
+    /// Signers needed.
+    pub threshold_t: u16,
+    /// Holders of the key.
+    pub threshold_n: u16,
+    /// The key's scheme.
+    #[schema(schema_with = schema::scheme)]
+    pub scheme: Scheme,
+    /// The parties in the order of their indices.
+    pub participants: Vec<ParticipantJson>,
+    /// Parties that have not done what the session waits for.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub waiting_for: Vec<PartyId>,
+    /// The key used (sign) or made (completed keygen).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Uuid>)]
+    pub key_id: Option<KeyId>,
+    /// The verifying key, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKeyText>,
+    /// Sign: the holders of the key in the order of their shares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub holders: Vec<PartyId>,
+    /// Sign: what is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_hash: Option<DigestText>,
+    /// Sign: the verified signature, once completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<SignatureText>,
+    /// Sign: 0 to 3, with the signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_id: Option<u8>,
+    /// What went wrong, once failed or expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureJson>,
+    /// When it was created, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub created_at: Timestamp,
+    /// Its deadline, in seconds since 1970.
+    pub expires_at: i64,
+}
+
+impl From<SessionView> for SessionJson {
+    fn from(view: SessionView) -> Self {
+        let waiting_for = view.waiting_for();
+        let signature = match view.outcome {
+            Some(Outcome::Signature(signature)) => Some(signature),
+            _ => None,
+        };
+        Self {
+            session_id: view.session_id,
+            session_type: view.kind,
+            status: view.status,
+            threshold_t: view.threshold.signers(),
+            threshold_n: view.threshold.parties(),
+            scheme: view.scheme,
+            participants: view.participants.into_iter().map(Into::into).collect(),
+            waiting_for,
+            key_id: view.key_id,
+            public_key: view.public_key.map(PublicKeyText),
+            holders: view.holders,
+            message_hash: view.digest.map(DigestText),
+            recovery_id: signature
+                .as_ref()
+                .and_then(|signature| signature.recovery_id),
+            signature: signature.map(|signature| SignatureText(signature.bytes)),
+            failure: view.failure.map(Into::into),
+            created_at: view.created_at,
+            expires_at: view.expires_at.as_seconds(),
+        }
+    }
+}
+
+impl TryFrom<SessionJson> for SessionView {
+    type Error = Error;
+
+    fn try_from(json: SessionJson) -> Result<Self> {
+        let public_key = json.public_key.map(|key| key.0);
+        let recovery_id = json.recovery_id;
+        let signature = json.signature.map(|text| {
+            Outcome::Signature(Signature {
+                bytes: text.0,
+                recovery_id,
+            })
+        });
+        let made = (json.status == SessionStatus::Completed
+            && json.session_type == SessionKind::Keygen)
+            .then(|| public_key.clone().map(Outcome::PublicKey))
+            .flatten();
+        Ok(Self {
+            session_id: json.session_id,
+            kind: json.session_type,
+            scheme: json.scheme,
+            status: json.status,
+            threshold: Threshold::new(json.threshold_t.into(), json.threshold_n.into())?,
+            key_id: json.key_id,
+            public_key,
+            holders: json.holders,
+            digest: json.message_hash.map(|hash| hash.0),
+            participants: json.participants.into_iter().map(Into::into).collect(),
+            outcome: signature.or(made),
+            failure: json.failure.map(Into::into),
+            created_at: json.created_at,
+            expires_at: Timestamp(json.expires_at.saturating_mul(1000)),
+        })
+    }
+}
+
+/// A page of sessions, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionsJson {
+    /// The sessions.
+    pub sessions: Vec<SessionJson>,
+    /// Give this as `before` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub next: Option<Timestamp>,
+}
+
+/// One line of a session's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TimelineEntryJson {
+    /// When, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub at: Timestamp,
+    /// Who, where it was a party.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub party_id: Option<PartyId>,
+    /// What, in words.
+    #[schema(example = "joined")]
+    pub what: String,
+}
+
+/// A session's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TimelineJson {
+    /// The session as it stands.
+    pub session: SessionJson,
+    /// What happened, oldest first.
+    pub entries: Vec<TimelineEntryJson>,
+}
+
+impl From<Timeline> for TimelineJson {
+    fn from(timeline: Timeline) -> Self {
+        let entry = |TimelineEntry { at, party_id, what }| TimelineEntryJson { at, party_id, what };
+        Self {
+            session: timeline.session.into(),
+            entries: timeline.entries.into_iter().map(entry).collect(),
+        }
+    }
+}
+
+impl TryFrom<TimelineJson> for Timeline {
+    type Error = Error;
+
+    fn try_from(json: TimelineJson) -> Result<Self> {
+        let entry = |TimelineEntryJson { at, party_id, what }| TimelineEntry { at, party_id, what };
+        Ok(Self {
+            session: json.session.try_into()?,
+            entries: json.entries.into_iter().map(entry).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A signing session with every member set.
+    pub(crate) fn signed() -> SessionView {
+        let participant = |name: &str, index| ParticipantView {
+            party_id: name.parse().unwrap(),
+            party_index: PartyIndex(index),
+            status: ParticipantStatus::Completed,
+            device: DeviceInfo {
+                device_type: "server".into(),
+                ..DeviceInfo::default()
+            },
+            hello: Some(vec![1, 2, 3].into()),
+        };
+        let session_id: SessionId = "550e8400-e29b-41d4-a716-446655440000".parse().unwrap();
+        SessionView {
+            session_id,
+            kind: SessionKind::Sign,
+            scheme: Scheme::default(),
+            status: SessionStatus::Completed,
+            threshold: Threshold::new(2, 3).unwrap(),
+            key_id: Some(session_id.into()),
+            public_key: Some(PublicKey([&[4][..], &[9; 64]].concat())),
+            holders: ["a", "b", "c"].map(|name| name.parse().unwrap()).to_vec(),
+            digest: Some(Digest([5; 32])),
+            participants: vec![participant("a", 0), participant("c", 1)],
+            outcome: Some(Outcome::Signature(Signature {
+                bytes: vec![6; 64],
+                recovery_id: Some(1),
+            })),
+            failure: None,
+            created_at: Timestamp(1_703_145_600_123),
+            expires_at: Timestamp(1_703_145_900_000),
+        }
+    }
+
+    #[test]
+    fn a_signed_session_survives_its_json() {
+        let text = serde_json::to_string(&SessionJson::from(signed())).unwrap();
+        let back: SessionJson = serde_json::from_str(&text).unwrap();
+        assert_eq!(SessionView::try_from(back).unwrap(), signed());
+    }
+
+    #[test]
+    fn a_finished_keygen_survives_its_json() {
+        let mut view = signed();
+        view.kind = SessionKind::Keygen;
+        view.digest = None;
+        view.outcome = view.public_key.clone().map(Outcome::PublicKey);
+        let json = SessionJson::from(view.clone());
+        assert!(json.signature.is_none());
+        assert_eq!(SessionView::try_from(json).unwrap(), view);
+    }
+
+    #[test]
+    fn a_failed_session_survives_its_json() {
+        let mut view = signed();
+        view.status = SessionStatus::Failed;
+        view.outcome = None;
+        view.failure = Some(Failure {
+            reason: FailureReason::SignatureInvalid,
+            message: "no".into(),
+            parties: vec!["c".parse().unwrap()],
+        });
+        assert_eq!(
+            SessionView::try_from(SessionJson::from(view.clone())).unwrap(),
+            view
+        );
+    }
+
+    #[test]
+    fn a_waiting_session_says_for_whom_and_shows_no_null() {
+        let mut view = signed();
+        view.status = SessionStatus::Waiting;
+        view.outcome = None;
+        view.participants[1].status = ParticipantStatus::Joined;
+        let text = serde_json::to_string(&SessionJson::from(view)).unwrap();
+        assert!(text.contains(r#""waiting_for":["c"]"#), "{text}");
+        assert!(!text.contains("null"), "{text}");
+    }
+
+    #[test]
+    fn documented_members_have_the_documented_names() {
+        let value = serde_json::to_value(SessionJson::from(signed())).unwrap();
+        assert_eq!(value["status"], "completed");
+        assert_eq!(value["threshold_t"], 2);
+        assert_eq!(value["threshold_n"], 3);
+        assert_eq!(value["participants"][1]["party_index"], 1);
+        assert_eq!(value["expires_at"], 1_703_145_900);
+        assert_eq!(value["signature"], "06".repeat(64));
+    }
+}
