@@ -1,2 +1,67 @@
-//! The tasks of this project.
-fn main() {}
+//! The project's own tasks: `cargo xtask check | test | bench | layers`.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task runner speaks to its user"
+)]
+
+mod check;
+mod files;
+mod layers;
+mod setup;
+mod steps;
+mod supply;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+The project's own tasks.
+
+  cargo xtask check [--fix]      every fast check: format, lints, layers, files, licences, documents
+  cargo xtask test               check, then every test, after installing what they need
+  cargo xtask bench [WHAT ...]   measure, baseline and ours in turn; see `cargo xtask bench help`
+  cargo xtask layers             only the rule that arrows point down
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["check"] => check::run(false),
+        ["check", "--fix"] => check::run(true),
+        ["test"] => test::run(),
+        ["layers"] => layers::check().map(|()| println!("every arrow points down")),
+        ["bench", rest @ ..] => bench(rest),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("\nfailed: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &[&str]) -> Result<(), String> {
+    steps::cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "quorate",
+        "-p",
+        "quorate-bench",
+    ])?;
+    let binary = files::root().join("target/release/quorate-bench");
+    steps::run(std::process::Command::new(binary).args(arguments))
+}

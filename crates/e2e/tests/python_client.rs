@@ -21,5 +21,8 @@ async fn a_python_client_registers_joins_routes_subscribes_and_acknowledges() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(output.status.success() && out.trim_end().ends_with("ok"), "{out}\n{err}");
+    assert!(
+        output.status.success() && out.trim_end().ends_with("ok"),
+        "{out}\n{err}"
+    );
 }

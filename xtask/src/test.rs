@@ -1,0 +1,32 @@
+//! `test`: the checks, then every test.
+
+use crate::files::root;
+use crate::steps::{cargo, cargo_command, run as execute, step};
+use crate::{check, setup};
+
+/// Runs everything.
+pub(crate) fn run() -> Result<(), String> {
+    check::run_all(false)?;
+    let python = setup::python()?;
+    step("binary", || {
+        cargo(&["build", "--quiet", "--locked", "-p", "quorate"])
+    })?;
+    step("examples", || {
+        cargo(&[
+            "build",
+            "--quiet",
+            "--locked",
+            "-p",
+            "quorate-client",
+            "--examples",
+        ])
+    })?;
+    let target = root().join("target/debug");
+    execute(
+        cargo_command()
+            .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+            .env("QUORATE_BIN", target.join("quorate"))
+            .env("QUORATE_DEVICE", target.join("examples/device"))
+            .env("QUORATE_PYTHON", python),
+    )
+}
