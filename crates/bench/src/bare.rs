@@ -13,7 +13,7 @@ fn index(i: u8) -> PartyIndex {
 }
 
 /// Makes a `t`-of-`n` key; the parties in the order of their indices.
-pub fn keygen(t: u8, n: u8) -> Vec<Party> {
+pub(crate) fn keygen(t: u8, n: u8) -> Vec<Party> {
     let parameters = Parameters::new(t, n).expect("2 ≤ t ≤ n");
     let mut sessions: Vec<DkgSession<Secp256k1>> = (1..=n)
         .map(|i| DkgSession::new(parameters.clone(), index(i), b"bench".to_vec()))
@@ -52,7 +52,7 @@ pub fn keygen(t: u8, n: u8) -> Vec<Party> {
 }
 
 /// Signs with the given parties, one after the other in each phase.
-pub fn sign(signers: &[&Party], digest: [u8; 32], sign_id: &[u8]) -> [u8; 64] {
+pub(crate) fn sign(signers: &[&Party], digest: [u8; 32], sign_id: &[u8]) -> [u8; 64] {
     let mut sessions = Vec::new();
     let mut first = Vec::new();
     for party in signers {

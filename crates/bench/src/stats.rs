@@ -3,31 +3,39 @@
 use std::time::Duration;
 
 /// Measured times, sorted.
-pub struct Times(Vec<Duration>);
+pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
     /// Sorts what was measured.
-    pub fn new(mut times: Vec<Duration>) -> Self {
+    pub(crate) fn new(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         Self(times)
     }
 
     /// The time that `percent` of the measurements do not exceed.
-    pub fn percentile(&self, percent: usize) -> Duration {
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let last = self.0.len().saturating_sub(1);
         let at = (self.0.len() * percent).div_ceil(100).saturating_sub(1).min(last);
         self.0.get(at).copied().unwrap_or_default()
     }
 
     /// `p50 8.91 ms  p95 …  p99 …`
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let ms = |percent| self.percentile(percent).as_secs_f64() * 1e3;
         format!("p50 {:.2} ms  p95 {:.2} ms  p99 {:.2} ms", ms(50), ms(95), ms(99))
     }
 }
 
+/// The machine a figure was taken on.
+pub(crate) fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{cores} cores, {}, version {}", model.unwrap_or("unknown"), env!("CARGO_PKG_VERSION"))
+}
+
 /// How many times as long `ours` takes as `theirs`.
-pub fn ratio(ours: Duration, theirs: Duration) -> f64 {
+pub(crate) fn ratio(ours: Duration, theirs: Duration) -> f64 {
     ours.as_secs_f64() / theirs.as_secs_f64().max(f64::EPSILON)
 }
 

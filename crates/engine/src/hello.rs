@@ -57,11 +57,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 }
 
 /// Introduces a party to a session, anew for each attempt.
-pub fn introduce(
-    identity: &Identity,
-    session: SessionId,
-    party: &PartyId,
-) -> (Hello, HelloSecret) {
+pub fn introduce(identity: &Identity, session: SessionId, party: &PartyId) -> (Hello, HelloSecret) {
     let (decryption_key, encryption_key) = SealKem::gen_keypair();
     let mut bytes = Vec::with_capacity(LENGTH);
     bytes.push(VERSION);
@@ -71,7 +67,13 @@ pub fn introduce(
     let signature = identity.sign(DOMAIN, &signed(&bytes, session, party));
     bytes.extend_from_slice(&signature);
     let hello = Hello::from(bytes);
-    (hello.clone(), HelloSecret { decryption_key, hello })
+    (
+        hello.clone(),
+        HelloSecret {
+            decryption_key,
+            hello,
+        },
+    )
 }
 
 fn signed(body: &[u8], session: SessionId, party: &PartyId) -> Vec<u8> {
@@ -81,20 +83,31 @@ fn signed(body: &[u8], session: SessionId, party: &PartyId) -> Vec<u8> {
 /// Reads an introduction and checks that its identity key signed it for this session and party.
 pub fn read_hello(hello: &[u8], session: SessionId, party: &PartyId) -> Result<HelloView, Fault> {
     let invalid = |why: &str| {
-        Fault::benign(FaultCode::HelloInvalid, format!("the introduction of {party} {why}"))
-            .blaming(party)
+        Fault::benign(
+            FaultCode::HelloInvalid,
+            format!("the introduction of {party} {why}"),
+        )
+        .blaming(party)
     };
     if hello.len() != LENGTH || hello[0] != VERSION {
         return Err(invalid("is not of this version"));
     }
     let part = |from: usize| -> [u8; 32] {
-        hello[from..from + 32].try_into().expect("inside the checked length")
+        hello[from..from + 32]
+            .try_into()
+            .expect("inside the checked length")
     };
-    let view = HelloView { identity: part(1), encryption_key: part(33), nonce: part(65) };
+    let view = HelloView {
+        identity: part(1),
+        encryption_key: part(33),
+        nonce: part(65),
+    };
     let signature: [u8; 64] = hello[SIGNED..].try_into().expect("the checked length");
     let message = signed(&hello[..SIGNED], session, party);
     if !verify_identity(&view.identity, DOMAIN, &message, &signature) {
-        return Err(invalid("is not signed by its identity key for this session"));
+        return Err(invalid(
+            "is not signed by its identity key for this session",
+        ));
     }
     <SealKem as hpke::Kem>::PublicKey::from_bytes(&view.encryption_key)
         .map_err(|_| invalid("has an unusable encryption key"))?;
@@ -129,7 +142,8 @@ mod tests {
         let session = "00000000000000000000000000000001".parse().unwrap();
         let party = "p".parse().unwrap();
         let identity = Identity::generate();
-        let read = || read_hello(&introduce(&identity, session, &party).0, session, &party).unwrap();
+        let read =
+            || read_hello(&introduce(&identity, session, &party).0, session, &party).unwrap();
         let (a, b) = (read(), read());
         assert_ne!(a.nonce, b.nonce);
         assert_ne!(a.encryption_key, b.encryption_key);

@@ -3,7 +3,9 @@
 use argon2::Argon2;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce};
-use quorate_types::{Error, KeyId, PartyId, PublicKey, Result, Scheme, Secret, ShareIndex, Threshold};
+use quorate_types::{
+    Error, KeyId, PartyId, PublicKey, Result, Scheme, Secret, ShareIndex, Threshold,
+};
 use zeroize::Zeroizing;
 
 use crate::hello::random;
@@ -27,22 +29,29 @@ const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
 /// copied::<quorate_engine::Share>();
 /// ```
 pub struct Share {
-    /// The library's own form, which wipes itself when dropped.
-    pub(crate) party: dkls23_secp256k1::Party,
+    /// The library's own form, which wipes itself when dropped; boxed, since a move would leave a
+    /// copy behind.
+    pub(crate) party: Box<dkls23_secp256k1::Party>,
     public_key: PublicKey,
     threshold: Threshold,
 }
 
 impl Share {
     /// Wraps what the library made or what was stored; its numbers must be in our bounds.
-    pub(crate) fn new(party: dkls23_secp256k1::Party) -> Result<Self> {
+    pub(crate) fn new(party: Box<dkls23_secp256k1::Party>) -> Result<Self> {
         let public_key = crate::dkls::public_key(&party);
         let (signers, parties) = (party.parameters.threshold, party.parameters.share_count);
         let threshold = Threshold::new(signers.into(), parties.into())?;
         if party.party_index.as_u8() > parties {
-            return Err(Error::invalid("the share's index is beyond the number of holders"));
+            return Err(Error::invalid(
+                "the share's index is beyond the number of holders",
+            ));
         }
-        Ok(Self { party, public_key, threshold })
+        Ok(Self {
+            party,
+            public_key,
+            threshold,
+        })
     }
 
     /// The key's scheme.
@@ -77,7 +86,13 @@ impl Share {
         let aad = context.bytes();
         let sealed = key
             .cipher()
-            .encrypt(&Nonce::from(nonce), Payload { msg: &plain, aad: &aad })
+            .encrypt(
+                &Nonce::from(nonce),
+                Payload {
+                    msg: &plain,
+                    aad: &aad,
+                },
+            )
             .map_err(|_| Error::internal())?;
         Ok([&nonce[..], &sealed].concat())
     }
@@ -96,7 +111,13 @@ impl Share {
         let aad = context.bytes();
         let plain = key
             .cipher()
-            .decrypt(&Nonce::from(nonce), Payload { msg: body, aad: &aad })
+            .decrypt(
+                &Nonce::from(nonce),
+                Payload {
+                    msg: body,
+                    aad: &aad,
+                },
+            )
             .map(Zeroizing::new)
             .map_err(|_| refused())?;
         match plain.split_first() {
@@ -126,13 +147,21 @@ impl SealKey {
     /// From a passphrase and a stored salt, by Argon2id: about 0.1 s and 64 MiB.
     pub fn from_passphrase(passphrase: &[u8], salt: &[u8]) -> Result<Self> {
         let (memory, passes, lanes) = ARGON2;
-        let parameters = argon2::Params::new(memory, passes, lanes, Some(32))
-            .map_err(|_| Error::internal())?;
-        let argon = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
+        let parameters =
+            argon2::Params::new(memory, passes, lanes, Some(32)).map_err(|_| Error::internal())?;
+        let argon = Argon2::new(
+            argon2::Algorithm::Argon2id,
+            argon2::Version::V0x13,
+            parameters,
+        );
         let mut key = Zeroizing::new([0; 32]);
-        argon.hash_password_into(passphrase, salt, &mut *key).map_err(|_| {
-            Error::invalid("the passphrase or its salt cannot be used: the salt is 8 bytes or more")
-        })?;
+        argon
+            .hash_password_into(passphrase, salt, &mut *key)
+            .map_err(|_| {
+                Error::invalid(
+                    "the passphrase or its salt cannot be used: the salt is 8 bytes or more",
+                )
+            })?;
         Ok(Self(Secret::new(*key)))
     }
 

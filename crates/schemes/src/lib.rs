@@ -29,11 +29,7 @@ pub fn compressed_public_key(scheme: Scheme, key: &PublicKey) -> Result<Vec<u8>>
 /// Reads a signature: 64 bytes, or 65 with the recovery id last, for ECDSA.
 ///
 /// Only the form is checked; see [`complete_signature`].
-pub fn parse_signature(
-    scheme: Scheme,
-    bytes: &[u8],
-    recovery_id: Option<u8>,
-) -> Result<Signature> {
+pub fn parse_signature(scheme: Scheme, bytes: &[u8], recovery_id: Option<u8>) -> Result<Signature> {
     match scheme {
         Scheme::EcdsaSecp256k1 => secp256k1::parse(bytes, recovery_id),
         _ => Err(unknown(scheme)),
@@ -71,5 +67,8 @@ pub fn ethereum_address(scheme: Scheme, key: &PublicKey) -> Option<String> {
 }
 
 fn unknown(scheme: Scheme) -> quorate_types::Error {
-    quorate_types::Error::invalid_field("scheme", format!("{scheme} is not offered by this version"))
+    quorate_types::Error::invalid_field(
+        "scheme",
+        format!("{scheme} is not offered by this version"),
+    )
 }
