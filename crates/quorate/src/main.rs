@@ -2,7 +2,11 @@
 //!
 //! This crate puts the parts together and talks to people; it decides nothing about sessions.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks to its user")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line speaks to its user"
+)]
 
 mod cli;
 mod serve;
@@ -14,7 +18,10 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     serve::logging::start(cli.log_json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: no runtime could be started: {error}");

@@ -154,7 +154,9 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
         idempotency_key: args.idempotency_key,
     };
     let view = run_session(&*coordinator, request, "signing", out).await?;
-    let Some(Outcome::Signature(signature)) = &view.outcome else { return Err(Error::internal()) };
+    let Some(Outcome::Signature(signature)) = &view.outcome else {
+        return Err(Error::internal());
+    };
     let value = json!({
         "session_id": view.session_id,
         "key_id": view.key_id,
@@ -189,7 +191,10 @@ pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
         return Ok(KeySelector::Id(id));
     }
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|_| {
-        Error::invalid_field("key", "give the key's id or its public key in hex; `quorate keys` lists both")
+        Error::invalid_field(
+            "key",
+            "give the key's id or its public key in hex; `quorate keys` lists both",
+        )
     })?;
     let key = quorate_schemes::normalize_public_key(Scheme::default(), &bytes)?;
     Ok(KeySelector::PublicKey(key))
@@ -197,7 +202,11 @@ pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
 
 /// Lists keys.
 pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
-    let keys = args.client.connect()?.keys(&Caller::Open, args.limit).await?;
+    let keys = args
+        .client
+        .connect()?
+        .keys(&Caller::Open, args.limit)
+        .await?;
     if out.json {
         let rows: Vec<_> = keys.into_iter().map(quorate_wire::KeyJson::from).collect();
         out.show(&rows, String::new);
@@ -209,19 +218,33 @@ pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
             key.scheme.name().to_owned(),
             format!("{} of {}", key.threshold.signers(), key.threshold.parties()),
             quorate_schemes::ethereum_address(key.scheme, &key.public_key).unwrap_or_default(),
-            key.holders.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(","),
+            key.holders
+                .iter()
+                .map(|p| p.as_str())
+                .collect::<Vec<_>>()
+                .join(","),
         ]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
-    println!("{}", table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
+    println!(
+        "{}",
+        table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows)
+    );
     Ok(())
 }
 
 /// Lists sessions.
 pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
-    let sessions = args.client.connect()?.list(&Caller::Open, None, args.limit).await?;
+    let sessions = args
+        .client
+        .connect()?
+        .list(&Caller::Open, None, args.limit)
+        .await?;
     if out.json {
-        let rows: Vec<_> = sessions.into_iter().map(quorate_wire::SessionJson::from).collect();
+        let rows: Vec<_> = sessions
+            .into_iter()
+            .map(quorate_wire::SessionJson::from)
+            .collect();
         out.show(&rows, String::new);
         return Ok(());
     }
@@ -231,24 +254,36 @@ pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
             view.session_id.to_string(),
             view.kind.name().to_owned(),
             view.status.name().to_owned(),
-            view.failure.as_ref().map_or(waiting.join(","), |failure| failure.message.clone()),
+            view.failure
+                .as_ref()
+                .map_or(waiting.join(","), |failure| failure.message.clone()),
         ]
     };
     let rows: Vec<_> = sessions.iter().map(row).collect();
-    println!("{}", table(&["SESSION", "TYPE", "STATUS", "WAITING FOR / FAILURE"], &rows));
+    println!(
+        "{}",
+        table(
+            &["SESSION", "TYPE", "STATUS", "WAITING FOR / FAILURE"],
+            &rows
+        )
+    );
     Ok(())
 }
 
 /// An object as `name: value` lines.
 pub(crate) fn lines(value: &serde_json::Value) -> String {
-    let Some(object) = value.as_object() else { return value.to_string() };
+    let Some(object) = value.as_object() else {
+        return value.to_string();
+    };
     let width = object.keys().map(String::len).max().unwrap_or(0);
     let text = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),
         serde_json::Value::Null => "-".to_owned(),
-        serde_json::Value::Array(items) => {
-            items.iter().map(|i| i.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
-        }
+        serde_json::Value::Array(items) => items
+            .iter()
+            .map(|i| i.as_str().unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join(", "),
         other => other.to_string(),
     };
     let line = |(name, value): (&String, &serde_json::Value)| {

@@ -12,10 +12,20 @@ use quorate_types::*;
 #[derive(clap::Args, Clone)]
 pub(crate) struct ClientArgs {
     /// Address of the coordinator
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "QUORATE_COORDINATOR")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:50051",
+        env = "QUORATE_COORDINATOR"
+    )]
     pub(crate) coordinator: String,
     /// API key, where the server requires one
-    #[arg(long, value_name = "KEY", env = "QUORATE_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "QUORATE_API_KEY",
+        hide_env_values = true
+    )]
     pub(crate) api_key: Option<String>,
     /// Certificate authority that signed the server's certificate, PEM
     #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
@@ -38,7 +48,10 @@ impl ClientArgs {
 }
 
 /// Waits for a session to end, at most until its deadline.
-pub(crate) async fn finish(coordinator: &dyn Coordinator, session: SessionId) -> Result<SessionView> {
+pub(crate) async fn finish(
+    coordinator: &dyn Coordinator,
+    session: SessionId,
+) -> Result<SessionView> {
     loop {
         let wait = Some((WaitFor::End, PATIENCE));
         let view = coordinator.status(&Caller::Open, session, wait).await?;
@@ -50,14 +63,21 @@ pub(crate) async fn finish(coordinator: &dyn Coordinator, session: SessionId) ->
 
 /// The view of a completed session, or why it is not.
 fn succeeded(view: SessionView) -> Result<SessionView> {
-    let Some(failure) = &view.failure else { return Ok(view) };
+    let Some(failure) = &view.failure else {
+        return Ok(view);
+    };
     let code = match view.status {
         SessionStatus::Expired => ErrorCode::SessionExpired,
         _ => ErrorCode::Conflict,
     };
     let mut error = Error::new(
         code,
-        format!("session {} {}: {}", view.session_id, view.status.name(), failure.message),
+        format!(
+            "session {} {}: {}",
+            view.session_id,
+            view.status.name(),
+            failure.message
+        ),
     );
     if failure.reason == FailureReason::DeadlinePassed {
         error.details.waiting_for = failure.parties.clone();

@@ -37,7 +37,8 @@ pub(crate) async fn run(args: DemoArgs, out: Output) -> Result<()> {
     let mut options = Defaults::parse_from(["demo"]).options;
     options.data.data = folder.0.clone();
     options.auth = None;
-    let bar = out.progress("starting a coordinator, a router, an account service and three server parties");
+    let bar = out
+        .progress("starting a coordinator, a router, an account service and three server parties");
     let running = Running::start(options, Ports::Ephemeral).await?;
     bar.finish_and_clear();
     let done = make_and_sign(&running, &args.message, out).await;
@@ -57,7 +58,9 @@ async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<
     let began = Instant::now();
     let signed = run_session(&coordinator, sign(key_id, digest), "signing", out).await?;
     let sign_ms = began.elapsed().as_secs_f64() * 1e3;
-    let Some(Outcome::Signature(signature)) = signed.outcome else { return Err(Error::internal()) };
+    let Some(Outcome::Signature(signature)) = signed.outcome else {
+        return Err(Error::internal());
+    };
     quorate_schemes::verify(made.scheme, &public_key, &digest, &signature)?;
     let value = json!({
         "scheme": made.scheme.name(),
@@ -73,8 +76,16 @@ async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<
         "sign_ms": round(sign_ms),
     });
     out.show(&value, || {
-        let signers: Vec<_> = signed.participants.iter().map(|p| p.party_id.as_str()).collect();
-        format!("{}\nsigned by {}; the signature verifies", lines(&value), signers.join(" and "))
+        let signers: Vec<_> = signed
+            .participants
+            .iter()
+            .map(|p| p.party_id.as_str())
+            .collect();
+        format!(
+            "{}\nsigned by {}; the signature verifies",
+            lines(&value),
+            signers.join(" and ")
+        )
     });
     Ok(())
 }
@@ -121,5 +132,7 @@ impl Drop for TemporaryFolder {
 fn temporary_folder() -> Result<TemporaryFolder> {
     let mut name = [0_u8; 8];
     getrandom::fill(&mut name).map_err(|_| Error::internal())?;
-    Ok(TemporaryFolder(std::env::temp_dir().join(format!("quorate-demo-{}", hex::encode(name)))))
+    Ok(TemporaryFolder(
+        std::env::temp_dir().join(format!("quorate-demo-{}", hex::encode(name))),
+    ))
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use quorate_front_grpc::Services;
 use quorate_party::{Compute, PartyHandle};
+use quorate_ports::{Coordinator, Router};
 use quorate_types::*;
 
 use super::output::{Output, table};
@@ -66,7 +68,12 @@ impl Running {
     pub(crate) async fn start(options: ServeOptions, ports: Ports) -> Result<Self> {
         let address = options.host;
         let host = Host::open(options).await?;
-        let at = |pair: (u16, u16)| (ports.address(address, pair.0), ports.address(address, pair.1));
+        let at = |pair: (u16, u16)| {
+            (
+                ports.address(address, pair.0),
+                ports.address(address, pair.1),
+            )
+        };
         // All ports first: a taken one is reported before anything has started.
         let coordinator_ports = host.bind(at(endpoints::COORDINATOR)).await?;
         let router_ports = host.bind(at(endpoints::ROUTER)).await?;
@@ -78,8 +85,15 @@ impl Running {
         let (coordinator, router) = compose::open_pair(&host).await?;
         let accounts = compose::open_accounts(&host, coordinator.clone()).await?;
         let mut served = Endpoints {
-            coordinator: compose::serve_coordinator(&host, coordinator_ports, coordinator.clone()).await?,
-            router: compose::serve_router(&host, router_ports, router, coordinator).await?,
+            coordinator: compose::serve_coordinator(&host, coordinator_ports, coordinator.clone())
+                .await?,
+            router: compose::serve_router(
+                &host,
+                router_ports,
+                router.clone(),
+                coordinator.clone(),
+            )
+            .await?,
             accounts: compose::serve_accounts(&host, accounts_ports, accounts.clone()).await?,
             parties: Vec::new(),
         };
@@ -90,21 +104,38 @@ impl Running {
             prepared.push(LocalParty::prepare(&folder, id, None, &host.clock).await?);
         }
         pin_each_other(&prepared).await?;
-        let router_url = peers::url(served.router.grpc, host.options.tls_cert.is_some());
+        for party in &prepared {
+            host.trust(party.id(), party.identity());
+        }
+        let router_address = match &host.options.tls_cert {
+            None => served.router.grpc,
+            Some(_) => {
+                let router = Some((router as Arc<dyn Router>, coordinator as Arc<dyn Coordinator>));
+                host.serve_inside(Services { router, ..Services::default() }).await?
+            }
+        };
+        let router_url = peers::url(router_address, false);
         // One pool for all parties of this process: the cores are shared anyway.
         let compute = Compute::default();
         let mut parties = Vec::new();
         for (prepared, bound) in prepared.into_iter().zip(party_ports) {
             let id = prepared.id().to_string();
             let router = peers::endpoint(&router_url, None, None)?;
-            let (party, pair) = prepared.start(&host, bound, router, compute.clone()).await?;
+            let (party, pair) = prepared
+                .start(&host, bound, router, compute.clone())
+                .await?;
             served.parties.push(PartyEndpoint { id, pair });
             parties.push(party);
         }
         for party in &parties {
             party.connected().await;
         }
-        Ok(Self { host, parties, accounts, endpoints: served })
+        Ok(Self {
+            host,
+            parties,
+            accounts,
+            endpoints: served,
+        })
     }
 
     /// Drains: parties finish what they compute, then the services close. Answers whether all of

@@ -5,7 +5,7 @@
 //! either way, which is why such calls need TLS anywhere but on loopback.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -31,16 +31,32 @@ pub(crate) enum Gate {
         /// The installation's API keys.
         keys: Arc<ApiKeys>,
         /// Parties that may call, with their identity keys.
-        trusted: HashMap<PartyId, [u8; 32]>,
+        trusted: RwLock<HashMap<PartyId, [u8; 32]>>,
         /// The time.
         clock: Arc<dyn Clock>,
     },
 }
 
 impl Gate {
+    /// Lets a party in that proves this identity.
+    pub(crate) fn trust(&self, party: PartyId, identity: [u8; 32]) {
+        if let Self::Required { trusted, .. } = self {
+            trusted.write().unwrap_or_else(PoisonError::into_inner).insert(party, identity);
+        }
+    }
+
     fn caller(&self, authorization: Option<&str>) -> Result<Option<Caller>> {
-        let Self::Required { keys, trusted, clock } = self else { return Ok(Some(Caller::Open)) };
-        let Some(value) = authorization else { return Ok(None) };
+        let Self::Required {
+            keys,
+            trusted,
+            clock,
+        } = self
+        else {
+            return Ok(Some(Caller::Open));
+        };
+        let Some(value) = authorization else {
+            return Ok(None);
+        };
         if let Some(key) = value.strip_prefix("Bearer ") {
             return keys.authenticate(key.trim()).map(Some);
         }
@@ -50,7 +66,8 @@ impl Gate {
                 "use `Authorization: Bearer <API key>`, or a party's own proof of identity",
             )
         })?;
-        check_proof(proof, trusted, clock.now()).map(|party| Some(Caller::Party(party)))
+        let trusted = trusted.read().unwrap_or_else(PoisonError::into_inner);
+        check_proof(proof, &trusted, clock.now()).map(|party| Some(Caller::Party(party)))
     }
 }
 
@@ -70,7 +87,9 @@ fn check_proof(
     let party: PartyId = party.parse()?;
     let millis: i64 = at.parse().map_err(|_| malformed())?;
     if now.0.abs_diff(millis) > WINDOW {
-        return Err(refused("the party's proof is older than a minute; check both clocks"));
+        return Err(refused(
+            "the party's proof is older than a minute; check both clocks",
+        ));
     }
     let identity = trusted.get(&party).ok_or_else(|| {
         refused("this party is not trusted here; start the server with --trust NAME=HEX")
@@ -80,7 +99,9 @@ fn check_proof(
     if verify_identity(identity, DOMAIN, &message(&party, millis), &bytes) {
         return Ok(party);
     }
-    Err(refused("the party's proof was not signed by its identity key"))
+    Err(refused(
+        "the party's proof was not signed by its identity key",
+    ))
 }
 
 fn message(party: &PartyId, millis: i64) -> Vec<u8> {
@@ -98,7 +119,12 @@ pub(crate) struct PartyProof {
 impl PartyProof {
     /// Proofs of `party` by its identity key.
     pub(crate) fn new(party: PartyId, identity: Arc<Identity>, clock: Arc<dyn Clock>) -> Self {
-        Self { party, identity, clock, latest: Mutex::default() }
+        Self {
+            party,
+            identity,
+            clock,
+            latest: Mutex::default(),
+        }
     }
 
     /// The value of the `Authorization` header for a call made now.
@@ -111,7 +137,12 @@ impl PartyProof {
             return value.clone();
         }
         let signature = self.identity.sign(DOMAIN, &message(&self.party, now.0));
-        let value = format!("{SCHEME} {} {} {}", self.party, now.0, hex::encode(signature));
+        let value = format!(
+            "{SCHEME} {} {} {}",
+            self.party,
+            now.0,
+            hex::encode(signature)
+        );
         *latest = Some((now, value.clone()));
         value
     }
@@ -126,7 +157,10 @@ pub(crate) async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let authorization = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     match gate.caller(authorization) {
         Ok(Some(caller)) => {
             request.extensions_mut().insert(caller);
@@ -145,7 +179,10 @@ pub(crate) fn parse_trust(entries: &[String]) -> Result<HashMap<PartyId, [u8; 32
     let mut trusted = HashMap::new();
     for entry in entries {
         let malformed = || {
-            Error::invalid_field("trust", format!("{entry:?} is not NAME=64 hex digits; `quorate party` prints its own"))
+            Error::invalid_field(
+                "trust",
+                format!("{entry:?} is not NAME=64 hex digits; `quorate party` prints its own"),
+            )
         };
         let (name, key) = entry.split_once('=').ok_or_else(malformed)?;
         let mut identity = [0_u8; 32];
@@ -178,7 +215,10 @@ mod tests {
         let (name, identity, trusted) = party();
         let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
         let proof = proof(&clock, &name, &identity);
-        assert_eq!(check_proof(&proof, &trusted, Timestamp(1_060_000)).unwrap(), name);
+        assert_eq!(
+            check_proof(&proof, &trusted, Timestamp(1_060_000)).unwrap(),
+            name
+        );
         let late = check_proof(&proof, &trusted, Timestamp(1_060_001)).unwrap_err();
         assert_eq!(late.code, ErrorCode::Unauthorized);
     }
@@ -189,7 +229,15 @@ mod tests {
         let clock = Arc::new(ManualClock::at(Timestamp(5)));
         let forged = proof(&clock, &name, &Arc::new(Identity::generate()));
         let foreign = proof(&clock, &"q".parse().unwrap(), &identity);
-        for proof in [forged.as_str(), foreign.as_str(), "", " p", " p 5", " p x y", " p 5 00 z"] {
+        for proof in [
+            forged.as_str(),
+            foreign.as_str(),
+            "",
+            " p",
+            " p 5",
+            " p x y",
+            " p 5 00 z",
+        ] {
             let error = check_proof(proof, &trusted, Timestamp(5)).unwrap_err();
             assert_eq!(error.code, ErrorCode::Unauthorized, "{proof}");
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -14,7 +14,7 @@ use quorate_front_grpc::Services;
 use quorate_front_rest::{Service, common};
 use quorate_ports::{Accounts, Coordinator, Store};
 use quorate_store::SqliteStore;
-use quorate_types::Result;
+use quorate_types::{Error, PartyId, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,7 +53,7 @@ impl Host {
             AuthMode::Open => Gate::Open,
             AuthMode::Required => Gate::Required {
                 keys: Arc::new(ApiKeys::open(store.clone(), clock.clone()).await?),
-                trusted: parse_trust(&options.trust)?,
+                trusted: RwLock::new(parse_trust(&options.trust)?),
                 clock: clock.clone(),
             },
         };
@@ -72,7 +72,10 @@ impl Host {
 
     /// Binds a service's two ports.
     pub(crate) async fn bind(&self, ports: (SocketAddr, SocketAddr)) -> Result<Bound> {
-        Ok(Bound { http: bind(ports.0).await?, grpc: bind(ports.1).await? })
+        Ok(Bound {
+            http: bind(ports.0).await?,
+            grpc: bind(ports.1).await?,
+        })
     }
 
     /// Serves REST, WebSocket and gRPC alike on both ports of a service.
@@ -84,14 +87,37 @@ impl Host {
     ) -> Result<Pair> {
         let addresses = bound.addresses()?;
         let grpc = quorate_front_grpc::routes(services).await;
-        let router = by_content_type(rest, grpc)
-            .layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify));
+        let router = by_content_type(rest, grpc).layer(axum::middleware::from_fn_with_state(
+            self.gate.clone(),
+            identify,
+        ));
         for listener in [bound.http, bound.grpc] {
             let (tls, router) = (self.tls.clone(), router.clone());
             let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
-            self.tracker.spawn(serve(listener, tls, router, tracker, stop));
+            self.tracker
+                .spawn(serve(listener, tls, router, tracker, stop));
         }
         Ok(addresses)
+    }
+
+    /// Lets a party of this process call, whatever the mode.
+    pub(crate) fn trust(&self, party: &PartyId, identity: [u8; 32]) {
+        self.gate.trust(party.clone(), identity);
+    }
+
+    /// Serves gRPC in clear on a free loopback port, for the parties of this process when the
+    /// public ports speak TLS under a name of their own.
+    pub(crate) async fn serve_inside(&self, services: Services) -> Result<SocketAddr> {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let address = listener.local_addr().map_err(|_| Error::internal())?;
+        let router = self.guarded(quorate_front_grpc::routes(services).await);
+        let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
+        self.tracker.spawn(serve(listener, None, router, tracker, stop));
+        Ok(address)
+    }
+
+    fn guarded(&self, router: Router) -> Router {
+        router.layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify))
     }
 
     /// The pages that every service has.
@@ -111,7 +137,9 @@ impl Host {
         self.stop.cancel();
         self.tracker.close();
         let grace = Duration::from_secs(self.options.grace);
-        tokio::time::timeout(grace, self.tracker.wait()).await.is_ok()
+        tokio::time::timeout(grace, self.tracker.wait())
+            .await
+            .is_ok()
     }
 }
 
@@ -125,16 +153,24 @@ impl Bound {
     /// Where they listen.
     pub(crate) fn addresses(&self) -> Result<Pair> {
         let address = |listener: &TcpListener| {
-            listener.local_addr().map_err(|_| quorate_types::Error::internal())
+            listener
+                .local_addr()
+                .map_err(|_| Error::internal())
         };
-        Ok(Pair { http: address(&self.http)?, grpc: address(&self.grpc)? })
+        Ok(Pair {
+            http: address(&self.http)?,
+            grpc: address(&self.grpc)?,
+        })
     }
 }
 
 /// The store of a data folder, for commands that work on it while no server does.
 pub(crate) fn open_store(path: &Path) -> Result<(Arc<SqliteStore>, Arc<dyn Clock>)> {
     let data = DataFolder::open(path)?;
-    Ok((Arc::new(SqliteStore::open(data.path())?), Arc::new(SystemClock)))
+    Ok((
+        Arc::new(SqliteStore::open(data.path())?),
+        Arc::new(SystemClock),
+    ))
 }
 
 /// A router whose progress notes go to whoever is connected later.
@@ -177,7 +213,9 @@ pub(crate) async fn open_accounts(
     coordinator: Arc<dyn Coordinator>,
 ) -> Result<Arc<AccountsApp>> {
     let (store, clock, stop) = (host.store.clone(), host.clock.clone(), host.stop.clone());
-    Ok(Arc::new(AccountsApp::open(store, coordinator, clock, stop).await?))
+    Ok(Arc::new(
+        AccountsApp::open(store, coordinator, clock, stop).await?,
+    ))
 }
 
 /// Coordinator and router of one process, each knowing the other directly.
@@ -199,7 +237,10 @@ pub(crate) async fn serve_coordinator(
 ) -> Result<Pair> {
     let rest = quorate_front_rest::coordinator_routes(coordinator.clone())
         .merge(host.common("session-coordinator", Service::Coordinator));
-    let services = Services { coordinator: Some(coordinator), ..Services::default() };
+    let services = Services {
+        coordinator: Some(coordinator),
+        ..Services::default()
+    };
     host.serve(bound, rest, services).await
 }
 
@@ -212,7 +253,10 @@ pub(crate) async fn serve_router(
 ) -> Result<Pair> {
     let rest = quorate_front_rest::router_routes(router.clone())
         .merge(host.common("message-router", Service::Router));
-    let services = Services { router: Some((router, coordinator)), ..Services::default() };
+    let services = Services {
+        router: Some((router, coordinator)),
+        ..Services::default()
+    };
     host.serve(bound, rest, services).await
 }
 

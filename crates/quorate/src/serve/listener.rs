@@ -53,7 +53,11 @@ pub(crate) fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(chain, private)
+        })
         .map_err(|error| {
             Error::invalid(format!("{} and {}: {error}", cert.display(), key.display()))
         })?;
@@ -79,7 +83,9 @@ pub(crate) async fn serve(
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
         let _ = stream.set_nodelay(true);
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
         tracker.spawn(async move {
@@ -101,7 +107,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -109,9 +118,8 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(1_024);
-    let service = router.map_request(|request: Request<hyper::body::Incoming>| {
-        request.map(axum::body::Body::new)
-    });
+    let service = router
+        .map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
     let connection = builder
         .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
@@ -136,7 +144,11 @@ pub(crate) fn by_content_type(rest: Router, grpc: Router) -> Router {
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
     };
     Router::new().fallback_service(tower::service_fn(move |request: Request| {
-        let router = if is_grpc(&request) { grpc.clone() } else { rest.clone() };
+        let router = if is_grpc(&request) {
+            grpc.clone()
+        } else {
+            rest.clone()
+        };
         router.oneshot(request)
     }))
 }
