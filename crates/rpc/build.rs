@@ -4,7 +4,8 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("../../proto");
-    let files = ["mpc/router/v1/message_router.proto", "mpc/coordinator/v1/session_coordinator.proto"];
+    let files =
+        ["mpc/router/v1/message_router.proto", "mpc/coordinator/v1/session_coordinator.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={}", root.join(file).display());
     }

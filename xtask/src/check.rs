@@ -17,13 +17,7 @@ pub(crate) fn run_all(fix: bool) -> Result<(), String> {
     step("dependencies", || files::unused_dependencies(&metadata))?;
     step("supply", || supply::check(&metadata))?;
     step("lints", || {
-        let lint = [
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-        ];
+        let lint = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
         execute(cargo_command().args(lint).args(["--", "-D", "warnings"]))
     })?;
     step("openapi", || openapi(fix))?;
@@ -44,15 +38,7 @@ pub(crate) fn run(fix: bool) -> Result<(), String> {
 fn openapi(fix: bool) -> Result<(), String> {
     let path = files::root().join("openapi/quorate.json");
     let mut dump = cargo_command();
-    dump.args([
-        "run",
-        "--quiet",
-        "--locked",
-        "-p",
-        "quorate-front-rest",
-        "--example",
-        "openapi",
-    ]);
+    dump.args(["run", "--quiet", "--locked", "-p", "quorate-front-rest", "--example", "openapi"]);
     let now = output(&mut dump)?;
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     if now.trim() == kept.trim() {

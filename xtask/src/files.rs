@@ -24,10 +24,7 @@ pub(crate) fn below(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
                 if name != "target" && name != "node_modules" && name != ".git" {
                     folders.push(path);
                 }
-            } else if path
-                .extension()
-                .is_some_and(|e| endings.iter().any(|ending| e == *ending))
-            {
+            } else if path.extension().is_some_and(|e| endings.iter().any(|ending| e == *ending)) {
                 found.push(path);
             }
         }
@@ -49,41 +46,26 @@ pub(crate) fn check() -> Result<(), String> {
             problems.push(format!("{} does not open with `//!`", path.display()));
         }
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems.join("\n"))
-    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
 /// Every declared dependency is named in its crate's sources.
 pub(crate) fn unused_dependencies(metadata: &Metadata) -> Result<(), String> {
     let mut unused = Vec::new();
     for package in metadata.workspace_packages() {
-        let folder = package
-            .manifest_path
-            .parent()
-            .map(|p| p.as_std_path().to_owned());
+        let folder = package.manifest_path.parent().map(|p| p.as_std_path().to_owned());
         let sources: String = below(&folder.unwrap_or_default(), &["rs"])
             .iter()
             .filter_map(|path| std::fs::read_to_string(path).ok())
             .collect();
         for dependency in &package.dependencies {
-            let name = dependency
-                .rename
-                .as_ref()
-                .unwrap_or(&dependency.name)
-                .replace('-', "_");
+            let name = dependency.rename.as_ref().unwrap_or(&dependency.name).replace('-', "_");
             if !mentions(&sources, &name) {
                 unused.push(format!("{} does not use {}", package.name, dependency.name));
             }
         }
     }
-    if unused.is_empty() {
-        Ok(())
-    } else {
-        Err(unused.join("\n"))
-    }
+    if unused.is_empty() { Ok(()) } else { Err(unused.join("\n")) }
 }
 
 /// Whether `name` stands in the text as a word of its own.

@@ -12,34 +12,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quorate-wire", &["quorate-types"]),
     ("quorate-engine", &["quorate-types", "quorate-schemes"]),
     ("quorate-ports", &["quorate-types"]),
-    (
-        "quorate-app",
-        &[
-            "quorate-types",
-            "quorate-schemes",
-            "quorate-core",
-            "quorate-ports",
-        ],
-    ),
-    (
-        "quorate-party",
-        &[
-            "quorate-types",
-            "quorate-schemes",
-            "quorate-engine",
-            "quorate-ports",
-        ],
-    ),
+    ("quorate-app", &["quorate-types", "quorate-schemes", "quorate-core", "quorate-ports"]),
+    ("quorate-party", &["quorate-types", "quorate-schemes", "quorate-engine", "quorate-ports"]),
     ("quorate-store", &["quorate-types", "quorate-ports"]),
     ("quorate-rpc", &["quorate-types", "quorate-ports"]),
-    (
-        "quorate-front-rest",
-        &["quorate-types", "quorate-ports", "quorate-wire"],
-    ),
-    (
-        "quorate-front-grpc",
-        &["quorate-types", "quorate-ports", "quorate-rpc"],
-    ),
+    ("quorate-front-rest", &["quorate-types", "quorate-ports", "quorate-wire"]),
+    ("quorate-front-grpc", &["quorate-types", "quorate-ports", "quorate-rpc"]),
     (
         "quorate-client",
         &[
@@ -80,42 +58,21 @@ pub(crate) fn metadata() -> Result<Metadata, String> {
 /// Checks the workspace.
 pub(crate) fn check() -> Result<(), String> {
     let metadata = metadata()?;
-    let problems = [
-        arrows(&workspace_arrows(&metadata)),
-        purity(&reachable(&metadata)),
-    ]
-    .concat();
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems.join("\n"))
-    }
+    let problems = [arrows(&workspace_arrows(&metadata)), purity(&reachable(&metadata))].concat();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// Normal dependencies between the crates of the workspace.
 fn workspace_arrows(metadata: &Metadata) -> Graph {
-    let names: BTreeSet<_> = metadata
-        .workspace_packages()
-        .iter()
-        .map(|p| p.name.to_string())
-        .collect();
+    let names: BTreeSet<_> =
+        metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect();
     let inside = |package: &cargo_metadata::Package| {
-        let normal = package
-            .dependencies
-            .iter()
-            .filter(|d| d.kind == DependencyKind::Normal);
-        normal
-            .map(|d| d.name.clone())
-            .filter(|name| names.contains(name))
-            .collect()
+        let normal = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
+        normal.map(|d| d.name.clone()).filter(|name| names.contains(name)).collect()
     };
-    metadata
-        .workspace_packages()
-        .iter()
-        .map(|p| (p.name.to_string(), inside(p)))
-        .collect()
+    metadata.workspace_packages().iter().map(|p| (p.name.to_string(), inside(p))).collect()
 }
 
 fn arrows(graph: &Graph) -> Vec<String> {
@@ -149,24 +106,14 @@ fn reachable(metadata: &Metadata) -> Graph {
         let mut seen = BTreeSet::new();
         let mut next = vec![&package.id];
         while let Some(id) = next.pop() {
-            for dependency in nodes
-                .get(id)
-                .map(|node| node.deps.as_slice())
-                .unwrap_or_default()
-            {
-                let normal = dependency
-                    .dep_kinds
-                    .iter()
-                    .any(|k| k.kind == DependencyKind::Normal);
+            for dependency in nodes.get(id).map(|node| node.deps.as_slice()).unwrap_or_default() {
+                let normal = dependency.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal);
                 if normal && seen.insert(&dependency.pkg) {
                     next.push(&dependency.pkg);
                 }
             }
         }
-        graph.insert(
-            package.name.to_string(),
-            seen.into_iter().map(name).collect(),
-        );
+        graph.insert(package.name.to_string(), seen.into_iter().map(name).collect());
     }
     graph
 }
@@ -186,10 +133,7 @@ mod tests {
     use super::*;
 
     fn graph(from: &str, to: &[&str]) -> Graph {
-        Graph::from([(
-            from.to_owned(),
-            to.iter().map(|&name| name.to_owned()).collect(),
-        )])
+        Graph::from([(from.to_owned(), to.iter().map(|&name| name.to_owned()).collect())])
     }
 
     #[test]

@@ -1,10 +1,6 @@
 //! The project's own tasks: `cargo xtask check | test | bench | layers`.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a task runner speaks to its user"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task runner speaks to its user")]
 
 mod check;
 mod files;
@@ -53,15 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[&str]) -> Result<(), String> {
-    steps::cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "quorate",
-        "-p",
-        "quorate-bench",
-    ])?;
+    steps::cargo(&["build", "--release", "--locked", "-p", "quorate", "-p", "quorate-bench"])?;
     let binary = files::root().join("target/release/quorate-bench");
     steps::run(std::process::Command::new(binary).args(arguments))
 }

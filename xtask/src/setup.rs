@@ -16,22 +16,12 @@ pub(crate) fn python() -> Result<PathBuf, String> {
     if std::fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    println!(
-        "installing the Python packages of the foreign client into {}",
-        folder.display()
-    );
+    println!("installing the Python packages of the foreign client into {}", folder.display());
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).map_err(|error| {
         format!("{error}\nthe tests of a foreign client need Python 3.9 or later with venv (on Debian: apt-get install python3-venv)")
     })?;
     run(Command::new(&python)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-r",
-        ])
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
         .arg(&requirements))?;
     std::fs::write(&stamp, wanted).map_err(|error| error.to_string())?;
     Ok(python)

@@ -28,11 +28,7 @@ pub(crate) fn cargo_command() -> Command {
 
 /// What a program prints on standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String, String> {
-    let output = command
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output();
+    let output = command.current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{command:?} cannot be run: {error}"))?;
     if !output.status.success() {
         return Err(format!("{command:?} ended with {}", output.status));

@@ -30,11 +30,7 @@ pub(crate) fn check(metadata: &Metadata) -> Result<(), String> {
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }
-    if cargo_command()
-        .args(["deny", "--version"])
-        .output()
-        .is_ok_and(|o| o.status.success())
-    {
+    if cargo_command().args(["deny", "--version"]).output().is_ok_and(|o| o.status.success()) {
         // The advisory database is fetched from outside and may be out of reach: not a gate.
         run(cargo_command().args(["deny", "check", "licenses", "bans", "sources"]))?;
     }
@@ -64,10 +60,7 @@ impl Rules {
                 .filter_map(quoted)
                 .collect::<Vec<_>>()
         };
-        let rules = Self {
-            allowed: list("allow = ["),
-            banned: list("deny = ["),
-        };
+        let rules = Self { allowed: list("allow = ["), banned: list("deny = [") };
         if rules.allowed.is_empty() || rules.banned.is_empty() {
             return Err("deny.toml has no `allow = [` or `deny = [` list, one entry a line".into());
         }
@@ -81,8 +74,7 @@ fn satisfied(expression: &str, allowed: &[String]) -> bool {
     // Without nesting, `A AND (B OR C)` is true if each AND-part has an allowed alternative; crates
     // that need more are not in the tree, and an unknown shape fails.
     expression.split(" AND ").all(|part| {
-        part.split(" OR ")
-            .any(|licence| allowed.iter().any(|known| known == licence.trim()))
+        part.split(" OR ").any(|licence| allowed.iter().any(|known| known == licence.trim()))
     })
 }
 
@@ -93,12 +85,7 @@ mod tests {
     #[test]
     fn an_expression_needs_an_allowed_alternative_in_each_part() {
         let allowed = ["MIT".to_owned(), "Unicode-3.0".to_owned()];
-        for good in [
-            "MIT",
-            "Apache-2.0 OR MIT",
-            "GPL-3.0/MIT",
-            "(MIT OR X) AND Unicode-3.0",
-        ] {
+        for good in ["MIT", "Apache-2.0 OR MIT", "GPL-3.0/MIT", "(MIT OR X) AND Unicode-3.0"] {
             assert!(satisfied(good, &allowed), "{good}");
         }
         for bad in ["GPL-3.0", "none", "MIT AND GPL-3.0", ""] {

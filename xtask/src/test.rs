@@ -8,18 +8,9 @@ use crate::{check, setup};
 pub(crate) fn run() -> Result<(), String> {
     check::run_all(false)?;
     let python = setup::python()?;
-    step("binary", || {
-        cargo(&["build", "--quiet", "--locked", "-p", "quorate"])
-    })?;
+    step("binary", || cargo(&["build", "--quiet", "--locked", "-p", "quorate"]))?;
     step("examples", || {
-        cargo(&[
-            "build",
-            "--quiet",
-            "--locked",
-            "-p",
-            "quorate-client",
-            "--examples",
-        ])
+        cargo(&["build", "--quiet", "--locked", "-p", "quorate-client", "--examples"])
     })?;
     let target = root().join("target/debug");
     execute(

@@ -79,10 +79,8 @@ impl ApiKeys {
 
     /// Revokes a key by its id.
     pub async fn revoke(&self, id: &str) -> Result<()> {
-        let mut row = lock(&self.rows)
-            .get(id)
-            .cloned()
-            .ok_or_else(|| Error::not_found("API key", id))?;
+        let mut row =
+            lock(&self.rows).get(id).cloned().ok_or_else(|| Error::not_found("API key", id))?;
         row.revoked = true;
         self.store.submit(vec![Write::ApiKey(row.clone())], Urgency::Now).await?;
         lock(&self.rows).insert(id.to_owned(), row);

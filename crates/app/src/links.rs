@@ -74,7 +74,9 @@ async fn send(router: &dyn Router, event: SessionEvent, stop: &CancellationToken
 impl EventSink for RemoteEvents {
     fn publish(&self, event: SessionEvent) {
         if self.queue.try_send(event).is_err() {
-            tracing::warn!("the router is away for long: an event was dropped and will be republished");
+            tracing::warn!(
+                "the router is away for long: an event was dropped and will be republished"
+            );
         }
     }
 }

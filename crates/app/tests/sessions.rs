@@ -210,8 +210,7 @@ async fn each_subscriber_sees_its_own_token_only_and_a_late_one_where_the_sessio
     let world = open(&folder).await;
     let mut events =
         world.router.subscribe_events(&Caller::Open, &party("a"), vec![]).await.unwrap();
-    let created =
-        world.coordinator.create(&Caller::Open, keygen(&["a", "b"], None)).await.unwrap();
+    let created = world.coordinator.create(&Caller::Open, keygen(&["a", "b"], None)).await.unwrap();
     let event = events.next().await.unwrap().unwrap();
     assert_eq!(event.kind, EventKind::SessionCreated);
     assert_eq!(event.join_tokens.keys().collect::<Vec<_>>(), [&party("a")]);

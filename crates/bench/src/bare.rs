@@ -15,9 +15,8 @@ fn index(i: u8) -> PartyIndex {
 /// Makes a `t`-of-`n` key; the parties in the order of their indices.
 pub(crate) fn keygen(t: u8, n: u8) -> Vec<Party> {
     let parameters = Parameters::new(t, n).expect("2 ≤ t ≤ n");
-    let mut sessions: Vec<DkgSession<Secp256k1>> = (1..=n)
-        .map(|i| DkgSession::new(parameters.clone(), index(i), b"bench".to_vec()))
-        .collect();
+    let mut sessions: Vec<DkgSession<Secp256k1>> =
+        (1..=n).map(|i| DkgSession::new(parameters.clone(), index(i), b"bench".to_vec())).collect();
     let fragments: Vec<_> = sessions.iter().map(DkgSession::phase1).collect();
     let mut proofs: Vec<ProofCommitment<Secp256k1>> = Vec::new();
     let mut zero2 = Vec::new();

@@ -124,7 +124,10 @@ pub(crate) async fn throughput(cluster: &Cluster, effort: Effort) {
     let bound = cores as f64 / bare.as_secs_f64();
     let rate = total as f64 / wall;
     println!("\nthroughput with {IN_FLIGHT} signatures in flight");
-    println!("  CPU bound                 {bound:.0} /s  ({cores} cores, {:.2} ms each)", bare.as_secs_f64() * 1e3);
+    println!(
+        "  CPU bound                 {bound:.0} /s  ({cores} cores, {:.2} ms each)",
+        bare.as_secs_f64() * 1e3
+    );
     println!("  Quorate                   {rate:.0} /s  {}", Times::new(times).summary());
     println!("  server CPU a signature    {cpu:.2} ms");
     println!("  share of the bound        {:.0} %  (target ≥ 80 %)", rate / bound * 100.0);

@@ -98,7 +98,8 @@ impl AccountBook {
         account.phone = change.phone.or(account.phone);
         if let Some(public_key) = change.public_key {
             // A key of one's own replaces the one that was made here.
-            account.key_id = account.key_id.filter(|_| account.public_key.as_ref() == Some(&public_key));
+            account.key_id =
+                account.key_id.filter(|_| account.public_key.as_ref() == Some(&public_key));
             account.public_key = Some(public_key);
         }
         account.status = change.status.unwrap_or(account.status);
@@ -139,10 +140,15 @@ impl AccountBook {
         ];
         for (field, text) in texts {
             let fits = |text: &String| {
-                !text.trim().is_empty() && text.len() <= MAX_TEXT && !text.contains(char::is_control)
+                !text.trim().is_empty()
+                    && text.len() <= MAX_TEXT
+                    && !text.contains(char::is_control)
             };
             if text.is_some_and(|text| !fits(text)) {
-                return Err(Error::invalid_field(field, format!("{field} is 1 to {MAX_TEXT} bytes of text")));
+                return Err(Error::invalid_field(
+                    field,
+                    format!("{field} is 1 to {MAX_TEXT} bytes of text"),
+                ));
             }
         }
         if account.email.as_ref().is_some_and(|email| !is_address(email)) {

@@ -131,7 +131,9 @@ impl Mailboxes {
     /// Closes a session: its messages go, its delivery records stay for a while. Answers with the
     /// messages that not all had acknowledged.
     pub fn close_session(&mut self, session: SessionId) -> Vec<MessageId> {
-        let Some(conversation) = self.sessions.get_mut(&session) else { return Vec::new() };
+        let Some(conversation) = self.sessions.get_mut(&session) else {
+            return Vec::new();
+        };
         if conversation.ended {
             return Vec::new();
         }
@@ -145,7 +147,9 @@ impl Mailboxes {
             }
         }
         for member in conversation.members.clone() {
-            let Some(mailbox) = self.boxes.get_mut(&member) else { continue };
+            let Some(mailbox) = self.boxes.get_mut(&member) else {
+                continue;
+            };
             for sequence in mailbox.by_session.remove(&session).into_iter().flatten() {
                 mailbox.entries.remove(&sequence);
             }
@@ -259,7 +263,10 @@ impl Mailboxes {
         if bytes > limits.message_bytes {
             return Err(Error::new(
                 ErrorCode::MessageTooLarge,
-                format!("the payload is {bytes} bytes; at most {} are routed", limits.message_bytes),
+                format!(
+                    "the payload is {bytes} bytes; at most {} are routed",
+                    limits.message_bytes
+                ),
             ));
         }
         if request.round < 0 {
@@ -272,7 +279,9 @@ impl Mailboxes {
         let full = |what: &str| {
             Error::new(
                 ErrorCode::RateLimited,
-                format!("{what} unacknowledged messages of {session} wait; let its parties acknowledge first"),
+                format!(
+                    "{what} unacknowledged messages of {session} wait; let its parties acknowledge first"
+                ),
             )
         };
         if conversation.messages.len() >= limits.session_messages {
@@ -296,10 +305,19 @@ impl Mailboxes {
         after: Timestamp,
         max: usize,
     ) -> Vec<(u64, Message)> {
-        let Some(mailbox) = self.boxes.get(party) else { return Vec::new() };
+        let Some(mailbox) = self.boxes.get(party) else {
+            return Vec::new();
+        };
         let later = |row: &&Arc<MessageRow>| row.message.created_at > after;
         let rows: Vec<_> = match session {
-            None => mailbox.entries.range(cursor + 1..).map(|(_, row)| row).filter(later).take(max).cloned().collect(),
+            None => mailbox
+                .entries
+                .range(cursor + 1..)
+                .map(|(_, row)| row)
+                .filter(later)
+                .take(max)
+                .cloned()
+                .collect(),
             Some(session) => mailbox
                 .by_session
                 .get(&session)
@@ -393,7 +411,9 @@ impl Mailboxes {
         let conversation =
             self.sessions.get(&session).ok_or_else(|| Error::not_found("session", session))?;
         let record = conversation.messages.get(&message);
-        record.map(|record| record.deliveries.clone()).ok_or_else(|| Error::not_found("message", message))
+        record
+            .map(|record| record.deliveries.clone())
+            .ok_or_else(|| Error::not_found("message", message))
     }
 
     /// Messages that wait for a party.

@@ -54,7 +54,10 @@ impl Presence {
         for (field, text) in texts {
             // Push tokens are the longest of these, at about 200 bytes.
             if text.len() > MAX_TEXT {
-                return Err(Error::invalid_field(field, format!("{field} is at most {MAX_TEXT} bytes")));
+                return Err(Error::invalid_field(
+                    field,
+                    format!("{field} is at most {MAX_TEXT} bytes"),
+                ));
             }
         }
         let full = self.parties.len() >= MAX_PARTIES_KNOWN;

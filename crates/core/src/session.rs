@@ -228,9 +228,9 @@ impl Session {
 
     fn join(&mut self, now: Timestamp, joiner: Joiner, effects: &mut Effects) -> Result<Reply> {
         // The token is checked first, so that nobody without one learns anything.
-        let place = self.place(&joiner.party).filter(|&at| {
-            bool::from(self.participants[at].token_hash.ct_eq(&joiner.token_hash))
-        });
+        let place = self
+            .place(&joiner.party)
+            .filter(|&at| bool::from(self.participants[at].token_hash.ct_eq(&joiner.token_hash)));
         let Some(at) = place else {
             return Err(Error::new(
                 ErrorCode::Unauthorized,
@@ -282,7 +282,10 @@ impl Session {
         }
         match self.participants[at].status {
             ParticipantStatus::Waiting => {
-                return Err(Error::invalid_field("party_id", "join the session before saying ready"));
+                return Err(Error::invalid_field(
+                    "party_id",
+                    "join the session before saying ready",
+                ));
             }
             ParticipantStatus::Joined => {
                 self.participants[at].status = ParticipantStatus::Ready;
@@ -385,8 +388,7 @@ impl Session {
                 quorate_schemes::normalize_public_key(self.scheme, &bytes).map(Outcome::PublicKey)
             }
             (PartyOutcome::Signature { bytes, recovery_id }, SessionKind::Sign) => {
-                let signature =
-                    quorate_schemes::parse_signature(self.scheme, &bytes, recovery_id)?;
+                let signature = quorate_schemes::parse_signature(self.scheme, &bytes, recovery_id)?;
                 if let Some(Outcome::Signature(known)) = &self.outcome
                     && known.bytes == signature.bytes
                     && signature.recovery_id.is_none_or(|id| Some(id) == known.recovery_id)
@@ -478,7 +480,11 @@ impl Session {
         let party = self.participants[at].party_id.clone();
         self.note(now, Some(&party), "completed");
         // A verified signature must survive even when the others never report.
-        let keep = if news && self.kind == SessionKind::Sign { Durability::Lazy } else { Durability::None };
+        let keep = if news && self.kind == SessionKind::Sign {
+            Durability::Lazy
+        } else {
+            Durability::None
+        };
         effects.persist(keep);
         if self.participants.iter().all(|p| p.status == ParticipantStatus::Completed) {
             self.complete(now, effects);
@@ -494,10 +500,7 @@ impl Session {
     ) -> Result<Reply> {
         let party = self.participants[at].party_id.clone();
         if self.participants[at].status == ParticipantStatus::Completed {
-            return Err(Error::new(
-                ErrorCode::Conflict,
-                "you have reported a result; it stands",
-            ));
+            return Err(Error::new(ErrorCode::Conflict, "you have reported a result; it stands"));
         }
         self.participants[at].status = ParticipantStatus::Failed;
         let mut text = failure.message;
@@ -617,10 +620,7 @@ impl Session {
     }
 
     fn over(&self, why: &str) -> Error {
-        Error::new(
-            ErrorCode::SessionExpired,
-            format!("session {} is over: {why}", self.session_id),
-        )
+        Error::new(ErrorCode::SessionExpired, format!("session {} is over: {why}", self.session_id))
     }
 
     /// The session's id.

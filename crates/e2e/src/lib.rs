@@ -20,10 +20,7 @@ pub fn beside_test(variable: &str, name: &str) -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("a running test has a path");
-    let folder = test
-        .ancestors()
-        .nth(2)
-        .expect("target/<profile>/deps/<test>");
+    let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     let path = folder.join(name);
     assert!(
         path.exists(),
@@ -73,15 +70,8 @@ impl Cluster {
         let line = line.expect("`up` ended before it was ready; its log is above");
         let endpoints: Value = serde_json::from_str(&line).expect("one line of JSON");
         let written = std::fs::read(&file).expect("the endpoints file is there by then");
-        assert_eq!(
-            serde_json::from_slice::<Value>(&written).expect("JSON"),
-            endpoints
-        );
-        Self {
-            process,
-            _stdout: stdout,
-            endpoints,
-        }
+        assert_eq!(serde_json::from_slice::<Value>(&written).expect("JSON"), endpoints);
+        Self { process, _stdout: stdout, endpoints }
     }
 
     /// Starts in a temporary folder that lives as long as the returned handle.
@@ -92,9 +82,7 @@ impl Cluster {
 
     /// An address: `cluster.address("router", "grpc")`.
     pub fn address(&self, service: &str, protocol: &str) -> SocketAddr {
-        let text = self.endpoints[service][protocol]
-            .as_str()
-            .expect("an address");
+        let text = self.endpoints[service][protocol].as_str().expect("an address");
         text.parse().expect("host:port")
     }
 
@@ -116,11 +104,7 @@ impl Cluster {
     /// SIGTERM, and waits for the end. Answers whether it left with success.
     pub async fn stop(mut self) -> bool {
         let pid = self.pid().to_string();
-        let sent = Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .await
-            .expect("kill runs");
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
         assert!(sent.success());
         self.process.wait().await.expect("it ends").success()
     }

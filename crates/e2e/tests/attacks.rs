@@ -43,7 +43,10 @@ async fn a_lie_about_the_result_fails_the_session_and_names_both() {
     let (code, body) = report(&cluster, &session, &lie).await;
     assert_eq!((code, &body["error"]), (409, &json!("conflict")));
     let view = status(&cluster, &session).await;
-    assert_eq!((&view["status"], &view["failure"]["reason"]), (&json!("failed"), &json!("results_differ")));
+    assert_eq!(
+        (&view["status"], &view["failure"]["reason"]),
+        (&json!("failed"), &json!("results_differ"))
+    );
     assert_eq!(view["failure"]["parties"], json!(["honest", "liar"]));
 }
 
@@ -52,9 +55,7 @@ async fn strangers_and_impostors_are_refused_by_name() {
     let (cluster, _folder) = Cluster::temporary().await;
     let (session, tokens) = running(&cluster, &["a", "b"]).await;
     let messages = cluster.url("router", &format!("/api/v1/sessions/{session}/messages"));
-    let from = |party: &str, to: &str| {
-        json!({"from_party": party, "to_parties": [to], "round": 1, "payload": "AA=="})
-    };
+    let from = |party: &str, to: &str| json!({"from_party": party, "to_parties": [to], "round": 1, "payload": "AA=="});
     let (code, body) = call("POST", &messages, Some(&from("stranger", "a"))).await;
     assert_eq!((code, &body["error"]), (403, &json!("forbidden")));
     let (code, body) = call("POST", &messages, Some(&from("a", "stranger"))).await;
@@ -96,7 +97,8 @@ async fn a_party_without_an_introduction_cannot_compute_with_servers() {
     let body = json!({"session_type": "keygen", "threshold_n": 2, "threshold_t": 2,
         "participants": [{"party_id": "plain"}, {"party_id": "server-party-1"}]});
     let (_, created) = call("POST", &url, Some(&body)).await;
-    let join = json!({"join_token": created["join_tokens"]["plain"], "party_id": "plain", "ready": true});
+    let join =
+        json!({"join_token": created["join_tokens"]["plain"], "party_id": "plain", "ready": true});
     assert_eq!(call("POST", &format!("{url}/join"), Some(&join)).await.0, 200);
     let view = status(&cluster, created["session_id"].as_str().expect("an id")).await;
     assert_eq!(view["status"], "failed");
@@ -114,7 +116,8 @@ async fn a_hundred_sessions_at_once_all_complete() {
     assert_eq!(status(&cluster, &key).await["status"], "completed");
     let mut sessions = Vec::new();
     for n in 0..100 {
-        let body = json!({"session_type": "sign", "key_id": key, "message_hash": format!("{n:064x}")});
+        let body =
+            json!({"session_type": "sign", "key_id": key, "message_hash": format!("{n:064x}")});
         let (code, created) = call("POST", &url, Some(&body)).await;
         assert_eq!(code, 201, "{created}");
         sessions.push(created["session_id"].as_str().expect("an id").to_owned());

@@ -17,12 +17,7 @@ async fn a_python_client_registers_joins_routes_subscribes_and_acknowledges() {
         .output()
         .await
         .unwrap_or_else(|error| panic!("{python}: {error}; `cargo xtask test` sets it up"));
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success() && out.trim_end().ends_with("ok"),
-        "{out}\n{err}"
-    );
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.trim_end().ends_with("ok"), "{out}\n{err}");
 }

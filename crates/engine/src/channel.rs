@@ -34,11 +34,7 @@ pub(crate) struct Channel {
 impl Channel {
     /// A channel to the holder of this encryption key.
     pub(crate) fn new(peer: [u8; 32]) -> Self {
-        Self {
-            peer,
-            sealing: None,
-            opening: None,
-        }
+        Self { peer, sealing: None, opening: None }
     }
 
     /// Appends the sealed body to `out`; `None` when the peer's key cannot be used.
@@ -56,9 +52,7 @@ impl Channel {
         };
         let start = out.len();
         out.extend_from_slice(body);
-        let tag = sealing
-            .seal_inout_detached(InOutBuf::from(&mut out[start..]), header)
-            .ok()?;
+        let tag = sealing.seal_inout_detached(InOutBuf::from(&mut out[start..]), header).ok()?;
         out.extend_from_slice(&tag.to_bytes());
         Some(())
     }
@@ -106,10 +100,7 @@ mod tests {
         let session = "00000000000000000000000000000001".parse().unwrap();
         let party = "p".parse().unwrap();
         let (hello, secret) = introduce(&Identity::generate(), session, &party);
-        (
-            secret,
-            read_hello(&hello, session, &party).unwrap().encryption_key,
-        )
+        (secret, read_hello(&hello, session, &party).unwrap().encryption_key)
     }
 
     fn seal(channel: &mut Channel, header: &[u8], body: &[u8]) -> Vec<u8> {
@@ -168,10 +159,6 @@ mod tests {
 
     #[test]
     fn a_key_of_small_order_is_not_sealed_to() {
-        assert!(
-            Channel::new([0; 32])
-                .seal(b"header", b"body", &mut Vec::new())
-                .is_none()
-        );
+        assert!(Channel::new([0; 32]).seal(b"header", b"body", &mut Vec::new()).is_none());
     }
 }

@@ -112,12 +112,7 @@ impl<'a> Envelope<'a> {
             let fits = bytes.len() <= MAX_ENVELOPE && bytes.first() == Some(&VERSION);
             let (front, signature) = bytes.split_last_chunk().filter(|_| fits)?;
             let (header, body) = front.split_at_checked(HEADER)?;
-            Some(Self {
-                address: Address::read(header)?,
-                signature,
-                header,
-                body,
-            })
+            Some(Self { address: Address::read(header)?, signature, header, body })
         };
         read().ok_or_else(|| {
             let message = "the payload is not an envelope of this version";
@@ -143,12 +138,7 @@ mod tests {
 
     use super::*;
 
-    const ADDRESS: Address = Address {
-        execution: [7; 32],
-        from: 2,
-        to: Some(3),
-        round: 0x0104,
-    };
+    const ADDRESS: Address = Address { execution: [7; 32], from: 2, to: Some(3), round: 0x0104 };
 
     fn identity() -> Identity {
         Identity::from_secret(&quorate_types::Secret::new([5; 32]))
@@ -168,10 +158,7 @@ mod tests {
 
     #[test]
     fn a_broadcast_has_golden_bytes() {
-        let address = Address {
-            to: None,
-            ..ADDRESS
-        };
+        let address = Address { to: None, ..ADDRESS };
         let envelope = wrap(&identity(), &address, b"body", None).unwrap();
         let mut front = vec![1, 0];
         front.extend([7; 32]);
@@ -190,16 +177,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_contradicts_the_recipient_is_refused() {
-        let envelope = wrap(
-            &identity(),
-            &Address {
-                to: None,
-                ..ADDRESS
-            },
-            b"",
-            None,
-        )
-        .unwrap();
+        let envelope = wrap(&identity(), &Address { to: None, ..ADDRESS }, b"", None).unwrap();
         for (at, value) in [(1, 1), (1, 2), (35, 3), (0, 0), (0, 2)] {
             let mut bytes = envelope.to_vec();
             bytes[at] = value;
@@ -210,10 +188,7 @@ mod tests {
 
     #[test]
     fn an_envelope_over_the_bound_is_refused() {
-        let address = Address {
-            to: None,
-            ..ADDRESS
-        };
+        let address = Address { to: None, ..ADDRESS };
         let largest = vec![0; MAX_ENVELOPE - HEADER - SIGNATURE];
         let fits = wrap(&identity(), &address, &largest, None).unwrap();
         assert!(Envelope::read(&fits).is_ok());

@@ -76,19 +76,9 @@ mod tests {
 
     #[test]
     fn each_fact_changes_the_id() {
-        let hello = |n| HelloView {
-            identity: [n; 32],
-            encryption_key: [n; 32],
-            nonce: [n; 32],
-        };
-        let roster = [
-            ("a".parse().unwrap(), hello(1)),
-            ("b".parse().unwrap(), hello(2)),
-        ];
-        let other = [
-            ("a".parse().unwrap(), hello(1)),
-            ("b".parse().unwrap(), hello(3)),
-        ];
+        let hello = |n| HelloView { identity: [n; 32], encryption_key: [n; 32], nonce: [n; 32] };
+        let roster = [("a".parse().unwrap(), hello(1)), ("b".parse().unwrap(), hello(2))];
+        let other = [("a".parse().unwrap(), hello(1)), ("b".parse().unwrap(), hello(3))];
         let holders: [PartyId; 2] = ["a".parse().unwrap(), "b".parse().unwrap()];
         let id = |n: u128| format!("{n:032x}");
         let base = || Facts {
@@ -103,50 +93,17 @@ mod tests {
             roster: &roster,
         };
         let changed = [
-            Facts {
-                kind: SessionKind::Keygen,
-                ..base()
-            },
-            Facts {
-                protocol: "protocol/2",
-                ..base()
-            },
-            Facts {
-                session: id(9).parse().unwrap(),
-                ..base()
-            },
-            Facts {
-                key: None,
-                ..base()
-            },
-            Facts {
-                key: Some((id(2).parse().unwrap(), 1)),
-                ..base()
-            },
-            Facts {
-                holders: &holders[..1],
-                ..base()
-            },
-            Facts {
-                threshold: Threshold::new(3, 3).unwrap(),
-                ..base()
-            },
-            Facts {
-                threshold: Threshold::new(2, 4).unwrap(),
-                ..base()
-            },
-            Facts {
-                digest: Some(Digest([6; 32])),
-                ..base()
-            },
-            Facts {
-                roster: &other,
-                ..base()
-            },
-            Facts {
-                roster: &roster[..1],
-                ..base()
-            },
+            Facts { kind: SessionKind::Keygen, ..base() },
+            Facts { protocol: "protocol/2", ..base() },
+            Facts { session: id(9).parse().unwrap(), ..base() },
+            Facts { key: None, ..base() },
+            Facts { key: Some((id(2).parse().unwrap(), 1)), ..base() },
+            Facts { holders: &holders[..1], ..base() },
+            Facts { threshold: Threshold::new(3, 3).unwrap(), ..base() },
+            Facts { threshold: Threshold::new(2, 4).unwrap(), ..base() },
+            Facts { digest: Some(Digest([6; 32])), ..base() },
+            Facts { roster: &other, ..base() },
+            Facts { roster: &roster[..1], ..base() },
         ];
         let mut seen = std::collections::HashSet::from([execution_id(&base())]);
         for facts in &changed {

@@ -84,12 +84,7 @@ impl fmt::Display for Fault {
 
 impl Fault {
     pub(crate) fn benign(code: FaultCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            severity: Severity::Benign,
-            blame: None,
-            message: message.into(),
-        }
+        Self { code, severity: Severity::Benign, blame: None, message: message.into() }
     }
 
     pub(crate) fn blaming(mut self, party: &PartyId) -> Self {

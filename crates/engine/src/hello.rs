@@ -67,13 +67,7 @@ pub fn introduce(identity: &Identity, session: SessionId, party: &PartyId) -> (H
     let signature = identity.sign(DOMAIN, &signed(&bytes, session, party));
     bytes.extend_from_slice(&signature);
     let hello = Hello::from(bytes);
-    (
-        hello.clone(),
-        HelloSecret {
-            decryption_key,
-            hello,
-        },
-    )
+    (hello.clone(), HelloSecret { decryption_key, hello })
 }
 
 fn signed(body: &[u8], session: SessionId, party: &PartyId) -> Vec<u8> {
@@ -83,31 +77,20 @@ fn signed(body: &[u8], session: SessionId, party: &PartyId) -> Vec<u8> {
 /// Reads an introduction and checks that its identity key signed it for this session and party.
 pub fn read_hello(hello: &[u8], session: SessionId, party: &PartyId) -> Result<HelloView, Fault> {
     let invalid = |why: &str| {
-        Fault::benign(
-            FaultCode::HelloInvalid,
-            format!("the introduction of {party} {why}"),
-        )
-        .blaming(party)
+        Fault::benign(FaultCode::HelloInvalid, format!("the introduction of {party} {why}"))
+            .blaming(party)
     };
     if hello.len() != LENGTH || hello[0] != VERSION {
         return Err(invalid("is not of this version"));
     }
     let part = |from: usize| -> [u8; 32] {
-        hello[from..from + 32]
-            .try_into()
-            .expect("inside the checked length")
+        hello[from..from + 32].try_into().expect("inside the checked length")
     };
-    let view = HelloView {
-        identity: part(1),
-        encryption_key: part(33),
-        nonce: part(65),
-    };
+    let view = HelloView { identity: part(1), encryption_key: part(33), nonce: part(65) };
     let signature: [u8; 64] = hello[SIGNED..].try_into().expect("the checked length");
     let message = signed(&hello[..SIGNED], session, party);
     if !verify_identity(&view.identity, DOMAIN, &message, &signature) {
-        return Err(invalid(
-            "is not signed by its identity key for this session",
-        ));
+        return Err(invalid("is not signed by its identity key for this session"));
     }
     <SealKem as hpke::Kem>::PublicKey::from_bytes(&view.encryption_key)
         .map_err(|_| invalid("has an unusable encryption key"))?;

@@ -61,9 +61,7 @@ impl Verifier {
     /// Whether this identity signed the message in this domain.
     pub(crate) fn verify(&self, domain: &str, message: &[u8], signature: &[u8; 64]) -> bool {
         let signature = Signature::from_bytes(signature);
-        self.0
-            .verify_strict(&in_domain(domain, message), &signature)
-            .is_ok()
+        self.0.verify_strict(&in_domain(domain, message), &signature).is_ok()
     }
 }
 
@@ -88,12 +86,7 @@ mod tests {
         assert!(verify_identity(&public, "a", b"message", &signature));
         assert!(!verify_identity(&public, "b", b"message", &signature));
         assert!(!verify_identity(&public, "a", b"massage", &signature));
-        assert!(!verify_identity(
-            &Identity::generate().public(),
-            "a",
-            b"message",
-            &signature
-        ));
+        assert!(!verify_identity(&Identity::generate().public(), "a", b"message", &signature));
         let again = Identity::from_secret(&identity.secret());
         assert_eq!(again.public(), public);
     }

@@ -104,9 +104,6 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(
 ) -> Result<T, MachineFault> {
     match postcard::take_from_bytes(body) {
         Ok((message, [])) => Ok(message),
-        _ => Err(MachineFault::violation(
-            seat,
-            "sent a message that cannot be decoded",
-        )),
+        _ => Err(MachineFault::violation(seat, "sent a message that cannot be decoded")),
     }
 }

@@ -11,10 +11,9 @@ use crate::share::Share;
 /// What a task does and by which protocol, with the version of its messages.
 pub(crate) fn protocol(task: &Task) -> Result<(SessionKind, &'static str), Fault> {
     match task {
-        Task::Keygen {
-            scheme: Scheme::EcdsaSecp256k1,
-            ..
-        } => Ok((SessionKind::Keygen, "dkls23-keygen/1")),
+        Task::Keygen { scheme: Scheme::EcdsaSecp256k1, .. } => {
+            Ok((SessionKind::Keygen, "dkls23-keygen/1"))
+        }
         Task::Sign { share, .. } if share.scheme() == Scheme::EcdsaSecp256k1 => {
             Ok((SessionKind::Sign, "dkls23-sign/1"))
         }
@@ -31,10 +30,7 @@ pub(crate) fn start(
     execution: [u8; 32],
 ) -> Result<Box<dyn Machine>, Fault> {
     match task {
-        Task::Keygen {
-            scheme: Scheme::EcdsaSecp256k1,
-            threshold,
-        } => {
+        Task::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold } => {
             if usize::from(threshold.parties()) != parties.len() {
                 let message = format!("a key of {} parties needs as many", threshold.parties());
                 return Err(Fault::benign(FaultCode::BadInput, message));
@@ -42,12 +38,7 @@ pub(crate) fn start(
             Ok(Box::new(dkls::Keygen::new(me, *threshold, execution)))
         }
         Task::Keygen { scheme, .. } => Err(not_offered(*scheme)),
-        Task::Sign {
-            share,
-            holders,
-            digest,
-            ..
-        } => {
+        Task::Sign { share, holders, digest, .. } => {
             let seats = share_indices(share, me, holders, parties)?;
             let machine = dkls::Sign::new(share.clone(), me, &seats, *digest, execution);
             let bad = |fault: MachineFault| Fault::benign(fault.code, fault.message);
@@ -57,10 +48,7 @@ pub(crate) fn start(
 }
 
 fn not_offered(scheme: Scheme) -> Fault {
-    Fault::benign(
-        FaultCode::BadInput,
-        format!("{scheme} is not offered by this version"),
-    )
+    Fault::benign(FaultCode::BadInput, format!("{scheme} is not offered by this version"))
 }
 
 /// The share index of each seat, after checking that our own is the one we hold.
@@ -81,15 +69,11 @@ fn share_indices(
     let mut indices = Vec::with_capacity(parties.len());
     for party in parties {
         let position = holders.iter().position(|holder| holder == *party);
-        let index = position
-            .and_then(|at| u8::try_from(at + 1).ok())
-            .map(ShareIndex);
+        let index = position.and_then(|at| u8::try_from(at + 1).ok()).map(ShareIndex);
         indices.push(index.ok_or_else(|| not(format!("{party} holds no share of the key")))?);
     }
     if indices[me] != share.share_index() {
-        return Err(not(
-            "this party holds another share of the key than the session says".into(),
-        ));
+        return Err(not("this party holds another share of the key than the session says".into()));
     }
     Ok(indices)
 }

@@ -134,15 +134,11 @@ impl Run {
         let seat = roster.iter().position(|member| member.party_id == *me);
         let seat = seat.ok_or_else(|| bad("this party does not take part in the session"))?;
         if roster[seat].hello != secret.hello {
-            return Err(bad(
-                "the session has another introduction of this party than it made",
-            ));
+            return Err(bad("the session has another introduction of this party than it made"));
         }
         let views = views(session, &roster)?;
         if views[seat].1.identity != identity.public() {
-            return Err(bad(
-                "this party introduced itself with another identity than it has",
-            ));
+            return Err(bad("this party introduced itself with another identity than it has"));
         }
         let execution = execution_id(&facts(session, &task, &views)?);
         let parties: Vec<_> = views.iter().map(|(party, _)| party).collect();
@@ -166,17 +162,11 @@ impl Run {
     /// # Errors
     /// Says what is wrong with the payload. A refused one changes nothing: the run goes on.
     pub fn receive(&mut self, from: &PartyId, payload: &[u8]) -> Result<(), Fault> {
-        let seat = self
-            .roster
-            .iter()
-            .position(|peer| peer.party == *from)
-            .ok_or_else(|| {
-                Fault::benign(FaultCode::WrongSender, format!("{from} does not take part"))
-            })?;
-        self.take(seat, payload).map_err(|fault| Fault {
-            message: format!("from {from}: {}", fault.message),
-            ..fault
-        })
+        let seat = self.roster.iter().position(|peer| peer.party == *from).ok_or_else(|| {
+            Fault::benign(FaultCode::WrongSender, format!("{from} does not take part"))
+        })?;
+        self.take(seat, payload)
+            .map_err(|fault| Fault { message: format!("from {from}: {}", fault.message), ..fault })
     }
 
     fn take(&mut self, seat: Seat, payload: &[u8]) -> Result<(), Fault> {
@@ -216,35 +206,21 @@ impl Run {
             return refuse(FaultCode::WrongSender, "the envelope names another sender");
         }
         if address.to.is_some_and(|to| usize::from(to) != self.me) {
-            return refuse(
-                FaultCode::WrongRecipient,
-                "the envelope is for another party",
-            );
+            return refuse(FaultCode::WrongRecipient, "the envelope is for another party");
         }
-        let kind = if address.to.is_some() {
-            Kind::Direct
-        } else {
-            Kind::Broadcast
-        };
+        let kind = if address.to.is_some() { Kind::Direct } else { Kind::Broadcast };
         let round = address.round;
         if self.machine.expects(round, kind, seat) {
             return Ok((round, kind, seat));
         }
-        if self
-            .roster
-            .iter()
-            .enumerate()
-            .any(|(other, _)| self.machine.expects(round, kind, other))
+        if self.roster.iter().enumerate().any(|(other, _)| self.machine.expects(round, kind, other))
         {
             return refuse(
                 FaultCode::NotASigner,
                 "its sender has no message to send in this round",
             );
         }
-        refuse(
-            FaultCode::WrongRound,
-            "no such message belongs to its round",
-        )
+        refuse(FaultCode::WrongRound, "no such message belongs to its round")
     }
 
     /// Computes as far as the received messages allow. Heavy; to be called once at the start and
@@ -277,9 +253,7 @@ impl Run {
         let mut input = Input::default();
         for seat in need.broadcasts {
             let body = self.inbox.remove(&(need.round, Kind::Broadcast, seat));
-            input
-                .broadcasts
-                .insert(seat, Zeroizing::new(body.expect("nothing is missing")));
+            input.broadcasts.insert(seat, Zeroizing::new(body.expect("nothing is missing")));
         }
         for seat in need.directs {
             let body = self.inbox.remove(&(need.round, Kind::Direct, seat));
@@ -308,44 +282,22 @@ impl Run {
             blame: send.to,
             message: "introduced itself with an unusable encryption key".into(),
         })?;
-        Ok(Outgoing {
-            to,
-            round: send.round,
-            payload,
-        })
+        Ok(Outgoing { to, round: send.round, payload })
     }
 
     fn address(&self, from: Seat, to: Option<Seat>, round: u16) -> Address {
         let small = |seat: Seat| u8::try_from(seat).expect("at most MAX_PARTIES");
-        Address {
-            execution: self.execution,
-            from: small(from),
-            to: to.map(small),
-            round,
-        }
+        Address { execution: self.execution, from: small(from), to: to.map(small), round }
     }
 
     /// Ends the run by a fault, which gets the name of whom it blames.
     fn end(&mut self, fault: MachineFault) -> Fault {
         self.over = true;
         self.inbox.clear();
-        let MachineFault {
-            code,
-            severity,
-            blame,
-            message,
-        } = fault;
+        let MachineFault { code, severity, blame, message } = fault;
         let blame = blame.map(|seat| self.roster[seat].party.clone());
-        let message = blame
-            .as_ref()
-            .map(|party| format!("{party} {message}"))
-            .unwrap_or(message);
-        Fault {
-            code,
-            severity,
-            blame,
-            message,
-        }
+        let message = blame.as_ref().map(|party| format!("{party} {message}")).unwrap_or(message);
+        Fault { code, severity, blame, message }
     }
 
     /// The round whose messages are waited for.
@@ -365,15 +317,8 @@ impl Run {
 
     /// The parties whose message of this round has not come; nobody once the run is over.
     pub fn waiting_for(&self) -> Vec<PartyId> {
-        let missing = if self.over {
-            Vec::new()
-        } else {
-            self.missing()
-        };
-        missing
-            .into_iter()
-            .map(|seat| self.roster[seat].party.clone())
-            .collect()
+        let missing = if self.over { Vec::new() } else { self.missing() };
+        missing.into_iter().map(|seat| self.roster[seat].party.clone()).collect()
     }
 
     /// The identity keys of the roster, in its order.
@@ -400,21 +345,12 @@ fn views(session: SessionId, roster: &[Member]) -> Result<Vec<(PartyId, HelloVie
 }
 
 fn peer((party, hello): (PartyId, HelloView)) -> Result<Peer, Fault> {
-    let HelloView {
-        identity,
-        encryption_key,
-        ..
-    } = hello;
+    let HelloView { identity, encryption_key, .. } = hello;
     let verifier = Verifier::new(&identity).ok_or_else(|| {
         let message = format!("the identity key of {party} cannot be used");
         Fault::benign(FaultCode::HelloInvalid, message).blaming(&party)
     })?;
-    Ok(Peer {
-        party,
-        identity,
-        verifier,
-        channel: Channel::new(encryption_key),
-    })
+    Ok(Peer { party, identity, verifier, channel: Channel::new(encryption_key) })
 }
 
 fn facts<'a>(
@@ -435,13 +371,7 @@ fn facts<'a>(
             digest: None,
             roster,
         },
-        Task::Sign {
-            share,
-            key_id,
-            epoch,
-            holders,
-            digest,
-        } => Facts {
+        Task::Sign { share, key_id, epoch, holders, digest } => Facts {
             kind,
             protocol,
             scheme: share.scheme(),

@@ -43,15 +43,9 @@ impl Share {
         let (signers, parties) = (party.parameters.threshold, party.parameters.share_count);
         let threshold = Threshold::new(signers.into(), parties.into())?;
         if party.party_index.as_u8() > parties {
-            return Err(Error::invalid(
-                "the share's index is beyond the number of holders",
-            ));
+            return Err(Error::invalid("the share's index is beyond the number of holders"));
         }
-        Ok(Self {
-            party,
-            public_key,
-            threshold,
-        })
+        Ok(Self { party, public_key, threshold })
     }
 
     /// The key's scheme.
@@ -86,13 +80,7 @@ impl Share {
         let aad = context.bytes();
         let sealed = key
             .cipher()
-            .encrypt(
-                &Nonce::from(nonce),
-                Payload {
-                    msg: &plain,
-                    aad: &aad,
-                },
-            )
+            .encrypt(&Nonce::from(nonce), Payload { msg: &plain, aad: &aad })
             .map_err(|_| Error::internal())?;
         Ok([&nonce[..], &sealed].concat())
     }
@@ -111,13 +99,7 @@ impl Share {
         let aad = context.bytes();
         let plain = key
             .cipher()
-            .decrypt(
-                &Nonce::from(nonce),
-                Payload {
-                    msg: body,
-                    aad: &aad,
-                },
-            )
+            .decrypt(&Nonce::from(nonce), Payload { msg: body, aad: &aad })
             .map(Zeroizing::new)
             .map_err(|_| refused())?;
         match plain.split_first() {
@@ -149,19 +131,11 @@ impl SealKey {
         let (memory, passes, lanes) = ARGON2;
         let parameters =
             argon2::Params::new(memory, passes, lanes, Some(32)).map_err(|_| Error::internal())?;
-        let argon = Argon2::new(
-            argon2::Algorithm::Argon2id,
-            argon2::Version::V0x13,
-            parameters,
-        );
+        let argon = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
         let mut key = Zeroizing::new([0; 32]);
-        argon
-            .hash_password_into(passphrase, salt, &mut *key)
-            .map_err(|_| {
-                Error::invalid(
-                    "the passphrase or its salt cannot be used: the salt is 8 bytes or more",
-                )
-            })?;
+        argon.hash_password_into(passphrase, salt, &mut *key).map_err(|_| {
+            Error::invalid("the passphrase or its salt cannot be used: the salt is 8 bytes or more")
+        })?;
         Ok(Self(Secret::new(*key)))
     }
 

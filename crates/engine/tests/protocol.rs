@@ -26,18 +26,12 @@ fn two_of_two_sign() {
 
 #[test]
 fn any_two_of_three_sign_and_a_third_looks_on() {
-    sign_with(
-        &TWO_OF_THREE,
-        &[&[0, 1], &[2, 0], &[1, 2], &[0, 1, 2], &[2, 1, 0]],
-    );
+    sign_with(&TWO_OF_THREE, &[&[0, 1], &[2, 0], &[1, 2], &[0, 1, 2], &[2, 1, 0]]);
 }
 
 #[test]
 fn three_of_five_sign_and_the_others_look_on() {
-    sign_with(
-        &keygen(3, 5, 11),
-        &[&[4, 1, 0], &[1, 2, 3, 4], &[4, 3, 2, 1, 0]],
-    );
+    sign_with(&keygen(3, 5, 11), &[&[4, 1, 0], &[1, 2, 3, 4], &[4, 3, 2, 1, 0]]);
 }
 
 #[test]
@@ -46,9 +40,7 @@ fn no_two_attempts_give_the_same_signature() {
     let sign = || {
         let (parties, mut runs) = signing(session(4), &TWO_OF_TWO, &[0, 1], digest);
         let ending = deliver(&parties, &mut runs, 1, |_, _| {}).remove(0);
-        let Ok(Some(Output::Signature(signature))) = ending else {
-            panic!("a signature")
-        };
+        let Ok(Some(Output::Signature(signature))) = ending else { panic!("a signature") };
         signature.bytes[..32].to_vec()
     };
     assert_ne!(sign(), sign(), "r, and so the nonce, must differ");
@@ -60,9 +52,7 @@ fn harried(attempt: impl Fn() -> (Vec<PartyId>, Vec<Run>)) -> Vec<Ending> {
     let (parties, mut earlier) = attempt();
     let mut kept: HashMap<PartyId, Vec<Letter>> = HashMap::new();
     deliver(&parties, &mut earlier, 2, |_, letter| {
-        kept.entry(letter.1.clone())
-            .or_default()
-            .push(letter.clone());
+        kept.entry(letter.1.clone()).or_default().push(letter.clone());
     });
     let refuse = |code: &str, got: Result<(), Fault>| {
         let fault = got.expect_err(code);
@@ -89,20 +79,11 @@ fn harried(attempt: impl Fn() -> (Vec<PartyId>, Vec<Run>)) -> Vec<Ending> {
             refuse("wrong_recipient", run.receive(from, &with(35, 7)));
         }
         for at in [40, payload.len() / 2, payload.len() - 1] {
-            refuse(
-                "signature_invalid",
-                run.receive(from, &with(at, payload[at] ^ 1)),
-            );
+            refuse("signature_invalid", run.receive(from, &with(at, payload[at] ^ 1)));
         }
         for at in (0..38).chain(payload.len() - 64..payload.len()) {
-            let fault = run
-                .receive(from, &with(at, payload[at] ^ 1))
-                .expect_err("a flipped bit");
-            assert_eq!(
-                (fault.severity, fault.blame),
-                (Severity::Benign, None),
-                "byte {at}"
-            );
+            let fault = run.receive(from, &with(at, payload[at] ^ 1)).expect_err("a flipped bit");
+            assert_eq!((fault.severity, fault.blame), (Severity::Benign, None), "byte {at}");
         }
     })
 }
@@ -144,40 +125,23 @@ fn signers_of_different_digests_find_out_by_the_first_letter() {
     }
     assert_eq!(ours[0].round(), 0);
     ours[0].advance().unwrap();
-    assert_eq!(
-        (ours[0].round(), ours[0].waiting_for()),
-        (1, vec![parties[1].clone()])
-    );
+    assert_eq!((ours[0].round(), ours[0].waiting_for()), (1, vec![parties[1].clone()]));
 }
 
 #[test]
 fn a_share_opens_for_its_party_key_epoch_and_seal_key_only() {
-    let Made {
-        holders,
-        shares,
-        key,
-    } = &*TWO_OF_TWO;
+    let Made { holders, shares, key } = &*TWO_OF_TWO;
     let seal = |n| SealKey::from_bytes(Secret::new([n; 32]));
-    let context = |party, key_id, epoch| SealContext {
-        party_id: party,
-        key_id,
-        epoch,
-    };
+    let context = |party, key_id, epoch| SealContext { party_id: party, key_id, epoch };
     let key_id: KeyId = session(1).into();
-    let sealed = shares[0]
-        .seal(&seal(1), &context(&holders[0], key_id, 0))
-        .unwrap();
+    let sealed = shares[0].seal(&seal(1), &context(&holders[0], key_id, 0)).unwrap();
     let opened = Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 0)).unwrap();
     assert_eq!(opened.public_key(), key);
     assert_eq!(opened.share_index(), ShareIndex(1));
     let wrong = [
         Share::open(&sealed, &seal(2), &context(&holders[0], key_id, 0)),
         Share::open(&sealed, &seal(1), &context(&holders[1], key_id, 0)),
-        Share::open(
-            &sealed,
-            &seal(1),
-            &context(&holders[0], session(2).into(), 0),
-        ),
+        Share::open(&sealed, &seal(1), &context(&holders[0], session(2).into(), 0)),
         Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 1)),
         Share::open(&sealed[1..], &seal(1), &context(&holders[0], key_id, 0)),
         Share::open(&[], &seal(1), &context(&holders[0], key_id, 0)),
@@ -189,18 +153,10 @@ fn a_share_opens_for_its_party_key_epoch_and_seal_key_only() {
 
 #[test]
 fn a_passphrase_gives_the_same_seal_key_only_with_its_salt() {
-    let Made {
-        holders, shares, ..
-    } = &*TWO_OF_TWO;
-    let context = SealContext {
-        party_id: &holders[0],
-        key_id: session(1).into(),
-        epoch: 0,
-    };
+    let Made { holders, shares, .. } = &*TWO_OF_TWO;
+    let context = SealContext { party_id: &holders[0], key_id: session(1).into(), epoch: 0 };
     let key = |phrase: &[u8], salt: &[u8]| SealKey::from_passphrase(phrase, salt).unwrap();
-    let sealed = shares[0]
-        .seal(&key(b"correct horse", &[1; 16]), &context)
-        .unwrap();
+    let sealed = shares[0].seal(&key(b"correct horse", &[1; 16]), &context).unwrap();
     assert!(Share::open(&sealed, &key(b"correct horse", &[1; 16]), &context).is_ok());
     assert!(Share::open(&sealed, &key(b"correct horse", &[2; 16]), &context).is_err());
     assert!(Share::open(&sealed, &key(b"battery staple", &[1; 16]), &context).is_err());
@@ -208,20 +164,12 @@ fn a_passphrase_gives_the_same_seal_key_only_with_its_salt() {
 
 #[test]
 fn a_run_refuses_a_roster_it_does_not_fit() {
-    let Made {
-        holders, shares, ..
-    } = &*TWO_OF_THREE;
+    let Made { holders, shares, .. } = &*TWO_OF_THREE;
     let parties = [holders[0].clone(), holders[1].clone()];
     let identities: Vec<_> = (0..4).map(|_| Identity::generate()).collect();
     let member = |(party, identity): (&PartyId, &Identity)| {
         let (hello, secret) = introduce(identity, session(8), party);
-        (
-            Member {
-                party_id: party.clone(),
-                hello,
-            },
-            secret,
-        )
+        (Member { party_id: party.clone(), hello }, secret)
     };
     let sign = |share: usize| Task::Sign {
         share: shares[share].clone(),
@@ -239,35 +187,14 @@ fn a_run_refuses_a_roster_it_does_not_fit() {
         run.err().map(|fault| fault.code)
     };
     assert_eq!(attempt(&parties[0], &parties, sign(0)), None);
-    assert_eq!(
-        attempt(&parties[0], &parties, sign(1)),
-        Some(FaultCode::NotASigner)
-    );
-    assert_eq!(
-        attempt(&parties[0], &parties[..1], sign(0)),
-        Some(FaultCode::NotASigner)
-    );
+    assert_eq!(attempt(&parties[0], &parties, sign(1)), Some(FaultCode::NotASigner));
+    assert_eq!(attempt(&parties[0], &parties[..1], sign(0)), Some(FaultCode::NotASigner));
     let stranger = [parties[0].clone(), name(9)];
-    assert_eq!(
-        attempt(&parties[0], &stranger, sign(0)),
-        Some(FaultCode::NotASigner)
-    );
-    assert_eq!(
-        attempt(&name(9), &parties, sign(0)),
-        Some(FaultCode::BadInput)
-    );
+    assert_eq!(attempt(&parties[0], &stranger, sign(0)), Some(FaultCode::NotASigner));
+    assert_eq!(attempt(&name(9), &parties, sign(0)), Some(FaultCode::BadInput));
     let twice = [parties[0].clone(), parties[1].clone(), parties[1].clone()];
-    assert_eq!(
-        attempt(&parties[0], &twice, sign(0)),
-        Some(FaultCode::BadInput)
-    );
+    assert_eq!(attempt(&parties[0], &twice, sign(0)), Some(FaultCode::BadInput));
     let threshold = Threshold::new(2, 3).unwrap();
-    let keygen = Task::Keygen {
-        scheme: Scheme::EcdsaSecp256k1,
-        threshold,
-    };
-    assert_eq!(
-        attempt(&parties[0], &parties, keygen),
-        Some(FaultCode::BadInput)
-    );
+    let keygen = Task::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold };
+    assert_eq!(attempt(&parties[0], &parties, keygen), Some(FaultCode::BadInput));
 }

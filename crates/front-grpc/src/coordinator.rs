@@ -69,7 +69,9 @@ pub(crate) mod shared {
             "" => None,
             "start" => Some(WaitFor::Start),
             "end" => Some(WaitFor::End),
-            _ => return Err(Error::invalid_field("wait_for", "wait_for is \"start\" or \"end\"")),
+            _ => {
+                return Err(Error::invalid_field("wait_for", "wait_for is \"start\" or \"end\""));
+            }
         };
         let wait = wait.map(|wait| (wait, wait_limit(request.wait_millis)));
         let view = coordinator.status(caller, request.session_id.parse()?, wait).await?;

@@ -128,7 +128,8 @@ impl Service {
         caller: &Caller,
         request: ro::PublishSessionEventRequest,
     ) -> Result<ro::PublishSessionEventResponse> {
-        let event = request.event.ok_or_else(|| Error::invalid_field("event", "event is missing"))?;
+        let event =
+            request.event.ok_or_else(|| Error::invalid_field("event", "event is missing"))?;
         let reached = self.router.publish_event(caller, convert::event_in(event)?).await?;
         let subscriber_count = i32::try_from(reached).unwrap_or(i32::MAX);
         Ok(ro::PublishSessionEventResponse { success: true, subscriber_count })
@@ -159,7 +160,9 @@ impl MessageRouter for Service {
     ) -> Answer<ro::RouteMessageResponse> {
         let caller = caller(request.extensions())?;
         let routed = self.route(&caller, request.into_inner()).await;
-        answer(routed.map(|id| ro::RouteMessageResponse { success: true, message_id: id.to_string() }))
+        answer(
+            routed.map(|id| ro::RouteMessageResponse { success: true, message_id: id.to_string() }),
+        )
     }
 
     async fn subscribe_messages(

@@ -30,15 +30,11 @@ impl IntoResponse for Refusal {
         let mut response = (status, Json(ErrorJson::from(&error))).into_response();
         let later = matches!(error.code, ErrorCode::RateLimited | ErrorCode::Unavailable);
         if let Some(seconds) = error.details.retry_after.or(later.then_some(1)) {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if error.code == ErrorCode::Unauthorized {
             let scheme = HeaderValue::from_static("Bearer");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, scheme);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
     }
@@ -47,20 +43,14 @@ impl IntoResponse for Refusal {
 /// The answer to a path that no route has.
 pub(crate) async fn unknown_path(request: Request) -> Refusal {
     let (method, path) = (request.method(), request.uri().path());
-    let message = format!(
-        "{method} {} is not known here; /docs lists what is",
-        shorten(path)
-    );
+    let message = format!("{method} {} is not known here; /docs lists what is", shorten(path));
     Refusal(Error::new(ErrorCode::NotFound, message))
 }
 
 /// The answer to a method that a path does not take.
 pub(crate) async fn wrong_method(request: Request) -> Refusal {
     let (method, path) = (request.method(), request.uri().path());
-    let message = format!(
-        "{} does not take {method}; the Allow header says what",
-        shorten(path)
-    );
+    let message = format!("{} does not take {method}; the Allow header says what", shorten(path));
     Refusal(Error::new(ErrorCode::MethodNotAllowed, message))
 }
 

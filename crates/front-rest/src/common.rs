@@ -44,9 +44,7 @@ pub fn common(name: &str, services: &[Service], started: Instant, readiness: Rea
         name: name.to_owned(),
         started,
         readiness,
-        openapi: serde_json::to_vec(&value)
-            .expect("a JSON value serializes")
-            .into(),
+        openapi: serde_json::to_vec(&value).expect("a JSON value serializes").into(),
         page: pages::render(&value).into(),
     };
     let routes = Router::new()
@@ -86,19 +84,11 @@ pub(crate) async fn ready(State(about): State<Arc<About>>) -> Response {
     let service = about.name.clone();
     match (about.readiness)() {
         Ok(()) => {
-            let body = ReadinessJson {
-                status: "ready".into(),
-                service,
-                reasons: vec![],
-            };
+            let body = ReadinessJson { status: "ready".into(), service, reasons: vec![] };
             Json(body).into_response()
         }
         Err(reasons) => {
-            let body = ReadinessJson {
-                status: "not_ready".into(),
-                service,
-                reasons,
-            };
+            let body = ReadinessJson { status: "not_ready".into(), service, reasons };
             let retry = [(header::RETRY_AFTER, "1")];
             (StatusCode::SERVICE_UNAVAILABLE, retry, Json(body)).into_response()
         }
@@ -106,10 +96,7 @@ pub(crate) async fn ready(State(about): State<Arc<About>>) -> Response {
 }
 
 async fn openapi(State(about): State<Arc<About>>) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        about.openapi.clone(),
-    )
+    ([(header::CONTENT_TYPE, "application/json")], about.openapi.clone())
 }
 
 /// Everything the page needs is in it, and nothing else may be loaded or run.

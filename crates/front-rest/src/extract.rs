@@ -63,12 +63,7 @@ fn content_kind(headers: &HeaderMap) -> Result<(), Refusal> {
         return Ok(());
     };
     let text = value.to_str().unwrap_or("unreadable");
-    let essence = text
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_json = essence == "application/json"
         || (essence.starts_with("application/") && essence.ends_with("+json"));
     if is_json {
@@ -79,23 +74,18 @@ fn content_kind(headers: &HeaderMap) -> Result<(), Refusal> {
     if essence == "application/x-www-form-urlencoded" {
         message.push_str(" (with curl: -H 'Content-Type: application/json')");
     }
-    Err(Refusal(Error::new(
-        ErrorCode::UnsupportedMediaType,
-        message,
-    )))
+    Err(Refusal(Error::new(ErrorCode::UnsupportedMediaType, message)))
 }
 
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
-    Bytes::from_request(request, state)
-        .await
-        .map_err(|rejection| {
-            Refusal(if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let message = "the body is larger than this path reads; send less at once";
-                Error::new(ErrorCode::MessageTooLarge, message)
-            } else {
-                Error::invalid("the body broke off before its end; send it again")
-            })
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        Refusal(if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let message = "the body is larger than this path reads; send less at once";
+            Error::new(ErrorCode::MessageTooLarge, message)
+        } else {
+            Error::invalid("the body broke off before its end; send it again")
         })
+    })
 }
 
 /// The path's parameters, in their order.
@@ -128,16 +118,13 @@ impl<S: Send + Sync, T: FromPath> FromRequestParts<S> for Path<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let values = RawPathParams::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| {
+        let values =
+            RawPathParams::from_request_parts(parts, state).await.map_err(|rejection| {
                 let problem = rejection.body_text();
                 let name = problem.split('`').nth(1).unwrap_or("path").to_owned();
                 Error::invalid_field(&name, format!("{name} in the path is not UTF-8"))
             })?;
-        Ok(Self(T::from_path(
-            &mut values.iter().map(|(_, value)| value),
-        )?))
+        Ok(Self(T::from_path(&mut values.iter().map(|(_, value)| value))?))
     }
 }
 

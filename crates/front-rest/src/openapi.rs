@@ -112,10 +112,8 @@ pub fn service_document(services: &[Service]) -> Document {
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
     // An empty requirement beside it: on loopback, an installation may ask for nothing.
-    document.security = Some(vec![
-        SecurityRequirement::new("api_key", [""; 0]),
-        SecurityRequirement::default(),
-    ]);
+    document.security =
+        Some(vec![SecurityRequirement::new("api_key", [""; 0]), SecurityRequirement::default()]);
     document
 }
 

@@ -15,10 +15,7 @@ const MAX_DEPTH: usize = 4;
 
 /// Renders the page.
 pub(crate) fn render(document: &Value) -> String {
-    let page = Page {
-        document,
-        schemas: &document["components"]["schemas"],
-    };
+    let page = Page { document, schemas: &document["components"]["schemas"] };
     let (mut nav, mut main) = (String::new(), String::new());
     for tag in page.tags() {
         page.section(tag, &mut nav, &mut main);
@@ -55,10 +52,8 @@ struct Operation<'a> {
 impl<'a> Page<'a> {
     /// The tags in the document's order; what every service has comes last.
     fn tags(&self) -> Vec<&'a str> {
-        let mut tags: Vec<_> = list(&self.document["tags"])
-            .iter()
-            .map(|tag| text(&tag["name"]))
-            .collect();
+        let mut tags: Vec<_> =
+            list(&self.document["tags"]).iter().map(|tag| text(&tag["name"])).collect();
         tags.sort_by_key(|tag| *tag == "service");
         tags
     }
@@ -73,9 +68,7 @@ impl<'a> Page<'a> {
     }
 
     fn section(&self, tag: &str, nav: &mut String, main: &mut String) {
-        let about = list(&self.document["tags"])
-            .iter()
-            .find(|item| item["name"] == tag);
+        let about = list(&self.document["tags"]).iter().find(|item| item["name"] == tag);
         let about = prose(about.map_or("", |item| text(&item["description"])));
         let tag_text = escape(tag);
         push(nav, format_args!("<div data-part><h2>{tag_text}</h2><ul>"));
@@ -84,20 +77,12 @@ impl<'a> Page<'a> {
             let Operation { path, verb, value } = operation;
             let id = escape(&format!("{verb}{}", path.replace(['/', '{', '}'], "-")));
             let summary = text(&value["summary"]).trim_end_matches('.');
-            let label = inline(
-                summary
-                    .split([';', ':', '.', ','])
-                    .next()
-                    .unwrap_or(summary),
-            );
+            let label = inline(summary.split([';', ':', '.', ',']).next().unwrap_or(summary));
             let summary = inline(summary);
             let words =
                 escape(&format!("{verb} {path} {}", text(&value["summary"])).to_lowercase());
             let path = escape(path);
-            push(
-                nav,
-                format_args!("<li data-text=\"{words}\"><a href=\"#{id}\">{label}</a></li>"),
-            );
+            push(nav, format_args!("<li data-text=\"{words}\"><a href=\"#{id}\">{label}</a></li>"));
             push(
                 main,
                 format_args!(
@@ -139,18 +124,8 @@ impl<'a> Page<'a> {
         main.push_str("<h3>Answers</h3><div class=scroll><table>");
         for (status, answer) in members(&value["responses"]) {
             let schema = &answer["content"]["application/json"]["schema"];
-            let kind = if schema.is_null() {
-                String::new()
-            } else {
-                self.kind(schema, 0)
-            };
-            row(
-                main,
-                status,
-                false,
-                &kind,
-                &inline(text(&answer["description"])),
-            );
+            let kind = if schema.is_null() { String::new() } else { self.kind(schema, 0) };
+            row(main, status, false, &kind, &inline(text(&answer["description"])));
         }
         main.push_str("</table></div>");
         if value["responses"].get("101").is_none() {
@@ -188,10 +163,7 @@ impl<'a> Page<'a> {
     }
 
     fn resolve(&self, schema: &'a Value) -> &'a Value {
-        match schema["$ref"]
-            .as_str()
-            .and_then(|path| path.rsplit('/').next())
-        {
+        match schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
             Some(name) => &self.schemas[name],
             None => schema,
         }
@@ -204,40 +176,26 @@ impl<'a> Page<'a> {
         if rows.is_empty() {
             push(main, format_args!("<p>{}</p>", self.kind(schema, 0)));
         } else {
-            push(
-                main,
-                format_args!("<div class=scroll><table>{rows}</table></div>"),
-            );
+            push(main, format_args!("<div class=scroll><table>{rows}</table></div>"));
         }
     }
 
     fn rows(&self, schema: &'a Value, rows: &mut String, depth: usize) {
         let schema = self.resolve(schema);
-        let parts = ["allOf", "oneOf"]
-            .into_iter()
-            .flat_map(|word| list(&schema[word]));
+        let parts = ["allOf", "oneOf"].into_iter().flat_map(|word| list(&schema[word]));
         for part in parts.filter(|_| depth < MAX_DEPTH) {
             self.rows(part, rows, depth + 1);
         }
         let required = list(&schema["required"]);
         for (name, member) in members(&schema["properties"]) {
             let must = required.iter().any(|one| one == name);
-            row(
-                rows,
-                name,
-                must,
-                &self.kind(member, 0),
-                &inline(about(member)),
-            );
+            row(rows, name, must, &self.kind(member, 0), &inline(about(member)));
         }
     }
 
     /// A schema's type in a few words, with a link where it has a name.
     fn kind(&self, schema: &Value, depth: usize) -> String {
-        if let Some(name) = schema["$ref"]
-            .as_str()
-            .and_then(|path| path.rsplit('/').next())
-        {
+        if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
             let name = escape(name);
             return format!("<a href=\"#{name}\">{name}</a>");
         }
@@ -246,10 +204,8 @@ impl<'a> Page<'a> {
         }
         let words = list(&schema["enum"]);
         if !words.is_empty() {
-            let words: Vec<_> = words
-                .iter()
-                .map(|word| format!("<code>{}</code>", escape(text(word))))
-                .collect();
+            let words: Vec<_> =
+                words.iter().map(|word| format!("<code>{}</code>", escape(text(word)))).collect();
             return words.join(" ");
         }
         let parts = list(&schema["oneOf"]).iter().chain(list(&schema["allOf"]));
@@ -263,18 +219,10 @@ impl<'a> Page<'a> {
         match type_name(schema) {
             "array" => format!("list of {}", self.kind(&schema["items"], depth + 1)),
             "object" if schema["additionalProperties"].is_object() => {
-                format!(
-                    "map to {}",
-                    self.kind(&schema["additionalProperties"], depth + 1)
-                )
+                format!("map to {}", self.kind(&schema["additionalProperties"], depth + 1))
             }
             "" => "any".into(),
-            name => escape(
-                schema["format"]
-                    .as_str()
-                    .filter(|_| name == "string")
-                    .unwrap_or(name),
-            ),
+            name => escape(schema["format"].as_str().filter(|_| name == "string").unwrap_or(name)),
         }
     }
 
@@ -284,10 +232,7 @@ impl<'a> Page<'a> {
         let mut separator = '?';
         for parameter in list(&operation.value["parameters"]) {
             if parameter["in"] == "query" && parameter["required"] == true {
-                push(
-                    &mut line,
-                    format_args!("{separator}{}=…", text(&parameter["name"])),
-                );
+                push(&mut line, format_args!("{separator}{}=…", text(&parameter["name"])));
                 separator = '&';
             }
         }
@@ -306,9 +251,7 @@ impl<'a> Page<'a> {
 
     /// A value that fits: an object with what it must have and what has an example.
     fn example(&self, schema: &Value, depth: usize) -> Value {
-        let name = schema["$ref"]
-            .as_str()
-            .and_then(|path| path.rsplit('/').next());
+        let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next());
         let schema = name.map_or(schema, |name| &self.schemas[name]);
         if let Some(example) = schema.get("example").or_else(|| schema["enum"].get(0)) {
             return example.clone();
@@ -341,21 +284,15 @@ impl<'a> Page<'a> {
 /// The type's name, where several are allowed the first that is not null.
 fn type_name(schema: &Value) -> &str {
     match &schema["type"] {
-        Value::Array(names) => names
-            .iter()
-            .filter_map(Value::as_str)
-            .find(|name| *name != "null")
-            .unwrap_or_default(),
+        Value::Array(names) => {
+            names.iter().filter_map(Value::as_str).find(|name| *name != "null").unwrap_or_default()
+        }
         name => name.as_str().unwrap_or_default(),
     }
 }
 
 fn row(out: &mut String, name: &str, must: bool, kind: &str, about: &str) {
-    let mark = if must {
-        " <b class=must title=required>*</b>"
-    } else {
-        ""
-    };
+    let mark = if must { " <b class=must title=required>*</b>" } else { "" };
     let name = escape(name);
     push(
         out,
@@ -364,8 +301,7 @@ fn row(out: &mut String, name: &str, must: bool, kind: &str, about: &str) {
 }
 
 fn push(out: &mut String, part: std::fmt::Arguments<'_>) {
-    out.write_fmt(part)
-        .expect("writing to a string cannot fail");
+    out.write_fmt(part).expect("writing to a string cannot fail");
 }
 
 fn text(value: &Value) -> &str {
@@ -374,9 +310,7 @@ fn text(value: &Value) -> &str {
 
 /// A member's description; that of an optional one sits in its first part.
 fn about(member: &Value) -> &str {
-    member["description"]
-        .as_str()
-        .unwrap_or_else(|| text(&member["oneOf"][0]["description"]))
+    member["description"].as_str().unwrap_or_else(|| text(&member["oneOf"][0]["description"]))
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -418,12 +352,8 @@ fn inline(text: &str) -> String {
 
 /// Paragraphs separated by empty lines.
 fn prose(text: &str) -> String {
-    let paragraphs = text
-        .split("\n\n")
-        .filter(|paragraph| !paragraph.trim().is_empty());
-    paragraphs
-        .map(|paragraph| format!("<p>{}</p>", inline(paragraph)))
-        .collect()
+    let paragraphs = text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty());
+    paragraphs.map(|paragraph| format!("<p>{}</p>", inline(paragraph))).collect()
 }
 
 #[cfg(test)]
@@ -440,10 +370,7 @@ mod tests {
         let document = serde_json::to_value(openapi_document()).unwrap();
         let page = render(&document);
         for (path, _) in members(&document["paths"]) {
-            assert!(
-                page.contains(&format!("<code>{}</code>", escape(path))),
-                "{path}"
-            );
+            assert!(page.contains(&format!("<code>{}</code>", escape(path))), "{path}");
         }
         for (name, _) in members(&document["components"]["schemas"]) {
             assert!(page.contains(&format!("<details id=\"{name}\"")), "{name}");
@@ -480,10 +407,7 @@ mod tests {
     #[test]
     fn example_of_a_create_request_is_read_by_the_server() {
         let document = serde_json::to_value(openapi_document()).unwrap();
-        let page = Page {
-            document: &document,
-            schemas: &document["components"]["schemas"],
-        };
+        let page = Page { document: &document, schemas: &document["components"]["schemas"] };
         let example = page.example(&document["components"]["schemas"]["MpcKeygenJson"], 0);
         let body = serde_json::to_vec(&example).unwrap();
         let request: quorate_wire::MpcKeygenJson = quorate_wire::parse(&body).unwrap();

@@ -31,10 +31,7 @@ impl Params {
         };
         let (_, value) = self.0.swap_remove(at);
         if self.0.iter().any(|(key, _)| key == name) {
-            return Err(Error::invalid_field(
-                name,
-                format!("{name} is given twice in the query"),
-            ));
+            return Err(Error::invalid_field(name, format!("{name} is given twice in the query")));
         }
         Ok(Some(value).filter(|value| !value.is_empty()))
     }
@@ -46,9 +43,7 @@ impl Params {
         };
         text.parse().map(Some).map_err(|error: T::Err| {
             let problem = error.to_string();
-            let problem = problem
-                .strip_prefix("invalid_request: ")
-                .unwrap_or(&problem);
+            let problem = problem.strip_prefix("invalid_request: ").unwrap_or(&problem);
             Error::invalid_field(name, format!("{name} in the query: {problem}"))
         })
     }
@@ -56,10 +51,7 @@ impl Params {
     /// Takes a parameter out that must be there.
     pub(crate) fn required<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<T> {
         self.optional(name)?.ok_or_else(|| {
-            Error::invalid_field(
-                name,
-                format!("{name} is missing in the query; add ?{name}=…"),
-            )
+            Error::invalid_field(name, format!("{name} is missing in the query; add ?{name}=…"))
         })
     }
 
@@ -89,15 +81,13 @@ impl Params {
                 "wait_seconds",
                 format!("wait_seconds is at most {MAX_WAIT}; ask again to wait longer"),
             )),
-            (None, Some(_)) => Err(Error::invalid_field(
-                "wait",
-                "wait_seconds needs wait=start or wait=end",
-            )),
+            (None, Some(_)) => {
+                Err(Error::invalid_field("wait", "wait_seconds needs wait=start or wait=end"))
+            }
             (None, None) => Ok(None),
-            (Some(goal), seconds) => Ok(Some((
-                goal,
-                Duration::from_secs(seconds.unwrap_or(DEFAULT_WAIT)),
-            ))),
+            (Some(goal), seconds) => {
+                Ok(Some((goal, Duration::from_secs(seconds.unwrap_or(DEFAULT_WAIT)))))
+            }
         }
     }
 
@@ -127,12 +117,7 @@ mod tests {
     use super::*;
 
     fn params(pairs: &[(&str, &str)]) -> Params {
-        Params(
-            pairs
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect(),
-        )
+        Params(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
     }
 
     fn field(error: Error) -> String {
@@ -141,10 +126,7 @@ mod tests {
 
     #[test]
     fn left_over_and_repeated_parameters_are_named() {
-        assert_eq!(
-            field(params(&[("colour", "1")]).done().unwrap_err()),
-            "colour"
-        );
+        assert_eq!(field(params(&[("colour", "1")]).done().unwrap_err()), "colour");
         let mut twice = params(&[("after", "1"), ("after", "2")]);
         assert_eq!(field(twice.optional::<i64>("after").unwrap_err()), "after");
     }
@@ -154,10 +136,7 @@ mod tests {
         assert_eq!(params(&[]).limit(200).unwrap(), 50);
         assert_eq!(params(&[("limit", "200")]).limit(200).unwrap(), 200);
         for bad in ["0", "201", "-1", "x"] {
-            assert_eq!(
-                field(params(&[("limit", bad)]).limit(200).unwrap_err()),
-                "limit"
-            );
+            assert_eq!(field(params(&[("limit", bad)]).limit(200).unwrap_err()), "limit");
         }
     }
 
@@ -165,20 +144,11 @@ mod tests {
     fn wait_takes_a_goal_and_at_most_a_minute() {
         assert!(params(&[]).wait().unwrap().is_none());
         let (goal, limit) = params(&[("wait", "end")]).wait().unwrap().unwrap();
-        assert_eq!(
-            (goal, limit),
-            (WaitFor::End, Duration::from_secs(DEFAULT_WAIT))
-        );
-        let minute = params(&[("wait", "start"), ("wait_seconds", "60")])
-            .wait()
-            .unwrap()
-            .unwrap();
+        assert_eq!((goal, limit), (WaitFor::End, Duration::from_secs(DEFAULT_WAIT)));
+        let minute = params(&[("wait", "start"), ("wait_seconds", "60")]).wait().unwrap().unwrap();
         assert_eq!(minute, (WaitFor::Start, Duration::from_secs(60)));
         for (expected, pairs) in [
-            (
-                "wait_seconds",
-                &[("wait", "end"), ("wait_seconds", "61")][..],
-            ),
+            ("wait_seconds", &[("wait", "end"), ("wait_seconds", "61")][..]),
             ("wait", &[("wait_seconds", "5")]),
             ("wait", &[("wait", "forever")]),
         ] {

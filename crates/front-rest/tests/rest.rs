@@ -27,12 +27,7 @@ fn bare(fake: Arc<Fake>) -> Router {
     coordinator_routes(fake.clone())
         .merge(router_routes(fake.clone()))
         .merge(accounts_routes(fake))
-        .merge(common(
-            "quorate",
-            &Service::ALL,
-            Instant::now(),
-            Arc::new(|| Ok(())),
-        ))
+        .merge(common("quorate", &Service::ALL, Instant::now(), Arc::new(|| Ok(()))))
 }
 
 struct Answer {
@@ -46,19 +41,11 @@ async fn send(app: Router, request: Request<Body>) -> Answer {
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, 10 << 20).await.unwrap();
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    Answer {
-        status: parts.status.as_u16(),
-        headers: parts.headers,
-        body,
-    }
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
 }
 
 fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .body(body.into())
-        .unwrap()
+    Request::builder().method(method).uri(path).body(body.into()).unwrap()
 }
 
 async fn call(method: &str, path: &str, body: &str) -> (Answer, Vec<String>) {
@@ -74,11 +61,7 @@ fn assert_refused(answer: &Answer, status: u16, code: &str, field: &str) {
     assert!(!answer.body["message"].as_str().unwrap().is_empty());
     assert!(answer.body["details"]["retryable"].is_boolean());
     if !field.is_empty() {
-        assert!(
-            answer.body["details"][field].is_string(),
-            "{field}: {}",
-            answer.body
-        );
+        assert!(answer.body["details"][field].is_string(), "{field}: {}", answer.body);
     }
 }
 
@@ -94,10 +77,7 @@ async fn create_answers_201_with_tokens_and_deadline() {
     let (answer, seen) = call("POST", "/api/v1/sessions", KEYGEN).await;
     assert_eq!(answer.status, 201);
     assert_eq!(answer.body["session_id"], SESSION);
-    assert_eq!(
-        answer.body["join_tokens"],
-        json!({"alice": "token-alice", "bob": "token-bob"})
-    );
+    assert_eq!(answer.body["join_tokens"], json!({"alice": "token-alice", "bob": "token-bob"}));
     assert_eq!(answer.body["expires_at"], 1_703_145_600);
     assert_eq!(seen, ["create Open 2 None"]);
 }
@@ -107,9 +87,7 @@ async fn idempotency_key_reaches_the_service_and_is_bounded() {
     let fake = Arc::new(Fake::default());
     let with = |key: String| {
         let mut request = request("POST", "/api/v1/sessions", KEYGEN);
-        request
-            .headers_mut()
-            .insert("Idempotency-Key", key.parse().unwrap());
+        request.headers_mut().insert("Idempotency-Key", key.parse().unwrap());
         request
     };
     send(app(fake.clone()), with("order-1".into())).await;
@@ -138,12 +116,8 @@ async fn ready_takes_any_of_no_body_empty_object_and_the_same_party() {
         );
         assert_eq!(seen, ["ready alice"]);
     }
-    let (answer, _) = call(
-        "PUT",
-        &of_session("/parties/alice/ready"),
-        r#"{"party_id":"bob"}"#,
-    )
-    .await;
+    let (answer, _) =
+        call("PUT", &of_session("/parties/alice/ready"), r#"{"party_id":"bob"}"#).await;
     assert_refused(&answer, 400, "invalid_request", "party_id");
 }
 
@@ -156,12 +130,7 @@ async fn session_paths_ask_the_service_once() {
         ("DELETE", of_session(""), "", "close"),
         ("GET", of_session(""), "", "status"),
         ("GET", of_session("/timeline"), "", "timeline"),
-        (
-            "POST",
-            of_session("/complete"),
-            report.as_str(),
-            "complete alice Signature",
-        ),
+        ("POST", of_session("/complete"), report.as_str(), "complete alice Signature"),
         ("GET", "/api/v1/keys".into(), "", "keys 50"),
     ] {
         let (answer, seen) = call(method, &path, body).await;
@@ -219,12 +188,8 @@ async fn messages_are_routed_read_and_acknowledged() {
 
 #[tokio::test]
 async fn parties_register_live_and_are_listed() {
-    let (answer, _) = call(
-        "POST",
-        "/api/v1/parties",
-        r#"{"party_id":"p1","party_role":"persistent"}"#,
-    )
-    .await;
+    let (answer, _) =
+        call("POST", "/api/v1/parties", r#"{"party_id":"p1","party_role":"persistent"}"#).await;
     assert_eq!(answer.body["registered_at"], 7);
     let (answer, seen) = call("POST", "/api/v1/parties/p1/heartbeat", "").await;
     assert_eq!(
@@ -258,26 +223,13 @@ async fn accounts_are_camel_case_and_switched_off_in_two_ways() {
 
 #[tokio::test]
 async fn mpc_sessions_start_waiting() {
-    let (answer, seen) = call(
-        "POST",
-        "/api/v1/mpc/keygen",
-        r#"{"threshold_n":2,"threshold_t":2}"#,
-    )
-    .await;
-    assert_eq!(
-        (answer.status, &answer.body["status"]),
-        (201, &json!("waiting"))
-    );
+    let (answer, seen) =
+        call("POST", "/api/v1/mpc/keygen", r#"{"threshold_n":2,"threshold_t":2}"#).await;
+    assert_eq!((answer.status, &answer.body["status"]), (201, &json!("waiting")));
     assert!(seen[0].starts_with("keygen None"));
-    let body = format!(
-        r#"{{"account_id":"{MESSAGE}","message_hash":"{}"}}"#,
-        "8d".repeat(32)
-    );
+    let body = format!(r#"{{"account_id":"{MESSAGE}","message_hash":"{}"}}"#, "8d".repeat(32));
     let (answer, _) = call("POST", "/api/v1/mpc/sign", &body).await;
-    assert_eq!(
-        (answer.status, &answer.body["account_id"]),
-        (201, &json!(MESSAGE))
-    );
+    assert_eq!((answer.status, &answer.body["account_id"]), (201, &json!(MESSAGE)));
     let (answer, _) = call("GET", &format!("/api/v1/mpc/sessions/{SESSION}"), "").await;
     assert_eq!(answer.body["status"], "waiting");
     assert_eq!(answer.body["total_parties"], 2);
@@ -290,47 +242,17 @@ async fn each_malformed_request_names_its_fault() {
         ("POST", create.into(), "{", ""),
         ("POST", create.into(), "", ""),
         ("POST", create.into(), "[]", ""),
-        (
-            "POST",
-            create.into(),
-            r#"{"session_type":1}"#,
-            "session_type",
-        ),
-        (
-            "POST",
-            create.into(),
-            r#"{"session_type":"keygen","n":2}"#,
-            "n",
-        ),
-        (
-            "GET",
-            "/api/v1/sessions/not-a-uuid".into(),
-            "",
-            "session_id",
-        ),
+        ("POST", create.into(), r#"{"session_type":1}"#, "session_type"),
+        ("POST", create.into(), r#"{"session_type":"keygen","n":2}"#, "n"),
+        ("GET", "/api/v1/sessions/not-a-uuid".into(), "", "session_id"),
         ("PUT", of_session("/parties/a%20b/ready"), "", "party_id"),
         ("PUT", of_session("/parties/%ff/ready"), "", "party_id"),
-        (
-            "GET",
-            of_session(&format!("/messages/{MESSAGE}x")),
-            "",
-            "message_id",
-        ),
+        ("GET", of_session(&format!("/messages/{MESSAGE}x")), "", "message_id"),
         ("GET", of_session("/messages"), "", "party_id"),
-        (
-            "GET",
-            of_session("/messages?party_id=a&after=x"),
-            "",
-            "after",
-        ),
+        ("GET", of_session("/messages?party_id=a&after=x"), "", "after"),
         ("GET", "/api/v1/sessions?limit=0".into(), "", "limit"),
         ("GET", "/api/v1/sessions?colour=red".into(), "", "colour"),
-        (
-            "GET",
-            "/api/v1/accounts/acc-uuid-123".into(),
-            "",
-            "account_id",
-        ),
+        ("GET", "/api/v1/accounts/acc-uuid-123".into(), "", "account_id"),
     ] {
         let (answer, seen) = call(method, &path, body).await;
         assert_refused(&answer, 400, "invalid_request", field);
@@ -364,9 +286,7 @@ async fn content_type_may_be_absent_or_json_and_nothing_else() {
         ("text/plain", 415),
     ] {
         let mut request = request("POST", "/api/v1/sessions", KEYGEN);
-        request
-            .headers_mut()
-            .insert("content-type", kind.parse().unwrap());
+        request.headers_mut().insert("content-type", kind.parse().unwrap());
         let answer = send(app(Arc::default()), request).await;
         assert_eq!(answer.status, status, "{kind}");
         if kind.contains("form") {
@@ -381,12 +301,8 @@ async fn bodies_over_their_bound_are_413() {
     let long = |size: usize| format!(r#"{{"username":"{}"}}"#, "x".repeat(size));
     let (answer, _) = call("POST", "/api/v1/accounts", &long(64 << 10)).await;
     assert_refused(&answer, 413, "message_too_large", "");
-    let with = |size: usize| {
-        format!(
-            r#"{{"from_party":"alice","payload":"{}"}}"#,
-            "A".repeat(size)
-        )
-    };
+    let with =
+        |size: usize| format!(r#"{{"from_party":"alice","payload":"{}"}}"#, "A".repeat(size));
     let mebibyte = (1 << 20) / 3 * 4;
     let (answer, seen) = call("POST", &of_session("/messages"), &with(mebibyte)).await;
     assert_eq!(answer.status, 200);
@@ -469,12 +385,8 @@ async fn every_documented_operation_is_routed() {
     let mut names = std::collections::BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let path = path
-                .replace("{party_id}", "alice")
-                .replace("{session_id}", SESSION);
-            let path = path
-                .replace("{message_id}", MESSAGE)
-                .replace("{account_id}", MESSAGE);
+            let path = path.replace("{party_id}", "alice").replace("{session_id}", SESSION);
+            let path = path.replace("{message_id}", MESSAGE).replace("{account_id}", MESSAGE);
             let (answer, _) = call(&method.to_uppercase(), &path, "").await;
             assert!(![404, 405].contains(&answer.status), "{method} {path}");
             assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()));
@@ -498,12 +410,7 @@ async fn document_is_openapi_31_and_served_per_service() {
 async fn docs_page_is_html_that_may_load_nothing() {
     let (answer, _) = call("GET", "/docs", "").await;
     assert_eq!(StatusCode::from_u16(answer.status).unwrap(), StatusCode::OK);
-    assert!(
-        answer.headers["content-type"]
-            .to_str()
-            .unwrap()
-            .starts_with("text/html")
-    );
+    assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/html"));
     let policy = answer.headers["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("default-src 'none'"));
 }

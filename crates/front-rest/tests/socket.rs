@@ -56,16 +56,10 @@ async fn messages_come_in_order_and_a_stopping_server_closes_with_1012() {
     let mut socket = messages(fake.clone()).await;
     for round in 1..=40 {
         let frame = next(&mut socket).await;
-        assert_eq!(
-            (&frame["round"], &frame["round_number"]),
-            (&json!(round), &json!(round))
-        );
+        assert_eq!((&frame["round"], &frame["round_number"]), (&json!(round), &json!(round)));
         assert_eq!(frame["payload"], "AAEC");
     }
-    assert_eq!(
-        next(&mut socket).await,
-        json!({"close": 1012, "reason": "unavailable"})
-    );
+    assert_eq!(next(&mut socket).await, json!({"close": 1012, "reason": "unavailable"}));
     assert_eq!(fake.seen().len(), 1);
     assert!(fake.seen()[0].ends_with("alice 5"), "{:?}", fake.seen());
 }
@@ -75,10 +69,7 @@ async fn a_stream_that_fails_closes_with_the_code_of_its_error() {
     let end = Err(Error::new(ErrorCode::SessionExpired, "it is over"));
     let mut socket = messages(Fake::streaming(vec![Ok(message(1)), end], true)).await;
     assert_eq!(next(&mut socket).await["round"], 1);
-    assert_eq!(
-        next(&mut socket).await,
-        json!({"close": 1008, "reason": "session_expired"})
-    );
+    assert_eq!(next(&mut socket).await, json!({"close": 1008, "reason": "session_expired"}));
 }
 
 #[tokio::test]
@@ -113,10 +104,7 @@ async fn refused_frames_are_answered_and_the_socket_stays_open() {
     for (frame, field) in [
         (json!({"acknowledge": MESSAGE}), "acknowledge"),
         (json!({"ack": "x"}), "ack"),
-        (
-            json!({"route": {"from_party": "bob", "payload": ""}}),
-            "route.from_party",
-        ),
+        (json!({"route": {"from_party": "bob", "payload": ""}}), "route.from_party"),
         (json!({"route": {"from_party": "alice"}}), "route.payload"),
         (
             json!({"route": {"from_party": "alice", "payload": "", "session_id": MESSAGE}}),
@@ -126,10 +114,7 @@ async fn refused_frames_are_answered_and_the_socket_stays_open() {
         say(&mut socket, frame.clone()).await;
         let answer = next(&mut socket).await;
         assert_eq!(answer["error"]["error"], "invalid_request");
-        assert!(
-            answer["error"]["details"][field].is_string(),
-            "{frame}: {answer}"
-        );
+        assert!(answer["error"]["details"][field].is_string(), "{frame}: {answer}");
     }
     assert_eq!(fake.seen().len(), 1);
 }
@@ -148,23 +133,16 @@ async fn what_was_asked_before_leaving_is_done() {
 
 #[tokio::test]
 async fn a_refused_subscription_is_closed_with_the_reason() {
-    let fake = Fake::refusing(Error::new(
-        ErrorCode::Forbidden,
-        "you are not of this session",
-    ));
+    let fake = Fake::refusing(Error::new(ErrorCode::Forbidden, "you are not of this session"));
     let mut socket = messages(fake).await;
-    assert_eq!(
-        next(&mut socket).await,
-        json!({"close": 1008, "reason": "forbidden"})
-    );
+    assert_eq!(next(&mut socket).await, json!({"close": 1008, "reason": "forbidden"}));
 }
 
 #[tokio::test]
 async fn binary_and_oversized_frames_close_with_their_own_codes() {
-    for (frame, code) in [
-        (Message::binary(vec![1, 2, 3]), 1003),
-        (Message::text("x".repeat((2 << 20) + 1)), 1009),
-    ] {
+    for (frame, code) in
+        [(Message::binary(vec![1, 2, 3]), 1003), (Message::text("x".repeat((2 << 20) + 1)), 1009)]
+    {
         let mut socket = messages(Fake::streaming(vec![], true)).await;
         socket.send(frame).await.unwrap();
         assert_eq!(next(&mut socket).await["close"], code);
@@ -175,15 +153,9 @@ async fn binary_and_oversized_frames_close_with_their_own_codes() {
 async fn a_handshake_with_a_bad_query_is_refused_in_http() {
     let address = serve(Arc::default()).await;
     for (path, field) in [
-        (
-            "/api/v1/messages/subscribe?session_id=x&party_id=a",
-            "session_id",
-        ),
+        ("/api/v1/messages/subscribe?session_id=x&party_id=a", "session_id"),
         ("/api/v1/messages/subscribe", "party_id"),
-        (
-            "/api/v1/events/subscribe?party_id=a&event_types=party_left",
-            "event_types",
-        ),
+        ("/api/v1/events/subscribe?party_id=a&event_types=party_left", "event_types"),
     ] {
         let error = connect_async(format!("{address}{path}")).await.unwrap_err();
         let tokio_tungstenite::tungstenite::Error::Http(response) = error else {
@@ -197,10 +169,7 @@ async fn a_handshake_with_a_bad_query_is_refused_in_http() {
 
 #[tokio::test]
 async fn events_carry_the_subscribers_own_token_only() {
-    let fake = Arc::new(Fake {
-        open: true,
-        ..Fake::default()
-    });
+    let fake = Arc::new(Fake { open: true, ..Fake::default() });
     let address = serve(fake.clone()).await;
     let path = "/api/v1/events/subscribe?party_id=bob&event_types=session_created,party_ready";
     let (mut socket, _) = connect_async(format!("{address}{path}")).await.unwrap();
@@ -208,8 +177,5 @@ async fn events_carry_the_subscribers_own_token_only() {
     assert_eq!(event["event_type"], "session_created");
     assert_eq!(event["join_tokens"], json!({"bob": "token-bob"}));
     assert_eq!(event["selected_parties"], json!(["alice", "bob"]));
-    assert_eq!(
-        fake.seen(),
-        ["subscribe_events bob [SessionCreated, PartyReady]"]
-    );
+    assert_eq!(fake.seen(), ["subscribe_events bob [SessionCreated, PartyReady]"]);
 }

@@ -158,8 +158,12 @@ pub trait Accounts: Send + Sync + 'static {
     ) -> Result<Vec<Account>>;
 
     /// Changes an account.
-    async fn update(&self, caller: &Caller, id: AccountId, change: AccountChange)
-    -> Result<Account>;
+    async fn update(
+        &self,
+        caller: &Caller,
+        id: AccountId,
+        change: AccountChange,
+    ) -> Result<Account>;
 
     /// Starts a keygen; with an account, the finished key is attached to it.
     async fn keygen(

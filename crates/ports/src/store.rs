@@ -14,7 +14,8 @@ use quorate_types::*;
 pub enum Urgency {
     /// Somebody waits for it.
     Now,
-    /// With the next group, or after the store's linger time (a few milliseconds).
+    /// After the store's linger time (a few milliseconds). Lazy writes keep their order among
+    /// themselves, not with urgent ones: only for what no urgent write replaces.
     Lazy,
 }
 
@@ -136,7 +137,7 @@ pub struct RecoveredMessage {
 
 /// Durable state of the coordinator, the router and the account service.
 ///
-/// Writes are applied in the order of [`Store::submit`], which never blocks: it fails with
+/// Writes of one urgency are applied in the order of [`Store::submit`], which never blocks: it fails with
 /// `unavailable` when the queue is full or an earlier write failed (fail closed until restart).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

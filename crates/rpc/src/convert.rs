@@ -237,7 +237,10 @@ pub fn created_out(created: &CreatedSession) -> co::CreateSessionResponse {
 
 /// A created session, as it comes back.
 pub fn created_in(response: co::CreateSessionResponse) -> Result<CreatedSession> {
-    Ok(CreatedSession { session: view(response.detail)?, join_tokens: tokens_in(response.join_tokens)? })
+    Ok(CreatedSession {
+        session: view(response.detail)?,
+        join_tokens: tokens_in(response.join_tokens)?,
+    })
 }
 
 fn tokens_in(
@@ -580,7 +583,9 @@ pub fn delivery_in(delivery: ro::MessageDeliveryStatus) -> Result<Delivery> {
             "delivered" => DeliveryState::Delivered,
             "acknowledged" => DeliveryState::Acknowledged,
             "failed" => DeliveryState::Failed,
-            other => return Err(Error::invalid(format!("{other:?} is not a delivery status"))),
+            other => {
+                return Err(Error::invalid(format!("{other:?} is not a delivery status")));
+            }
         },
         delivered_at: at(delivery.delivered_at),
         acknowledged_at: at(delivery.acknowledged_at),

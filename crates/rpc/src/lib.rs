@@ -28,8 +28,7 @@ pub mod proto {
 }
 
 /// The descriptors of all services, for reflection.
-pub const DESCRIPTORS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Largest gRPC message, both ways: a keygen message of 16 parties is below 1 MiB.
 pub const MAX_MESSAGE: usize = 4 << 20;

@@ -68,7 +68,8 @@ impl Endpoint {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         if url.starts_with("https://") {
-            let ca = ca.ok_or_else(|| malformed("https needs --tls-ca, the authority's PEM file"))?;
+            let ca =
+                ca.ok_or_else(|| malformed("https needs --tls-ca, the authority's PEM file"))?;
             let pem = std::fs::read(ca)
                 .map_err(|error| malformed(&format!("{} cannot be read: {error}", ca.display())))?;
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));

@@ -19,9 +19,7 @@ fn parse_key(bytes: &[u8]) -> Result<VerifyingKey> {
 }
 
 pub(crate) fn normalize(bytes: &[u8]) -> Result<PublicKey> {
-    Ok(PublicKey(
-        parse_key(bytes)?.to_sec1_point(false).as_bytes().to_vec(),
-    ))
+    Ok(PublicKey(parse_key(bytes)?.to_sec1_point(false).as_bytes().to_vec()))
 }
 
 pub(crate) fn compress(key: &PublicKey) -> Result<Vec<u8>> {
@@ -34,28 +32,18 @@ pub(crate) fn parse(bytes: &[u8], recovery_id: Option<u8>) -> Result<Signature> 
         _ => (bytes, None),
     };
     if bytes.len() != 64 {
-        return Err(invalid(
-            "an ECDSA signature is 64 bytes (r ‖ s), or 65 with the recovery id",
-        ));
+        return Err(invalid("an ECDSA signature is 64 bytes (r ‖ s), or 65 with the recovery id"));
     }
     if let (Some(last), Some(given)) = (last, recovery_id)
         && last != given
     {
-        return Err(invalid(
-            "the recovery id behind the signature differs from recovery_id",
-        ));
+        return Err(invalid("the recovery id behind the signature differs from recovery_id"));
     }
     let recovery_id = recovery_id.or(last);
     if recovery_id.is_some_and(|id| RecoveryId::from_byte(id).is_none()) {
-        return Err(Error::invalid_field(
-            "recovery_id",
-            "a recovery id is 0, 1, 2 or 3",
-        ));
+        return Err(Error::invalid_field("recovery_id", "a recovery id is 0, 1, 2 or 3"));
     }
-    Ok(Signature {
-        bytes: bytes.to_vec(),
-        recovery_id,
-    })
+    Ok(Signature { bytes: bytes.to_vec(), recovery_id })
 }
 
 pub(crate) fn complete(
@@ -67,9 +55,7 @@ pub(crate) fn complete(
     let wrong = || invalid("the signature does not verify under this key and digest");
     let ecdsa = Ecdsa::from_slice(&signature.bytes).map_err(|_| wrong())?;
     if ecdsa.normalize_s() != ecdsa {
-        return Err(invalid(
-            "the signature does not verify: its s is not the low one",
-        ));
+        return Err(invalid("the signature does not verify: its s is not the low one"));
     }
     let fits = |id: RecoveryId| {
         VerifyingKey::recover_from_prehash(&digest.0, &ecdsa, id).is_ok_and(|key| key == verifier)
@@ -79,21 +65,14 @@ pub(crate) fn complete(
     if given.is_some_and(fits) {
         return Ok(signature);
     }
-    verifier
-        .verify_prehash(&digest.0, &ecdsa)
-        .map_err(|_| wrong())?;
+    verifier.verify_prehash(&digest.0, &ecdsa).map_err(|_| wrong())?;
     let id = match signature.recovery_id {
         Some(_) => None,
-        None => (0..4)
-            .filter_map(RecoveryId::from_byte)
-            .find(|id| fits(*id)),
+        None => (0..4).filter_map(RecoveryId::from_byte).find(|id| fits(*id)),
     };
     let id =
         id.ok_or_else(|| invalid("the recovery id does not verify: it leads to another key"))?;
-    Ok(Signature {
-        bytes: signature.bytes,
-        recovery_id: Some(id.to_byte()),
-    })
+    Ok(Signature { bytes: signature.bytes, recovery_id: Some(id.to_byte()) })
 }
 
 pub(crate) fn ethereum_address(key: &PublicKey) -> Option<String> {
@@ -104,11 +83,7 @@ pub(crate) fn ethereum_address(key: &PublicKey) -> Option<String> {
     let checksum = sha3::Keccak256::digest(plain.as_bytes());
     let cased = plain.chars().enumerate().map(|(at, c)| {
         let nibble = checksum[at / 2] >> (4 * (1 - at % 2)) & 0x0f;
-        if nibble >= 8 {
-            c.to_ascii_uppercase()
-        } else {
-            c
-        }
+        if nibble >= 8 { c.to_ascii_uppercase() } else { c }
     });
     Some(format!("0x{}", cased.collect::<String>()))
 }
@@ -130,10 +105,7 @@ mod tests {
     fn sign(secret: &SigningKey, digest: &Digest) -> Signature {
         let signature: Ecdsa = secret.sign_prehash(&digest.0).unwrap();
         let signature = signature.normalize_s();
-        Signature {
-            bytes: signature.to_bytes().to_vec(),
-            recovery_id: None,
-        }
+        Signature { bytes: signature.to_bytes().to_vec(), recovery_id: None }
     }
 
     #[test]
@@ -162,10 +134,7 @@ mod tests {
         let low = Ecdsa::from_slice(&sign(&secret, &digest).bytes).unwrap();
         let (r, s) = low.split_scalars();
         let high = Ecdsa::from_scalars(*r, *-s).unwrap();
-        let high = Signature {
-            bytes: high.to_bytes().to_vec(),
-            recovery_id: None,
-        };
+        let high = Signature { bytes: high.to_bytes().to_vec(), recovery_id: None };
         assert!(complete(&public, &digest, high).is_err());
     }
 

@@ -11,7 +11,9 @@ use crate::threshold::Threshold;
 use crate::time::Timestamp;
 
 /// A signature scheme a key can be made for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Scheme {
@@ -76,7 +78,9 @@ impl FromStr for SessionKind {
         match text {
             "keygen" => Ok(Self::Keygen),
             "sign" => Ok(Self::Sign),
-            _ => Err(Error::invalid_field("session_type", "session_type is \"keygen\" or \"sign\"")),
+            _ => {
+                Err(Error::invalid_field("session_type", "session_type is \"keygen\" or \"sign\""))
+            }
         }
     }
 }

@@ -30,35 +30,15 @@ pub struct NewAccountJson {
 
 impl From<NewAccountJson> for NewAccount {
     fn from(json: NewAccountJson) -> Self {
-        let NewAccountJson {
-            username,
-            email,
-            phone,
-            public_key,
-        } = json;
-        Self {
-            username,
-            email,
-            phone,
-            public_key: public_key.map(|key| key.0),
-        }
+        let NewAccountJson { username, email, phone, public_key } = json;
+        Self { username, email, phone, public_key: public_key.map(|key| key.0) }
     }
 }
 
 impl From<NewAccount> for NewAccountJson {
     fn from(new: NewAccount) -> Self {
-        let NewAccount {
-            username,
-            email,
-            phone,
-            public_key,
-        } = new;
-        Self {
-            username,
-            email,
-            phone,
-            public_key: public_key.map(PublicKeyText),
-        }
+        let NewAccount { username, email, phone, public_key } = new;
+        Self { username, email, phone, public_key: public_key.map(PublicKeyText) }
     }
 }
 
@@ -219,14 +199,8 @@ mod tests {
             updated_at: Timestamp(1_705_314_600_000),
         };
         let text = serde_json::to_string(&AccountJson::from(account.clone())).unwrap();
-        assert!(
-            text.contains(r#""createdAt":"2024-01-15T10:30:00Z""#),
-            "{text}"
-        );
-        assert!(
-            text.contains(r#""publicKey":"04"#) && !text.contains('_'),
-            "{text}"
-        );
+        assert!(text.contains(r#""createdAt":"2024-01-15T10:30:00Z""#), "{text}");
+        assert!(text.contains(r#""publicKey":"04"#) && !text.contains('_'), "{text}");
         let back: AccountJson = serde_json::from_str(&text).unwrap();
         assert_eq!(back.into_account(Tenant::default()), account);
     }

@@ -22,19 +22,13 @@ const URL_SAFE_BASE64: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
 /// # Errors
 /// `invalid_request` saying which rule is broken.
 pub fn decode_hex(text: &str) -> Result<Vec<u8>> {
-    let digits = text
-        .strip_prefix("0x")
-        .or_else(|| text.strip_prefix("0X"))
-        .unwrap_or(text);
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
     hex::decode(digits).map_err(|error| {
         Error::invalid(match error {
             hex::FromHexError::InvalidHexCharacter { c, .. } => {
                 format!("{c:?} is not a hex digit; give hex digits, with or without 0x")
             }
-            _ => format!(
-                "{} hex digits do not make whole bytes; one is missing",
-                digits.len()
-            ),
+            _ => format!("{} hex digits do not make whole bytes; one is missing", digits.len()),
         })
     })
 }
@@ -42,11 +36,7 @@ pub fn decode_hex(text: &str) -> Result<Vec<u8>> {
 fn fixed<const N: usize>(text: &str, what: &str) -> Result<[u8; N]> {
     let bytes = decode_hex(text)?;
     bytes.as_slice().try_into().map_err(|_| {
-        Error::invalid(format!(
-            "{what} is {N} bytes ({} hex digits), not {}",
-            2 * N,
-            bytes.len()
-        ))
+        Error::invalid(format!("{what} is {N} bytes ({} hex digits), not {}", 2 * N, bytes.len()))
     })
 }
 
@@ -56,16 +46,10 @@ fn fixed<const N: usize>(text: &str, what: &str) -> Result<[u8; N]> {
 /// `invalid_request` when it is neither.
 pub fn decode_base64(text: &str) -> Result<Bytes> {
     let url_safe = text.bytes().any(|byte| matches!(byte, b'-' | b'_'));
-    let engine = if url_safe {
-        &URL_SAFE_BASE64
-    } else {
-        &STANDARD_BASE64
-    };
+    let engine = if url_safe { &URL_SAFE_BASE64 } else { &STANDARD_BASE64 };
     match engine.decode(text) {
         Ok(bytes) => Ok(bytes.into()),
-        Err(error) => Err(Error::invalid(format!(
-            "not base64 ({error}); give standard base64"
-        ))),
+        Err(error) => Err(Error::invalid(format!("not base64 ({error}); give standard base64"))),
     }
 }
 
@@ -282,56 +266,29 @@ mod tests {
     #[test]
     fn hex_names_the_wrong_character_and_the_missing_digit() {
         assert!(decode_hex("0g").unwrap_err().message.contains("'g'"));
-        assert!(
-            decode_hex("abc")
-                .unwrap_err()
-                .message
-                .contains("3 hex digits")
-        );
+        assert!(decode_hex("abc").unwrap_err().message.contains("3 hex digits"));
     }
 
     #[test]
     fn digest_of_another_length_is_refused_with_both_lengths() {
         let message = "ab".repeat(31).parse::<DigestText>().unwrap_err().message;
-        assert!(
-            message.contains("32") && message.contains("31"),
-            "{message}"
-        );
+        assert!(message.contains("32") && message.contains("31"), "{message}");
     }
 
     #[test]
     fn signature_refuses_uneven_halves_and_other_lengths() {
         let uneven = format!("{}||{}", "a".repeat(62), "b".repeat(66));
-        for bad in [
-            uneven,
-            "ab".repeat(63),
-            "ab".repeat(65),
-            "||".to_owned(),
-            String::new(),
-        ] {
+        for bad in [uneven, "ab".repeat(63), "ab".repeat(65), "||".to_owned(), String::new()] {
             assert!(bad.parse::<SignatureText>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn public_key_needs_the_prefix_of_its_length() {
-        let good = [
-            format!("04{}", "00".repeat(64)),
-            format!("0x03{}", "AA".repeat(32)),
-        ];
-        let bad = [
-            format!("02{}", "00".repeat(64)),
-            format!("04{}", "00".repeat(32)),
-            "04".into(),
-        ];
-        assert!(
-            good.iter()
-                .all(|text| text.parse::<PublicKeyText>().is_ok())
-        );
-        assert!(
-            bad.iter()
-                .all(|text| text.parse::<PublicKeyText>().is_err())
-        );
+        let good = [format!("04{}", "00".repeat(64)), format!("0x03{}", "AA".repeat(32))];
+        let bad = [format!("02{}", "00".repeat(64)), format!("04{}", "00".repeat(32)), "04".into()];
+        assert!(good.iter().all(|text| text.parse::<PublicKeyText>().is_ok()));
+        assert!(bad.iter().all(|text| text.parse::<PublicKeyText>().is_err()));
     }
 
     #[test]

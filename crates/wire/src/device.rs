@@ -22,35 +22,15 @@ pub struct DeviceJson {
 
 impl From<DeviceJson> for DeviceInfo {
     fn from(json: DeviceJson) -> Self {
-        let DeviceJson {
-            device_type,
-            device_id,
-            platform,
-            app_version,
-        } = json;
-        Self {
-            device_type,
-            device_id,
-            platform,
-            app_version,
-        }
+        let DeviceJson { device_type, device_id, platform, app_version } = json;
+        Self { device_type, device_id, platform, app_version }
     }
 }
 
 impl From<DeviceInfo> for DeviceJson {
     fn from(device: DeviceInfo) -> Self {
-        let DeviceInfo {
-            device_type,
-            device_id,
-            platform,
-            app_version,
-        } = device;
-        Self {
-            device_type,
-            device_id,
-            platform,
-            app_version,
-        }
+        let DeviceInfo { device_type, device_id, platform, app_version } = device;
+        Self { device_type, device_id, platform, app_version }
     }
 }
 
@@ -79,10 +59,7 @@ impl NewParticipantJson {
     /// `invalid_request` when the flat and the nested device contradict each other.
     pub fn into_participant(self, at: &str) -> Result<NewParticipant> {
         let device = device(self.device_type, self.device_id, self.device_info, at)?;
-        Ok(NewParticipant {
-            party_id: self.party_id,
-            device,
-        })
+        Ok(NewParticipant { party_id: self.party_id, device })
     }
 }
 
@@ -90,12 +67,7 @@ impl From<NewParticipant> for NewParticipantJson {
     fn from(participant: NewParticipant) -> Self {
         let NewParticipant { party_id, device } = participant;
         let device_info = (device != DeviceInfo::default()).then(|| device.into());
-        Self {
-            party_id,
-            device_type: None,
-            device_id: None,
-            device_info,
-        }
+        Self { party_id, device_type: None, device_id: None, device_info }
     }
 }
 
@@ -154,20 +126,12 @@ mod tests {
     fn contradicting_devices_name_the_member() {
         let error = read(r#"{"party_id":"a","device_id":"x","device_info":{"device_id":"y"}}"#)
             .unwrap_err();
-        assert!(
-            error
-                .details
-                .fields
-                .contains_key("participants[3].device_id")
-        );
+        assert!(error.details.fields.contains_key("participants[3].device_id"));
     }
 
     #[test]
     fn unknown_device_member_is_refused() {
         let error = read(r#"{"party_id":"a","device_info":{"os":"y"}}"#).unwrap_err();
-        assert!(
-            error.details.fields.contains_key("device_info.os"),
-            "{error:?}"
-        );
+        assert!(error.details.fields.contains_key("device_info.os"), "{error:?}");
     }
 }

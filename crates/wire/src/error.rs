@@ -58,10 +58,7 @@ const RESERVED: [&str; 4] = ["retryable", "retry_after", "waiting_for", "blame"]
 impl From<&Error> for ErrorJson {
     fn from(error: &Error) -> Self {
         let details = &*error.details;
-        let fields = details
-            .fields
-            .iter()
-            .filter(|(name, _)| !RESERVED.contains(&name.as_str()));
+        let fields = details.fields.iter().filter(|(name, _)| !RESERVED.contains(&name.as_str()));
         Self {
             error: error.code.name().to_owned(),
             message: error.message.clone(),
@@ -73,9 +70,7 @@ impl From<&Error> for ErrorJson {
                     .blame
                     .clone()
                     .map(|Blame { party_id, reason }| BlameJson { party_id, reason }),
-                fields: fields
-                    .map(|(name, problem)| (name.clone(), problem.clone()))
-                    .collect(),
+                fields: fields.map(|(name, problem)| (name.clone(), problem.clone())).collect(),
             },
         }
     }
@@ -130,10 +125,7 @@ mod tests {
     use super::*;
 
     fn full() -> Error {
-        let blame = Blame {
-            party_id: "mallory".parse().unwrap(),
-            reason: "forged".into(),
-        };
+        let blame = Blame { party_id: "mallory".parse().unwrap(), reason: "forged".into() };
         let mut error = Error::invalid_field("threshold_t", "too many").blaming(blame);
         error = error.waiting_for(vec!["bob".parse().unwrap()]);
         error.details.retry_after = Some(3);

@@ -47,24 +47,14 @@ pub struct EventJson {
 
 impl From<SessionEvent> for EventJson {
     fn from(event: SessionEvent) -> Self {
-        let SessionEvent {
-            event_id,
-            kind,
-            session,
-            join_tokens,
-            created_at,
-        } = event;
+        let SessionEvent { event_id, kind, session, join_tokens, created_at } = event;
         Self {
             event_id,
             event_type: kind,
             session_id: session.session_id,
             threshold_n: session.threshold.parties(),
             threshold_t: session.threshold.signers(),
-            selected_parties: session
-                .participants
-                .iter()
-                .map(|p| p.party_id.clone())
-                .collect(),
+            selected_parties: session.participants.iter().map(|p| p.party_id.clone()).collect(),
             join_tokens: tokens_out(join_tokens),
             message_hash: session.digest.map(DigestText),
             created_at,
@@ -104,10 +94,7 @@ mod tests {
         };
         let text = serde_json::to_string(&EventJson::from(event.clone())).unwrap();
         let json: EventJson = serde_json::from_str(&text).unwrap();
-        assert_eq!(
-            json.selected_parties,
-            ["a", "c"].map(|name| name.parse().unwrap())
-        );
+        assert_eq!(json.selected_parties, ["a", "c"].map(|name| name.parse().unwrap()));
         let back = SessionEvent::try_from(json).unwrap();
         assert_eq!(back.session, event.session);
         assert_eq!(back.join_tokens[&party].expose(), "token");

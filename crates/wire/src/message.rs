@@ -46,17 +46,15 @@ pub struct RouteJson {
 fn one_round(round: Option<i32>, round_number: Option<i32>) -> Result<i32> {
     let refused = |field, problem: String| Err(Error::invalid_field(field, problem));
     match (round, round_number) {
-        (Some(a), Some(b)) if a != b => refused(
-            "round_number",
-            format!("round is {a} and round_number is {b}; give one"),
-        ),
+        (Some(a), Some(b)) if a != b => {
+            refused("round_number", format!("round is {a} and round_number is {b}; give one"))
+        }
         (Some(round), _) if round < 0 => {
             refused("round", format!("round is {round}; it counts from 0"))
         }
-        (None, Some(round)) if round < 0 => refused(
-            "round_number",
-            format!("round_number is {round}; it counts from 0"),
-        ),
+        (None, Some(round)) if round < 0 => {
+            refused("round_number", format!("round_number is {round}; it counts from 0"))
+        }
         (round, round_number) => Ok(round.or(round_number).unwrap_or(0)),
     }
 }
@@ -228,10 +226,7 @@ impl AckJson {
     /// `invalid_request` when the body contradicts the path.
     pub fn into_ack(self, session_id: SessionId, message_id: MessageId) -> Result<Acknowledge> {
         let unequal = |field: &str| {
-            Error::invalid_field(
-                field,
-                format!("{field} is not the one in the path; leave it out"),
-            )
+            Error::invalid_field(field, format!("{field} is not the one in the path; leave it out"))
         };
         if self.session_id.is_some_and(|given| given != session_id) {
             return Err(unequal("session_id"));
@@ -239,12 +234,7 @@ impl AckJson {
         if self.message_id.is_some_and(|given| given != message_id) {
             return Err(unequal("message_id"));
         }
-        Ok(Acknowledge {
-            message_id,
-            party_id: self.party_id,
-            session_id,
-            success: self.success,
-        })
+        Ok(Acknowledge { message_id, party_id: self.party_id, session_id, success: self.success })
     }
 }
 
@@ -372,10 +362,7 @@ mod tests {
     #[test]
     fn both_names_of_the_round_are_read_and_must_agree() {
         let with = |rounds: &str| {
-            route(
-                &format!(r#"{{"from_party":"a","payload":""{rounds}}}"#),
-                Some(SESSION),
-            )
+            route(&format!(r#"{{"from_party":"a","payload":""{rounds}}}"#), Some(SESSION))
         };
         assert_eq!(with(r#","round":3"#).unwrap().round, 3);
         assert_eq!(with(r#","round_number":3"#).unwrap().round, 3);
@@ -388,10 +375,7 @@ mod tests {
             ("round", r#","round":2147483648"#),
         ] {
             let error = with(rounds).unwrap_err();
-            assert!(
-                error.details.fields.contains_key(field),
-                "{rounds}: {error:?}"
-            );
+            assert!(error.details.fields.contains_key(field), "{rounds}: {error:?}");
         }
     }
 
@@ -417,10 +401,7 @@ mod tests {
         assert!(route(bare, Some(SESSION)).is_ok());
         assert!(route(&named, Some(SESSION)).is_ok());
         assert!(route(&named, None).is_ok());
-        for error in [
-            route(bare, None).unwrap_err(),
-            route(&named, Some(OTHER)).unwrap_err(),
-        ] {
+        for error in [route(bare, None).unwrap_err(), route(&named, Some(OTHER)).unwrap_err()] {
             assert!(error.details.fields.contains_key("session_id"));
         }
     }
@@ -459,10 +440,7 @@ mod tests {
             MessageStatusJson::new(SESSION.parse().unwrap(), OTHER.parse().unwrap(), deliveries)
         };
         assert!(status(vec![delivery.clone()]).all_acknowledged);
-        let failed = Delivery {
-            state: DeliveryState::Failed,
-            ..delivery.clone()
-        };
+        let failed = Delivery { state: DeliveryState::Failed, ..delivery.clone() };
         assert!(!status(vec![delivery, failed]).all_acknowledged);
     }
 

@@ -111,11 +111,7 @@ impl MpcSignJson {
 
 /// The account service shows a session that nobody has joined as waiting.
 fn shown(status: SessionStatus) -> SessionStatus {
-    if status == SessionStatus::Created {
-        SessionStatus::Waiting
-    } else {
-        status
-    }
+    if status == SessionStatus::Created { SessionStatus::Waiting } else { status }
 }
 
 /// A session that was just started.
@@ -150,10 +146,7 @@ pub struct MpcCreatedJson {
 impl MpcCreatedJson {
     /// The answer to starting a session for `account_id`.
     pub fn new(account_id: Option<AccountId>, created: CreatedSession) -> Self {
-        let CreatedSession {
-            session,
-            join_tokens,
-        } = created;
+        let CreatedSession { session, join_tokens } = created;
         Self {
             session_id: session.session_id,
             session_type: session.kind,
@@ -241,10 +234,8 @@ mod tests {
             {"party_id": "server_party", "device_type": "server", "device_id": "server_001"},
             {"party_id": "recovery_party", "device_type": "recovery", "device_id": "recovery_001"}
             ]}"#;
-        let (account, request) = parse::<MpcKeygenJson>(json.as_bytes())
-            .unwrap()
-            .into_request(None)
-            .unwrap();
+        let (account, request) =
+            parse::<MpcKeygenJson>(json.as_bytes()).unwrap().into_request(None).unwrap();
         assert!(account.is_none());
         assert_eq!(request.kind, SessionKind::Keygen);
         assert_eq!(request.participants.len(), 3);
@@ -274,14 +265,8 @@ mod tests {
     fn a_session_nobody_has_joined_is_shown_as_waiting() {
         let mut view = crate::view::tests::signed();
         view.status = SessionStatus::Created;
-        let created = CreatedSession {
-            session: view.clone(),
-            join_tokens: BTreeMap::new(),
-        };
-        assert_eq!(
-            MpcCreatedJson::new(None, created).status,
-            SessionStatus::Waiting
-        );
+        let created = CreatedSession { session: view.clone(), join_tokens: BTreeMap::new() };
+        assert_eq!(MpcCreatedJson::new(None, created).status, SessionStatus::Waiting);
         assert_eq!(MpcSessionJson::from(view).status, SessionStatus::Waiting);
     }
 
@@ -290,10 +275,7 @@ mod tests {
         let value = serde_json::to_value(MpcSessionJson::from(crate::view::tests::signed()));
         let value = value.unwrap();
         assert_eq!(value["status"], "completed");
-        assert_eq!(
-            (&value["completed_parties"], &value["total_parties"]),
-            (&2.into(), &2.into())
-        );
+        assert_eq!((&value["completed_parties"], &value["total_parties"]), (&2.into(), &2.into()));
         assert_eq!(value["signature"], "06".repeat(64));
         assert_eq!(value["recovery_id"], 1);
     }

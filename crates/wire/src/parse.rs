@@ -19,9 +19,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
         let path = error.path().to_string();
         describe(&path, error.inner(), body)
     })?;
-    deserializer
-        .end()
-        .map_err(|error| describe(".", &error, body))?;
+    deserializer.end().map_err(|error| describe(".", &error, body))?;
     Ok(value)
 }
 
@@ -56,20 +54,14 @@ fn describe(path: &str, error: &serde_json::Error, body: &[u8]) -> Error {
 }
 
 fn quoted_after<'a>(text: &'a str, start: &str) -> Option<&'a str> {
-    text.strip_prefix(start)?
-        .strip_prefix('`')?
-        .split('`')
-        .next()
+    text.strip_prefix(start)?.strip_prefix('`')?.split('`').next()
 }
 
 fn shorten(text: &str) -> String {
     if text.len() <= MAX_PROBLEM {
         return text.to_owned();
     }
-    let end = (0..=MAX_PROBLEM)
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0);
+    let end = (0..=MAX_PROBLEM).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}…", &text[..end])
 }
 
@@ -103,13 +95,7 @@ mod tests {
     fn refusal(body: &str) -> (String, String) {
         let error = parse::<Outer>(body.as_bytes()).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidRequest);
-        let field = error
-            .details
-            .fields
-            .keys()
-            .next()
-            .cloned()
-            .unwrap_or_default();
+        let field = error.details.fields.keys().next().cloned().unwrap_or_default();
         (field, error.message)
     }
 
@@ -117,49 +103,33 @@ mod tests {
     fn wrong_type_names_the_member_and_both_types() {
         let (field, message) = refusal(r#"{"count":"x"}"#);
         assert_eq!(field, "count");
-        assert!(
-            message.contains("string") && message.contains("u8"),
-            "{message}"
-        );
+        assert!(message.contains("string") && message.contains("u8"), "{message}");
     }
 
     #[test]
     fn wrong_type_of_a_word_names_the_member() {
         for value in ["1", "[]", "true", "\"boss\""] {
-            assert_eq!(
-                refusal(&format!(r#"{{"count":1,"role":{value}}}"#)).0,
-                "role",
-                "{value}"
-            );
+            assert_eq!(refusal(&format!(r#"{{"count":1,"role":{value}}}"#)).0, "role", "{value}");
         }
     }
 
     #[test]
     fn unknown_member_is_named_at_every_depth() {
         assert_eq!(refusal(r#"{"count":1,"colour":2}"#).0, "colour");
-        assert_eq!(
-            refusal(r#"{"count":1,"inner":[{"party_id":"a","x":1}]}"#).0,
-            "inner[0].x"
-        );
+        assert_eq!(refusal(r#"{"count":1,"inner":[{"party_id":"a","x":1}]}"#).0, "inner[0].x");
     }
 
     #[test]
     fn missing_member_is_named_at_every_depth() {
         assert_eq!(refusal("{}").0, "count");
-        assert_eq!(
-            refusal(r#"{"count":1,"inner":[{}]}"#).0,
-            "inner[0].party_id"
-        );
+        assert_eq!(refusal(r#"{"count":1,"inner":[{}]}"#).0, "inner[0].party_id");
     }
 
     #[test]
     fn malformed_value_keeps_its_own_sentence() {
         let (field, message) = refusal(r#"{"count":1,"inner":[{"party_id":"a b"}]}"#);
         assert_eq!(field, "inner[0].party_id");
-        assert!(
-            message.starts_with("inner[0].party_id: a party id is"),
-            "{message}"
-        );
+        assert!(message.starts_with("inner[0].party_id: a party id is"), "{message}");
     }
 
     #[test]

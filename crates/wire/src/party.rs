@@ -24,31 +24,15 @@ pub struct NotificationJson {
 
 impl From<NotificationJson> for NotificationChannel {
     fn from(json: NotificationJson) -> Self {
-        let NotificationJson {
-            email,
-            phone,
-            push_token,
-        } = json;
-        Self {
-            email,
-            phone,
-            push_token,
-        }
+        let NotificationJson { email, phone, push_token } = json;
+        Self { email, phone, push_token }
     }
 }
 
 impl From<NotificationChannel> for NotificationJson {
     fn from(channel: NotificationChannel) -> Self {
-        let NotificationChannel {
-            email,
-            phone,
-            push_token,
-        } = channel;
-        Self {
-            email,
-            phone,
-            push_token,
-        }
+        let NotificationChannel { email, phone, push_token } = channel;
+        Self { email, phone, push_token }
     }
 }
 
@@ -148,10 +132,7 @@ impl From<Pulse> for HeartbeatAnswerJson {
 
 impl From<HeartbeatAnswerJson> for Pulse {
     fn from(json: HeartbeatAnswerJson) -> Self {
-        Self {
-            server_time: json.server_timestamp,
-            pending_messages: json.pending_messages,
-        }
+        Self { server_time: json.server_timestamp, pending_messages: json.pending_messages }
     }
 }
 
@@ -185,12 +166,7 @@ pub struct PartyJson {
 
 impl From<PartyView> for PartyJson {
     fn from(view: PartyView) -> Self {
-        let PartyView {
-            registration,
-            online,
-            registered_at,
-            last_seen_at,
-        } = view;
+        let PartyView { registration, online, registered_at, last_seen_at } = view;
         let registered = RegisterJson::from(registration);
         Self {
             party_id: registered.party_id,
@@ -234,10 +210,7 @@ pub struct PartiesJson {
 
 impl From<Vec<PartyView>> for PartiesJson {
     fn from(parties: Vec<PartyView>) -> Self {
-        Self {
-            total_count: parties.len(),
-            parties: parties.into_iter().map(Into::into).collect(),
-        }
+        Self { total_count: parties.len(), parties: parties.into_iter().map(Into::into).collect() }
     }
 }
 
@@ -258,10 +231,9 @@ mod tests {
 
     #[test]
     fn unknown_role_and_short_identity_are_named() {
-        for (field, rest) in [
-            ("party_role", r#""boss""#),
-            ("identity", r#""delegate","identity":"abcd""#),
-        ] {
+        for (field, rest) in
+            [("party_role", r#""boss""#), ("identity", r#""delegate","identity":"abcd""#)]
+        {
             let json = format!(r#"{{"party_id":"a","party_role":{rest}}}"#);
             let error = parse::<RegisterJson>(json.as_bytes()).unwrap_err();
             assert!(error.details.fields.contains_key(field), "{error:?}");
@@ -275,10 +247,7 @@ mod tests {
                 party_id: "a".parse().unwrap(),
                 role: PartyRole::Delegate,
                 version: "1".into(),
-                notification: NotificationChannel {
-                    email: "a@b".into(),
-                    ..Default::default()
-                },
+                notification: NotificationChannel { email: "a@b".into(), ..Default::default() },
                 identity: Some([9; 32]),
             },
             online: true,
@@ -294,10 +263,7 @@ mod tests {
 
     #[test]
     fn a_pulse_survives_its_json() {
-        let pulse = Pulse {
-            server_time: Timestamp(7),
-            pending_messages: 3,
-        };
+        let pulse = Pulse { server_time: Timestamp(7), pending_messages: 3 };
         assert_eq!(Pulse::from(HeartbeatAnswerJson::from(pulse)), pulse);
     }
 }

@@ -30,31 +30,15 @@ fn party_failed() -> FailureReason {
 
 impl From<Failure> for FailureJson {
     fn from(failure: Failure) -> Self {
-        let Failure {
-            reason,
-            message,
-            parties,
-        } = failure;
-        Self {
-            reason,
-            message,
-            parties,
-        }
+        let Failure { reason, message, parties } = failure;
+        Self { reason, message, parties }
     }
 }
 
 impl From<FailureJson> for Failure {
     fn from(json: FailureJson) -> Self {
-        let FailureJson {
-            reason,
-            message,
-            parties,
-        } = json;
-        Self {
-            reason,
-            message,
-            parties,
-        }
+        let FailureJson { reason, message, parties } = json;
+        Self { reason, message, parties }
     }
 }
 
@@ -87,20 +71,16 @@ impl ReportJson {
     pub fn into_report(self, session_id: SessionId) -> Result<Report> {
         let refused = |field, problem: &str| Err(Error::invalid_field(field, problem));
         if self.recovery_id.is_some() && self.signature.is_none() {
-            return refused(
-                "recovery_id",
-                "recovery_id goes with a signature; give both",
-            );
+            return refused("recovery_id", "recovery_id goes with a signature; give both");
         }
         if self.recovery_id.is_some_and(|id| id > 3) {
             return refused("recovery_id", "recovery_id is 0 to 3");
         }
         let outcome = match (self.public_key, self.signature, self.failure) {
             (Some(key), None, None) => PartyOutcome::PublicKey(key.0.0),
-            (None, Some(signature), None) => PartyOutcome::Signature {
-                bytes: signature.0,
-                recovery_id: self.recovery_id,
-            },
+            (None, Some(signature), None) => {
+                PartyOutcome::Signature { bytes: signature.0, recovery_id: self.recovery_id }
+            }
             (None, None, Some(failure)) => PartyOutcome::Failure(failure.into()),
             (None, None, None) => {
                 return refused("public_key", "give public_key, signature or failure");
@@ -110,11 +90,7 @@ impl ReportJson {
             }
             _ => return refused("failure", "give one of public_key, signature and failure"),
         };
-        Ok(Report {
-            session_id,
-            party_id: self.party_id,
-            outcome,
-        })
+        Ok(Report { session_id, party_id: self.party_id, outcome })
     }
 }
 
@@ -129,10 +105,7 @@ impl From<Report> for ReportJson {
         };
         match report.outcome {
             PartyOutcome::PublicKey(key) => json.public_key = Some(PublicKeyText(PublicKey(key))),
-            PartyOutcome::Signature {
-                mut bytes,
-                recovery_id,
-            } => {
+            PartyOutcome::Signature { mut bytes, recovery_id } => {
                 let last = if bytes.len() == 65 { bytes.pop() } else { None };
                 json.recovery_id = recovery_id.or(last);
                 json.signature = Some(SignatureText(bytes));
@@ -210,32 +183,17 @@ mod tests {
                 "signature",
                 format!(r#"{{"party_id":"a","public_key":"{key}","signature":"{signature}"}}"#),
             ),
-            (
-                "failure",
-                format!(r#"{{"party_id":"a","public_key":"{key}","failure":{{}}}}"#),
-            ),
-            (
-                "recovery_id",
-                r#"{"party_id":"a","recovery_id":1}"#.to_owned(),
-            ),
+            ("failure", format!(r#"{{"party_id":"a","public_key":"{key}","failure":{{}}}}"#)),
+            ("recovery_id", r#"{"party_id":"a","recovery_id":1}"#.to_owned()),
             (
                 "recovery_id",
                 format!(r#"{{"party_id":"a","signature":"{signature}","recovery_id":4}}"#),
             ),
-            (
-                "recovery_id",
-                r#"{"party_id":"a","recovery_id":256}"#.to_owned(),
-            ),
-            (
-                "failure.reason",
-                r#"{"party_id":"a","failure":{"reason":"bored"}}"#.to_owned(),
-            ),
+            ("recovery_id", r#"{"party_id":"a","recovery_id":256}"#.to_owned()),
+            ("failure.reason", r#"{"party_id":"a","failure":{"reason":"bored"}}"#.to_owned()),
         ] {
             let error = read(&json).unwrap_err();
-            assert!(
-                error.details.fields.contains_key(field),
-                "{json}: {error:?}"
-            );
+            assert!(error.details.fields.contains_key(field), "{json}: {error:?}");
         }
     }
 
@@ -248,10 +206,7 @@ mod tests {
         };
         for outcome in [
             PartyOutcome::PublicKey(vec![2; 33]),
-            PartyOutcome::Signature {
-                bytes: vec![1; 64],
-                recovery_id: Some(3),
-            },
+            PartyOutcome::Signature { bytes: vec![1; 64], recovery_id: Some(3) },
             PartyOutcome::Failure(failure),
         ] {
             let report = Report {

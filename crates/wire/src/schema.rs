@@ -12,60 +12,35 @@ fn words<I: IntoIterator<Item = &'static str>>(words: I, what: &str) -> Object {
 }
 
 pub(crate) fn error_code() -> Object {
-    words(
-        ErrorCode::ALL.iter().map(|code| code.name()),
-        "The stable code.",
-    )
+    words(ErrorCode::ALL.iter().map(|code| code.name()), "The stable code.")
 }
 
 pub(crate) fn session_status() -> Object {
-    words(
-        SessionStatus::ALL.iter().map(|status| status.name()),
-        "Where the session stands.",
-    )
+    words(SessionStatus::ALL.iter().map(|status| status.name()), "Where the session stands.")
 }
 
 pub(crate) fn participant_status() -> Object {
-    words(
-        ParticipantStatus::ALL.iter().map(|status| status.name()),
-        "Where the party stands.",
-    )
+    words(ParticipantStatus::ALL.iter().map(|status| status.name()), "Where the party stands.")
 }
 
 pub(crate) fn event_kind() -> Object {
-    words(
-        EventKind::ALL.iter().map(|kind| kind.name()),
-        "What happened.",
-    )
+    words(EventKind::ALL.iter().map(|kind| kind.name()), "What happened.")
 }
 
 pub(crate) fn failure_reason() -> Object {
-    words(
-        FailureReason::ALL.iter().map(|reason| reason.name()),
-        "The stable reason.",
-    )
+    words(FailureReason::ALL.iter().map(|reason| reason.name()), "The stable reason.")
 }
 
 pub(crate) fn scheme() -> Object {
-    words(
-        Scheme::ALL.iter().map(|scheme| scheme.name()),
-        "The key's signature scheme.",
-    )
+    words(Scheme::ALL.iter().map(|scheme| scheme.name()), "The key's signature scheme.")
 }
 
 pub(crate) fn session_kind() -> Object {
-    words(
-        [SessionKind::Keygen, SessionKind::Sign].map(SessionKind::name),
-        "Keygen or sign.",
-    )
+    words([SessionKind::Keygen, SessionKind::Sign].map(SessionKind::name), "Keygen or sign.")
 }
 
 pub(crate) fn party_role() -> Object {
-    let roles = [
-        PartyRole::Persistent,
-        PartyRole::Delegate,
-        PartyRole::Temporary,
-    ];
+    let roles = [PartyRole::Persistent, PartyRole::Delegate, PartyRole::Temporary];
     words(roles.map(PartyRole::name), "The party's role.")
 }
 

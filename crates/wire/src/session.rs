@@ -52,10 +52,7 @@ pub struct CreateSessionJson {
 /// Both numbers of a threshold, or none.
 pub(crate) fn threshold(t: Option<i64>, n: Option<i64>) -> Result<Option<Threshold>> {
     let missing = |field, other| {
-        Err(Error::invalid_field(
-            field,
-            format!("{field} is missing; give it with {other}"),
-        ))
+        Err(Error::invalid_field(field, format!("{field} is missing; give it with {other}")))
     };
     match (t, n) {
         (Some(t), Some(n)) => Threshold::new(t, n).map(Some),
@@ -139,12 +136,8 @@ impl From<CreateSession> for CreateSessionJson {
         };
         Self {
             session_type: request.kind,
-            threshold_n: request
-                .threshold
-                .map(|threshold| threshold.parties().into()),
-            threshold_t: request
-                .threshold
-                .map(|threshold| threshold.signers().into()),
+            threshold_n: request.threshold.map(|threshold| threshold.parties().into()),
+            threshold_t: request.threshold.map(|threshold| threshold.signers().into()),
             participants: request.participants.into_iter().map(Into::into).collect(),
             message_hash: request.digest.map(DigestText),
             expires_in_seconds: request.expires_in_seconds,
@@ -167,10 +160,7 @@ pub struct CreatedSessionJson {
 
 /// Tokens as plain text, for the one answer and the one event that carry them.
 pub(crate) fn tokens_out(tokens: BTreeMap<PartyId, JoinToken>) -> BTreeMap<String, String> {
-    tokens
-        .into_iter()
-        .map(|(party, token)| (party.into(), token.expose().clone()))
-        .collect()
+    tokens.into_iter().map(|(party, token)| (party.into(), token.expose().clone())).collect()
 }
 
 /// Tokens as secrets again.
@@ -181,10 +171,7 @@ pub(crate) fn tokens_in(tokens: BTreeMap<String, String>) -> Result<BTreeMap<Par
 
 impl From<CreatedSession> for CreatedSessionJson {
     fn from(created: CreatedSession) -> Self {
-        Self {
-            session: created.session.into(),
-            join_tokens: tokens_out(created.join_tokens),
-        }
+        Self { session: created.session.into(), join_tokens: tokens_out(created.join_tokens) }
     }
 }
 
@@ -192,10 +179,7 @@ impl TryFrom<CreatedSessionJson> for CreatedSession {
     type Error = Error;
 
     fn try_from(json: CreatedSessionJson) -> Result<Self> {
-        Ok(Self {
-            session: json.session.try_into()?,
-            join_tokens: tokens_in(json.join_tokens)?,
-        })
+        Ok(Self { session: json.session.try_into()?, join_tokens: tokens_in(json.join_tokens)? })
     }
 }
 
@@ -281,14 +265,9 @@ pub struct JoinedSessionJson {
 
 impl From<JoinedSession> for JoinedSessionJson {
     fn from(joined: JoinedSession) -> Self {
-        let JoinedSession {
-            party_index,
-            session,
-        } = joined;
+        let JoinedSession { party_index, session } = joined;
         let mut seats = session.participants.iter();
-        let own = seats
-            .find(|seat| seat.party_index == party_index)
-            .map(|seat| seat.status);
+        let own = seats.find(|seat| seat.party_index == party_index).map(|seat| seat.status);
         Self {
             session_id: session.session_id,
             party_index,
@@ -303,10 +282,7 @@ impl TryFrom<JoinedSessionJson> for JoinedSession {
     type Error = Error;
 
     fn try_from(json: JoinedSessionJson) -> Result<Self> {
-        Ok(Self {
-            party_index: json.party_index,
-            session: json.session.try_into()?,
-        })
+        Ok(Self { party_index: json.party_index, session: json.session.try_into()? })
     }
 }
 
@@ -345,10 +321,7 @@ impl From<ReadyCount> for ReadyAnswerJson {
 
 impl From<ReadyAnswerJson> for ReadyCount {
     fn from(json: ReadyAnswerJson) -> Self {
-        Self {
-            ready: json.ready_count,
-            total: json.total_parties,
-        }
+        Self { ready: json.ready_count, total: json.total_parties }
     }
 }
 
@@ -364,10 +337,7 @@ pub struct SessionStepJson {
 
 impl From<&SessionView> for SessionStepJson {
     fn from(session: &SessionView) -> Self {
-        Self {
-            success: true,
-            status: session.status,
-        }
+        Self { success: true, status: session.status }
     }
 }
 
@@ -382,13 +352,7 @@ mod tests {
 
     fn field(json: &str) -> String {
         let error = create(json).unwrap_err();
-        error
-            .details
-            .fields
-            .keys()
-            .next()
-            .cloned()
-            .unwrap_or_default()
+        error.details.fields.keys().next().cloned().unwrap_or_default()
     }
 
     #[test]
@@ -429,27 +393,15 @@ mod tests {
             ("session_type", r#"{}"#.to_owned()),
             ("session_type", r#"{"session_type":"resharing"}"#.to_owned()),
             ("threshold_n", r#"{"session_type":"keygen"}"#.to_owned()),
-            (
-                "threshold_n",
-                r#"{"session_type":"keygen","threshold_t":2}"#.to_owned(),
-            ),
-            (
-                "threshold_t",
-                r#"{"session_type":"keygen","threshold_n":2}"#.to_owned(),
-            ),
+            ("threshold_n", r#"{"session_type":"keygen","threshold_t":2}"#.to_owned()),
+            ("threshold_t", r#"{"session_type":"keygen","threshold_n":2}"#.to_owned()),
             (
                 "threshold_t",
                 r#"{"session_type":"keygen","threshold_n":2,"threshold_t":3}"#.to_owned(),
             ),
-            (
-                "threshold_n",
-                r#"{"session_type":"keygen","threshold_n":"3"}"#.to_owned(),
-            ),
+            ("threshold_n", r#"{"session_type":"keygen","threshold_n":"3"}"#.to_owned()),
             ("message_hash", r#"{"session_type":"sign"}"#.to_owned()),
-            (
-                "message_hash",
-                r#"{"session_type":"sign","message_hash":"abc123..."}"#.to_owned(),
-            ),
+            ("message_hash", r#"{"session_type":"sign","message_hash":"abc123..."}"#.to_owned()),
             (
                 "message_hash",
                 format!(
@@ -463,10 +415,7 @@ mod tests {
                 ),
             ),
             ("sesion_type", r#"{"sesion_type":"sign"}"#.to_owned()),
-            (
-                "expires_in_seconds",
-                r#"{"session_type":"sign","expires_in_seconds":-1}"#.to_owned(),
-            ),
+            ("expires_in_seconds", r#"{"session_type":"sign","expires_in_seconds":-1}"#.to_owned()),
         ] {
             assert_eq!(field(&json), expected, "{json}");
         }
@@ -480,10 +429,7 @@ mod tests {
             threshold: Some(Threshold::new(2, 3).unwrap()),
             participants: vec![NewParticipant {
                 party_id: "a".parse().unwrap(),
-                device: DeviceInfo {
-                    platform: "x".into(),
-                    ..DeviceInfo::default()
-                },
+                device: DeviceInfo { platform: "x".into(), ..DeviceInfo::default() },
             }],
             key: KeySelector::Id("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
             digest: Some(Digest([7; 32])),
@@ -500,10 +446,7 @@ mod tests {
     fn documented_join_request_is_read() {
         let json = r#"{"join_token": "token-uuid-1", "party_id": "party_user_device",
             "device_type": "iOS", "device_id": "device_001"}"#;
-        let request = parse::<JoinSessionJson>(json.as_bytes())
-            .unwrap()
-            .into_request()
-            .unwrap();
+        let request = parse::<JoinSessionJson>(json.as_bytes()).unwrap().into_request().unwrap();
         assert_eq!(request.token.expose(), "token-uuid-1");
         assert_eq!(request.device.device_type, "iOS");
         assert!(!request.ready && request.hello.is_none() && request.session_id.is_none());
@@ -515,18 +458,12 @@ mod tests {
             session_id: Some("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
             party_id: "a".parse().unwrap(),
             token: Secret::new("t".into()),
-            device: DeviceInfo {
-                device_type: "web".into(),
-                ..DeviceInfo::default()
-            },
+            device: DeviceInfo { device_type: "web".into(), ..DeviceInfo::default() },
             hello: Some(vec![1, 2, 255].into()),
             ready: true,
         };
         let text = serde_json::to_string(&JoinSessionJson::from(join.clone())).unwrap();
-        let back = parse::<JoinSessionJson>(text.as_bytes())
-            .unwrap()
-            .into_request()
-            .unwrap();
+        let back = parse::<JoinSessionJson>(text.as_bytes()).unwrap().into_request().unwrap();
         assert_eq!(back.hello, join.hello);
         assert_eq!(back.device, join.device);
         assert_eq!((back.session_id, back.ready), (join.session_id, true));

@@ -71,19 +71,13 @@ mod tests {
         assert!(matches!(error, ServerFrame::Error { .. }));
         let ack: ClientFrame = crate::parse(format!(r#"{{"ack":"{id}"}}"#).as_bytes()).unwrap();
         assert_eq!(ack.ack.unwrap().to_string(), id);
-        assert_eq!(
-            serde_json::to_string(&ack).unwrap(),
-            format!(r#"{{"ack":"{id}"}}"#)
-        );
+        assert_eq!(serde_json::to_string(&ack).unwrap(), format!(r#"{{"ack":"{id}"}}"#));
     }
 
     #[test]
     fn a_wrong_member_of_a_routed_message_is_named() {
         let json = r#"{"route":{"from_party":"a b","payload":""}}"#;
         let error = crate::parse::<ClientFrame>(json.as_bytes()).unwrap_err();
-        assert!(
-            error.details.fields.contains_key("route.from_party"),
-            "{error:?}"
-        );
+        assert!(error.details.fields.contains_key("route.from_party"), "{error:?}");
     }
 }

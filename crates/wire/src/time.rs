@@ -44,11 +44,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let year_of_era = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     (year, month, day_of_year - (153 * march_month + 2) / 5 + 1)
 }
@@ -59,10 +55,7 @@ impl fmt::Display for Rfc3339 {
         let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
         let clock = seconds.rem_euclid(86_400);
         let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
-        )
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }
 
@@ -82,9 +75,7 @@ impl FromStr for Rfc3339 {
             return Err(refused());
         }
         let number = |from: usize, to: usize| {
-            bytes[from..to]
-                .iter()
-                .fold(0, |n, digit| n * 10 + i64::from(digit - b'0'))
+            bytes[from..to].iter().fold(0, |n, digit| n * 10 + i64::from(digit - b'0'))
         };
         let date = (number(0, 4), number(5, 7), number(8, 10));
         let (hour, minute, second) = (number(11, 13), number(14, 16), number(17, 19));
@@ -130,10 +121,7 @@ mod tests {
             (253_402_300_799, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(Rfc3339(Timestamp(seconds * 1000)).to_string(), text);
-            assert_eq!(
-                text.parse::<Rfc3339>().unwrap().0,
-                Timestamp(seconds * 1000)
-            );
+            assert_eq!(text.parse::<Rfc3339>().unwrap().0, Timestamp(seconds * 1000));
         }
     }
 

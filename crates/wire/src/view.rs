@@ -25,11 +25,7 @@ pub struct SeatJson {
 
 impl From<&ParticipantView> for SeatJson {
     fn from(view: &ParticipantView) -> Self {
-        Self {
-            party_id: view.party_id.clone(),
-            party_index: view.party_index,
-            status: view.status,
-        }
+        Self { party_id: view.party_id.clone(), party_index: view.party_index, status: view.status }
     }
 }
 
@@ -152,9 +148,7 @@ impl From<SessionView> for SessionJson {
             public_key: view.public_key.map(PublicKeyText),
             holders: view.holders,
             message_hash: view.digest.map(DigestText),
-            recovery_id: signature
-                .as_ref()
-                .and_then(|signature| signature.recovery_id),
+            recovery_id: signature.as_ref().and_then(|signature| signature.recovery_id),
             signature: signature.map(|signature| SignatureText(signature.bytes)),
             failure: view.failure.map(Into::into),
             created_at: view.created_at,
@@ -169,12 +163,8 @@ impl TryFrom<SessionJson> for SessionView {
     fn try_from(json: SessionJson) -> Result<Self> {
         let public_key = json.public_key.map(|key| key.0);
         let recovery_id = json.recovery_id;
-        let signature = json.signature.map(|text| {
-            Outcome::Signature(Signature {
-                bytes: text.0,
-                recovery_id,
-            })
-        });
+        let signature =
+            json.signature.map(|text| Outcome::Signature(Signature { bytes: text.0, recovery_id }));
         let made = (json.status == SessionStatus::Completed
             && json.session_type == SessionKind::Keygen)
             .then(|| public_key.clone().map(Outcome::PublicKey))
@@ -265,10 +255,7 @@ pub(crate) mod tests {
             party_id: name.parse().unwrap(),
             party_index: PartyIndex(index),
             status: ParticipantStatus::Completed,
-            device: DeviceInfo {
-                device_type: "server".into(),
-                ..DeviceInfo::default()
-            },
+            device: DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() },
             hello: Some(vec![1, 2, 3].into()),
         };
         let session_id: SessionId = "550e8400-e29b-41d4-a716-446655440000".parse().unwrap();
@@ -321,10 +308,7 @@ pub(crate) mod tests {
             message: "no".into(),
             parties: vec!["c".parse().unwrap()],
         });
-        assert_eq!(
-            SessionView::try_from(SessionJson::from(view.clone())).unwrap(),
-            view
-        );
+        assert_eq!(SessionView::try_from(SessionJson::from(view.clone())).unwrap(), view);
     }
 
     #[test]

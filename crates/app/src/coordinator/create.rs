@@ -130,7 +130,9 @@ impl CoordinatorApp {
         request: &CreateSession,
         fingerprint: [u8; 32],
     ) -> Result<Option<CreatedSession>> {
-        let Some(key) = &request.idempotency_key else { return Ok(None) };
+        let Some(key) = &request.idempotency_key else {
+            return Ok(None);
+        };
         if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
             return Err(Error::invalid_field(
                 "idempotency_key",
@@ -175,7 +177,8 @@ impl CoordinatorApp {
             }
             KeySelector::ByParticipants => Some(self.key_of_participants(caller, request).await?),
         };
-        let owned = |key: &Arc<KeyRecord>| caller.tenant().is_none_or(|tenant| tenant == key.tenant);
+        let owned =
+            |key: &Arc<KeyRecord>| caller.tenant().is_none_or(|tenant| tenant == key.tenant);
         record.filter(owned).ok_or_else(|| {
             Error::new(ErrorCode::NotFound, "there is no such key; list them with GET /api/v1/keys")
                 .with_field("key_id")
@@ -186,7 +189,9 @@ impl CoordinatorApp {
         if let Some(key) = lock(&self.0.state).keys.get(&id) {
             return Ok(Some(key.clone()));
         }
-        let Some(record) = self.0.parts.store.key(id).await?.map(Arc::new) else { return Ok(None) };
+        let Some(record) = self.0.parts.store.key(id).await?.map(Arc::new) else {
+            return Ok(None);
+        };
         remember_key(&mut lock(&self.0.state).keys, record.clone());
         Ok(Some(record))
     }
@@ -240,7 +245,8 @@ impl CoordinatorApp {
             for party in online.into_iter().map(|view| view.registration.party_id) {
                 let named = cast.iter().any(|p| p.party_id == party);
                 if cast.len() < wanted && !named && may_hold(&party) {
-                    let device = DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() };
+                    let device =
+                        DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() };
                     cast.push(NewParticipant { party_id: party, device });
                 }
             }

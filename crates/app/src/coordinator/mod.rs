@@ -173,17 +173,17 @@ impl CoordinatorApp {
     }
 
     /// Queues what must be kept. Joins and readies are not: a session that has not started is
-    /// joined again after a restart; that it has started is written with the next group.
+    /// joined again after a restart; that it has started is written, and nobody waits for it.
     fn persist(&self, session: &Session, effects: &Effects) -> Option<Commit> {
-        let urgency = match effects.persist {
-            Durability::Now => Urgency::Now,
-            Durability::Lazy if effects.events.contains(&EventKind::SessionStarted) => Urgency::Lazy,
-            Durability::Lazy | Durability::None => return None,
-        };
+        let awaited = effects.persist == Durability::Now;
+        let started = effects.events.contains(&EventKind::SessionStarted);
+        if !awaited && !started {
+            return None;
+        }
         let mut writes = vec![Write::Session(encode(session))];
         writes.extend(effects.key.clone().map(Write::Key));
-        let commit = self.0.parts.store.submit(writes, urgency);
-        (urgency == Urgency::Now).then_some(commit)
+        let commit = self.0.parts.store.submit(writes, Urgency::Now);
+        awaited.then_some(commit)
     }
 
     /// Waits for durability and then tells the parties how a session ended.
@@ -212,12 +212,16 @@ impl CoordinatorApp {
         }
         // A caller that hangs up must not keep the parties from hearing of the end.
         let app = self.clone();
-        tokio::spawn(async move { app.settle(applied).await }).await.map_err(|_| Error::internal())?
+        tokio::spawn(async move { app.settle(applied).await })
+            .await
+            .map_err(|_| Error::internal())?
     }
 
     /// Takes an ended session off the open ones and forgets the oldest ended ones.
     fn retire(&self, state: &mut State, id: SessionId) {
-        let Some(slot) = state.sessions.get(&id) else { return };
+        let Some(slot) = state.sessions.get(&id) else {
+            return;
+        };
         if !state.deadlines.remove(&(slot.session.expires_at(), id)) {
             return;
         }

@@ -29,10 +29,9 @@ impl Coordinator for CoordinatorApp {
             return Err(Error::not_found("session", asked).with_field("session_id"));
         }
         let unknown = |error: Error| match error.code {
-            ErrorCode::NotFound => Error::new(
-                ErrorCode::NotFound,
-                "the session of this join token does not exist",
-            ),
+            ErrorCode::NotFound => {
+                Error::new(ErrorCode::NotFound, "the session of this join token does not exist")
+            }
             _ => error,
         };
         // An ended session may have left the memory: it answers from the store that it is over.
@@ -149,8 +148,7 @@ impl Coordinator for CoordinatorApp {
 
     async fn keys(&self, caller: &Caller, limit: u32) -> Result<Vec<KeyRecord>> {
         caller.may(Scope::Read)?;
-        let mut keys =
-            self.0.parts.store.keys(caller.tenant(), limit.clamp(1, MAX_LIST)).await?;
+        let mut keys = self.0.parts.store.keys(caller.tenant(), limit.clamp(1, MAX_LIST)).await?;
         if let Caller::Party(party) = caller {
             keys.retain(|key| key.holders.contains(party));
         }

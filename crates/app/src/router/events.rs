@@ -43,7 +43,9 @@ impl EventBoard {
         let mut reached = 0;
         for participant in &event.session.participants {
             let party = &participant.party_id;
-            let Some(subscribers) = self.subscribers.get_mut(party) else { continue };
+            let Some(subscribers) = self.subscribers.get_mut(party) else {
+                continue;
+            };
             subscribers.retain(|subscriber| {
                 if !subscriber.wants(event.kind) {
                     return true;
@@ -98,7 +100,9 @@ impl EventBoard {
         let subscriber = Subscriber { id: self.next_id, kinds, queue };
         let mut missed = Vec::new();
         for session in self.sessions_of.get(party).into_iter().flatten() {
-            let Some(open) = self.open.get(session) else { continue };
+            let Some(open) = self.open.get(session) else {
+                continue;
+            };
             let event = open.started.as_ref().unwrap_or(&open.created);
             if subscriber.wants(event.kind) {
                 missed.push(event.for_party(party));

@@ -101,18 +101,13 @@ impl Keygen {
     }
 
     fn remember(&mut self, round: u16, seat: Seat, body: &[u8]) {
-        self.echoed
-            .insert((round, seat), Sha256::digest(body).into());
+        self.echoed.insert((round, seat), Sha256::digest(body).into());
     }
 
     fn broadcast(&mut self, round: u16, message: &impl Serialize) -> Send {
         let body = encode(message);
         self.remember(round, self.me, &body);
-        Send {
-            round,
-            to: None,
-            body,
-        }
+        Send { round, to: None, body }
     }
 
     fn deal(&mut self) -> Vec<Send> {
@@ -120,11 +115,7 @@ impl Keygen {
         let sends = self
             .others()
             .into_iter()
-            .map(|seat| Send {
-                round: 1,
-                to: Some(seat),
-                body: encode(&points[seat]),
-            })
+            .map(|seat| Send { round: 1, to: Some(seat), body: encode(&points[seat]) })
             .collect();
         *self.own_point = Some(points[self.me]);
         points.zeroize();
@@ -137,19 +128,11 @@ impl Keygen {
         for (seat, body) in &input.directs {
             points.push(decode(*seat, body)?);
         }
-        let (proof, zero, chain_code) = self
-            .session()
-            .phase2(&points)
-            .map_err(|abort| fault(&abort, seat_of))?;
-        let commitments = Commitments {
-            proof: proof.commitment,
-            chain_code,
-        };
+        let (proof, zero, chain_code) =
+            self.session().phase2(&points).map_err(|abort| fault(&abort, seat_of))?;
+        let commitments = Commitments { proof: proof.commitment, chain_code };
         let mut sends = vec![self.broadcast(2, &commitments)];
-        sends.extend(
-            zero.iter()
-                .map(|message| direct(2, message.parties.receiver, message)),
-        );
+        sends.extend(zero.iter().map(|message| direct(2, message.parties.receiver, message)));
         self.commitments.insert(self.me, commitments);
         self.own_proof = Some(proof);
         Ok(sends)
@@ -167,23 +150,14 @@ impl Keygen {
             self.check_direct(*seat, &message.parties)?;
             self.zero_commitments.push(message);
         }
-        let (zero, multiplication, chain_code) = self
-            .session()
-            .phase3()
-            .map_err(|abort| fault(&abort, seat_of))?;
+        let (zero, multiplication, chain_code) =
+            self.session().phase3().map_err(|abort| fault(&abort, seat_of))?;
         let proof = self.own_proof.take().expect("made in round 2").proof;
         let openings = Openings { proof, chain_code };
         let mut sends = vec![self.broadcast(3, &openings)];
         for (zero, multiplication) in zero.into_iter().zip(multiplication) {
             let receiver = zero.parties.receiver;
-            sends.push(direct(
-                3,
-                receiver,
-                &Setup {
-                    zero,
-                    multiplication,
-                },
-            ));
+            sends.push(direct(3, receiver, &Setup { zero, multiplication }));
         }
         self.openings.insert(self.me, openings);
         Ok(sends)
@@ -203,11 +177,7 @@ impl Keygen {
             self.zero_seeds.push(message.zero);
             self.multiplications.push(message.multiplication);
         }
-        Ok(vec![Send {
-            round: 4,
-            to: None,
-            body: encode(&self.digest()),
-        }])
+        Ok(vec![Send { round: 4, to: None, body: encode(&self.digest()) }])
     }
 
     /// One hash over all broadcasts, in the order of rounds and seats.
@@ -241,16 +211,9 @@ impl Keygen {
         let mut proofs = Vec::with_capacity(self.parties);
         let (mut committed, mut opened) = (BTreeMap::new(), BTreeMap::new());
         for (seat, opening) in std::mem::take(&mut self.openings) {
-            let commitments = self
-                .commitments
-                .remove(&seat)
-                .expect("one of each in round 2");
+            let commitments = self.commitments.remove(&seat).expect("one of each in round 2");
             let (index, proof, commitment) = (index_of(seat), opening.proof, commitments.proof);
-            proofs.push(ProofCommitment {
-                index,
-                proof,
-                commitment,
-            });
+            proofs.push(ProofCommitment { index, proof, commitment });
             committed.insert(index, commitments.chain_code);
             opened.insert(index, opening.chain_code);
         }
@@ -287,11 +250,7 @@ impl Machine for Keygen {
             2 | 3 => (others.clone(), others),
             _ => (others, vec![]),
         };
-        Need {
-            round: self.round,
-            broadcasts,
-            directs,
-        }
+        Need { round: self.round, broadcasts, directs }
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
@@ -319,11 +278,7 @@ impl Machine for Keygen {
 }
 
 fn direct(round: u16, receiver: PartyIndex, message: &impl Serialize) -> Send {
-    Send {
-        round,
-        to: seat_of(receiver),
-        body: encode(message),
-    }
+    Send { round, to: seat_of(receiver), body: encode(message) }
 }
 
 /// In key generation a party's index is its seat plus one.
@@ -341,10 +296,7 @@ fn check_sender(seat: Seat, inside: PartyIndex) -> Result<(), MachineFault> {
     if inside == index_of(seat) {
         return Ok(());
     }
-    Err(MachineFault::violation(
-        seat,
-        "sent a broadcast in another party's name",
-    ))
+    Err(MachineFault::violation(seat, "sent a broadcast in another party's name"))
 }
 
 #[cfg(test)]

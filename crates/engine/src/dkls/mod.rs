@@ -41,10 +41,7 @@ fn fault(abort: &Abort, seat_of: impl Fn(PartyIndex) -> Option<Seat>) -> Machine
                 blame: seat_of(who),
                 message: format!("broke the protocol: {message}"),
             },
-            None => MachineFault {
-                code: code(&abort.reason),
-                ..MachineFault::ours(message)
-            },
+            None => MachineFault { code: code(&abort.reason), ..MachineFault::ours(message) },
         },
     }
 }
@@ -72,10 +69,7 @@ fn check_parties(
     if inside.sender == sender && inside.receiver == receiver {
         return Ok(());
     }
-    Err(MachineFault::violation(
-        seat,
-        "sent a message between other parties in its own envelope",
-    ))
+    Err(MachineFault::violation(seat, "sent a message between other parties in its own envelope"))
 }
 
 /// The party that a reason points at, where it does.

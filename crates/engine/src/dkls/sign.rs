@@ -31,18 +31,9 @@ use crate::share::Share;
 
 enum State {
     Start,
-    Committed(
-        UniqueKeep1to2<Curve>,
-        BTreeMap<PartyIndex, KeepPhase1to2<Curve>>,
-    ),
-    Opened(
-        UniqueKeep2to3<Curve>,
-        BTreeMap<PartyIndex, KeepPhase2to3<Curve>>,
-    ),
-    Shown {
-        x: String,
-        own: Broadcast3to4<Curve>,
-    },
+    Committed(UniqueKeep1to2<Curve>, BTreeMap<PartyIndex, KeepPhase1to2<Curve>>),
+    Opened(UniqueKeep2to3<Curve>, BTreeMap<PartyIndex, KeepPhase2to3<Curve>>),
+    Shown { x: String, own: Broadcast3to4<Curve> },
     Observing,
     Over,
 }
@@ -79,50 +70,23 @@ impl Sign {
             observers.push(seat);
         }
         let observing = observers.contains(&me);
-        let others = signers
-            .keys()
-            .copied()
-            .filter(|index| *index != share.party.party_index);
+        let others = signers.keys().copied().filter(|index| *index != share.party.party_index);
         let data = SignData {
             sign_id: execution.to_vec(),
-            counterparties: if observing {
-                Vec::new()
-            } else {
-                others.collect()
-            },
+            counterparties: if observing { Vec::new() } else { others.collect() },
             message_hash: digest.0,
         };
-        let state = if observing {
-            State::Observing
-        } else {
-            State::Start
-        };
+        let state = if observing { State::Observing } else { State::Start };
         let round = if observing { 4 } else { 0 };
-        Ok(Self {
-            share,
-            data,
-            me,
-            signers,
-            observers,
-            round,
-            state,
-        })
+        Ok(Self { share, data, me, signers, observers, round, state })
     }
 
     fn others(&self) -> Vec<Seat> {
-        self.signers
-            .values()
-            .copied()
-            .filter(|seat| *seat != self.me)
-            .collect()
+        self.signers.values().copied().filter(|seat| *seat != self.me).collect()
     }
 
     fn first_signer(&self) -> Seat {
-        *self
-            .signers
-            .values()
-            .next()
-            .expect("a threshold is at least 2")
+        *self.signers.values().next().expect("a threshold is at least 2")
     }
 
     fn abort(&self, abort: &dkls23_secp256k1::protocols::Abort) -> MachineFault {
@@ -130,11 +94,7 @@ impl Sign {
     }
 
     fn direct(&self, round: u16, to: PartyIndex, message: &impl serde::Serialize) -> Send {
-        Send {
-            round,
-            to: self.signers.get(&to).copied(),
-            body: encode(message),
-        }
+        Send { round, to: self.signers.get(&to).copied(), body: encode(message) }
     }
 
     /// The direct messages, each between the parties that its envelope names.
@@ -147,12 +107,7 @@ impl Sign {
         for (index, seat) in &self.signers {
             if let Some(body) = input.directs.get(seat) {
                 let message = decode(*seat, body)?;
-                check_parties(
-                    *seat,
-                    parties(&message),
-                    *index,
-                    self.share.party.party_index,
-                )?;
+                check_parties(*seat, parties(&message), *index, self.share.party.party_index)?;
                 received.push(message);
             }
         }
@@ -160,16 +115,10 @@ impl Sign {
     }
 
     fn commit(&mut self) -> Result<Vec<Send>, MachineFault> {
-        let (unique, kept, messages) = self
-            .share
-            .party
-            .sign_phase1(&self.data)
-            .map_err(|abort| self.abort(&abort))?;
+        let (unique, kept, messages) =
+            self.share.party.sign_phase1(&self.data).map_err(|abort| self.abort(&abort))?;
         self.state = State::Committed(unique, kept);
-        Ok(messages
-            .iter()
-            .map(|m| self.direct(1, m.parties.receiver, m))
-            .collect())
+        Ok(messages.iter().map(|m| self.direct(1, m.parties.receiver, m)).collect())
     }
 
     fn open(
@@ -185,10 +134,7 @@ impl Sign {
             .sign_phase2(&self.data, unique, kept, &received)
             .map_err(|abort| self.abort(&abort))?;
         self.state = State::Opened(unique, kept);
-        Ok(messages
-            .iter()
-            .map(|m| self.direct(2, m.parties.receiver, m))
-            .collect())
+        Ok(messages.iter().map(|m| self.direct(2, m.parties.receiver, m)).collect())
     }
 
     fn show(
@@ -206,11 +152,7 @@ impl Sign {
             .map_err(|abort| self.abort(&abort))?;
         let body = encode(&own);
         self.state = State::Shown { x, own };
-        Ok(vec![Send {
-            round: 3,
-            to: None,
-            body,
-        }])
+        Ok(vec![Send { round: 3, to: None, body }])
     }
 
     fn assemble(
@@ -229,45 +171,26 @@ impl Sign {
             .sign_phase4(&self.data, x, &parts, true)
             .map_err(|abort| self.abort(&abort))?;
         let bytes = hex_bytes(x).into_iter().chain(hex_bytes(&s)).collect();
-        let signature = self.verified(Signature {
-            bytes,
-            recovery_id: Some(recovery_id),
-        })?;
+        let signature = self.verified(Signature { bytes, recovery_id: Some(recovery_id) })?;
         let mut sends = Vec::new();
         if self.me == self.first_signer() {
             for seat in &self.observers {
                 let body = encode(&(&signature.bytes, recovery_id));
-                sends.push(Send {
-                    round: 4,
-                    to: Some(*seat),
-                    body,
-                });
+                sends.push(Send { round: 4, to: Some(*seat), body });
             }
         }
-        Ok(Stepped {
-            sends,
-            output: Some(Output::Signature(signature)),
-        })
+        Ok(Stepped { sends, output: Some(Output::Signature(signature)) })
     }
 
     fn observe(&self, input: &Input) -> Result<Stepped, MachineFault> {
         let seat = self.first_signer();
-        let body = input
-            .directs
-            .get(&seat)
-            .map_or(&[][..], |body| body.as_slice());
+        let body = input.directs.get(&seat).map_or(&[][..], |body| body.as_slice());
         let (bytes, recovery_id): (Vec<u8>, u8) = decode(seat, body)?;
-        let told = Signature {
-            bytes,
-            recovery_id: Some(recovery_id),
-        };
+        let told = Signature { bytes, recovery_id: Some(recovery_id) };
         let signature = self
             .verified(told)
             .map_err(|_| MachineFault::violation(seat, "told a signature that does not verify"))?;
-        Ok(Stepped {
-            sends: Vec::new(),
-            output: Some(Output::Signature(signature)),
-        })
+        Ok(Stepped { sends: Vec::new(), output: Some(Output::Signature(signature)) })
     }
 
     fn verified(&self, signature: Signature) -> Result<Signature, MachineFault> {
@@ -300,11 +223,7 @@ impl Machine for Sign {
             (State::Over, _) => (vec![], vec![]),
             _ => (vec![], self.others()),
         };
-        Need {
-            round: self.round,
-            broadcasts,
-            directs,
-        }
+        Need { round: self.round, broadcasts, directs }
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
@@ -317,10 +236,7 @@ impl Machine for Sign {
             State::Observing => return self.observe(&input),
             State::Over => Vec::new(),
         };
-        Ok(Stepped {
-            sends,
-            output: None,
-        })
+        Ok(Stepped { sends, output: None })
     }
 
     fn expects(&self, round: u16, kind: Kind, from: Seat) -> bool {

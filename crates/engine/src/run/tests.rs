@@ -40,10 +40,7 @@ fn cheat(
     tamper: impl FnMut(&mut Vec<Send>) + std::marker::Send + 'static,
 ) {
     let run = runs.remove(seat);
-    let machine = Box::new(Tampering {
-        inner: run.machine,
-        tamper,
-    });
+    let machine = Box::new(Tampering { inner: run.machine, tamper });
     runs.insert(seat, Run { machine, ..run });
 }
 
@@ -65,10 +62,7 @@ fn change<M: Serialize + DeserializeOwned>(
 fn against(tamper: impl FnMut(&mut Vec<Send>) + std::marker::Send + 'static) -> Fault {
     let (parties, mut runs) = signing(session(20), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
     cheat(&mut runs, 0, tamper);
-    deliver(&parties, &mut runs, 5, |_, _| {})
-        .remove(1)
-        .err()
-        .expect("the second notices")
+    deliver(&parties, &mut runs, 5, |_, _| {}).remove(1).err().expect("the second notices")
 }
 
 fn assert_fault(fault: &Fault, code: FaultCode, severity: Severity, blame: Option<usize>) {
@@ -78,13 +72,9 @@ fn assert_fault(fault: &Fault, code: FaultCode, severity: Severity, blame: Optio
 
 #[test]
 fn a_corrupted_transfer_in_the_first_round_bans_its_sender() {
-    let fault = against(change(1, |m: &mut TransmitPhase1to2| {
-        m.mul_transmit.u[3][5] ^= 1
-    }));
+    let fault = against(change(1, |m: &mut TransmitPhase1to2| m.mul_transmit.u[3][5] ^= 1));
     assert_fault(&fault, FaultCode::OtCheckFailed, Severity::Ban, Some(1));
-    let fault = against(change(1, |m: &mut TransmitPhase1to2| {
-        m.mul_transmit.verify_x[0] ^= 1
-    }));
+    let fault = against(change(1, |m: &mut TransmitPhase1to2| m.mul_transmit.verify_x[0] ^= 1));
     assert_fault(&fault, FaultCode::OtCheckFailed, Severity::Ban, Some(1));
 }
 
@@ -97,70 +87,40 @@ fn a_corrupted_transfer_in_the_second_round_bans_its_sender() {
 
 #[test]
 fn a_message_of_another_session_inside_a_good_envelope_blames_without_a_ban() {
-    let fault = against(change(1, |m: &mut TransmitPhase1to2| {
-        m.session_binding[0] ^= 1
-    }));
-    assert_fault(
-        &fault,
-        FaultCode::ProtocolViolation,
-        Severity::Recoverable,
-        Some(1),
-    );
+    let fault = against(change(1, |m: &mut TransmitPhase1to2| m.session_binding[0] ^= 1));
+    assert_fault(&fault, FaultCode::ProtocolViolation, Severity::Recoverable, Some(1));
 }
 
 #[test]
 fn an_opening_that_does_not_fit_its_commitment_blames_without_a_ban() {
     let tamper = |m: &mut TransmitPhase2to3<Secp256k1>| m.salt[0] ^= 1;
     let fault = against(change(2, tamper));
-    assert_fault(
-        &fault,
-        FaultCode::ProtocolViolation,
-        Severity::Recoverable,
-        Some(1),
-    );
+    assert_fault(&fault, FaultCode::ProtocolViolation, Severity::Recoverable, Some(1));
 }
 
 #[test]
 fn a_message_in_another_partys_name_is_the_senders_fault() {
     let swap = |m: &mut TransmitPhase1to2| m.parties = m.parties.reverse();
     let fault = against(change(1, swap));
-    assert_fault(
-        &fault,
-        FaultCode::ProtocolViolation,
-        Severity::Recoverable,
-        Some(1),
-    );
+    assert_fault(&fault, FaultCode::ProtocolViolation, Severity::Recoverable, Some(1));
 }
 
 #[test]
 fn a_false_part_of_the_signature_blames_nobody() {
     let tamper = |m: &mut Broadcast3to4<Secp256k1>| m.w += k256::Scalar::ONE;
     let fault = against(change(3, tamper));
-    assert_fault(
-        &fault,
-        FaultCode::ResultInvalid,
-        Severity::Recoverable,
-        None,
-    );
+    assert_fault(&fault, FaultCode::ResultInvalid, Severity::Recoverable, None);
 }
 
 #[test]
 fn a_signed_body_that_cannot_be_decoded_is_the_senders_fault() {
-    for change in [
-        |body: &mut Vec<u8>| body.truncate(9),
-        |body: &mut Vec<u8>| body.push(0),
-    ] {
+    for change in [|body: &mut Vec<u8>| body.truncate(9), |body: &mut Vec<u8>| body.push(0)] {
         for round in 1..=3 {
             let fault = against(move |sends| {
                 let bodies = sends.iter_mut().filter(|send| send.round == round);
                 bodies.for_each(|send| change(&mut send.body));
             });
-            assert_fault(
-                &fault,
-                FaultCode::ProtocolViolation,
-                Severity::Recoverable,
-                Some(1),
-            );
+            assert_fault(&fault, FaultCode::ProtocolViolation, Severity::Recoverable, Some(1));
         }
     }
 }
@@ -169,50 +129,26 @@ fn a_signed_body_that_cannot_be_decoded_is_the_senders_fault() {
 fn a_signed_body_sealed_to_somebody_else_is_the_senders_fault() {
     let (parties, mut runs) = signing(session(21), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
     let (hello, _) = introduce(&runs[0].identity, session(21), &parties[0]);
-    let other = read_hello(&hello, session(21), &parties[0])
-        .unwrap()
-        .encryption_key;
+    let other = read_hello(&hello, session(21), &parties[0]).unwrap().encryption_key;
     runs[0].roster[1].channel = Channel::new(other);
-    let fault = deliver(&parties, &mut runs, 5, |_, _| {})
-        .remove(1)
-        .err()
-        .unwrap();
-    assert_fault(
-        &fault,
-        FaultCode::SealInvalid,
-        Severity::Recoverable,
-        Some(1),
-    );
+    let fault = deliver(&parties, &mut runs, 5, |_, _| {}).remove(1).err().unwrap();
+    assert_fault(&fault, FaultCode::SealInvalid, Severity::Recoverable, Some(1));
 }
 
 #[test]
 fn an_observer_does_not_believe_a_false_signature() {
     let (parties, mut runs) = signing(session(22), &TWO_OF_THREE, &[0, 1, 2], Digest([7; 32]));
-    cheat(
-        &mut runs,
-        0,
-        change(4, |m: &mut (Vec<u8>, u8)| m.0[40] ^= 1),
-    );
+    cheat(&mut runs, 0, change(4, |m: &mut (Vec<u8>, u8)| m.0[40] ^= 1));
     let mut endings = deliver(&parties, &mut runs, 5, |_, _| {});
     let fault = endings.remove(2).err().unwrap();
-    assert_fault(
-        &fault,
-        FaultCode::ProtocolViolation,
-        Severity::Recoverable,
-        Some(1),
-    );
+    assert_fault(&fault, FaultCode::ProtocolViolation, Severity::Recoverable, Some(1));
     check(&TWO_OF_THREE.key, &Digest([7; 32]), endings);
 }
 
 /// An envelope that this party really signed.
 fn signed(run: &Run, to: Option<u8>, round: u16, body: &[u8]) -> Bytes {
     let from = u8::try_from(run.me).unwrap();
-    let address = Address {
-        execution: run.execution,
-        from,
-        to,
-        round,
-    };
+    let address = Address { execution: run.execution, from, to, round };
     envelope::wrap(&run.identity, &address, body, None).unwrap()
 }
 
@@ -229,34 +165,19 @@ fn an_observer_that_speaks_up_is_refused_and_harms_nobody() {
     let told = signed(&runs[1], Some(2), 4, b"not the first signer");
     let fault = runs[2].receive(&parties[1], &told).unwrap_err();
     assert_fault(&fault, FaultCode::NotASigner, Severity::Benign, None);
-    check(
-        &TWO_OF_THREE.key,
-        &digest,
-        deliver(&parties, &mut runs, 6, |_, _| {}),
-    );
+    check(&TWO_OF_THREE.key, &digest, deliver(&parties, &mut runs, 6, |_, _| {}));
 }
 
 #[test]
 fn a_signed_message_of_no_round_is_refused_and_harms_nobody() {
     let digest = Digest([7; 32]);
     let (parties, mut runs) = signing(session(24), &TWO_OF_TWO, &[0, 1], digest);
-    for (to, round) in [
-        (Some(0), 0),
-        (Some(0), 3),
-        (Some(0), 4),
-        (None, 1),
-        (None, 4),
-        (None, 9),
-    ] {
+    for (to, round) in [(Some(0), 0), (Some(0), 3), (Some(0), 4), (None, 1), (None, 4), (None, 9)] {
         let sent = signed(&runs[1], to, round, b"now?");
         let fault = runs[0].receive(&parties[1], &sent).unwrap_err();
         assert_fault(&fault, FaultCode::WrongRound, Severity::Benign, None);
     }
-    check(
-        &TWO_OF_TWO.key,
-        &digest,
-        deliver(&parties, &mut runs, 6, |_, _| {}),
-    );
+    check(&TWO_OF_TWO.key, &digest, deliver(&parties, &mut runs, 6, |_, _| {}));
 }
 
 #[test]
@@ -270,12 +191,7 @@ fn of_two_messages_for_one_place_the_first_counts_and_the_second_is_held_against
     first[0].receive(&parties[1], &honest).unwrap();
     first[0].receive(&parties[1], &honest).unwrap();
     let fault = first[0].receive(&parties[1], &other).unwrap_err();
-    assert_fault(
-        &fault,
-        FaultCode::ConflictingMessage,
-        Severity::Benign,
-        Some(2),
-    );
+    assert_fault(&fault, FaultCode::ConflictingMessage, Severity::Benign, Some(2));
     // Not signed by it, it is not held against it.
     let mut forged = honest.to_vec();
     let last = forged.len() - 1;
@@ -287,14 +203,8 @@ fn of_two_messages_for_one_place_the_first_counts_and_the_second_is_held_against
 #[test]
 fn a_run_that_has_ended_stays_ended() {
     let (parties, mut runs) = signing(session(26), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
-    cheat(&mut runs, 0, |sends| {
-        sends.iter_mut().for_each(|send| send.body.truncate(3))
-    });
-    assert!(
-        deliver(&parties, &mut runs, 5, |_, _| {})
-            .remove(1)
-            .is_err()
-    );
+    cheat(&mut runs, 0, |sends| sends.iter_mut().for_each(|send| send.body.truncate(3)));
+    assert!(deliver(&parties, &mut runs, 5, |_, _| {}).remove(1).is_err());
     let late = signed(&runs[0], None, 3, b"late");
     runs[1].receive(&parties[0], &late).unwrap();
     assert!(runs[1].inbox.is_empty() && runs[1].waiting_for().is_empty());
@@ -307,12 +217,7 @@ fn an_introduction_with_an_unusable_key_is_its_partys_fault() {
     let (_, mut runs) = signing(session(27), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
     runs[0].roster[1].channel = Channel::new([0; 32]);
     let fault = runs[0].advance().err().unwrap();
-    assert_fault(
-        &fault,
-        FaultCode::HelloInvalid,
-        Severity::Recoverable,
-        Some(2),
-    );
+    assert_fault(&fault, FaultCode::HelloInvalid, Severity::Recoverable, Some(2));
 }
 
 #[test]
@@ -321,25 +226,15 @@ fn a_broadcaster_that_tells_two_stories_is_found_out_by_all() {
         let (parties, mut runs) = making(2, 3);
         // The last byte is the end of a commitment, or of the salt that opens it.
         cheat(&mut runs, 0, move |sends| {
-            let story = sends
-                .iter()
-                .find(|send| send.round == round && send.to.is_none());
+            let story = sends.iter().find(|send| send.round == round && send.to.is_none());
             if let Some(Send { body, .. }) = story {
                 let mut body = body.clone();
                 *body.last_mut().unwrap() ^= 1;
-                sends.push(Send {
-                    round,
-                    to: None,
-                    body,
-                });
+                sends.push(Send { round, to: None, body });
             }
         });
         let endings = deliver(&parties, &mut runs, 5, |_, _| {});
-        for fault in endings
-            .into_iter()
-            .skip(1)
-            .map(|ending| ending.err().unwrap())
-        {
+        for fault in endings.into_iter().skip(1).map(|ending| ending.err().unwrap()) {
             assert_fault(&fault, FaultCode::EchoMismatch, Severity::Recoverable, None);
         }
     }

@@ -53,15 +53,11 @@ pub(crate) fn session(n: u128) -> SessionId {
 pub(crate) fn runs(id: SessionId, parties: &[PartyId], task: impl Fn(usize) -> Task) -> Vec<Run> {
     let identities: Vec<_> = parties.iter().map(|_| Identity::generate()).collect();
     let introduced = parties.iter().zip(&identities);
-    let hellos: Vec<_> = introduced
-        .map(|(party, identity)| introduce(identity, id, party))
-        .collect();
+    let hellos: Vec<_> =
+        introduced.map(|(party, identity)| introduce(identity, id, party)).collect();
     let members = parties.iter().zip(&hellos);
     let roster: Vec<_> = members
-        .map(|(party, (hello, _))| Member {
-            party_id: party.clone(),
-            hello: hello.clone(),
-        })
+        .map(|(party, (hello, _))| Member { party_id: party.clone(), hello: hello.clone() })
         .collect();
     let seats = hellos.into_iter().enumerate();
     seats
@@ -87,10 +83,7 @@ pub(crate) fn letters(parties: &[PartyId], from: usize, outgoing: Vec<Outgoing>)
             None if stories > 1 => vec![others[told]],
             None => others.clone(),
         };
-        letters.extend(
-            to.into_iter()
-                .map(|to| (me.clone(), to.clone(), payload.clone())),
-        );
+        letters.extend(to.into_iter().map(|to| (me.clone(), to.clone(), payload.clone())));
     }
     letters
 }
@@ -113,14 +106,9 @@ pub(crate) fn deliver(
     }
     while !under_way.is_empty() {
         let letter = under_way.swap_remove(shuffle.below(under_way.len()));
-        let at = parties
-            .iter()
-            .position(|party| *party == letter.1)
-            .expect("a party");
+        let at = parties.iter().position(|party| *party == letter.1).expect("a party");
         touch(&mut runs[at], &letter);
-        runs[at]
-            .receive(&letter.0, &letter.2)
-            .expect("a party's own letter is taken");
+        runs[at].receive(&letter.0, &letter.2).expect("a party's own letter is taken");
         match runs[at].advance() {
             Ok(step) => {
                 under_way.extend(letters(parties, at, step.outgoing));
@@ -156,11 +144,7 @@ pub(crate) fn keygen(t: i64, n: usize, seed: u64) -> Made {
         keys.push(public_key);
     }
     assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
-    Made {
-        holders,
-        shares,
-        key: keys.remove(0),
-    }
+    Made { holders, shares, key: keys.remove(0) }
 }
 
 /// Signing runs of the holders at these positions.
@@ -193,10 +177,7 @@ pub(crate) fn check(key: &PublicKey, digest: &Digest, endings: Vec<Ending>) {
         let bytes = Signature::from_slice(&signature.bytes).expect("a signature");
         key.verify_prehash(&digest.0, &bytes).expect("it verifies");
         assert_eq!(bytes.normalize_s(), bytes, "low s");
-        let id = signature
-            .recovery_id
-            .and_then(RecoveryId::from_byte)
-            .expect("a recovery id");
+        let id = signature.recovery_id.and_then(RecoveryId::from_byte).expect("a recovery id");
         let recovered = VerifyingKey::recover_from_prehash(&digest.0, &bytes, id);
         assert_eq!(recovered.expect("recovers"), key);
     }

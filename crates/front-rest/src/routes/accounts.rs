@@ -25,10 +25,7 @@ pub(crate) type Service = State<Arc<dyn Accounts>>;
 pub fn accounts_routes(accounts: Arc<dyn Accounts>) -> Router {
     let routes = Router::new()
         .route("/api/v1/accounts", post(create).get(list))
-        .route(
-            "/api/v1/accounts/{account_id}",
-            get(read).put(replace).patch(update).delete(remove),
-        )
+        .route("/api/v1/accounts/{account_id}", get(read).put(replace).patch(update).delete(remove))
         .route("/api/v1/accounts/{account_id}/disable", post(disable))
         .route("/api/v1/mpc/keygen", post(mpc::keygen))
         .route("/api/v1/mpc/sign", post(mpc::sign))
@@ -68,10 +65,7 @@ pub(crate) async fn list(
     let page = accounts.list(&caller, after, limit).await?;
     let full = page.len() >= limit as usize;
     let next = page.last().filter(|_| full).map(|account| account.id);
-    Ok(Json(AccountsJson {
-        accounts: page.into_iter().map(Into::into).collect(),
-        next,
-    }))
+    Ok(Json(AccountsJson { accounts: page.into_iter().map(Into::into).collect(), next }))
 }
 
 /// Read an account.
@@ -99,9 +93,7 @@ pub(crate) async fn update(
     Path(id): Path<AccountId>,
     Body(body): Body<AccountChangeJson>,
 ) -> Answer<Json<AccountJson>> {
-    Ok(Json(
-        accounts.update(&caller, id, body.into()).await?.into(),
-    ))
+    Ok(Json(accounts.update(&caller, id, body.into()).await?.into()))
 }
 
 /// Change an account, the same as PATCH.
@@ -129,10 +121,8 @@ pub(crate) async fn disable(
     Who(caller): Who,
     Path(id): Path<AccountId>,
 ) -> Answer<Json<AccountJson>> {
-    let change = AccountChange {
-        status: Some(AccountStatus::Disabled),
-        ..AccountChange::default()
-    };
+    let change =
+        AccountChange { status: Some(AccountStatus::Disabled), ..AccountChange::default() };
     Ok(Json(accounts.update(&caller, id, change).await?.into()))
 }
 

@@ -29,10 +29,7 @@ pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
         .route("/api/v1/sessions", post(create).get(list))
         .route("/api/v1/sessions/join", post(join))
         .route("/api/v1/sessions/{session_id}", get(status).delete(close))
-        .route(
-            "/api/v1/sessions/{session_id}/parties/{party_id}/ready",
-            put(ready),
-        )
+        .route("/api/v1/sessions/{session_id}/parties/{party_id}/ready", put(ready))
         .route("/api/v1/sessions/{session_id}/start", post(start))
         .route("/api/v1/sessions/{session_id}/complete", post(complete))
         .route("/api/v1/sessions/{session_id}/timeline", get(timeline))
@@ -76,14 +73,8 @@ pub(crate) async fn list(
     params.done()?;
     let sessions = coordinator.list(&caller, before, limit).await?;
     let full = sessions.len() >= limit as usize;
-    let next = sessions
-        .last()
-        .filter(|_| full)
-        .map(|session| session.created_at);
-    Ok(Json(SessionsJson {
-        sessions: sessions.into_iter().map(Into::into).collect(),
-        next,
-    }))
+    let next = sessions.last().filter(|_| full).map(|session| session.created_at);
+    Ok(Json(SessionsJson { sessions: sessions.into_iter().map(Into::into).collect(), next }))
 }
 
 /// Join a session with a token.
@@ -98,12 +89,7 @@ pub(crate) async fn join(
     Who(caller): Who,
     Body(body): Body<JoinSessionJson>,
 ) -> Answer<Json<JoinedSessionJson>> {
-    Ok(Json(
-        coordinator
-            .join(&caller, body.into_request()?)
-            .await?
-            .into(),
-    ))
+    Ok(Json(coordinator.join(&caller, body.into_request()?).await?.into()))
 }
 
 /// Read a session, at once or when something has happened.
@@ -121,9 +107,7 @@ pub(crate) async fn status(
 ) -> Answer<Json<SessionJson>> {
     let wait = params.wait()?;
     params.done()?;
-    Ok(Json(
-        coordinator.status(&caller, session, wait).await?.into(),
-    ))
+    Ok(Json(coordinator.status(&caller, session, wait).await?.into()))
 }
 
 /// Close a session that has not ended. Idempotent.
@@ -152,9 +136,7 @@ pub(crate) async fn ready(
     OptionalBody(body): OptionalBody<ReadyJson>,
 ) -> Answer<Json<ReadyAnswerJson>> {
     same_party(&party, body.and_then(|body| body.party_id).as_ref())?;
-    Ok(Json(
-        coordinator.ready(&caller, session, &party).await?.into(),
-    ))
+    Ok(Json(coordinator.ready(&caller, session, &party).await?.into()))
 }
 
 /// Refuses a body that names another party than the path.
@@ -227,7 +209,5 @@ pub(crate) async fn keys(
     let limit = params.limit(MAX_KEYS)?;
     params.done()?;
     let keys = coordinator.keys(&caller, limit).await?;
-    Ok(Json(KeysJson {
-        keys: keys.into_iter().map(Into::into).collect(),
-    }))
+    Ok(Json(KeysJson { keys: keys.into_iter().map(Into::into).collect() }))
 }

@@ -25,10 +25,7 @@ pub(crate) async fn keygen(
 ) -> Answer<(StatusCode, Json<MpcCreatedJson>)> {
     let (account, request) = body.into_request(key)?;
     let created = accounts.keygen(&caller, account, request).await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(MpcCreatedJson::new(account, created)),
-    ))
+    Ok((StatusCode::CREATED, Json(MpcCreatedJson::new(account, created))))
 }
 
 /// Start a signature with an account's key.
@@ -45,10 +42,7 @@ pub(crate) async fn sign(
 ) -> Answer<(StatusCode, Json<MpcCreatedJson>)> {
     let (account, request) = body.into_request(key)?;
     let created = accounts.sign(&caller, account, request).await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(MpcCreatedJson::new(Some(account), created)),
-    ))
+    Ok((StatusCode::CREATED, Json(MpcCreatedJson::new(Some(account), created))))
 }
 
 /// Read a session, at once or when something has happened.

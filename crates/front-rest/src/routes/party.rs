@@ -28,9 +28,7 @@ pub trait PartyInfo: Send + Sync + 'static {
 
 /// A party's whole address: its keys and what [`common`] adds, which need not be merged again.
 pub fn party_routes(name: &str, started: Instant, info: Arc<dyn PartyInfo>) -> Router {
-    let routes = Router::new()
-        .route("/api/v1/keys", get(keys))
-        .with_state(info.clone());
+    let routes = Router::new().route("/api/v1/keys", get(keys)).with_state(info.clone());
     let readiness = Arc::new(move || info.ready());
     finish(routes, SMALL_BODY).merge(common(name, &[Service::Party], started, readiness))
 }
@@ -46,7 +44,5 @@ pub(crate) async fn keys(
 ) -> Answer<Json<KeysJson>> {
     params.done()?;
     caller.may(Scope::Read)?;
-    Ok(Json(KeysJson {
-        keys: info.keys().await?,
-    }))
+    Ok(Json(KeysJson { keys: info.keys().await? }))
 }

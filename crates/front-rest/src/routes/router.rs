@@ -21,20 +21,11 @@ type Service = State<Arc<dyn Router>>;
 /// The message router's routes.
 pub fn router_routes(router: Arc<dyn Router>) -> Routes {
     let payloads = Routes::new()
-        .route(
-            "/api/v1/sessions/{session_id}/messages",
-            post(route).get(pending),
-        )
+        .route("/api/v1/sessions/{session_id}/messages", post(route).get(pending))
         .with_state(router.clone());
     let rest = Routes::new()
-        .route(
-            "/api/v1/sessions/{session_id}/messages/{message_id}/ack",
-            post(acknowledge),
-        )
-        .route(
-            "/api/v1/sessions/{session_id}/messages/{message_id}",
-            get(message_status),
-        )
+        .route("/api/v1/sessions/{session_id}/messages/{message_id}/ack", post(acknowledge))
+        .route("/api/v1/sessions/{session_id}/messages/{message_id}", get(message_status))
         .route("/api/v1/messages/subscribe", get(messages::subscribe))
         .route("/api/v1/events/subscribe", get(events::subscribe))
         .route("/api/v1/parties", get(parties).post(register))
@@ -57,13 +48,8 @@ pub(crate) async fn route(
     Path(session): Path<SessionId>,
     Body(body): Body<RouteJson>,
 ) -> Answer<Json<RouteAnswerJson>> {
-    let message_id = router
-        .route(&caller, body.into_request(Some(session))?)
-        .await?;
-    Ok(Json(RouteAnswerJson {
-        success: true,
-        message_id,
-    }))
+    let message_id = router.route(&caller, body.into_request(Some(session))?).await?;
+    Ok(Json(RouteAnswerJson { success: true, message_id }))
 }
 
 /// Read the messages a party has not acknowledged. Takes nothing away.
@@ -83,9 +69,7 @@ pub(crate) async fn pending(
     let after = Timestamp(params.optional("after")?.unwrap_or(0));
     params.done()?;
     let messages = router.pending(&caller, session, &party, after).await?;
-    Ok(Json(MessagesJson {
-        messages: messages.into_iter().map(Into::into).collect(),
-    }))
+    Ok(Json(MessagesJson { messages: messages.into_iter().map(Into::into).collect() }))
 }
 
 /// Acknowledge a message: it is not delivered to that party again. Idempotent.
@@ -100,13 +84,8 @@ pub(crate) async fn acknowledge(
     Path((session, message)): Path<(SessionId, MessageId)>,
     Body(body): Body<AckJson>,
 ) -> Answer<Json<AckAnswerJson>> {
-    router
-        .acknowledge(&caller, body.into_ack(session, message)?)
-        .await?;
-    Ok(Json(AckAnswerJson {
-        success: true,
-        message: "acknowledged".into(),
-    }))
+    router.acknowledge(&caller, body.into_ack(session, message)?).await?;
+    Ok(Json(AckAnswerJson { success: true, message: "acknowledged".into() }))
 }
 
 /// Where each recipient's copy of a message is.
@@ -137,9 +116,7 @@ pub(crate) async fn parties(
     let role: Option<PartyRole> = params.optional("role")?;
     let only_online = params.optional("online")?.unwrap_or(false);
     params.done()?;
-    Ok(Json(
-        router.parties(&caller, role, only_online).await?.into(),
-    ))
+    Ok(Json(router.parties(&caller, role, only_online).await?.into()))
 }
 
 /// Register a party, or renew its registration.
@@ -153,11 +130,7 @@ pub(crate) async fn register(
     Body(body): Body<RegisterJson>,
 ) -> Answer<Json<RegisteredJson>> {
     let registered_at = router.register(&caller, Registration::from(body)).await?;
-    Ok(Json(RegisteredJson {
-        success: true,
-        message: "registered".into(),
-        registered_at,
-    }))
+    Ok(Json(RegisteredJson { success: true, message: "registered".into(), registered_at }))
 }
 
 /// Give a sign of life.

@@ -30,12 +30,7 @@ pub(crate) async fn subscribe(
     Upgrade(upgrade): Upgrade,
 ) -> Answer<Response> {
     let party: PartyId = params.required("party_id")?;
-    let kinds = kinds(
-        params
-            .optional::<String>("event_types")?
-            .as_deref()
-            .unwrap_or_default(),
-    )?;
+    let kinds = kinds(params.optional::<String>("event_types")?.as_deref().unwrap_or_default())?;
     params.done()?;
     Ok(upgrade.on_upgrade(move |socket| async move {
         let events = match router.subscribe_events(&caller, &party, kinds).await {
@@ -45,21 +40,12 @@ pub(crate) async fn subscribe(
         // The router has cut the tokens; a token of another must not leave even if it has not.
         let own =
             move |event: quorate_types::SessionEvent| EventJson::from(event.for_party(&party));
-        let frames = events
-            .map(move |item| item.map(|event| text(&own(event))))
-            .boxed();
+        let frames = events.map(move |item| item.map(|event| text(&own(event)))).boxed();
         run(socket, frames, |_| std::future::ready(None).boxed()).await;
     }))
 }
 
 fn kinds(list: &str) -> Result<Vec<EventKind>> {
-    let named = |word: &str| {
-        word.parse()
-            .map_err(|error: Error| error.with_field("event_types"))
-    };
-    list.split(',')
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
-        .map(named)
-        .collect()
+    let named = |word: &str| word.parse().map_err(|error: Error| error.with_field("event_types"));
+    list.split(',').map(str::trim).filter(|word| !word.is_empty()).map(named).collect()
 }

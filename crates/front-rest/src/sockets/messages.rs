@@ -42,15 +42,9 @@ pub(crate) async fn subscribe(
             Ok(messages) => messages,
             Err(error) => return refuse(socket, error).await,
         };
-        let frames = messages
-            .map(|item| item.map(|message| text(&MessageJson::from(message))))
-            .boxed();
-        let desk = Arc::new(Desk {
-            router,
-            caller,
-            session,
-            party,
-        });
+        let frames =
+            messages.map(|item| item.map(|message| text(&MessageJson::from(message)))).boxed();
+        let desk = Arc::new(Desk { router, caller, session, party });
         run(socket, frames, move |frame| desk.clone().serve(frame)).await;
     }))
 }
@@ -69,21 +63,14 @@ impl Desk {
             match self.request(frame.as_bytes()).await {
                 Ok(None) => None,
                 Ok(Some(routed)) => Some(text(&ServerFrame::Routed { routed })),
-                Err(error) => Some(text(&ServerFrame::Error {
-                    error: ErrorJson::from(&error),
-                })),
+                Err(error) => Some(text(&ServerFrame::Error { error: ErrorJson::from(&error) })),
             }
         }
         .boxed()
     }
 
     async fn request(&self, frame: &[u8]) -> Result<Option<RoutedJson>> {
-        let ClientFrame {
-            ack,
-            session_id,
-            success,
-            route,
-        } = parse(frame)?;
+        let ClientFrame { ack, session_id, success, route } = parse(frame)?;
         match (ack, route) {
             (Some(message_id), None) => {
                 let Some(session_id) = session_id.or(self.session) else {
@@ -94,12 +81,7 @@ impl Desk {
                 };
                 let party_id = self.party.clone();
                 let success = success.unwrap_or(true);
-                let ack = Acknowledge {
-                    message_id,
-                    party_id,
-                    session_id,
-                    success,
-                };
+                let ack = Acknowledge { message_id, party_id, session_id, success };
                 self.router.acknowledge(&self.caller, ack).await?;
                 Ok(None)
             }

@@ -58,20 +58,12 @@ pub(crate) fn message(round: i32) -> Message {
 }
 
 fn tokens() -> BTreeMap<PartyId, JoinToken> {
-    let token = |party: &str| {
-        (
-            party.parse().unwrap(),
-            Secret::new(format!("token-{party}")),
-        )
-    };
+    let token = |party: &str| (party.parse().unwrap(), Secret::new(format!("token-{party}")));
     ["alice", "bob"].map(token).into()
 }
 
 fn created() -> CreatedSession {
-    CreatedSession {
-        session: session(),
-        join_tokens: tokens(),
-    }
+    CreatedSession { session: session(), join_tokens: tokens() }
 }
 
 /// What a fake was asked, in words, and the refusal it answers with, if any.
@@ -90,19 +82,12 @@ pub(crate) struct Fake {
 impl Fake {
     /// One that refuses everything.
     pub(crate) fn refusing(error: Error) -> Arc<Self> {
-        Arc::new(Self {
-            refusal: Mutex::new(Some(error)),
-            ..Self::default()
-        })
+        Arc::new(Self { refusal: Mutex::new(Some(error)), ..Self::default() })
     }
 
     /// One whose subscription gives these.
     pub(crate) fn streaming(messages: Vec<Result<Message>>, open: bool) -> Arc<Self> {
-        Arc::new(Self {
-            messages: Mutex::new(messages),
-            open,
-            ..Self::default()
-        })
+        Arc::new(Self { messages: Mutex::new(messages), open, ..Self::default() })
     }
 
     /// The calls so far.
@@ -117,11 +102,7 @@ impl Fake {
 
     fn stream<T: Send + 'static>(&self, items: Vec<Result<T>>) -> BoxStream<Result<T>> {
         let items = stream::iter(items);
-        if self.open {
-            items.chain(stream::pending()).boxed()
-        } else {
-            items.boxed()
-        }
+        if self.open { items.chain(stream::pending()).boxed() } else { items.boxed() }
     }
 }
 
@@ -129,23 +110,13 @@ impl Fake {
 impl Coordinator for Fake {
     async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
         let parties = request.participants.len();
-        self.call(format!(
-            "create {caller:?} {parties} {:?}",
-            request.idempotency_key
-        ))?;
+        self.call(format!("create {caller:?} {parties} {:?}", request.idempotency_key))?;
         Ok(created())
     }
 
     async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
-        self.call(format!(
-            "join {} {}",
-            request.party_id,
-            request.token.expose()
-        ))?;
-        Ok(JoinedSession {
-            party_index: PartyIndex(1),
-            session: session(),
-        })
+        self.call(format!("join {} {}", request.party_id, request.token.expose()))?;
+        Ok(JoinedSession { party_index: PartyIndex(1), session: session() })
     }
 
     async fn ready(&self, _: &Caller, _: SessionId, party: &PartyId) -> Result<ReadyCount> {
@@ -158,10 +129,7 @@ impl Coordinator for Fake {
 
     async fn start(&self, _: &Caller, session_id: SessionId) -> Result<SessionView> {
         self.call(format!("start {session_id}"))?;
-        Ok(SessionView {
-            status: SessionStatus::InProgress,
-            ..session()
-        })
+        Ok(SessionView { status: SessionStatus::InProgress, ..session() })
     }
 
     async fn status(
@@ -181,23 +149,13 @@ impl Coordinator for Fake {
 
     async fn close(&self, _: &Caller, session_id: SessionId) -> Result<SessionView> {
         self.call(format!("close {session_id}"))?;
-        Ok(SessionView {
-            status: SessionStatus::Failed,
-            ..session()
-        })
+        Ok(SessionView { status: SessionStatus::Failed, ..session() })
     }
 
     async fn timeline(&self, _: &Caller, _: SessionId) -> Result<Timeline> {
         self.call("timeline".into())?;
-        let entry = TimelineEntry {
-            at: Timestamp(1),
-            party_id: None,
-            what: "created".into(),
-        };
-        Ok(Timeline {
-            session: session(),
-            entries: vec![entry],
-        })
+        let entry = TimelineEntry { at: Timestamp(1), party_id: None, what: "created".into() };
+        Ok(Timeline { session: session(), entries: vec![entry] })
     }
 
     async fn list(
@@ -227,19 +185,11 @@ impl Router for Fake {
 
     async fn heartbeat(&self, _: &Caller, party: &PartyId) -> Result<Pulse> {
         self.call(format!("heartbeat {party}"))?;
-        Ok(Pulse {
-            server_time: Timestamp(9),
-            pending_messages: 1,
-        })
+        Ok(Pulse { server_time: Timestamp(9), pending_messages: 1 })
     }
 
     async fn route(&self, _: &Caller, request: RouteRequest) -> Result<MessageId> {
-        let RouteRequest {
-            from_party,
-            round,
-            payload,
-            ..
-        } = request;
+        let RouteRequest { from_party, round, payload, .. } = request;
         self.call(format!("route {from_party} {round} {}", payload.len()))?;
         Ok(MESSAGE.parse().unwrap())
     }
@@ -268,10 +218,7 @@ impl Router for Fake {
     }
 
     async fn acknowledge(&self, _: &Caller, ack: Acknowledge) -> Result<()> {
-        self.call(format!(
-            "acknowledge {} {} {}",
-            ack.party_id, ack.message_id, ack.success
-        ))
+        self.call(format!("acknowledge {} {} {}", ack.party_id, ack.message_id, ack.success))
     }
 
     async fn message_status(
@@ -350,10 +297,7 @@ impl Accounts for Fake {
     }
 
     async fn update(&self, _: &Caller, id: AccountId, change: AccountChange) -> Result<Account> {
-        self.call(format!(
-            "update {id} {:?} {:?}",
-            change.email, change.status
-        ))?;
+        self.call(format!("update {id} {:?} {:?}", change.email, change.status))?;
         Ok(account())
     }
 

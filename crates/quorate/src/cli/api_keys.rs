@@ -101,11 +101,7 @@ fn list(keys: &ApiKeys, out: Output) {
         };
         let cells: Vec<_> = rows
             .iter()
-            .map(|row| {
-                ["id", "tenant", "scopes", "revoked"]
-                    .map(|name| cell(row, name))
-                    .to_vec()
-            })
+            .map(|row| ["id", "tenant", "scopes", "revoked"].map(|name| cell(row, name)).to_vec())
             .collect();
         table(&["ID", "TENANT", "SCOPES", "REVOKED"], &cells)
     });

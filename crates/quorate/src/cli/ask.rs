@@ -103,10 +103,8 @@ pub(crate) struct ListArgs {
 
 /// Participants without device particulars.
 pub(crate) fn plain(parties: &[PartyId]) -> Vec<NewParticipant> {
-    let plain = |party: &PartyId| NewParticipant {
-        party_id: party.clone(),
-        device: DeviceInfo::default(),
-    };
+    let plain =
+        |party: &PartyId| NewParticipant { party_id: party.clone(), device: DeviceInfo::default() };
     parties.iter().map(plain).collect()
 }
 
@@ -202,11 +200,7 @@ pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
 
 /// Lists keys.
 pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
-    let keys = args
-        .client
-        .connect()?
-        .keys(&Caller::Open, args.limit)
-        .await?;
+    let keys = args.client.connect()?.keys(&Caller::Open, args.limit).await?;
     if out.json {
         let rows: Vec<_> = keys.into_iter().map(quorate_wire::KeyJson::from).collect();
         out.show(&rows, String::new);
@@ -218,33 +212,19 @@ pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
             key.scheme.name().to_owned(),
             format!("{} of {}", key.threshold.signers(), key.threshold.parties()),
             quorate_schemes::ethereum_address(key.scheme, &key.public_key).unwrap_or_default(),
-            key.holders
-                .iter()
-                .map(|p| p.as_str())
-                .collect::<Vec<_>>()
-                .join(","),
+            key.holders.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(","),
         ]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
-    println!(
-        "{}",
-        table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows)
-    );
+    println!("{}", table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
     Ok(())
 }
 
 /// Lists sessions.
 pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
-    let sessions = args
-        .client
-        .connect()?
-        .list(&Caller::Open, None, args.limit)
-        .await?;
+    let sessions = args.client.connect()?.list(&Caller::Open, None, args.limit).await?;
     if out.json {
-        let rows: Vec<_> = sessions
-            .into_iter()
-            .map(quorate_wire::SessionJson::from)
-            .collect();
+        let rows: Vec<_> = sessions.into_iter().map(quorate_wire::SessionJson::from).collect();
         out.show(&rows, String::new);
         return Ok(());
     }
@@ -254,19 +234,11 @@ pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
             view.session_id.to_string(),
             view.kind.name().to_owned(),
             view.status.name().to_owned(),
-            view.failure
-                .as_ref()
-                .map_or(waiting.join(","), |failure| failure.message.clone()),
+            view.failure.as_ref().map_or(waiting.join(","), |failure| failure.message.clone()),
         ]
     };
     let rows: Vec<_> = sessions.iter().map(row).collect();
-    println!(
-        "{}",
-        table(
-            &["SESSION", "TYPE", "STATUS", "WAITING FOR / FAILURE"],
-            &rows
-        )
-    );
+    println!("{}", table(&["SESSION", "TYPE", "STATUS", "WAITING FOR / FAILURE"], &rows));
     Ok(())
 }
 
@@ -279,11 +251,9 @@ pub(crate) fn lines(value: &serde_json::Value) -> String {
     let text = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),
         serde_json::Value::Null => "-".to_owned(),
-        serde_json::Value::Array(items) => items
-            .iter()
-            .map(|i| i.as_str().unwrap_or_default())
-            .collect::<Vec<_>>()
-            .join(", "),
+        serde_json::Value::Array(items) => {
+            items.iter().map(|i| i.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
+        }
         other => other.to_string(),
     };
     let line = |(name, value): (&String, &serde_json::Value)| {

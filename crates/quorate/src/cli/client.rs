@@ -20,12 +20,7 @@ pub(crate) struct ClientArgs {
     )]
     pub(crate) coordinator: String,
     /// API key, where the server requires one
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "QUORATE_API_KEY",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "KEY", env = "QUORATE_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
     /// Certificate authority that signed the server's certificate, PEM
     #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
@@ -72,12 +67,7 @@ fn succeeded(view: SessionView) -> Result<SessionView> {
     };
     let mut error = Error::new(
         code,
-        format!(
-            "session {} {}: {}",
-            view.session_id,
-            view.status.name(),
-            failure.message
-        ),
+        format!("session {} {}: {}", view.session_id, view.status.name(), failure.message),
     );
     if failure.reason == FailureReason::DeadlinePassed {
         error.details.waiting_for = failure.parties.clone();

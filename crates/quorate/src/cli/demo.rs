@@ -76,16 +76,8 @@ async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<
         "sign_ms": round(sign_ms),
     });
     out.show(&value, || {
-        let signers: Vec<_> = signed
-            .participants
-            .iter()
-            .map(|p| p.party_id.as_str())
-            .collect();
-        format!(
-            "{}\nsigned by {}; the signature verifies",
-            lines(&value),
-            signers.join(" and ")
-        )
+        let signers: Vec<_> = signed.participants.iter().map(|p| p.party_id.as_str()).collect();
+        format!("{}\nsigned by {}; the signature verifies", lines(&value), signers.join(" and "))
     });
     Ok(())
 }
@@ -132,7 +124,5 @@ impl Drop for TemporaryFolder {
 fn temporary_folder() -> Result<TemporaryFolder> {
     let mut name = [0_u8; 8];
     getrandom::fill(&mut name).map_err(|_| Error::internal())?;
-    Ok(TemporaryFolder(
-        std::env::temp_dir().join(format!("quorate-demo-{}", hex::encode(name))),
-    ))
+    Ok(TemporaryFolder(std::env::temp_dir().join(format!("quorate-demo-{}", hex::encode(name)))))
 }

@@ -19,12 +19,7 @@ use quorate_types::Error;
 /// Threshold signing you can run: several parties make a key that never exists in one place, and
 /// sign with it when enough of them agree.
 #[derive(Parser)]
-#[command(
-    name = "quorate",
-    version,
-    propagate_version = true,
-    max_term_width = 100
-)]
+#[command(name = "quorate", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Print JSON for machines instead of text for people
     #[arg(long, global = true)]
@@ -75,12 +70,7 @@ enum Command {
 #[derive(clap::Args, Clone)]
 pub(crate) struct DataArgs {
     /// Folder for the database, keys and sealed shares
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "./quorate-data",
-        env = "QUORATE_DATA"
-    )]
+    #[arg(long, value_name = "DIR", default_value = "./quorate-data", env = "QUORATE_DATA")]
     pub(crate) data: PathBuf,
 }
 
@@ -103,24 +93,15 @@ impl Failure {
         } else {
             eprintln!("error: {} [{}]", self.error.message, self.error.code.name());
             if !self.error.details.waiting_for.is_empty() {
-                let names: Vec<_> = self
-                    .error
-                    .details
-                    .waiting_for
-                    .iter()
-                    .map(|p| p.as_str())
-                    .collect();
+                let names: Vec<_> =
+                    self.error.details.waiting_for.iter().map(|p| p.as_str()).collect();
                 eprintln!("waiting for: {}", names.join(", "));
             }
             if let Some(blame) = &self.error.details.blame {
                 eprintln!("at fault: {} ({})", blame.party_id, blame.reason);
             }
         }
-        if self.error.code.row().http < 500 {
-            ExitCode::from(2)
-        } else {
-            ExitCode::FAILURE
-        }
+        if self.error.code.row().http < 500 { ExitCode::from(2) } else { ExitCode::FAILURE }
     }
 }
 
@@ -143,12 +124,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Party(args) => roles::party(args, out).await,
         Command::ApiKeys(args) => api_keys::run(args, out).await,
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "quorate",
-                &mut std::io::stdout(),
-            );
+            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
             Ok(())
         }
     };

@@ -46,11 +46,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         }
     }
     let line = |cells: &[String]| {
-        let padded: Vec<_> = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let padded: Vec<_> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         padded.join("  ").trim_end().to_owned()
     };
     let header: Vec<_> = header.iter().map(|&cell| cell.to_owned()).collect();
@@ -66,10 +63,7 @@ mod tests {
 
     #[test]
     fn table_columns_line_up() {
-        let rows = [
-            vec!["a".to_owned(), "1".to_owned()],
-            vec!["long".to_owned(), "2".to_owned()],
-        ];
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["long".to_owned(), "2".to_owned()]];
         assert_eq!(table(&["x", "y"], &rows), "x     y\na     1\nlong  2");
     }
 }

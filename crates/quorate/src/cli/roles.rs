@@ -24,12 +24,7 @@ use crate::serve::peers;
 #[derive(clap::Args, Clone)]
 struct PeerArgs {
     /// API key with the scope `system`, where the other roles require one
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "QUORATE_API_KEY",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "KEY", env = "QUORATE_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
     /// Certificate authority of the other roles' certificates, PEM
     #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
@@ -114,10 +109,7 @@ pub(crate) struct PartyArgs {
 fn announce(out: Output, service: &str, pair: Pair) {
     let value = json!({ "service": service, "http": pair.http, "grpc": pair.grpc });
     out.show(&value, || {
-        format!(
-            "{service}: http://{}, gRPC {}; stop with Ctrl-C",
-            pair.http, pair.grpc
-        )
+        format!("{service}: http://{}, gRPC {}; stop with Ctrl-C", pair.http, pair.grpc)
     });
 }
 
@@ -125,18 +117,12 @@ fn announce(out: Output, service: &str, pair: Pair) {
 pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()> {
     let at = |port| args.ports.address(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
-    let bound = host
-        .bind((at(endpoints::COORDINATOR.0), at(endpoints::COORDINATOR.1)))
-        .await?;
+    let bound = host.bind((at(endpoints::COORDINATOR.0), at(endpoints::COORDINATOR.1))).await?;
     let router: Arc<dyn Router> = Arc::new(RemoteRouter::new(args.peers.endpoint(&args.router)?));
     let events = Arc::new(RemoteEvents::start(router.clone(), host.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
     host.spawn(republish_on_return(router, app.clone(), host.stop.clone()));
-    announce(
-        out,
-        "coordinator",
-        compose::serve_coordinator(&host, bound, app).await?,
-    );
+    announce(out, "coordinator", compose::serve_coordinator(&host, bound, app).await?);
     compose::signalled().await;
     host.drain().await;
     Ok(())
@@ -175,18 +161,12 @@ async fn republish_on_return(
 pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
     let at = |port| args.ports.address(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
-    let bound = host
-        .bind((at(endpoints::ROUTER.0), at(endpoints::ROUTER.1)))
-        .await?;
+    let bound = host.bind((at(endpoints::ROUTER.0), at(endpoints::ROUTER.1))).await?;
     let endpoint = args.peers.endpoint(&args.coordinator)?;
     let coordinator: Arc<dyn Coordinator> = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
-    announce(
-        out,
-        "router",
-        compose::serve_router(&host, bound, app, coordinator).await?,
-    );
+    announce(out, "router", compose::serve_router(&host, bound, app, coordinator).await?);
     compose::signalled().await;
     host.drain().await;
     Ok(())
@@ -196,16 +176,10 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
 pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     let at = |port| args.ports.address(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
-    let bound = host
-        .bind((at(endpoints::ACCOUNTS.0), at(endpoints::ACCOUNTS.1)))
-        .await?;
+    let bound = host.bind((at(endpoints::ACCOUNTS.0), at(endpoints::ACCOUNTS.1))).await?;
     let endpoint = args.peers.endpoint(&args.coordinator)?;
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
-    announce(
-        out,
-        "accounts",
-        compose::serve_accounts(&host, bound, app.clone()).await?,
-    );
+    announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone()).await?);
     compose::signalled().await;
     host.drain().await;
     app.closed().await;
@@ -222,9 +196,7 @@ pub(crate) async fn party(args: PartyArgs, out: Output) -> Result<()> {
     let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase, &host.clock).await?;
     let identity = hex::encode(prepared.identity());
     let link = args.peers.endpoint(&args.router)?;
-    let (party, pair) = prepared
-        .start(&host, bound, link, Compute::default())
-        .await?;
+    let (party, pair) = prepared.start(&host, bound, link, Compute::default()).await?;
     if !out.json {
         eprintln!(
             "{} has the identity {identity}; a router that requires authentication is started with --trust {}={identity}",

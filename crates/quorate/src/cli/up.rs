@@ -68,12 +68,8 @@ impl Running {
     pub(crate) async fn start(options: ServeOptions, ports: Ports) -> Result<Self> {
         let address = options.host;
         let host = Host::open(options).await?;
-        let at = |pair: (u16, u16)| {
-            (
-                ports.address(address, pair.0),
-                ports.address(address, pair.1),
-            )
-        };
+        let at =
+            |pair: (u16, u16)| (ports.address(address, pair.0), ports.address(address, pair.1));
         // All ports first: a taken one is reported before anything has started.
         let coordinator_ports = host.bind(at(endpoints::COORDINATOR)).await?;
         let router_ports = host.bind(at(endpoints::ROUTER)).await?;
@@ -87,13 +83,8 @@ impl Running {
         let mut served = Endpoints {
             coordinator: compose::serve_coordinator(&host, coordinator_ports, coordinator.clone())
                 .await?,
-            router: compose::serve_router(
-                &host,
-                router_ports,
-                router.clone(),
-                coordinator.clone(),
-            )
-            .await?,
+            router: compose::serve_router(&host, router_ports, router.clone(), coordinator.clone())
+                .await?,
             accounts: compose::serve_accounts(&host, accounts_ports, accounts.clone()).await?,
             parties: Vec::new(),
         };
@@ -121,21 +112,14 @@ impl Running {
         for (prepared, bound) in prepared.into_iter().zip(party_ports) {
             let id = prepared.id().to_string();
             let router = peers::endpoint(&router_url, None, None)?;
-            let (party, pair) = prepared
-                .start(&host, bound, router, compute.clone())
-                .await?;
+            let (party, pair) = prepared.start(&host, bound, router, compute.clone()).await?;
             served.parties.push(PartyEndpoint { id, pair });
             parties.push(party);
         }
         for party in &parties {
             party.connected().await;
         }
-        Ok(Self {
-            host,
-            parties,
-            accounts,
-            endpoints: served,
-        })
+        Ok(Self { host, parties, accounts, endpoints: served })
     }
 
     /// Drains: parties finish what they compute, then the services close. Answers whether all of

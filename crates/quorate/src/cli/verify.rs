@@ -40,8 +40,6 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<()> {
         "recovery_id": signature.recovery_id,
         "ethereum_address": quorate_schemes::ethereum_address(args.scheme, &key),
     });
-    out.show(&value, || {
-        format!("the signature is valid\n{}", lines(&value))
-    });
+    out.show(&value, || format!("the signature is valid\n{}", lines(&value)));
     Ok(())
 }

@@ -27,9 +27,7 @@ pub(crate) async fn run(args: WatchArgs, out: Output) -> Result<()> {
     let mut began = None;
     loop {
         let wait = Some((seen, PATIENCE));
-        let timeline = coordinator
-            .follow(&Caller::Open, args.session, wait)
-            .await?;
+        let timeline = coordinator.follow(&Caller::Open, args.session, wait).await?;
         let begin = *began.get_or_insert(timeline.session.created_at);
         for entry in timeline.entries.iter().skip(seen) {
             let value = json!({
@@ -39,11 +37,7 @@ pub(crate) async fn run(args: WatchArgs, out: Output) -> Result<()> {
             });
             out.show(&value, || {
                 let party = entry.party_id.as_ref().map_or("", PartyId::as_str);
-                format!(
-                    "{:>9} ms  {party:<20}  {}",
-                    entry.at.millis_since(begin),
-                    entry.what
-                )
+                format!("{:>9} ms  {party:<20}  {}", entry.at.millis_since(begin), entry.what)
             });
         }
         seen = timeline.entries.len();
@@ -57,11 +51,7 @@ pub(crate) async fn run(args: WatchArgs, out: Output) -> Result<()> {
             return Ok(());
         }
         if !out.json {
-            let waiting: Vec<_> = session
-                .waiting_for()
-                .iter()
-                .map(|p| p.to_string())
-                .collect();
+            let waiting: Vec<_> = session.waiting_for().iter().map(|p| p.to_string()).collect();
             if !waiting.is_empty() {
                 eprintln!("           waiting for {}", waiting.join(", "));
             }

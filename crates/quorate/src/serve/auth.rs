@@ -46,12 +46,7 @@ impl Gate {
     }
 
     fn caller(&self, authorization: Option<&str>) -> Result<Option<Caller>> {
-        let Self::Required {
-            keys,
-            trusted,
-            clock,
-        } = self
-        else {
+        let Self::Required { keys, trusted, clock } = self else {
             return Ok(Some(Caller::Open));
         };
         let Some(value) = authorization else {
@@ -87,9 +82,7 @@ fn check_proof(
     let party: PartyId = party.parse()?;
     let millis: i64 = at.parse().map_err(|_| malformed())?;
     if now.0.abs_diff(millis) > WINDOW {
-        return Err(refused(
-            "the party's proof is older than a minute; check both clocks",
-        ));
+        return Err(refused("the party's proof is older than a minute; check both clocks"));
     }
     let identity = trusted.get(&party).ok_or_else(|| {
         refused("this party is not trusted here; start the server with --trust NAME=HEX")
@@ -99,9 +92,7 @@ fn check_proof(
     if verify_identity(identity, DOMAIN, &message(&party, millis), &bytes) {
         return Ok(party);
     }
-    Err(refused(
-        "the party's proof was not signed by its identity key",
-    ))
+    Err(refused("the party's proof was not signed by its identity key"))
 }
 
 fn message(party: &PartyId, millis: i64) -> Vec<u8> {
@@ -119,12 +110,7 @@ pub(crate) struct PartyProof {
 impl PartyProof {
     /// Proofs of `party` by its identity key.
     pub(crate) fn new(party: PartyId, identity: Arc<Identity>, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            party,
-            identity,
-            clock,
-            latest: Mutex::default(),
-        }
+        Self { party, identity, clock, latest: Mutex::default() }
     }
 
     /// The value of the `Authorization` header for a call made now.
@@ -137,12 +123,7 @@ impl PartyProof {
             return value.clone();
         }
         let signature = self.identity.sign(DOMAIN, &message(&self.party, now.0));
-        let value = format!(
-            "{SCHEME} {} {} {}",
-            self.party,
-            now.0,
-            hex::encode(signature)
-        );
+        let value = format!("{SCHEME} {} {} {}", self.party, now.0, hex::encode(signature));
         *latest = Some((now, value.clone()));
         value
     }
@@ -157,10 +138,7 @@ pub(crate) async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let authorization = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     match gate.caller(authorization) {
         Ok(Some(caller)) => {
             request.extensions_mut().insert(caller);
@@ -215,10 +193,7 @@ mod tests {
         let (name, identity, trusted) = party();
         let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
         let proof = proof(&clock, &name, &identity);
-        assert_eq!(
-            check_proof(&proof, &trusted, Timestamp(1_060_000)).unwrap(),
-            name
-        );
+        assert_eq!(check_proof(&proof, &trusted, Timestamp(1_060_000)).unwrap(), name);
         let late = check_proof(&proof, &trusted, Timestamp(1_060_001)).unwrap_err();
         assert_eq!(late.code, ErrorCode::Unauthorized);
     }
@@ -229,15 +204,7 @@ mod tests {
         let clock = Arc::new(ManualClock::at(Timestamp(5)));
         let forged = proof(&clock, &name, &Arc::new(Identity::generate()));
         let foreign = proof(&clock, &"q".parse().unwrap(), &identity);
-        for proof in [
-            forged.as_str(),
-            foreign.as_str(),
-            "",
-            " p",
-            " p 5",
-            " p x y",
-            " p 5 00 z",
-        ] {
+        for proof in [forged.as_str(), foreign.as_str(), "", " p", " p 5", " p x y", " p 5 00 z"] {
             let error = check_proof(proof, &trusted, Timestamp(5)).unwrap_err();
             assert_eq!(error.code, ErrorCode::Unauthorized, "{proof}");
         }

@@ -72,10 +72,7 @@ impl Host {
 
     /// Binds a service's two ports.
     pub(crate) async fn bind(&self, ports: (SocketAddr, SocketAddr)) -> Result<Bound> {
-        Ok(Bound {
-            http: bind(ports.0).await?,
-            grpc: bind(ports.1).await?,
-        })
+        Ok(Bound { http: bind(ports.0).await?, grpc: bind(ports.1).await? })
     }
 
     /// Serves REST, WebSocket and gRPC alike on both ports of a service.
@@ -87,15 +84,12 @@ impl Host {
     ) -> Result<Pair> {
         let addresses = bound.addresses()?;
         let grpc = quorate_front_grpc::routes(services).await;
-        let router = by_content_type(rest, grpc).layer(axum::middleware::from_fn_with_state(
-            self.gate.clone(),
-            identify,
-        ));
+        let router = by_content_type(rest, grpc)
+            .layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify));
         for listener in [bound.http, bound.grpc] {
             let (tls, router) = (self.tls.clone(), router.clone());
             let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
-            self.tracker
-                .spawn(serve(listener, tls, router, tracker, stop));
+            self.tracker.spawn(serve(listener, tls, router, tracker, stop));
         }
         Ok(addresses)
     }
@@ -137,9 +131,7 @@ impl Host {
         self.stop.cancel();
         self.tracker.close();
         let grace = Duration::from_secs(self.options.grace);
-        tokio::time::timeout(grace, self.tracker.wait())
-            .await
-            .is_ok()
+        tokio::time::timeout(grace, self.tracker.wait()).await.is_ok()
     }
 }
 
@@ -152,25 +144,15 @@ pub(crate) struct Bound {
 impl Bound {
     /// Where they listen.
     pub(crate) fn addresses(&self) -> Result<Pair> {
-        let address = |listener: &TcpListener| {
-            listener
-                .local_addr()
-                .map_err(|_| Error::internal())
-        };
-        Ok(Pair {
-            http: address(&self.http)?,
-            grpc: address(&self.grpc)?,
-        })
+        let address = |listener: &TcpListener| listener.local_addr().map_err(|_| Error::internal());
+        Ok(Pair { http: address(&self.http)?, grpc: address(&self.grpc)? })
     }
 }
 
 /// The store of a data folder, for commands that work on it while no server does.
 pub(crate) fn open_store(path: &Path) -> Result<(Arc<SqliteStore>, Arc<dyn Clock>)> {
     let data = DataFolder::open(path)?;
-    Ok((
-        Arc::new(SqliteStore::open(data.path())?),
-        Arc::new(SystemClock),
-    ))
+    Ok((Arc::new(SqliteStore::open(data.path())?), Arc::new(SystemClock)))
 }
 
 /// A router whose progress notes go to whoever is connected later.
@@ -213,9 +195,7 @@ pub(crate) async fn open_accounts(
     coordinator: Arc<dyn Coordinator>,
 ) -> Result<Arc<AccountsApp>> {
     let (store, clock, stop) = (host.store.clone(), host.clock.clone(), host.stop.clone());
-    Ok(Arc::new(
-        AccountsApp::open(store, coordinator, clock, stop).await?,
-    ))
+    Ok(Arc::new(AccountsApp::open(store, coordinator, clock, stop).await?))
 }
 
 /// Coordinator and router of one process, each knowing the other directly.
@@ -237,10 +217,7 @@ pub(crate) async fn serve_coordinator(
 ) -> Result<Pair> {
     let rest = quorate_front_rest::coordinator_routes(coordinator.clone())
         .merge(host.common("session-coordinator", Service::Coordinator));
-    let services = Services {
-        coordinator: Some(coordinator),
-        ..Services::default()
-    };
+    let services = Services { coordinator: Some(coordinator), ..Services::default() };
     host.serve(bound, rest, services).await
 }
 
@@ -253,10 +230,7 @@ pub(crate) async fn serve_router(
 ) -> Result<Pair> {
     let rest = quorate_front_rest::router_routes(router.clone())
         .merge(host.common("message-router", Service::Router));
-    let services = Services {
-        router: Some((router, coordinator)),
-        ..Services::default()
-    };
+    let services = Services { router: Some((router, coordinator)), ..Services::default() };
     host.serve(bound, rest, services).await
 }
 

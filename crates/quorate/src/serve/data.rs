@@ -14,16 +14,9 @@ pub(crate) struct DataFolder(PathBuf);
 impl DataFolder {
     /// Opens the folder, making it where it is missing.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| {
-                Error::invalid(format!(
-                    "the data folder {} cannot be made: {error}",
-                    path.display()
-                ))
-            })?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+            Error::invalid(format!("the data folder {} cannot be made: {error}", path.display()))
+        })?;
         Ok(Self(path.to_owned()))
     }
 
@@ -60,10 +53,9 @@ impl DataFolder {
                 })?;
                 Ok(Secret::new(bytes))
             }
-            Err(error) => Err(Error::invalid(format!(
-                "{} cannot be read: {error}",
-                path.display()
-            ))),
+            Err(error) => {
+                Err(Error::invalid(format!("{} cannot be read: {error}", path.display())))
+            }
         }
     }
 }
@@ -95,10 +87,7 @@ mod tests {
         let data = DataFolder::open(&folder.path().join("data")).unwrap();
         let first = data.secret("server.key").unwrap();
         assert_eq!(first.expose(), data.secret("server.key").unwrap().expose());
-        let mode = fs::metadata(data.file("server.key"))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(data.file("server.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let mode = fs::metadata(data.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);

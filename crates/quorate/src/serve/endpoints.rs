@@ -67,11 +67,7 @@ impl Endpoints {
     /// The addresses as a table's rows.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let row = |name: &str, pair: Pair| {
-            vec![
-                name.to_owned(),
-                format!("http://{}", pair.http),
-                pair.grpc.to_string(),
-            ]
+            vec![name.to_owned(), format!("http://{}", pair.http), pair.grpc.to_string()]
         };
         let mut rows = vec![
             row("coordinator", self.coordinator),

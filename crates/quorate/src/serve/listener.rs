@@ -53,11 +53,7 @@ pub(crate) fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| {
-            builder
-                .with_no_client_auth()
-                .with_single_cert(chain, private)
-        })
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|error| {
             Error::invalid(format!("{} and {}: {error}", cert.display(), key.display()))
         })?;
@@ -107,10 +103,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -144,11 +137,7 @@ pub(crate) fn by_content_type(rest: Router, grpc: Router) -> Router {
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
     };
     Router::new().fallback_service(tower::service_fn(move |request: Request| {
-        let router = if is_grpc(&request) {
-            grpc.clone()
-        } else {
-            rest.clone()
-        };
+        let router = if is_grpc(&request) { grpc.clone() } else { rest.clone() };
         router.oneshot(request)
     }))
 }

@@ -5,9 +5,7 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging at the level of `RUST_LOG`, by default warnings.
 pub(crate) fn start(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if json {
         log.json().init();
     } else {

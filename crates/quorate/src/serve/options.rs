@@ -48,11 +48,7 @@ pub(crate) struct ServeOptions {
 impl ServeOptions {
     /// The mode in force.
     pub(crate) fn auth(&self) -> AuthMode {
-        let default = if self.host.is_loopback() {
-            AuthMode::Open
-        } else {
-            AuthMode::Required
-        };
+        let default = if self.host.is_loopback() { AuthMode::Open } else { AuthMode::Required };
         self.auth.unwrap_or(default)
     }
 
@@ -110,16 +106,7 @@ mod tests {
         assert!(options(&insecure).check().is_ok());
         let tls = ["--host", "0.0.0.0", "--tls-cert", "c", "--tls-key", "k"];
         assert!(options(&tls).check().is_ok());
-        let open = [
-            "--host",
-            "0.0.0.0",
-            "--tls-cert",
-            "c",
-            "--tls-key",
-            "k",
-            "--auth",
-            "open",
-        ];
+        let open = ["--host", "0.0.0.0", "--tls-cert", "c", "--tls-key", "k", "--auth", "open"];
         assert!(options(&open).check().is_err());
     }
 }

@@ -45,11 +45,7 @@ impl LocalParty {
         let identity = folder.file("identity.key");
         let keyring = Keyring::open(id.clone(), &identity, seal, vault.clone()).await?;
         let proof = PartyProof::new(id, keyring.identity().clone(), clock.clone());
-        Ok(Self {
-            keyring: Arc::new(keyring),
-            vault,
-            proof: Arc::new(proof),
-        })
+        Ok(Self { keyring: Arc::new(keyring), vault, proof: Arc::new(proof) })
     }
 
     /// The party's name.
@@ -77,21 +73,11 @@ impl LocalParty {
             grace: Duration::from_secs(host.options.grace),
             ..PartyConfig::default()
         };
-        let handle = PartyServer::start(
-            config,
-            Arc::new(router),
-            sessions,
-            self.keyring.clone(),
-            compute,
-        );
-        let info = Arc::new(Info {
-            keyring: self.keyring,
-            connected: handle.watch(),
-        });
+        let handle =
+            PartyServer::start(config, Arc::new(router), sessions, self.keyring.clone(), compute);
+        let info = Arc::new(Info { keyring: self.keyring, connected: handle.watch() });
         let rest = party_routes(&name, host.started, info);
-        let pair = host
-            .serve(bound, rest, quorate_front_grpc::Services::default())
-            .await?;
+        let pair = host.serve(bound, rest, quorate_front_grpc::Services::default()).await?;
         Ok((handle, pair))
     }
 }
@@ -118,10 +104,7 @@ fn read_passphrase(path: &Path) -> Result<Secret<String>> {
     })?;
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
-        return Err(Error::invalid(format!(
-            "{} holds no passphrase",
-            path.display()
-        )));
+        return Err(Error::invalid(format!("{} holds no passphrase", path.display())));
     }
     Ok(Secret::new(text.to_owned()))
 }
@@ -134,13 +117,7 @@ struct Info {
 #[async_trait]
 impl PartyInfo for Info {
     async fn keys(&self) -> Result<Vec<KeyJson>> {
-        Ok(self
-            .keyring
-            .keys()
-            .await?
-            .into_iter()
-            .map(KeyJson::from)
-            .collect())
+        Ok(self.keyring.keys().await?.into_iter().map(KeyJson::from).collect())
     }
 
     fn ready(&self) -> std::result::Result<(), Vec<String>> {

@@ -11,9 +11,7 @@ type Ending = Result<Option<Output>, MachineFault>;
 
 fn machines(t: i64, n: u16) -> Vec<Keygen> {
     let threshold = Threshold::new(t, n.into()).unwrap();
-    (0..n.into())
-        .map(|seat| Keygen::new(seat, threshold, [3; 32]))
-        .collect()
+    (0..n.into()).map(|seat| Keygen::new(seat, threshold, [3; 32])).collect()
 }
 
 /// Runs all in step; `tamper` sees what each machine sends.
@@ -60,12 +58,7 @@ fn assert_all(endings: &[Ending], code: FaultCode, blame: Option<Seat>) {
     for ending in &endings[1..] {
         let fault = ending.as_ref().err().expect("a fault");
         let got = (fault.code, fault.severity, fault.blame);
-        assert_eq!(
-            got,
-            (code, Severity::Recoverable, blame),
-            "{}",
-            fault.message
-        );
+        assert_eq!(got, (code, Severity::Recoverable, blame), "{}", fault.message);
     }
 }
 
@@ -87,9 +80,8 @@ fn honest_machines_make_one_key() {
 fn a_proof_that_does_not_open_the_commitment_of_the_round_before_blames_its_sender() {
     // The cheat says the same to all, so that the echo agrees: the commitment must be compared.
     let endings = drive(&mut machines(2, 2), |seat, machine, sends| {
-        for send in sends
-            .iter_mut()
-            .filter(|send| seat == 0 && send.round == 2 && send.to.is_none())
+        for send in
+            sends.iter_mut().filter(|send| seat == 0 && send.round == 2 && send.to.is_none())
         {
             send.body[0] ^= 1;
             machine.remember(2, 0, &send.body);
@@ -101,9 +93,8 @@ fn a_proof_that_does_not_open_the_commitment_of_the_round_before_blames_its_send
 #[test]
 fn a_chain_code_that_does_not_open_its_commitment_blames_its_sender() {
     let endings = drive(&mut machines(2, 2), |seat, machine, sends| {
-        for send in sends
-            .iter_mut()
-            .filter(|send| seat == 0 && send.round == 3 && send.to.is_none())
+        for send in
+            sends.iter_mut().filter(|send| seat == 0 && send.round == 3 && send.to.is_none())
         {
             *send.body.last_mut().unwrap() ^= 1;
             machine.remember(3, 0, &send.body);
@@ -126,9 +117,8 @@ fn points_of_no_polynomial_are_found_out() {
 #[test]
 fn a_broadcast_in_another_partys_name_is_the_senders_fault() {
     let endings = drive(&mut machines(2, 2), |seat, _, sends| {
-        for send in sends
-            .iter_mut()
-            .filter(|send| seat == 0 && send.round == 2 && send.to.is_none())
+        for send in
+            sends.iter_mut().filter(|send| seat == 0 && send.round == 2 && send.to.is_none())
         {
             // Behind the 32 bytes of the commitment stands the sender's index.
             assert_eq!(std::mem::replace(&mut send.body[32], 2), 1);
@@ -142,10 +132,6 @@ fn only_the_four_rounds_are_expected() {
     let machine = machines(2, 2).remove(0);
     for round in 0..7 {
         let expected = [Kind::Broadcast, Kind::Direct].map(|kind| machine.expects(round, kind, 1));
-        assert_eq!(
-            expected,
-            [(2..=4).contains(&round), (1..=3).contains(&round)],
-            "{round}"
-        );
+        assert_eq!(expected, [(2..=4).contains(&round), (1..=3).contains(&round)], "{round}");
     }
 }
