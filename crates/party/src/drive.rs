@@ -106,10 +106,11 @@ pub async fn drive(
         for outgoing in step.outgoing {
             transport.send(outgoing).await?;
         }
-        transport.flush().await?;
+        // At the end nothing needs an acknowledgement any more: the messages go with the session.
         if let Some(output) = step.output {
             return Ok(output);
         }
+        transport.flush().await?;
         if round.replace(run.round()) != Some(run.round()) {
             progress(Progress::Round { round: run.round(), waiting_for: run.waiting_for() });
         }

@@ -3,43 +3,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use quorate_ports::store::{
-    ApiKeyRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow,
-};
+use quorate_ports::store::{ApiKeyRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow};
 use quorate_types::*;
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde::de::DeserializeOwned;
-use uuid::Uuid;
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
-/// What lies in the database was written by us: anything else is damage.
-fn damaged(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, Box::new(error))
-}
+use crate::columns::{id, json, name, unsigned};
 
-fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
-    let bytes: Vec<u8> = row.get(column)?;
-    Uuid::from_slice(&bytes).map_err(|error| damaged(column, error))
-}
-
-fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
-    let bytes: Vec<u8> = row.get(column)?;
-    serde_json::from_slice(&bytes).map_err(|error| damaged(column, error))
-}
-
-fn name<T: std::str::FromStr<Err = Error>>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error: Error| damaged(column, error))
-}
-
-fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<[u8; 32]> {
-    row.get(column)
+fn one<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    connection.prepare_cached(sql)?.query_row(params, read).optional()
 }
 
 fn all<T>(
     connection: &Connection,
     sql: &str,
-    params: impl rusqlite::Params,
+    params: impl Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
     connection.prepare_cached(sql)?.query_map(params, read)?.collect()
@@ -56,17 +38,25 @@ fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
 }
 
 pub(crate) fn open_sessions(connection: &Connection) -> rusqlite::Result<Vec<SessionRow>> {
-    all(connection, "SELECT * FROM sessions WHERE is_final = 0 ORDER BY created_at", [], session_row)
+    all(
+        connection,
+        "SELECT id, tenant, is_final, created_at, document FROM sessions
+         WHERE is_final = 0 ORDER BY created_at, id",
+        [],
+        session_row,
+    )
 }
 
 pub(crate) fn session(
     connection: &Connection,
     id: SessionId,
 ) -> rusqlite::Result<Option<SessionRow>> {
-    connection
-        .prepare_cached("SELECT * FROM sessions WHERE id = ?1")?
-        .query_row([id.0.as_bytes()], session_row)
-        .optional()
+    one(
+        connection,
+        "SELECT id, tenant, is_final, created_at, document FROM sessions WHERE id = ?1",
+        [id.0.as_bytes()],
+        session_row,
+    )
 }
 
 pub(crate) fn sessions(
@@ -79,14 +69,16 @@ pub(crate) fn sessions(
     match tenant {
         Some(tenant) => all(
             connection,
-            "SELECT * FROM sessions WHERE tenant = ?1 AND created_at < ?2
-             ORDER BY created_at DESC LIMIT ?3",
+            "SELECT id, tenant, is_final, created_at, document FROM sessions
+             WHERE tenant = ?1 AND created_at < ?2
+             ORDER BY created_at DESC, id DESC LIMIT ?3",
             params![tenant.as_str(), before, limit],
             session_row,
         ),
         None => all(
             connection,
-            "SELECT * FROM sessions WHERE created_at < ?1 ORDER BY created_at DESC LIMIT ?2",
+            "SELECT id, tenant, is_final, created_at, document FROM sessions
+             WHERE created_at < ?1 ORDER BY created_at DESC, id DESC LIMIT ?2",
             params![before, limit],
             session_row,
         ),
@@ -102,13 +94,14 @@ pub(crate) fn keys(
     match tenant {
         Some(tenant) => all(
             connection,
-            "SELECT document FROM keys WHERE tenant = ?1 ORDER BY created_at DESC LIMIT ?2",
+            "SELECT document FROM keys WHERE tenant = ?1
+             ORDER BY created_at DESC, id DESC LIMIT ?2",
             params![tenant.as_str(), limit],
             read,
         ),
         None => all(
             connection,
-            "SELECT document FROM keys ORDER BY created_at DESC LIMIT ?1",
+            "SELECT document FROM keys ORDER BY created_at DESC, id DESC LIMIT ?1",
             [limit],
             read,
         ),
@@ -116,20 +109,17 @@ pub(crate) fn keys(
 }
 
 pub(crate) fn key(connection: &Connection, id: KeyId) -> rusqlite::Result<Option<KeyRecord>> {
-    connection
-        .prepare_cached("SELECT document FROM keys WHERE id = ?1")?
-        .query_row([id.0.as_bytes()], |row| json(row, 0))
-        .optional()
+    let sql = "SELECT document FROM keys WHERE id = ?1";
+    one(connection, sql, [id.0.as_bytes()], |row| json(row, 0))
 }
 
+/// The oldest: nobody takes a key over by claiming its public key again.
 pub(crate) fn key_by_public_key(
     connection: &Connection,
     public_key: &PublicKey,
 ) -> rusqlite::Result<Option<KeyRecord>> {
-    connection
-        .prepare_cached("SELECT document FROM keys WHERE public_key = ?1 LIMIT 1")?
-        .query_row([&public_key.0], |row| json(row, 0))
-        .optional()
+    let sql = "SELECT document FROM keys WHERE public_key = ?1 ORDER BY created_at, id LIMIT 1";
+    one(connection, sql, [&public_key.0], |row| json(row, 0))
 }
 
 pub(crate) fn idempotency(
@@ -137,11 +127,18 @@ pub(crate) fn idempotency(
     tenant: Tenant,
     key: String,
 ) -> rusqlite::Result<Option<IdempotencyRow>> {
-    let found = connection
-        .prepare_cached("SELECT request_hash, session FROM idempotency WHERE tenant = ?1 AND key = ?2")?
-        .query_row([tenant.as_str(), &key], |row| Ok((hash(row, 0)?, SessionId(id(row, 1)?))))
-        .optional()?;
-    Ok(found.map(|(request_hash, session_id)| IdempotencyRow { tenant, key, request_hash, session_id }))
+    let found = one(
+        connection,
+        "SELECT request_hash, session FROM idempotency WHERE tenant = ?1 AND key = ?2",
+        [tenant.as_str(), &key],
+        |row| Ok((row.get(0)?, SessionId(id(row, 1)?))),
+    )?;
+    Ok(found.map(|(request_hash, session_id)| IdempotencyRow {
+        tenant,
+        key,
+        request_hash,
+        session_id,
+    }))
 }
 
 pub(crate) fn accounts(connection: &Connection) -> rusqlite::Result<Vec<Account>> {
@@ -153,34 +150,44 @@ pub(crate) fn pending_keys(
     connection: &Connection,
 ) -> rusqlite::Result<HashMap<SessionId, AccountId>> {
     let read = |row: &Row<'_>| Ok((SessionId(id(row, 0)?), AccountId(id(row, 1)?)));
-    Ok(all(connection, "SELECT session, account FROM pending_keys", [], read)?.into_iter().collect())
+    let rows = all(connection, "SELECT session, account FROM pending_keys", [], read)?;
+    Ok(rows.into_iter().collect())
 }
 
 pub(crate) fn messages(connection: &Connection) -> rusqlite::Result<Vec<RecoveredMessage>> {
-    let mut deliveries = connection
-        .prepare_cached("SELECT party, acknowledged FROM deliveries WHERE message = ?1 ORDER BY place")?;
-    let mut read = |row: &Row<'_>| {
-        let message_id = MessageId(id(row, 0)?);
-        let message = Message {
-            message_id,
-            session_id: SessionId(id(row, 2)?),
-            from_party: name(row, 3)?,
-            is_broadcast: row.get(4)?,
-            round: row.get(5)?,
-            message_type: row.get(6)?,
-            payload: row.get::<_, Vec<u8>>(7)?.into(),
-            created_at: Timestamp(row.get(8)?),
-        };
-        let sequence = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+    let mut deliveries = connection.prepare_cached(
+        "SELECT party, acknowledged FROM deliveries WHERE message = ?1 ORDER BY place",
+    )?;
+    let read = |row: &Row<'_>| {
+        let message = message(row)?;
         let parties: Vec<(PartyId, bool)> = deliveries
-            .query_map([message_id.0.as_bytes()], |row| Ok((name(row, 0)?, row.get(1)?)))?
+            .query_map([message.message_id.0.as_bytes()], |row| Ok((name(row, 0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
-        let acknowledged = parties.iter().filter(|(_, done)| *done).map(|(p, _)| p.clone()).collect();
+        let acknowledged =
+            parties.iter().filter(|(_, done)| *done).map(|(party, _)| party.clone()).collect();
         let recipients = parties.into_iter().map(|(party, _)| party).collect();
-        let row = Arc::new(MessageRow::new(message, sequence, recipients));
+        let row = Arc::new(MessageRow::new(message, unsigned(row, 8)?, recipients));
         Ok(RecoveredMessage { row, acknowledged })
     };
-    all(connection, "SELECT * FROM messages ORDER BY sequence", [], &mut read)
+    let sql = "SELECT id, session, from_party, is_broadcast, round, type, payload, created_at,
+               sequence FROM messages ORDER BY rowid";
+    let mut found = all(connection, sql, [], read)?;
+    // Here and not in SQL, which would spill the bodies to the disk to sort them.
+    found.sort_by_key(|message| message.row.sequence);
+    Ok(found)
+}
+
+fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+    Ok(Message {
+        message_id: MessageId(id(row, 0)?),
+        session_id: SessionId(id(row, 1)?),
+        from_party: name(row, 2)?,
+        is_broadcast: row.get(3)?,
+        round: row.get(4)?,
+        message_type: row.get(5)?,
+        payload: row.get::<_, Vec<u8>>(6)?.into(),
+        created_at: Timestamp(row.get(7)?),
+    })
 }
 
 pub(crate) fn parties(connection: &Connection) -> rusqlite::Result<Vec<PartyRow>> {
@@ -190,8 +197,8 @@ pub(crate) fn parties(connection: &Connection) -> rusqlite::Result<Vec<PartyRow>
 }
 
 pub(crate) fn api_keys(connection: &Connection) -> rusqlite::Result<Vec<ApiKeyRow>> {
-    all(connection, "SELECT id, document, hash FROM api_keys ORDER BY id", [], |row| {
-        let (tenant, scopes, created_at, revoked) = json(row, 1)?;
-        Ok(ApiKeyRow { id: row.get(0)?, hash: hash(row, 2)?, tenant, scopes, created_at, revoked })
+    all(connection, "SELECT id, hash, document FROM api_keys ORDER BY id", [], |row| {
+        let (tenant, scopes, created_at, revoked) = json(row, 2)?;
+        Ok(ApiKeyRow { id: row.get(0)?, hash: row.get(1)?, tenant, scopes, created_at, revoked })
     })
 }

@@ -1,109 +1,133 @@
 //! Each write as SQL, on a connection whose transaction is open.
 
 use quorate_ports::Write;
-use quorate_ports::store::SessionRow;
+use quorate_ports::store::{IdempotencyRow, SessionRow};
 use quorate_types::*;
-use rusqlite::{Connection, params};
-use serde::Serialize;
+use rusqlite::{Connection, Params, params};
 
-/// Seconds after which an idempotency key is forgotten.
+use crate::columns::to_json;
+
+/// Seconds after which an idempotency key is forgotten: a request repeated after a day is a new one.
 const IDEMPOTENCY_SECONDS: i64 = 24 * 3600;
 
-pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("stored values are plain data")
+fn execute(connection: &Connection, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+    connection.prepare_cached(sql)?.execute(params)
 }
 
-pub(crate) fn forget_old_idempotency(connection: &mut Connection) -> rusqlite::Result<usize> {
-    connection.execute(
-        "DELETE FROM idempotency WHERE created_at < unixepoch() - ?1",
-        [IDEMPOTENCY_SECONDS],
-    )
-}
-
-/// Applies one write.
+/// Applies one write. None of them can meet a constraint: what exists is replaced or kept.
 pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::Session(row) => session(connection, row),
-        Write::Key(key) => connection
-            .prepare_cached("INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![
-                key.key_id.0.as_bytes(),
-                key.tenant.as_str(),
-                key.public_key.0,
-                key.created_at.0,
-                json(key)
-            ])
-            .map(drop),
-        Write::Account(account) => connection
-            .prepare_cached("INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3)")?
-            .execute(params![account.id.0.as_bytes(), account.created_at.0, json(account)])
-            .map(drop),
-        Write::PendingKey { session, account: Some(account) } => connection
-            .prepare_cached("INSERT OR REPLACE INTO pending_keys VALUES (?1, ?2)")?
-            .execute(params![session.0.as_bytes(), account.0.as_bytes()])
-            .map(drop),
-        Write::PendingKey { session, account: None } => connection
-            .prepare_cached("DELETE FROM pending_keys WHERE session = ?1")?
-            .execute([session.0.as_bytes()])
-            .map(drop),
-        Write::Idempotency(row) => connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO idempotency (tenant, key, request_hash, session)
-                 VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![
-                row.tenant.as_str(),
-                row.key,
-                row.request_hash,
-                row.session_id.0.as_bytes()
-            ])
-            .map(drop),
-        Write::Party(row) => connection
-            .prepare_cached("INSERT OR REPLACE INTO parties VALUES (?1, ?2, ?3)")?
-            .execute(params![
+        Write::Key(key) => self::key(connection, key),
+        Write::Account(account) => execute(
+            connection,
+            "INSERT OR REPLACE INTO accounts (id, created_at, document) VALUES (?1, ?2, ?3)",
+            params![account.id.0.as_bytes(), account.created_at.0, to_json(account)],
+        )
+        .map(drop),
+        Write::PendingKey { session, account: Some(account) } => execute(
+            connection,
+            "INSERT OR REPLACE INTO pending_keys (session, account) VALUES (?1, ?2)",
+            params![session.0.as_bytes(), account.0.as_bytes()],
+        )
+        .map(drop),
+        Write::PendingKey { session, account: None } => execute(
+            connection,
+            "DELETE FROM pending_keys WHERE session = ?1",
+            [session.0.as_bytes()],
+        )
+        .map(drop),
+        Write::Idempotency(row) => idempotency(connection, row),
+        Write::Party(row) => execute(
+            connection,
+            "INSERT OR REPLACE INTO parties (id, registered_at, document) VALUES (?1, ?2, ?3)",
+            params![
                 row.registration.party_id.as_str(),
                 row.registered_at.0,
-                json(&row.registration)
-            ])
-            .map(drop),
+                to_json(&row.registration)
+            ],
+        )
+        .map(drop),
         Write::Message(row) if row.is_settled() => Ok(()),
         Write::Message(row) => message(connection, row),
         Write::Acknowledged { message, party } => acknowledged(connection, *message, party),
-        Write::ForgetMessages(session) => connection
-            .prepare_cached("DELETE FROM messages WHERE session = ?1")?
-            .execute([session.0.as_bytes()])
-            .map(drop),
-        Write::ApiKey(row) => connection
-            .prepare_cached("INSERT OR REPLACE INTO api_keys VALUES (?1, ?2, ?3)")?
-            .execute(params![
+        Write::ForgetMessages(session) => {
+            execute(connection, "DELETE FROM messages WHERE session = ?1", [session.0.as_bytes()])
+                .map(drop)
+        }
+        Write::ApiKey(row) => execute(
+            connection,
+            "INSERT OR REPLACE INTO api_keys (id, hash, document) VALUES (?1, ?2, ?3)",
+            params![
                 row.id,
-                json(&(&row.tenant, &row.scopes, row.created_at, row.revoked)),
-                row.hash
-            ])
-            .map(drop),
+                row.hash,
+                to_json(&(&row.tenant, &row.scopes, row.created_at, row.revoked))
+            ],
+        )
+        .map(drop),
     }
 }
 
 fn session(connection: &Connection, row: &SessionRow) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![
+    execute(
+        connection,
+        "INSERT OR REPLACE INTO sessions (id, tenant, is_final, created_at, document)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
             row.session_id.0.as_bytes(),
             row.tenant.as_str(),
             row.is_final,
             row.created_at.0,
             row.document
-        ])
-        .map(drop)
+        ],
+    )
+    .map(drop)
+}
+
+/// A key never changes: the first one of an id stays.
+fn key(connection: &Connection, key: &KeyRecord) -> rusqlite::Result<()> {
+    execute(
+        connection,
+        "INSERT OR IGNORE INTO keys (id, tenant, public_key, created_at, document)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            key.key_id.0.as_bytes(),
+            key.tenant.as_str(),
+            key.public_key.0,
+            key.created_at.0,
+            to_json(key)
+        ],
+    )
+    .map(drop)
+}
+
+/// Forgets old keys with every new one, so that the table holds a day's and no more.
+fn idempotency(connection: &Connection, row: &IdempotencyRow) -> rusqlite::Result<()> {
+    execute(
+        connection,
+        "DELETE FROM idempotency WHERE created_at < unixepoch() - ?1",
+        [IDEMPOTENCY_SECONDS],
+    )?;
+    execute(
+        connection,
+        "INSERT OR REPLACE INTO idempotency (tenant, key, request_hash, session, created_at)
+         VALUES (?1, ?2, ?3, ?4, unixepoch())",
+        params![row.tenant.as_str(), row.key, row.request_hash, row.session_id.0.as_bytes()],
+    )
+    .map(drop)
 }
 
 fn message(connection: &Connection, row: &MessageRow) -> rusqlite::Result<()> {
     let message = &row.message;
-    connection
-        .prepare_cached("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
-        .execute(params![
-            message.message_id.0.as_bytes(),
-            i64::try_from(row.sequence).unwrap_or(i64::MAX),
+    let id = message.message_id.0.as_bytes();
+    let added = execute(
+        connection,
+        "INSERT OR IGNORE INTO messages (id, sequence, session, from_party, is_broadcast, round,
+                                         type, payload, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            id,
+            row.sequence.cast_signed(),
             message.session_id.0.as_bytes(),
             message.from_party.as_str(),
             message.is_broadcast,
@@ -111,11 +135,15 @@ fn message(connection: &Connection, row: &MessageRow) -> rusqlite::Result<()> {
             message.message_type,
             &message.payload[..],
             message.created_at.0
-        ])?;
+        ],
+    )?;
+    if added == 0 {
+        return Ok(());
+    }
     let mut insert = connection
         .prepare_cached("INSERT INTO deliveries (message, place, party) VALUES (?1, ?2, ?3)")?;
     for (place, party) in (0_u32..).zip(&row.recipients) {
-        insert.execute(params![message.message_id.0.as_bytes(), place, party.as_str()])?;
+        insert.execute(params![id, place, party.as_str()])?;
     }
     Ok(())
 }
@@ -126,14 +154,89 @@ fn acknowledged(
     party: &PartyId,
 ) -> rusqlite::Result<()> {
     let id = message.0.as_bytes();
-    connection
-        .prepare_cached("UPDATE deliveries SET acknowledged = 1 WHERE message = ?1 AND party = ?2")?
-        .execute(params![id, party.as_str()])?;
-    connection
-        .prepare_cached(
-            "DELETE FROM messages WHERE id = ?1 AND NOT EXISTS
-             (SELECT 1 FROM deliveries WHERE message = ?1 AND acknowledged = 0)",
-        )?
-        .execute([id])
-        .map(drop)
+    let changed = execute(
+        connection,
+        "UPDATE deliveries SET acknowledged = 1 WHERE message = ?1 AND party = ?2",
+        params![id, party.as_str()],
+    )?;
+    if changed == 0 {
+        return Ok(());
+    }
+    execute(
+        connection,
+        "DELETE FROM messages WHERE id = ?1 AND NOT EXISTS
+         (SELECT 1 FROM deliveries WHERE message = ?1 AND acknowledged = 0)",
+        [id],
+    )
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::reads;
+
+    fn database() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+        connection.execute_batch(crate::SCHEMA.steps[0]).unwrap();
+        connection
+    }
+
+    fn slot(key: &str, session: u128) -> IdempotencyRow {
+        IdempotencyRow {
+            tenant: Tenant::default(),
+            key: key.to_owned(),
+            request_hash: [3; 32],
+            session_id: SessionId(Uuid::from_u128(session)),
+        }
+    }
+
+    fn key(id: u128, holder: &str) -> KeyRecord {
+        KeyRecord {
+            key_id: KeyId(Uuid::from_u128(id)),
+            tenant: Tenant::default(),
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 3).unwrap(),
+            public_key: PublicKey(vec![4; 65]),
+            holders: vec![holder.parse().unwrap()],
+            created_at: Timestamp(i64::try_from(id).unwrap()),
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_is_forgotten_after_a_day_by_the_next_one() {
+        let connection = database();
+        apply(&connection, &Write::Idempotency(slot("old", 1))).unwrap();
+        apply(&connection, &Write::Idempotency(slot("fresh", 2))).unwrap();
+        let age = "UPDATE idempotency SET created_at = unixepoch() - 90000 WHERE key = 'old'";
+        connection.execute(age, []).unwrap();
+        apply(&connection, &Write::Idempotency(slot("new", 3))).unwrap();
+        let find =
+            |key: &str| reads::idempotency(&connection, Tenant::default(), key.to_owned()).unwrap();
+        assert_eq!(find("old"), None);
+        assert_eq!(find("fresh"), Some(slot("fresh", 2)));
+        assert_eq!(find("new"), Some(slot("new", 3)));
+    }
+
+    #[test]
+    fn a_key_never_changes() {
+        let connection = database();
+        apply(&connection, &Write::Key(key(1, "first"))).unwrap();
+        apply(&connection, &Write::Key(key(1, "second"))).unwrap();
+        let id = KeyId(Uuid::from_u128(1));
+        assert_eq!(reads::key(&connection, id).unwrap(), Some(key(1, "first")));
+    }
+
+    #[test]
+    fn of_two_keys_with_one_public_key_the_older_is_found() {
+        let connection = database();
+        for id in [2, 1, 3] {
+            apply(&connection, &Write::Key(key(id, "a"))).unwrap();
+        }
+        let found = reads::key_by_public_key(&connection, &PublicKey(vec![4; 65])).unwrap();
+        assert_eq!(found, Some(key(1, "a")));
+    }
 }

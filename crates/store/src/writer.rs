@@ -1,92 +1,92 @@
 //! The writer thread: all that is queued becomes one transaction, synced once.
 //!
-//! A lazy write lingers a little for company; a message that was acknowledged by all its
-//! recipients meanwhile is never written. After a failed commit nothing is accepted any more: what
-//! is in memory may be ahead of the disk, and only a restart brings them together.
+//! A message that was acknowledged by all its recipients while it waited is never written. After a
+//! failed commit nothing is accepted any more: what is in memory may be ahead of the disk, and only
+//! a restart brings them together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use quorate_ports::{Commit, Urgency, Write};
-use quorate_types::{Error, ErrorCode, Result};
+use quorate_types::{Error, Result};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::database::failed;
+use crate::database;
+use crate::queue::{Full, Item, Queue};
 use crate::rows;
-
-/// Transactions that may wait: a second of the fastest load measured.
-const QUEUE: usize = 32_768;
-/// Transactions in one commit; more would make the first ones wait too long.
-const GROUP: usize = 4_096;
-/// How long a lazy write waits for company.
-const LINGER: Duration = Duration::from_millis(5);
-
-struct Item {
-    writes: Vec<Write>,
-    urgency: Urgency,
-    done: oneshot::Sender<Result<()>>,
-}
 
 #[derive(Default)]
 struct Shared {
+    queue: Queue,
     failed: AtomicBool,
     commits: AtomicU64,
 }
 
+impl Shared {
+    fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn health(&self) -> Result<()> {
+        if self.failed.load(Ordering::Acquire) { Err(broken()) } else { Ok(()) }
+    }
+}
+
 /// A handle on the writer thread. Dropping it commits what is queued.
 pub(crate) struct Writer {
-    queue: Mutex<Option<SyncSender<Item>>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 fn broken() -> Error {
     Error::unavailable(
-        "the disk has failed and nothing is accepted any more; free space or repair it, then restart",
+        "the disk failed and nothing is accepted any more; free space or repair it, then restart",
     )
 }
 
 impl Writer {
     pub(crate) fn start(connection: Connection) -> Result<Self> {
-        let (queue, items) = sync_channel(QUEUE);
         let shared = Arc::new(Shared::default());
-        let state = shared.clone();
+        let on_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run(connection, &items, &state))
-            .map_err(|_| Error::internal())?;
-        Ok(Self { queue: Mutex::new(Some(queue)), shared, thread: Some(thread) })
+            .spawn(move || run(connection, &on_thread))
+            .map_err(|error| {
+                tracing::error!(%error, "the writer thread cannot be started");
+                Error::internal()
+            })?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     pub(crate) fn submit(&self, writes: Vec<Write>, urgency: Urgency) -> Commit {
-        if let Err(error) = self.health() {
-            return Commit::new(std::future::ready(Err(error)));
-        }
         let (done, result) = oneshot::channel();
         let item = Item { writes, urgency, done };
-        let sent = match self.queue.lock() {
-            Ok(queue) => queue.as_ref().map(|queue| queue.try_send(item)),
-            Err(_) => None,
-        };
-        match sent {
-            Some(Ok(())) => Commit::new(async { result.await.unwrap_or_else(|_| Err(broken())) }),
-            Some(Err(TrySendError::Full(_))) => {
-                // What memory already holds can no longer be made durable in order.
-                self.shared.failed.store(true, Ordering::Release);
-                tracing::error!("the disk is too slow: the write queue is full");
-                let full = Error::new(ErrorCode::Unavailable, "the disk is too slow for the load");
-                Commit::new(std::future::ready(Err(full)))
+        let push = |()| self.shared.queue.push(item).map_err(|full| self.overrun(full));
+        match self.health().and_then(push) {
+            Ok(()) => Commit::new(async { result.await.unwrap_or_else(|_| Err(broken())) }),
+            Err(error) => Commit::new(std::future::ready(Err(error))),
+        }
+    }
+
+    fn overrun(&self, full: Full) -> Error {
+        match full {
+            Full::Messages => {
+                tracing::warn!("the disk is slower than the load: messages are refused");
+                Error::unavailable("too many messages wait for the disk; send it again in a second")
             }
-            _ => Commit::new(std::future::ready(Err(broken()))),
+            Full::Everything => {
+                tracing::error!("the disk is too slow: the write queue has overrun");
+                self.shared.fail();
+                broken()
+            }
+            Full::Closed => broken(),
         }
     }
 
     pub(crate) fn health(&self) -> Result<()> {
-        if self.shared.failed.load(Ordering::Acquire) { Err(broken()) } else { Ok(()) }
+        self.shared.health()
     }
 
     pub(crate) fn commits(&self) -> u64 {
@@ -96,58 +96,163 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Ok(mut queue) = self.queue.lock() {
-            queue.take();
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        self.shared.queue.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer thread panicked");
         }
     }
 }
 
-fn run(mut connection: Connection, items: &Receiver<Item>, shared: &Shared) {
-    while let Ok(first) = items.recv() {
-        let group = gather(first, items);
-        let result = if shared.failed.load(Ordering::Acquire) {
-            Err(broken())
-        } else {
+/// However the thread ends, nothing is accepted after it, and nobody waits for it in vain.
+struct LastWord<'a>(&'a Shared);
+
+impl Drop for LastWord<'_> {
+    fn drop(&mut self) {
+        self.0.fail();
+        self.0.queue.close();
+        while self.0.queue.next_group().is_some() {}
+    }
+}
+
+fn run(mut connection: Connection, shared: &Shared) {
+    let _last_word = LastWord(shared);
+    while let Some(group) = shared.queue.next_group() {
+        let result = shared.health().and_then(|()| {
             commit(&mut connection, &group).map_err(|error| {
-                shared.failed.store(true, Ordering::Release);
-                failed(error)
+                shared.fail();
+                database::failed(error)
             })
-        };
+        });
         shared.commits.fetch_add(u64::from(result.is_ok()), Ordering::Relaxed);
         for item in group {
+            // Nobody may be waiting, which changes nothing.
             let _ = item.done.send(result.clone());
         }
     }
 }
 
-/// The first item and all that is queued behind it; a lazy start waits a little for more.
-fn gather(first: Item, items: &Receiver<Item>) -> Vec<Item> {
-    let deadline = Instant::now() + LINGER;
-    let mut urgent = first.urgency == Urgency::Now;
-    let mut group = vec![first];
-    while group.len() < GROUP {
-        let next = if urgent {
-            items.try_recv().ok()
-        } else {
-            match items.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(item) => Some(item),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            }
-        };
-        let Some(item) = next else { break };
-        urgent |= item.urgency == Urgency::Now;
-        group.push(item);
-    }
-    group
-}
-
+/// Dropping the transaction on an error rolls it back.
 fn commit(connection: &mut Connection, group: &[Item]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for write in group.iter().flat_map(|item| &item.writes) {
         rows::apply(&transaction, write)?;
     }
     transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use quorate_ports::store::SessionRow;
+    use quorate_types::{ErrorCode, SessionId, Tenant, Timestamp};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::database::open_database;
+
+    fn database(folder: &tempfile::TempDir) -> Connection {
+        open_database(&folder.path().join("x.db"), &crate::SCHEMA).unwrap()
+    }
+
+    fn session(n: u128, bytes: usize) -> Vec<Write> {
+        vec![Write::Session(SessionRow {
+            session_id: SessionId(Uuid::from_u128(n)),
+            tenant: Tenant::default(),
+            is_final: false,
+            created_at: Timestamp(0),
+            document: vec![0; bytes],
+        })]
+    }
+
+    fn stored(folder: &tempfile::TempDir) -> Vec<u128> {
+        let connection = database(folder);
+        let mut found = connection.prepare("SELECT id FROM sessions ORDER BY id").unwrap();
+        let read = |row: &rusqlite::Row<'_>| crate::columns::id(row, 0);
+        found.query_map([], read).unwrap().map(|id| id.unwrap().as_u128()).collect()
+    }
+
+    /// A writer whose disk has room for `pages` more pages.
+    fn nearly_full(folder: &tempfile::TempDir, pages: u32) -> Writer {
+        let connection = database(folder);
+        let used: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        connection.pragma_update(None, "max_page_count", used + pages).unwrap();
+        Writer::start(connection).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_acknowledges_nothing_and_stays_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = nearly_full(&folder, 2);
+        writer.submit(session(1, 10), Urgency::Now).await.unwrap();
+        assert!(writer.health().is_ok());
+        let error = writer.submit(session(2, 1 << 20), Urgency::Now).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unavailable);
+        assert!(error.message.contains("free space"), "{error}");
+        assert_eq!(writer.health().unwrap_err().code, ErrorCode::Unavailable);
+        // It would fit, but what is in memory may rest on what was lost.
+        assert!(writer.submit(session(3, 10), Urgency::Now).await.is_err());
+        assert_eq!(writer.commits(), 1);
+        drop(writer);
+        assert_eq!(stored(&folder), [1]);
+    }
+
+    #[tokio::test]
+    async fn a_group_with_one_failure_is_rolled_back_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = nearly_full(&folder, 2);
+        let small = writer.submit(session(1, 10), Urgency::Lazy);
+        let large = writer.submit(session(2, 1 << 20), Urgency::Lazy);
+        let (small, large) = (small.await, large.await);
+        drop(writer);
+        assert!(large.is_err());
+        // Both in one group, or the small one alone in an earlier one.
+        assert_eq!(stored(&folder).contains(&1), small.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_transaction_is_kept_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = nearly_full(&folder, 2);
+        let both = [session(1, 10), session(2, 1 << 20)].concat();
+        assert!(writer.submit(both, Urgency::Now).await.is_err());
+        drop(writer);
+        assert!(stored(&folder).is_empty());
+    }
+
+    #[test]
+    fn an_overrun_queue_refuses_everything_until_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Writer::start(database(&folder)).unwrap();
+        let refusal = writer.overrun(Full::Messages);
+        assert_eq!((refusal.code, refusal.details.retry_after), (ErrorCode::Unavailable, Some(1)));
+        assert!(writer.health().is_ok(), "a refused message is no failure");
+        writer.overrun(Full::Everything);
+        assert!(writer.health().is_err());
+        let refused = writer.submit(session(1, 10), Urgency::Now);
+        assert!(refused.now_or_never().unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_thread_that_is_gone() {
+        let shared = Shared::default();
+        let (done, result) = oneshot::channel();
+        let urgency = Urgency::Now;
+        shared.queue.push(Item { writes: vec![], urgency, done }).unwrap();
+        drop(LastWord(&shared));
+        assert!(result.await.is_err());
+        assert!(shared.health().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_commit_is_written_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Writer::start(database(&folder)).unwrap();
+        for n in 1..=50 {
+            drop(writer.submit(session(n, 10), Urgency::Lazy));
+        }
+        drop(writer);
+        assert_eq!(stored(&folder), (1..=50).collect::<Vec<_>>());
+    }
 }

@@ -16,7 +16,8 @@ CREATE TABLE keys (
     created_at INTEGER NOT NULL,
     document   BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX keys_by_public_key ON keys (public_key);
+-- Not unique: a second claim to a public key is a party's lie and must not stop the writer.
+CREATE INDEX keys_by_public_key ON keys (public_key, created_at);
 CREATE INDEX keys_by_time ON keys (created_at);
 CREATE INDEX keys_by_tenant ON keys (tenant, created_at);
 
@@ -36,9 +37,10 @@ CREATE TABLE idempotency (
     key          TEXT NOT NULL,
     request_hash BLOB NOT NULL,
     session      BLOB NOT NULL,
-    created_at   INTEGER NOT NULL DEFAULT (unixepoch()),
+    created_at   INTEGER NOT NULL,
     PRIMARY KEY (tenant, key)
 ) WITHOUT ROWID;
+CREATE INDEX idempotency_by_time ON idempotency (created_at);
 
 CREATE TABLE parties (
     id            TEXT PRIMARY KEY,
@@ -70,6 +72,6 @@ CREATE TABLE deliveries (
 
 CREATE TABLE api_keys (
     id       TEXT PRIMARY KEY,
-    document BLOB NOT NULL,
-    hash     BLOB NOT NULL
+    hash     BLOB NOT NULL,
+    document BLOB NOT NULL
 ) WITHOUT ROWID;

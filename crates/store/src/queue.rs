@@ -1,0 +1,305 @@
+//! The bounded queue before the writer thread, in two lanes.
+//!
+//! Urgent transactions go as soon as the thread is free, all that have come together. Lazy ones
+//! stay behind until the oldest has lingered, in an order of their own: a message that is
+//! acknowledged meanwhile need not be written, however busy the urgent lane is.
+//!
+//! Urgent transactions go as soon as the disk is free. Lazy ones linger, and not with the first
+//! urgent one but for their own time: most of them are messages that will be acknowledged by then
+//! and need not be written at all.
+//!
+//! Submitting never waits. A message that finds no room is refused, which hurts nobody: its sender
+//! learns that it was not kept. Everything else is small and must follow the state it belongs to,
+//! so it has room of its own, and overrunning that is a failure.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use quorate_ports::{Urgency, Write};
+use quorate_types::Result;
+use tokio::sync::oneshot;
+
+/// Bytes that may wait before messages are refused: a second of writing on a slow disk.
+const MAX_BYTES: usize = 64 << 20;
+/// Transactions that may wait before messages are refused: a second of the fastest load measured.
+const MAX_MESSAGES: usize = 32_768;
+/// Transactions of any kind that may wait: the sessions and acknowledgements of so many messages.
+const MAX_ITEMS: usize = 4 * MAX_MESSAGES;
+/// Transactions of each urgency in one commit; more would save nothing and make the first wait.
+const MAX_GROUP: usize = 4_096;
+/// How long a lazy transaction lingers: about as long as a busy disk takes to sync.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// A transaction and who waits for it.
+pub(crate) struct Item {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) urgency: Urgency,
+    pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        let of = |write: &Write| match write {
+            Write::Message(row) => row.message.payload.len(),
+            Write::Session(row) => row.document.len(),
+            _ => 0,
+        };
+        self.writes.iter().map(of).sum()
+    }
+
+    fn is_refusable(&self) -> bool {
+        self.writes.iter().all(|write| matches!(write, Write::Message(_)))
+    }
+}
+
+/// Why a transaction was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// No room for messages just now.
+    Messages,
+    /// No room at all: what memory holds can no longer be made durable in order.
+    Everything,
+    /// Closed.
+    Closed,
+}
+
+#[derive(Default)]
+struct State {
+    urgent: VecDeque<Item>,
+    lazy: VecDeque<Item>,
+    /// When the oldest lazy transaction has lingered enough.
+    due: Option<Instant>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl State {
+    fn push(&mut self, item: Item, now: Instant) -> Result<(), Full> {
+        let waiting = self.urgent.len() + self.lazy.len();
+        if self.closed {
+            return Err(Full::Closed);
+        }
+        if waiting >= MAX_ITEMS {
+            return Err(Full::Everything);
+        }
+        if item.is_refusable() && (waiting >= MAX_MESSAGES || self.bytes >= MAX_BYTES) {
+            return Err(Full::Messages);
+        }
+        self.bytes += item.bytes();
+        match item.urgency {
+            Urgency::Now => self.urgent.push_back(item),
+            Urgency::Lazy => {
+                self.due.get_or_insert(now + LINGER);
+                self.lazy.push_back(item);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be written at `now`, the urgent ones first; nothing when all may wait.
+    fn take(&mut self, now: Instant) -> Vec<Item> {
+        let is_due = self.due.is_some_and(|due| due <= now);
+        let mut group: Vec<_> = {
+            let count = self.urgent.len().min(MAX_GROUP);
+            self.urgent.drain(..count).collect()
+        };
+        if is_due || self.closed || self.lazy.len() >= MAX_GROUP {
+            let count = self.lazy.len().min(MAX_GROUP);
+            group.extend(self.lazy.drain(..count));
+            // What remains has lingered too: the disk is behind.
+            self.due = (!self.lazy.is_empty()).then_some(now);
+        }
+        self.bytes -= group.iter().map(Item::bytes).sum::<usize>();
+        group
+    }
+}
+
+/// Transactions of each urgency in the order of their submission.
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, item: Item) -> Result<(), Full> {
+        let mut state = self.lock();
+        state.push(item, Instant::now())?;
+        // The writer need not wake for more of what it will take anyway.
+        let (urgent, lazy) = (state.urgent.len(), state.lazy.len());
+        let wake = urgent == 1 || lazy == 1 || lazy == MAX_GROUP;
+        drop(state);
+        if wake {
+            self.bell.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more in. What is queued can still be taken out.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.bell.notify_one();
+    }
+
+    /// Waits for transactions and takes out a group; `None` when closed and empty.
+    pub(crate) fn next_group(&self) -> Option<Vec<Item>> {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let group = state.take(now);
+            if !group.is_empty() {
+                return Some(group);
+            }
+            if state.closed {
+                return None;
+            }
+            state = match state.due {
+                None => self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(due) => {
+                    let woken = self.bell.wait_timeout(state, due.saturating_duration_since(now));
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use quorate_types::*;
+
+    use super::*;
+
+    fn item(writes: Vec<Write>, urgency: Urgency) -> Item {
+        Item { writes, urgency, done: oneshot::channel().0 }
+    }
+
+    fn note(n: u128) -> Write {
+        Write::PendingKey { session: format!("{n:032x}").parse().unwrap(), account: None }
+    }
+
+    fn message(bytes: usize) -> Write {
+        let message = Message {
+            message_id: format!("{:032x}", 1).parse().unwrap(),
+            session_id: format!("{:032x}", 2).parse().unwrap(),
+            from_party: "a".parse().unwrap(),
+            is_broadcast: false,
+            round: 0,
+            message_type: String::new(),
+            payload: vec![0; bytes].into(),
+            created_at: Timestamp(0),
+        };
+        Write::Message(Arc::new(MessageRow::new(message, 1, vec![])))
+    }
+
+    fn numbers(group: &[Item]) -> Vec<u128> {
+        let of = |write: &Write| match write {
+            Write::PendingKey { session, .. } => session.0.as_u128(),
+            _ => unreachable!("only notes are queued here"),
+        };
+        group.iter().flat_map(|item| item.writes.iter().map(of)).collect()
+    }
+
+    fn queued(state: &mut State, notes: &[(u128, Urgency)], now: Instant) {
+        for (n, urgency) in notes {
+            state.push(item(vec![note(*n)], *urgency), now).unwrap();
+        }
+    }
+
+    #[test]
+    fn urgent_transactions_go_at_once_in_order_and_leave_the_lazy_ones_lingering() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let notes = [(1, Urgency::Lazy), (2, Urgency::Now), (3, Urgency::Lazy), (4, Urgency::Now)];
+        queued(&mut state, &notes, now);
+        assert_eq!(numbers(&state.take(now)), [2, 4]);
+        assert!(state.take(now).is_empty());
+        assert_eq!(numbers(&state.take(now + LINGER)), [1, 3]);
+        assert_eq!(state.due, None);
+    }
+
+    #[test]
+    fn lazy_transactions_wait_for_the_linger_time_of_the_oldest() {
+        let (mut state, now) = (State::default(), Instant::now());
+        queued(&mut state, &[(1, Urgency::Lazy)], now);
+        queued(&mut state, &[(2, Urgency::Lazy)], now + LINGER / 2);
+        assert!(state.take(now + LINGER / 2).is_empty());
+        queued(&mut state, &[(3, Urgency::Now)], now + LINGER);
+        assert_eq!(numbers(&state.take(now + LINGER)), [3, 1, 2]);
+        queued(&mut state, &[(4, Urgency::Lazy)], now + LINGER);
+        assert!(state.take(now + LINGER).is_empty(), "the next one lingers for its own time");
+    }
+
+    #[test]
+    fn a_backlog_of_lazy_transactions_is_cut_into_groups_and_does_not_linger() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let notes: Vec<_> = (0..=MAX_GROUP as u128).map(|n| (n, Urgency::Lazy)).collect();
+        queued(&mut state, &notes, now);
+        assert_eq!(state.take(now).len(), MAX_GROUP);
+        assert_eq!(numbers(&state.take(now)), [MAX_GROUP as u128]);
+    }
+
+    #[test]
+    fn a_stream_of_urgent_transactions_does_not_hold_the_lazy_ones_back() {
+        let (mut state, now) = (State::default(), Instant::now());
+        queued(&mut state, &[(7, Urgency::Lazy)], now);
+        let notes: Vec<_> = (0..2 * MAX_GROUP as u128).map(|n| (n, Urgency::Now)).collect();
+        queued(&mut state, &notes, now);
+        let group = numbers(&state.take(now + LINGER));
+        assert_eq!((group.len(), group.last()), (MAX_GROUP + 1, Some(&7)));
+    }
+
+    #[test]
+    fn a_closed_queue_is_emptied_and_then_ends() {
+        let queue = Queue::default();
+        queue.push(item(vec![note(1)], Urgency::Lazy)).unwrap();
+        queue.close();
+        assert_eq!(queue.push(item(vec![note(2)], Urgency::Now)), Err(Full::Closed));
+        assert_eq!(numbers(&queue.next_group().unwrap()), [1]);
+        assert!(queue.next_group().is_none());
+    }
+
+    #[test]
+    fn a_waiting_writer_gets_what_comes() {
+        let queue = Queue::default();
+        for urgency in [Urgency::Now, Urgency::Lazy] {
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| queue.next_group().unwrap());
+                queue.push(item(vec![note(1)], urgency)).unwrap();
+                assert_eq!(numbers(&writer.join().unwrap()), [1]);
+            });
+        }
+    }
+
+    #[test]
+    fn messages_are_refused_when_too_many_wait_and_the_rest_later() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let push = |state: &mut State, writes| state.push(item(writes, Urgency::Now), now);
+        for _ in 0..MAX_MESSAGES {
+            push(&mut state, vec![message(0)]).unwrap();
+        }
+        assert_eq!(push(&mut state, vec![message(0)]), Err(Full::Messages));
+        assert_eq!(push(&mut state, vec![message(0), note(1)]), Ok(()));
+        while state.urgent.len() < MAX_ITEMS {
+            push(&mut state, vec![note(1)]).unwrap();
+        }
+        assert_eq!(push(&mut state, vec![note(1)]), Err(Full::Everything));
+    }
+
+    #[test]
+    fn messages_are_refused_when_too_many_bytes_wait_and_accepted_again_after() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let push = |state: &mut State, writes| state.push(item(writes, Urgency::Now), now);
+        push(&mut state, vec![message(MAX_BYTES)]).unwrap();
+        assert_eq!(push(&mut state, vec![message(1)]), Err(Full::Messages));
+        assert_eq!(push(&mut state, vec![note(1)]), Ok(()));
+        assert_eq!(state.take(now).len(), 2);
+        assert_eq!(push(&mut state, vec![message(1)]), Ok(()));
+    }
+}

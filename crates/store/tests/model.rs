@@ -1,0 +1,301 @@
+//! Random writes against a model in memory: every question has the same answer, before and after
+//! reopening.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use common::*;
+use proptest::prelude::*;
+use quorate_ports::store::{ApiKeyRow, IdempotencyRow, PartyRow, SessionRow};
+use quorate_ports::{Store, Urgency, Write};
+use quorate_store::SqliteStore;
+use quorate_types::*;
+use uuid::Uuid;
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Default)]
+struct Model {
+    sessions: BTreeMap<SessionId, SessionRow>,
+    keys: BTreeMap<KeyId, KeyRecord>,
+    accounts: BTreeMap<AccountId, Account>,
+    pending: HashMap<SessionId, AccountId>,
+    idempotency: BTreeMap<(Tenant, String), IdempotencyRow>,
+    parties: BTreeMap<PartyId, PartyRow>,
+    messages: Vec<(Arc<MessageRow>, Vec<PartyId>)>,
+    api_keys: BTreeMap<String, ApiKeyRow>,
+}
+
+impl Model {
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::Session(row) => drop(self.sessions.insert(row.session_id, row)),
+            Write::Key(key) => drop(self.keys.entry(key.key_id).or_insert(key)),
+            Write::Account(account) => drop(self.accounts.insert(account.id, account)),
+            Write::PendingKey { session, account: Some(account) } => {
+                self.pending.insert(session, account);
+            }
+            Write::PendingKey { session, account: None } => drop(self.pending.remove(&session)),
+            Write::Idempotency(row) => {
+                self.idempotency.insert((row.tenant.clone(), row.key.clone()), row);
+            }
+            Write::Party(row) => {
+                self.parties.insert(row.registration.party_id.clone(), row);
+            }
+            Write::Message(row) => {
+                let id = row.message.message_id;
+                if !row.is_settled() && self.messages.iter().all(|m| m.0.message.message_id != id) {
+                    self.messages.push((row, vec![]));
+                }
+            }
+            Write::Acknowledged { message, party } => {
+                for (row, acknowledged) in &mut self.messages {
+                    let is_new = row.recipients.contains(&party) && !acknowledged.contains(&party);
+                    if row.message.message_id == message && is_new {
+                        acknowledged.push(party.clone());
+                    }
+                }
+                self.messages.retain(|(row, done)| done.len() < row.recipients.len());
+            }
+            Write::ForgetMessages(session) => {
+                self.messages.retain(|(row, _)| row.message.session_id != session);
+            }
+            Write::ApiKey(row) => drop(self.api_keys.insert(row.id.clone(), row)),
+        }
+    }
+
+    fn sessions(&self, tenant: Option<&Tenant>, before: i64, limit: u32) -> Vec<SessionRow> {
+        let fits = |row: &&SessionRow| {
+            tenant.is_none_or(|tenant| row.tenant == *tenant) && row.created_at.0 < before
+        };
+        let mut rows: Vec<_> = self.sessions.values().filter(fits).cloned().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse((row.created_at, row.session_id)));
+        rows.truncate(limit as usize);
+        rows
+    }
+
+    fn keys(&self, tenant: Option<&Tenant>) -> Vec<KeyRecord> {
+        let fits = |key: &&KeyRecord| tenant.is_none_or(|tenant| key.tenant == *tenant);
+        let mut keys: Vec<_> = self.keys.values().filter(fits).cloned().collect();
+        keys.sort_by_key(|key| std::cmp::Reverse((key.created_at, key.key_id)));
+        keys
+    }
+
+    fn messages(&self) -> Vec<(Message, u64, Vec<PartyId>, Vec<PartyId>)> {
+        let shape = |(row, done): &(Arc<MessageRow>, Vec<PartyId>)| {
+            let done = row.recipients.iter().filter(|p| done.contains(p)).cloned().collect();
+            (row.message.clone(), row.sequence, row.recipients.clone(), done)
+        };
+        let mut messages: Vec<_> = self.messages.iter().map(shape).collect();
+        messages.sort_by_key(|message| message.1);
+        messages
+    }
+
+    async fn compare(&self, store: &SqliteStore) {
+        for tenant in [None, Some(tenant(0)), Some(tenant(1))] {
+            for (before, limit) in [(None, 100), (Some(Timestamp(2)), 100), (None, 2)] {
+                let expected =
+                    self.sessions(tenant.as_ref(), before.map_or(i64::MAX, |b| b.0), limit);
+                assert_eq!(store.sessions(tenant.clone(), before, limit).await.unwrap(), expected);
+            }
+            let keys = store.keys(tenant.clone(), 100).await.unwrap();
+            assert_eq!(keys, self.keys(tenant.as_ref()));
+        }
+        let mut open: Vec<_> = self.sessions(None, i64::MAX, 100);
+        open.retain(|row| !row.is_final);
+        open.reverse();
+        assert_eq!(store.open_sessions().await.unwrap(), open);
+        for n in 0..4 {
+            let (session, key) = (session_id(n.into()), KeyId(Uuid::from_u128(n.into())));
+            assert_eq!(store.session(session).await.unwrap(), self.sessions.get(&session).cloned());
+            assert_eq!(store.key(key).await.unwrap(), self.keys.get(&key).cloned());
+            let public_key = PublicKey(vec![n; 65]);
+            let all = self.keys(None);
+            let oldest = all.iter().rev().find(|key| key.public_key == public_key);
+            let found = store.key_by_public_key(&public_key).await.unwrap();
+            assert_eq!(found.as_ref(), oldest);
+        }
+        for (tenant, key) in [0, 1].into_iter().flat_map(|n| NAMES.map(|key| (tenant(n), key))) {
+            let found = store.idempotency(&tenant, key).await.unwrap();
+            assert_eq!(found, self.idempotency.get(&(tenant, key.to_owned())).cloned());
+        }
+        let mut accounts: Vec<_> = self.accounts.values().cloned().collect();
+        accounts.sort_by_key(|account| (account.created_at, account.id));
+        assert_eq!(store.accounts().await.unwrap(), accounts);
+        assert_eq!(store.pending_keys().await.unwrap(), self.pending);
+        assert_eq!(store.parties().await.unwrap(), values(&self.parties));
+        assert_eq!(store.api_keys().await.unwrap(), values(&self.api_keys));
+        let found = store.messages().await.unwrap().into_iter().map(|found| {
+            let row = found.row;
+            (row.message.clone(), row.sequence, row.recipients.clone(), found.acknowledged)
+        });
+        assert_eq!(found.collect::<Vec<_>>(), self.messages());
+    }
+}
+
+fn values<K: Ord, V: Clone>(map: &BTreeMap<K, V>) -> Vec<V> {
+    map.values().cloned().collect()
+}
+
+fn tenant(n: u8) -> Tenant {
+    format!("tenant-{n}").parse().unwrap()
+}
+
+fn small_id() -> impl Strategy<Value = u128> {
+    0..4_u128
+}
+
+fn name() -> impl Strategy<Value = PartyId> {
+    proptest::sample::select(&NAMES[..]).prop_map(party)
+}
+
+fn any_session() -> impl Strategy<Value = Write> {
+    (small_id(), 0..2_u8, any::<bool>(), 0..4_i64, any::<[u8; 2]>()).prop_map(
+        |(id, owner, is_final, at, document)| {
+            Write::Session(SessionRow {
+                session_id: session_id(id),
+                tenant: tenant(owner),
+                is_final,
+                created_at: Timestamp(at),
+                document: document.to_vec(),
+            })
+        },
+    )
+}
+
+fn any_message() -> impl Strategy<Value = Write> {
+    let recipients = proptest::sample::subsequence(NAMES.to_vec(), 1..=3);
+    let body = proptest::collection::vec(any::<u8>(), 0..9);
+    let sequence = prop_oneof![0..5_u64, Just(u64::from(u32::MAX)), Just(u64::MAX)];
+    (small_id(), small_id(), sequence, any::<i32>(), recipients, body, any::<bool>()).prop_map(
+        |(id, session, sequence, round, recipients, body, settled)| {
+            let message = Message {
+                message_id: message_id(id),
+                session_id: session_id(session),
+                from_party: party("s"),
+                is_broadcast: recipients.len() > 1,
+                round,
+                message_type: "ünïcode \0".into(),
+                payload: body.into(),
+                created_at: Timestamp(i64::from(round)),
+            };
+            let row =
+                MessageRow::new(message, sequence, recipients.into_iter().map(party).collect());
+            if settled {
+                row.settle();
+            }
+            Write::Message(Arc::new(row))
+        },
+    )
+}
+
+fn any_account() -> impl Strategy<Value = Write> {
+    (small_id(), 0..3_i64, proptest::option::of("[a-z]{1,3}"), any::<bool>()).prop_map(
+        |(id, at, email, active)| {
+            Write::Account(Account {
+                id: AccountId(Uuid::from_u128(id)),
+                tenant: tenant(0),
+                username: format!("user {id}"),
+                email,
+                phone: None,
+                public_key: active.then(|| PublicKey(vec![4; 65])),
+                key_id: active.then(|| KeyId(Uuid::from_u128(id))),
+                status: if active { AccountStatus::Active } else { AccountStatus::Disabled },
+                created_at: Timestamp(at),
+                updated_at: Timestamp(at + 1),
+            })
+        },
+    )
+}
+
+fn any_party() -> impl Strategy<Value = Write> {
+    (name(), any::<i64>(), proptest::option::of(any::<[u8; 32]>())).prop_map(
+        |(party_id, at, identity)| {
+            let registration = Registration {
+                party_id,
+                role: PartyRole::Persistent,
+                version: "1".into(),
+                notification: NotificationChannel { email: "x@y".into(), ..Default::default() },
+                identity,
+            };
+            Write::Party(PartyRow { registration, registered_at: Timestamp(at) })
+        },
+    )
+}
+
+fn any_api_key() -> impl Strategy<Value = Write> {
+    (name(), any::<[u8; 32]>(), any::<bool>()).prop_map(|(id, hash, revoked)| {
+        Write::ApiKey(ApiKeyRow {
+            id: id.into(),
+            hash,
+            tenant: tenant(1),
+            scopes: vec![Scope::Read, Scope::Sessions],
+            created_at: Timestamp(7),
+            revoked,
+        })
+    })
+}
+
+fn any_write() -> impl Strategy<Value = Write> {
+    let any_key = (small_id(), name(), 0..4_u8, 0..3_i64, 0..2_u8).prop_map(
+        |(id, holder, key_byte, at, owner)| {
+            Write::Key(key(id, holder.as_str(), key_byte, at, tenant(owner)))
+        },
+    );
+    let pending = (small_id(), proptest::option::of(small_id())).prop_map(|(session, account)| {
+        let account = account.map(|n| AccountId(Uuid::from_u128(n)));
+        Write::PendingKey { session: session_id(session), account }
+    });
+    let slot = (0..2_u8, name(), any::<[u8; 32]>(), small_id()).prop_map(
+        |(owner, key, request_hash, session)| {
+            let (tenant, session_id) = (tenant(owner), session_id(session));
+            Write::Idempotency(IdempotencyRow { tenant, key: key.into(), request_hash, session_id })
+        },
+    );
+    let acknowledged = (small_id(), name())
+        .prop_map(|(n, party)| Write::Acknowledged { message: message_id(n), party });
+    prop_oneof![
+        3 => any_session(),
+        2 => any_key,
+        1 => any_account(),
+        1 => pending,
+        1 => slot,
+        1 => any_party(),
+        4 => any_message(),
+        4 => acknowledged,
+        1 => small_id().prop_map(|n| Write::ForgetMessages(session_id(n))),
+        1 => any_api_key(),
+    ]
+}
+
+proptest! {
+    // Every case opens two databases and syncs a few times: milliseconds each on a slow disk.
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_answer_is_the_models(
+        transactions in proptest::collection::vec(
+            proptest::collection::vec(any_write(), 0..4),
+            1..40,
+        ),
+        urgency in proptest::sample::select(&[Urgency::Now, Urgency::Lazy][..]),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let store = SqliteStore::open(folder.path()).unwrap();
+            let mut model = Model::default();
+            for writes in transactions {
+                writes.iter().cloned().for_each(|write| model.apply(write));
+                drop(store.submit(writes, urgency));
+            }
+            store.submit(vec![], urgency).await.unwrap();
+            model.compare(&store).await;
+            drop(store);
+            model.compare(&SqliteStore::open(folder.path()).unwrap()).await;
+        });
+    }
+}
