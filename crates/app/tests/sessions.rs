@@ -136,6 +136,10 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     assert_eq!(again.session_id, id);
     let pending = world.router.pending(&Caller::Open, id, &party("b"), Timestamp(0)).await.unwrap();
     assert_eq!(pending.iter().map(|m| m.message_id).collect::<Vec<_>>(), [sent]);
+    let fresh = world.router.route(&Caller::Open, message(id, "a", &["b"], 2)).await.unwrap();
+    let pending = world.router.pending(&Caller::Open, id, &party("b"), Timestamp(0)).await.unwrap();
+    let order: Vec<_> = pending.iter().map(|m| m.message_id).collect();
+    assert_eq!(order, [sent, fresh], "a new message does not take the place of an old one");
     // The token that was given out before the restart still opens the session.
     world.coordinator.join(&Caller::Open, join(&created, "a")).await.unwrap();
 }

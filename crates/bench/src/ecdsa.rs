@@ -89,11 +89,30 @@ pub(crate) async fn sequential(cluster: &Cluster, effort: Effort) {
     println!("  ratio of p50              {p50:.2}  (target ≤ 1.50)");
 }
 
+/// Bare signatures a second with every core at work: less than the sum of the cores one by one
+/// where two of them are threads of one, or share what they are short of.
+async fn saturated(each: usize) -> f64 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut tasks = JoinSet::new();
+    for _ in 0..cores {
+        tasks.spawn_blocking(move || {
+            let parties = bare::keygen(2, 3);
+            let began = Instant::now();
+            for number in 0..each {
+                bare_sign(&parties, number);
+            }
+            (each as f64) / began.elapsed().as_secs_f64()
+        });
+    }
+    tasks.join_all().await.iter().sum()
+}
+
 /// Many signatures at once, against what the cores can compute.
 pub(crate) async fn throughput(cluster: &Cluster, effort: Effort) {
     let parties = bare::keygen(2, 3);
     let bare_once = |n| tokio::task::block_in_place(|| bare_sign(&parties, n));
     let before = Times::new((0..50).map(bare_once).collect());
+    let all_cores = saturated(effort.count(300)).await;
     let coordinator = cluster.coordinator();
     let key = make_key(&coordinator).await;
     let total = effort.count(2_000);
@@ -128,9 +147,11 @@ pub(crate) async fn throughput(cluster: &Cluster, effort: Effort) {
         "  CPU bound                 {bound:.0} /s  ({cores} cores, {:.2} ms each)",
         bare.as_secs_f64() * 1e3
     );
+    println!("  bare on all cores at once {all_cores:.0} /s");
     println!("  Quorate                   {rate:.0} /s  {}", Times::new(times).summary());
     println!("  server CPU a signature    {cpu:.2} ms");
     println!("  share of the bound        {:.0} %  (target ≥ 80 %)", rate / bound * 100.0);
+    println!("  share of bare at once     {:.0} %", rate / all_cores * 100.0);
 }
 
 /// Keys: our wall time against the protocol's CPU time spread over the cores.

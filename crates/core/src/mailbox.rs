@@ -120,6 +120,12 @@ impl Mailboxes {
         Self { limits, ..Self::default() }
     }
 
+    /// Goes on counting behind messages that were found in the store, before any of them is put
+    /// back: a new message must not take the place of an old one.
+    pub fn continue_after(&mut self, sequence: u64) {
+        self.last_sequence = self.last_sequence.max(sequence);
+    }
+
     /// Opens a session for its members. Opening it again changes nothing.
     pub fn open_session(&mut self, session: SessionId, members: &[PartyId]) {
         self.sessions.entry(session).or_insert_with(|| Conversation {

@@ -141,7 +141,7 @@ pub struct RecoveredMessage {
 /// `unavailable` when the queue is full or an earlier write failed (fail closed until restart).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Queues one transaction. Ordered with all others of this store.
+    /// Queues one transaction, ordered with all others of its urgency.
     fn submit(&self, writes: Vec<Write>, urgency: Urgency) -> Commit;
 
     /// An error once the disk has failed us; then nothing is accepted any more.

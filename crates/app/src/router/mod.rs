@@ -4,7 +4,7 @@ mod events;
 mod service;
 mod streams;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use quorate_core::mailbox::{Limits, Mailboxes};
@@ -57,8 +57,6 @@ struct State {
     bells: HashMap<PartyId, watch::Sender<()>>,
     /// Senders that wait until all recipients have acknowledged.
     settling: HashMap<MessageId, oneshot::Sender<()>>,
-    /// Messages known to be on disk, whose acknowledgements must go there too.
-    on_disk: HashSet<MessageId>,
     /// Messages found at start whose session the coordinator has not named yet.
     unclaimed: HashMap<SessionId, Vec<RecoveredMessage>>,
 }
@@ -72,18 +70,17 @@ impl RouterApp {
             presence.restore(registration, registered_at);
         }
         let mut unclaimed: HashMap<_, Vec<_>> = HashMap::new();
-        let mut on_disk = HashSet::new();
+        let mut mailboxes = Mailboxes::new(parts.config.limits);
         for found in parts.store.messages().await? {
-            on_disk.insert(found.row.message.message_id);
+            mailboxes.continue_after(found.row.sequence);
             unclaimed.entry(found.row.message.session_id).or_default().push(found);
         }
         let state = Mutex::new(State {
-            mailboxes: Mailboxes::new(parts.config.limits),
+            mailboxes,
             presence,
             board: EventBoard::default(),
             bells: HashMap::new(),
             settling: HashMap::new(),
-            on_disk,
             unclaimed,
         });
         let RouterParts { store, progress, clock, .. } = parts;
@@ -94,11 +91,7 @@ impl RouterApp {
     /// it has published all its open ones.
     pub fn forget_unclaimed(&self) {
         let unclaimed = std::mem::take(&mut lock(&self.0.state).unclaimed);
-        for (session, messages) in unclaimed {
-            let mut state = lock(&self.0.state);
-            for found in messages {
-                state.on_disk.remove(&found.row.message.message_id);
-            }
+        for session in unclaimed.into_keys() {
             drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
         }
     }
@@ -122,17 +115,11 @@ impl RouterApp {
     }
 
     fn end_session(&self, state: &mut State, session: SessionId) {
-        let gone = state.mailboxes.close_session(session);
-        state.unclaimed.remove(&session);
-        let mut written = false;
-        for message in gone {
+        for message in state.mailboxes.close_session(session) {
             state.settling.remove(&message);
-            written |= state.on_disk.remove(&message);
         }
-        // A message whose write is still queued behind is forgotten by the same ordered queue.
-        if written || self.0.store.health().is_ok() {
-            drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
-        }
+        state.unclaimed.remove(&session);
+        drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
         // Streams of this session alone end now.
         for bell in state.bells.values() {
             bell.send_replace(());

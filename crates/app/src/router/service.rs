@@ -49,12 +49,8 @@ impl Router for RouterApp {
             biased;
             _ = settled => Ok(id),
             durable = commit => {
-                durable?;
-                let mut state = lock(&self.0.state);
-                if state.settling.remove(&id).is_some() {
-                    state.on_disk.insert(id);
-                }
-                Ok(id)
+                lock(&self.0.state).settling.remove(&id);
+                durable.map(|()| id)
             }
         }
     }
@@ -176,15 +172,13 @@ impl RouterApp {
         if !acked.first {
             return Ok(());
         }
-        if state.on_disk.contains(&ack.message_id) {
-            let (message, party) = (ack.message_id, ack.party_id.clone());
-            drop(self.0.store.submit(vec![Write::Acknowledged { message, party }], Urgency::Lazy));
-        }
-        if acked.all {
-            state.on_disk.remove(&ack.message_id);
-            if let Some(settle) = state.settling.remove(&ack.message_id) {
-                let _ = settle.send(());
-            }
+        // Behind the message in the same lane; it changes nothing where that was never written.
+        let (message, party) = (ack.message_id, ack.party_id.clone());
+        drop(self.0.store.submit(vec![Write::Acknowledged { message, party }], Urgency::Lazy));
+        if acked.all
+            && let Some(settle) = state.settling.remove(&ack.message_id)
+        {
+            let _ = settle.send(());
         }
         Ok(())
     }
