@@ -1,5 +1,7 @@
 //! The coordinator and the router together over a real store, without sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

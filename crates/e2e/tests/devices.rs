@@ -53,7 +53,9 @@ async fn user_server_and_recovery_make_a_key_and_user_and_server_sign_over_both_
             "participants": parties(&["user_device", "server-party-1", "recovery_party"])});
         // Another user's devices are others: their names are their own.
         let keygen: Value = serde_json::from_str(
-            &keygen.to_string().replace("user_device", &format!("{name}_device"))
+            &keygen
+                .to_string()
+                .replace("user_device", &format!("{name}_device"))
                 .replace("recovery_party", &format!("{name}_recovery")),
         )
         .expect("JSON");
@@ -75,7 +77,10 @@ async fn user_server_and_recovery_make_a_key_and_user_and_server_sign_over_both_
         assert_eq!(signed["status"], "completed", "{signed}");
         let path = format!("/api/v1/mpc/sessions/{}", created["session_id"].as_str().expect("id"));
         let (_, session) = call("GET", &cluster.url("accounts", &path), None).await;
-        assert_eq!((&session["completed_parties"], &session["total_parties"]), (&json!(2), &json!(2)));
+        assert_eq!(
+            (&session["completed_parties"], &session["total_parties"]),
+            (&json!(2), &json!(2))
+        );
         verify(&one["public_key"], &session);
     }
 }

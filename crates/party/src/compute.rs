@@ -80,8 +80,7 @@ mod tests {
     fn tokio_test_poll<F: Future>(future: F) -> Polled<F> {
         let mut future = Box::pin(future);
         let waker = std::task::Waker::noop();
-        let pending =
-            future.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending();
+        let pending = future.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending();
         Polled(future, pending)
     }
 

@@ -31,8 +31,7 @@ pub fn follow(
     let (view_in, views) = watch::channel(None);
     let (message_in, inbox) = mpsc::channel(INBOX_LEN);
     let messages = messages(Arc::clone(router), me.clone(), session, message_in);
-    let events =
-        events(Arc::clone(router), Arc::clone(coordinator), me.clone(), session, view_in);
+    let events = events(Arc::clone(router), Arc::clone(coordinator), me.clone(), session, view_in);
     let following = Following {
         _messages: AbortOnDropHandle::new(tokio::spawn(messages)),
         _views: AbortOnDropHandle::new(tokio::spawn(events)),

@@ -101,17 +101,9 @@ impl Keyring {
     }
 
     /// A keyring from its parts.
-    pub fn new(
-        party: PartyId,
-        identity: Identity,
-        seal: SealKey,
-        vault: Arc<dyn Vault>,
-    ) -> Self {
-        let memory = Memory {
-            open: ShareCache::new(OPEN_SHARES),
-            pins: HashMap::new(),
-            bans: Vec::new(),
-        };
+    pub fn new(party: PartyId, identity: Identity, seal: SealKey, vault: Arc<dyn Vault>) -> Self {
+        let memory =
+            Memory { open: ShareCache::new(OPEN_SHARES), pins: HashMap::new(), bans: Vec::new() };
         Self {
             party,
             identity: Arc::new(identity),

@@ -14,8 +14,6 @@ mod memory;
 mod outbox;
 mod server;
 mod session;
-#[cfg(test)]
-mod testkit;
 mod transport;
 
 pub use backoff::Backoff;

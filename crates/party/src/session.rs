@@ -134,7 +134,8 @@ pub async fn take_part(
     let ended = match left {
         Left::Ended(view) => view,
         Left::Outcome(outcome) => {
-            let report = async { tokio::join!(party.report(session, outcome), transport.close()).0 };
+            let report =
+                async { tokio::join!(party.report(session, outcome), transport.close()).0 };
             let view = in_time(deadline, report).await?;
             if view.status.is_final() {
                 view
@@ -165,8 +166,7 @@ async fn work(
     stop: &CancellationToken,
     deadline: Instant,
 ) -> Result<Left> {
-    let goes_on =
-        |status: SessionStatus| status == SessionStatus::InProgress || status.is_final();
+    let goes_on = |status: SessionStatus| status == SessionStatus::InProgress || status.is_final();
     let view = in_time(deadline, until(views, goes_on)).await?;
     if view.status.is_final() {
         return Ok(Left::Ended(view));
@@ -219,9 +219,10 @@ fn silent() -> Error {
 /// Removes the share of a keygen that ended without a key.
 async fn tidy(party: &Party, ended: &SessionView) {
     let failed = matches!(ended.status, SessionStatus::Failed | SessionStatus::Expired);
-    if ended.kind == SessionKind::Keygen && failed {
-        if let Err(error) = party.keyring.forget(ended.session_id.into()).await {
-            tracing::warn!(%error, "the share of a failed keygen was not removed");
-        }
+    if ended.kind == SessionKind::Keygen
+        && failed
+        && let Err(error) = party.keyring.forget(ended.session_id.into()).await
+    {
+        tracing::warn!(%error, "the share of a failed keygen was not removed");
     }
 }

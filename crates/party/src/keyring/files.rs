@@ -43,12 +43,11 @@ fn make(path: &Path) -> io::Result<()> {
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     let bytes = Secret::new(bytes);
     let temporary = temporary(path);
-    let written = write(&temporary, bytes.expose()).and_then(|()| {
-        match fs::hard_link(&temporary, path) {
+    let written =
+        write(&temporary, bytes.expose()).and_then(|()| match fs::hard_link(&temporary, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
-        }
-    });
+        });
     let removed = fs::remove_file(&temporary);
     written.and(removed)?;
     File::open(folder)?.sync_all()

@@ -74,10 +74,8 @@ impl Table {
         let mut seats = event.session.participants.iter();
         let Some(seat) = seats.find(|p| p.party_id == *me) else { return Asked::Nothing };
         if event.session.status == SessionStatus::InProgress {
-            let done = matches!(
-                seat.status,
-                ParticipantStatus::Completed | ParticipantStatus::Failed
-            );
+            let done =
+                matches!(seat.status, ParticipantStatus::Completed | ParticipantStatus::Failed);
             self.leave(session);
             return if done { Asked::Nothing } else { Asked::Disown };
         }
@@ -138,10 +136,10 @@ impl Table {
         if self.left.insert(session) {
             self.left_order.push_back(session);
         }
-        if self.left_order.len() > LEFT_LEN {
-            if let Some(oldest) = self.left_order.pop_front() {
-                self.left.remove(&oldest);
-            }
+        if self.left_order.len() > LEFT_LEN
+            && let Some(oldest) = self.left_order.pop_front()
+        {
+            self.left.remove(&oldest);
         }
     }
 }
