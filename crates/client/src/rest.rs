@@ -15,7 +15,10 @@ pub(crate) struct Rest {
 impl Rest {
     pub(crate) fn new(base: &str) -> Result<Self> {
         let malformed = || {
-            Error::invalid_field("url", format!("{base} is not a URL such as http://127.0.0.1:8080"))
+            Error::invalid_field(
+                "url",
+                format!("{base} is not a URL such as http://127.0.0.1:8080"),
+            )
         };
         let url = reqwest::Url::parse(base).map_err(|_| malformed())?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -65,5 +68,6 @@ async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result
         });
     }
     let refusal: Option<ErrorJson> = serde_json::from_slice(&body).ok();
-    Err(refusal.map_or_else(|| Error::unavailable("the server refused without a reason"), Error::from))
+    Err(refusal
+        .map_or_else(|| Error::unavailable("the server refused without a reason"), Error::from))
 }

@@ -33,9 +33,7 @@ pub(crate) async fn connect(url: &str) -> Result<Socket> {
 }
 
 /// Runs a message socket until either side closes it. Answers to `route` come in their order.
-pub(crate) fn run(
-    socket: Socket,
-) -> (mpsc::Sender<Request>, mpsc::Receiver<Result<Message>>) {
+pub(crate) fn run(socket: Socket) -> (mpsc::Sender<Request>, mpsc::Receiver<Result<Message>>) {
     let (requests, queue) = mpsc::channel(REQUESTS);
     let (deliveries, inbox) = mpsc::channel(DELIVERIES);
     tokio::spawn(carry(socket, queue, deliveries));

@@ -108,7 +108,8 @@ impl Router for WebRouter {
         party: &PartyId,
         after: Timestamp,
     ) -> Result<Vec<Message>> {
-        let path = format!("/api/v1/sessions/{session}/messages?party_id={party}&after={}", after.0);
+        let path =
+            format!("/api/v1/sessions/{session}/messages?party_id={party}&after={}", after.0);
         let answer: MessagesJson = self.rest.get(&path).await?;
         answer.messages.into_iter().map(Message::try_from).collect()
     }
@@ -205,8 +206,7 @@ impl Coordinator for WebCoordinator {
 
     async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
         let path = format!("/api/v1/sessions/{session}/parties/{party}/ready");
-        let answer: ReadyAnswerJson =
-            self.rest.put(&path, &json!({ "party_id": party })).await?;
+        let answer: ReadyAnswerJson = self.rest.put(&path, &json!({ "party_id": party })).await?;
         Ok(answer.into())
     }
 
