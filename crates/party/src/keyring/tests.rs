@@ -1,1 +1,1 @@
-
+//! The keyring over a vault in memory.
