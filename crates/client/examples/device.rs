@@ -12,8 +12,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_client::{Device, Keyring, Link, SealSource};
-use quorate_rpc::remote::Endpoint;
+use quorate_client::{Device, Endpoint, Keyring, Link, SealSource};
 use quorate_store::SqliteVault;
 use quorate_types::*;
 use quorate_wire::SessionJson;

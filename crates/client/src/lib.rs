@@ -1,72 +1,33 @@
-//! Device SDK: a party over gRPC or over WebSocket and REST.
+//! Device SDK: a phone, a laptop or a service that takes part in a session now and then.
 //!
 //! A [`Device`] has a [`Keyring`] (its identity and sealed shares, in whatever
-//! [`Vault`](quorate_ports::Vault) the caller gives) and a [`Link`]. It takes part in a session as a
-//! server party does, by the same code: join, compute, keep the share, report, learn the end.
+//! [`Vault`](quorate_ports::Vault) the caller gives) and a [`Link`] to the router and coordinator.
+//! It takes part in a session by the same code as a server party: join, compute, keep the share,
+//! report, learn the end.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use quorate_client::{Device, Endpoint, Keyring, Link, MemoryVault, SealSource};
+//! use quorate_types::{DeviceInfo, JoinToken, Result, SessionId};
+//!
+//! # async fn device(session: SessionId, token: JoinToken) -> Result<()> {
+//! let vault = Arc::new(MemoryVault::default());
+//! let seal = SealSource::KeyFile("device/seal.key".into());
+//! let identity = "device/identity.key".as_ref();
+//! let keyring = Keyring::open("alice-phone".parse()?, identity, seal, vault).await?;
+//! let link = Link::grpc(Endpoint::new("http://127.0.0.1:50052", None)?);
+//! let device = Device::new(Arc::new(keyring), link, DeviceInfo::default());
+//! let ended = device.take_part(session, token).await?;
+//! println!("{}", ended.status.name());
+//! # Ok(())
+//! # }
+//! ```
 
-mod rest;
-mod socket;
-mod websocket;
+mod device;
+mod link;
+mod web;
 
-use std::sync::Arc;
-
+pub use device::Device;
+pub use link::Link;
 pub use quorate_party::{Compute, Keyring, MemoryVault, SealSource};
-use quorate_party::{Party, follow, take_part};
-use quorate_ports::{Coordinator, Router};
-use quorate_rpc::remote::{Endpoint, RemoteRouter};
-use quorate_types::*;
-pub use websocket::{WebCoordinator, WebRouter};
-
-/// A device's way to the router and, through it or beside it, to the coordinator.
-#[derive(Clone)]
-pub struct Link {
-    router: Arc<dyn Router>,
-    coordinator: Arc<dyn Coordinator>,
-}
-
-impl Link {
-    /// Over gRPC, through the router alone.
-    pub fn grpc(endpoint: Endpoint) -> Self {
-        let router = RemoteRouter::new(endpoint);
-        let coordinator = Arc::new(router.sessions());
-        Self { router: Arc::new(router), coordinator }
-    }
-
-    /// Over WebSocket and REST: messages and events through the router's sockets, joining and
-    /// reporting at the coordinator. Both are URLs such as `http://127.0.0.1:8081`.
-    pub fn websocket(router: &str, coordinator: &str) -> Result<Self> {
-        Ok(Self {
-            router: Arc::new(WebRouter::new(router)?),
-            coordinator: Arc::new(WebCoordinator::new(coordinator)?),
-        })
-    }
-}
-
-/// A device that holds shares and takes part in sessions.
-pub struct Device {
-    party: Party,
-}
-
-impl Device {
-    /// A device with its keys and its link. Nothing is connected before the first session.
-    pub fn new(keyring: Arc<Keyring>, link: Link, device: DeviceInfo) -> Self {
-        let Link { router, coordinator } = link;
-        let compute = Compute::default();
-        Self { party: Party { keyring, router, coordinator, compute, device } }
-    }
-
-    /// The device's name.
-    pub fn id(&self) -> &PartyId {
-        self.party.id()
-    }
-
-    /// Takes part in one session to its end, keygen or sign, reconnecting as often as needed.
-    ///
-    /// Answers with the session as it ended, also when it failed. A key's share is in the vault
-    /// before the device reports it.
-    pub async fn take_part(&self, session: SessionId, token: JoinToken) -> Result<SessionView> {
-        let Party { router, coordinator, .. } = &self.party;
-        let (feed, _following) = follow(router, coordinator, self.id(), session);
-        take_part(&self.party, session, token, feed).await
-    }
-}
+pub use quorate_rpc::remote::{ApiKey, Credentials, Endpoint};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_types::Error;
+use quorate_types::{Error, ErrorCode};
 
 /// First pause: a restarted router is often back at once.
 const FIRST: Duration = Duration::from_millis(50);
@@ -44,7 +44,9 @@ impl Backoff {
     }
 }
 
-/// Calls until the answer is not a retryable refusal. Bound it by a deadline around it.
+/// Calls until the answer is not "later". Bound it by a deadline around it.
+///
+/// A conflict is final here: it says that the state is another than the caller believes.
 pub(crate) async fn retry<T, F>(mut call: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -52,7 +54,7 @@ where
     let mut backoff = Backoff::default();
     loop {
         match call().await {
-            Err(error) if error.code.row().retryable => {
+            Err(error) if matches!(error.code, ErrorCode::Unavailable | ErrorCode::RateLimited) => {
                 tracing::debug!(%error, "refused for now; trying again");
                 backoff.pause().await;
             }
@@ -80,18 +82,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retry_repeats_what_is_retryable_and_nothing_else() {
+    async fn retry_repeats_what_may_work_later_and_nothing_else() {
         let mut calls = 0;
         let answer = retry(|| {
             calls += 1;
             let answer = match calls {
                 1 | 2 => Err(Error::unavailable("later")),
-                _ => Err(Error::invalid("never")),
+                _ => Err(Error::new(ErrorCode::Conflict, "never")),
             };
             async move { answer as Result<(), Error> }
         })
         .await;
-        assert_eq!(answer.unwrap_err(), Error::invalid("never"));
+        assert_eq!(answer.unwrap_err().code, ErrorCode::Conflict);
         assert_eq!(calls, 3);
     }
 }

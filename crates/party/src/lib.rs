@@ -14,6 +14,10 @@ mod memory;
 mod outbox;
 mod server;
 mod session;
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use backoff::Backoff;

@@ -126,3 +126,49 @@ async fn carry(router: &dyn Router, caller: &Caller, post: Post) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{Net, party};
+
+    fn request(session_id: SessionId, round: i32) -> RouteRequest {
+        RouteRequest {
+            session_id,
+            from_party: party("a"),
+            to_parties: vec![],
+            round,
+            message_type: String::new(),
+            payload: bytes::Bytes::from_static(b"x"),
+            acknowledges: vec![],
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_arrive_in_the_order_they_were_queued() {
+        let net = Net::new();
+        let session = net.keygen(2, &["a", "b"]);
+        let mut outbox = Outbox::start(net.clone(), Caller::Party(party("a")));
+        let rounds: Vec<i32> = (0..200).collect();
+        for round in &rounds {
+            outbox.route(request(session, *round)).await.unwrap();
+        }
+        outbox.close().await;
+        let stream = net.subscribe(&Caller::Open, None, &party("b"), Timestamp(0)).await.unwrap();
+        let arrived = stream.take(rounds.len()).map(|message| message.unwrap().round);
+        assert_eq!(arrived.collect::<Vec<_>>().await, rounds);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_router_that_is_away_is_asked_again() {
+        let net = Net::new();
+        let session = net.keygen(2, &["a", "b"]);
+        net.away(3);
+        let mut outbox = Outbox::start(net.clone(), Caller::Party(party("a")));
+        outbox.route(request(session, 1)).await.unwrap();
+        outbox.close().await;
+        let mut stream =
+            net.subscribe(&Caller::Open, None, &party("b"), Timestamp(0)).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap().round, 1);
+    }
+}

@@ -19,7 +19,7 @@ use crate::compute::Compute;
 use crate::keyring::Keyring;
 use crate::transport::RouterTransport;
 use attempt::{Attempt, prepare};
-pub(crate) use failure::could_not;
+pub(crate) use failure::{could_not, restarted};
 
 /// Length of a session's inbox. A keygen of 16 parties brings a party fewer than 256 messages and,
 /// after a reconnect, some of them again: a full inbox means that a peer sends what no protocol
@@ -117,7 +117,14 @@ pub async fn take_part(
     let joining = retry(|| party.coordinator.join(&caller, request.clone()));
     let joined = tokio::time::timeout(JOIN_LIMIT, joining)
         .await
-        .map_err(|_| Error::unavailable("the coordinator did not answer the join in time"))??;
+        .unwrap_or_else(|_| Err(Error::unavailable("the join was not answered in time")));
+    let joined = match joined {
+        // It runs with an introduction whose secret half this process does not have.
+        Err(error) if error.code == ErrorCode::Conflict => {
+            return party.report(session, PartyOutcome::Failure(restarted(party.id()))).await;
+        }
+        joined => joined?,
+    };
     tracing::debug!(index = joined.party_index.0, "joined");
 
     let deadline = deadline(&joined.session);

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::PartyServer;
 use super::table::Asked;
 use crate::backoff::Backoff;
-use crate::session::{Feed, could_not, take_part};
+use crate::session::{Feed, could_not, restarted, take_part};
 
 /// Longest wait for an answer of the router before the connection counts as broken.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -143,18 +143,17 @@ impl PartyServer {
             Err(_) => {
                 tracing::error!("the session's task panicked");
                 let me = self.party.id();
-                self.fail(session, format!("{me} met a bug of its own; its log names it")).await;
+                let failure = could_not(me, format!("{me} met a bug of its own; its log names it"));
+                self.fail(session, failure).await;
             }
         }
     }
 
     async fn disown(self: Arc<Self>, session: SessionId) {
-        let me = self.party.id();
-        self.fail(session, format!("{me} was restarted in the middle of the session")).await;
+        self.fail(session, restarted(self.party.id())).await;
     }
 
-    async fn fail(&self, session: SessionId, message: String) {
-        let failure = could_not(self.party.id(), message);
+    async fn fail(&self, session: SessionId, failure: Failure) {
         let report = self.party.report(session, PartyOutcome::Failure(failure));
         tokio::select! {
             () = self.stop.cancelled() => {}

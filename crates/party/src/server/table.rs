@@ -143,3 +143,126 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{Net, party};
+
+    fn event(status: SessionStatus) -> SessionEvent {
+        let net = Net::new();
+        let mut session = net.view(net.keygen(2, &["a", "b"]));
+        session.session_id = SessionId(uuid::Uuid::from_u128(1));
+        session.status = status;
+        let token = Secret::new("token".to_owned());
+        SessionEvent {
+            event_id: EventId(uuid::Uuid::nil()),
+            kind: EventKind::SessionCreated,
+            session,
+            join_tokens: [(party("a"), token)].into(),
+            created_at: Timestamp(0),
+        }
+    }
+
+    fn message(session: u128, number: u128) -> Message {
+        Message {
+            message_id: MessageId(uuid::Uuid::from_u128(number)),
+            session_id: SessionId(uuid::Uuid::from_u128(session)),
+            from_party: party("b"),
+            is_broadcast: true,
+            round: 1,
+            message_type: String::new(),
+            payload: bytes::Bytes::new(),
+            created_at: Timestamp(0),
+        }
+    }
+
+    fn enter(table: &mut Table) -> Feed {
+        match table.event(&party("a"), event(SessionStatus::Created), false) {
+            Asked::TakePart { feed, .. } => feed,
+            _ => panic!("not asked to take part"),
+        }
+    }
+
+    #[test]
+    fn an_event_that_comes_again_starts_nothing() {
+        let mut table = Table::default();
+        let feed = enter(&mut table);
+        for status in [SessionStatus::Created, SessionStatus::InProgress, SessionStatus::Waiting] {
+            let asked = table.event(&party("a"), event(status), false);
+            assert!(matches!(asked, Asked::Nothing), "{status:?}");
+        }
+        // The view went forward and did not come back.
+        let seen = feed.views.borrow().as_ref().unwrap().status;
+        assert_eq!(seen, SessionStatus::InProgress);
+        table.leave(event(SessionStatus::Created).session.session_id);
+        assert_eq!(table.running(), 0);
+        let asked = table.event(&party("a"), event(SessionStatus::InProgress), false);
+        assert!(matches!(asked, Asked::Nothing), "a session that was left is known");
+    }
+
+    #[test]
+    fn a_running_session_that_nobody_knows_is_disowned_once() {
+        let mut table = Table::default();
+        let running = || event(SessionStatus::InProgress);
+        assert!(matches!(table.event(&party("a"), running(), false), Asked::Disown));
+        assert!(matches!(table.event(&party("a"), running(), false), Asked::Nothing));
+    }
+
+    #[test]
+    fn a_running_session_in_which_our_part_is_done_is_left_alone() {
+        let mut done = event(SessionStatus::InProgress);
+        done.session.participants[0].status = ParticipantStatus::Completed;
+        assert!(matches!(Table::default().event(&party("a"), done, false), Asked::Nothing));
+    }
+
+    #[test]
+    fn no_new_session_starts_while_draining_or_without_a_token() {
+        let mut table = Table::default();
+        let created = || event(SessionStatus::Created);
+        assert!(matches!(table.event(&party("a"), created(), true), Asked::Nothing));
+        assert!(matches!(table.event(&party("b"), created(), false), Asked::Nothing));
+        assert!(matches!(table.event(&party("z"), created(), false), Asked::Nothing));
+    }
+
+    #[test]
+    fn early_messages_are_kept_within_bounds_and_given_to_their_session() {
+        let mut table = Table::default();
+        for number in 0..1000 {
+            table.message(message(1, number));
+        }
+        let mut feed = enter(&mut table);
+        let mut kept = 0;
+        while feed.inbox.try_recv().is_ok() {
+            kept += 1;
+        }
+        assert_eq!(kept, EARLY_MESSAGES);
+        for session in 100..1000 {
+            table.message(message(session, 1));
+        }
+        assert_eq!(table.early.len(), EARLY_SESSIONS);
+    }
+
+    #[test]
+    fn a_flooded_inbox_is_closed_and_the_others_feel_nothing() {
+        let mut table = Table::default();
+        let mut feed = enter(&mut table);
+        for number in 0..=INBOX_LEN as u128 {
+            table.message(message(1, number));
+        }
+        for _ in 0..INBOX_LEN {
+            assert!(feed.inbox.try_recv().is_ok());
+        }
+        assert_eq!(feed.inbox.try_recv().err(), Some(mpsc::error::TryRecvError::Disconnected));
+        assert_eq!(table.running(), 1);
+    }
+
+    #[test]
+    fn the_ids_of_left_sessions_are_bounded() {
+        let mut table = Table::default();
+        for number in 0..2 * LEFT_LEN as u128 {
+            table.leave(SessionId(uuid::Uuid::from_u128(number)));
+        }
+        assert_eq!((table.left.len(), table.left_order.len()), (LEFT_LEN, LEFT_LEN));
+    }
+}

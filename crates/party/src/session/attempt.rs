@@ -216,3 +216,78 @@ fn note(progress: Progress) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_engine::FaultCode;
+    use quorate_ports::Vault as _;
+
+    use super::*;
+    use crate::Compute;
+    use crate::testkit::{Machine, Net, parties, party};
+
+    fn ban() -> Fault {
+        Fault {
+            code: FaultCode::OtCheckFailed,
+            severity: Severity::Ban,
+            blame: Some(party("b")),
+            message: "b failed the check".into(),
+        }
+    }
+
+    /// Two parties with a key, and a view of a session that signs with it.
+    async fn holders() -> (Machine, Party, SessionView) {
+        let net = Net::new();
+        let (a, b) = (Machine::new("a"), Machine::new("b"));
+        let _servers = (a.serve(&net).await, b.serve(&net).await);
+        let session = net.keygen(2, &["a", "b"]);
+        assert_eq!(net.ended(session).await.status, SessionStatus::Completed);
+        let view = SessionView {
+            kind: SessionKind::Sign,
+            key_id: Some(session.into()),
+            digest: Some(Digest([3; 32])),
+            ..net.view(session)
+        };
+        let party = Party {
+            keyring: a.keyring.clone(),
+            router: net.clone(),
+            coordinator: net,
+            compute: Compute::default(),
+            device: DeviceInfo::default(),
+        };
+        (a, party, view)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_ban_is_in_the_vault_before_it_is_reported_and_locks_the_pair() {
+        let (a, party, view) = holders().await;
+        let key = prepare(&party, &view).await.ok().flatten().unwrap();
+        let failure = settle(&party, ban(), Some(&key)).await;
+        assert_eq!(failure.reason, FailureReason::PartyCheated);
+        assert_eq!(failure.parties, parties(&["b"]));
+        let bans = a.vault.bans(key.stored.key_id).await.unwrap();
+        assert_eq!((&bans[0].peer, bans[0].epoch), (&"b".parse().unwrap(), 0));
+        let locked = prepare(&party, &view).await.err().unwrap();
+        assert!(locked.message.starts_with("key_locked"), "{}", locked.message);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_fault_that_is_no_ban_bans_nobody() {
+        let (a, party, view) = holders().await;
+        let key = prepare(&party, &view).await.ok().flatten().unwrap();
+        let fault = Fault { severity: Severity::Recoverable, ..ban() };
+        let failure = settle(&party, fault, Some(&key)).await;
+        assert_eq!(failure.reason, FailureReason::PartyFailed);
+        assert_eq!(failure.message, "ot_check_failed: b failed the check");
+        assert!(a.vault.bans(key.stored.key_id).await.unwrap().is_empty());
+        assert!(prepare(&party, &view).await.is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_signer_that_holds_no_share_is_named() {
+        let (_, party, mut view) = holders().await;
+        view.participants[1].party_id = "stranger".parse().unwrap();
+        let failure = prepare(&party, &view).await.err().unwrap();
+        assert_eq!(failure.parties, parties(&["stranger"]));
+    }
+}

@@ -12,6 +12,11 @@ pub(crate) fn could_not(me: &PartyId, message: impl Into<String>) -> Failure {
     }
 }
 
+/// The session runs with an introduction that this process knows nothing of.
+pub(crate) fn restarted(me: &PartyId) -> Failure {
+    could_not(me, format!("{me} was restarted in the middle of the session; start a new one"))
+}
+
 /// An error met on the way; the parties are those it blames.
 pub(super) fn of_error(me: &PartyId, error: Error) -> Failure {
     let parties = match error.details.blame {

@@ -1,0 +1,57 @@
+//! How a device reaches the router and the coordinator.
+
+use std::sync::Arc;
+
+use quorate_ports::{Coordinator, Router};
+use quorate_rpc::remote::{Credentials, Endpoint, RemoteRouter};
+use quorate_types::Result;
+
+use crate::web::{Rest, WebCoordinator, WebRouter};
+
+/// A way to the services. Cheap to clone; connects at first use and again when it breaks.
+#[derive(Clone)]
+pub struct Link {
+    router: Arc<dyn Router>,
+    coordinator: Arc<dyn Coordinator>,
+}
+
+impl Link {
+    /// gRPC to the router, which passes session calls on: one address, one connection. TLS and
+    /// credentials are the endpoint's.
+    pub fn grpc(endpoint: Endpoint) -> Self {
+        let router = RemoteRouter::new(endpoint);
+        let coordinator = Arc::new(router.sessions());
+        Self { router: Arc::new(router), coordinator }
+    }
+
+    /// WebSocket and REST, as a browser would: the base addresses of router and coordinator.
+    ///
+    /// # Errors
+    /// `invalid_request` when an address is none, or is `https`: for TLS use gRPC.
+    pub fn websocket(router: &str, coordinator: &str) -> Result<Self> {
+        Self::websocket_as(router, coordinator, None)
+    }
+
+    /// As [`Link::websocket`], with credentials on every call.
+    ///
+    /// # Errors
+    /// As [`Link::websocket`].
+    pub fn websocket_as(
+        router: &str,
+        coordinator: &str,
+        credentials: Option<Arc<dyn Credentials>>,
+    ) -> Result<Self> {
+        let router = WebRouter::new(Rest::new(router, credentials.clone())?);
+        let coordinator = WebCoordinator::new(Rest::new(coordinator, credentials)?);
+        Ok(Self { router: Arc::new(router), coordinator: Arc::new(coordinator) })
+    }
+
+    /// Services of another kind, such as those of this process.
+    pub fn new(router: Arc<dyn Router>, coordinator: Arc<dyn Coordinator>) -> Self {
+        Self { router, coordinator }
+    }
+
+    pub(crate) fn into_parts(self) -> (Arc<dyn Router>, Arc<dyn Coordinator>) {
+        (self.router, self.coordinator)
+    }
+}

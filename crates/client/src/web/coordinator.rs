@@ -1,0 +1,102 @@
+//! The coordinator over REST.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quorate_ports::Coordinator;
+use quorate_types::*;
+use quorate_wire::{
+    CompletedJson, JoinSessionJson, JoinedSessionJson, ReadyAnswerJson, ReadyJson, ReportJson,
+    SessionJson,
+};
+use reqwest::{Method, Url};
+
+use super::{Rest, not_for_devices};
+
+/// Longest wait the server accepts.
+const MAX_WAIT: u64 = 60;
+
+/// Joins, reports and asks over REST.
+pub(crate) struct WebCoordinator(Rest);
+
+impl WebCoordinator {
+    pub(crate) fn new(rest: Rest) -> Self {
+        Self(rest)
+    }
+
+    fn session(&self, session: SessionId, more: &[&str]) -> Url {
+        let id = session.to_string();
+        self.0.url(&[&["sessions", &id], more].concat())
+    }
+}
+
+#[async_trait]
+impl Coordinator for WebCoordinator {
+    async fn create(&self, _: &Caller, _: CreateSession) -> Result<CreatedSession> {
+        not_for_devices()
+    }
+
+    async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
+        let url = self.0.url(&["sessions", "join"]);
+        let body = JoinSessionJson::from(request);
+        self.0.send::<JoinedSessionJson>(Method::POST, url, &body).await?.try_into()
+    }
+
+    async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
+        let url = self.session(session, &["parties", party.as_str(), "ready"]);
+        let body = ReadyJson { party_id: Some(party.clone()) };
+        let answer: ReadyAnswerJson = self.0.send(Method::PUT, url, &body).await?;
+        Ok(ReadyCount { ready: answer.ready_count, total: answer.total_parties })
+    }
+
+    async fn start(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
+        not_for_devices()
+    }
+
+    async fn status(
+        &self,
+        _: &Caller,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        let mut url = self.session(session, &[]);
+        let mut patience = Duration::ZERO;
+        if let Some((goal, limit)) = wait {
+            let goal = match goal {
+                WaitFor::Start => "start",
+                WaitFor::End => "end",
+            };
+            let seconds = limit.as_secs().clamp(1, MAX_WAIT);
+            patience = Duration::from_secs(seconds);
+            let seconds = seconds.to_string();
+            url.query_pairs_mut().append_pair("wait", goal).append_pair("wait_seconds", &seconds);
+        }
+        self.0.get::<SessionJson>(url, patience).await?.try_into()
+    }
+
+    async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
+        let session = report.session_id;
+        let url = self.session(session, &["complete"]);
+        let body = ReportJson::from(report);
+        let _: CompletedJson = self.0.send(Method::POST, url, &body).await?;
+        self.status(caller, session, None).await
+    }
+
+    async fn close(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
+        not_for_devices()
+    }
+
+    async fn timeline(&self, _: &Caller, _: SessionId) -> Result<Timeline> {
+        not_for_devices()
+    }
+
+    async fn list(&self, _: &Caller, _: Option<Timestamp>, _: u32) -> Result<Vec<SessionView>> {
+        not_for_devices()
+    }
+
+    async fn keys(&self, _: &Caller, _: u32) -> Result<Vec<KeyRecord>> {
+        not_for_devices()
+    }
+
+    async fn progress(&self, _: SessionId, _: &PartyId, _: i32) {}
+}

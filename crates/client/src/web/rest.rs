@@ -1,0 +1,160 @@
+//! One REST service: addresses, credentials, JSON, refusals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_rpc::remote::Credentials;
+use quorate_types::{Error, Result};
+use quorate_wire::ErrorJson;
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+
+/// Longest wait for an answer, on top of what a call asks the server to wait.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// Longest answer read: a session view is some kilobytes, an error less.
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// A service's base address.
+#[derive(Clone)]
+pub(crate) struct Rest {
+    base: Url,
+    client: Client,
+    credentials: Option<Arc<dyn Credentials>>,
+}
+
+impl Rest {
+    /// Checks the address.
+    pub(crate) fn new(base: &str, credentials: Option<Arc<dyn Credentials>>) -> Result<Self> {
+        let malformed =
+            |why: &str| Error::invalid_field("url", format!("{base} cannot be used: {why}"));
+        let base_url = Url::parse(base)
+            .map_err(|_| malformed("give an address such as http://127.0.0.1:8080"))?;
+        if base_url.scheme() != "http" {
+            return Err(malformed("only http is spoken here; for TLS use the gRPC link"));
+        }
+        let client = Client::builder()
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|_| Error::unavailable("the HTTP client could not be made"))?;
+        Ok(Self { base: base_url, client, credentials })
+    }
+
+    /// The address of a path, its segments percent-encoded.
+    pub(crate) fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .expect("an http address has a path")
+            .pop_if_empty()
+            .extend(["api", "v1"])
+            .extend(segments);
+        url
+    }
+
+    /// The handshake for a WebSocket.
+    pub(crate) fn handshake(&self, mut url: Url) -> Result<Request> {
+        url.set_scheme("ws").expect("http and ws are alike");
+        let malformed = |_| Error::invalid_field("url", format!("{url} is no WebSocket address"));
+        let mut request = url.as_str().into_client_request().map_err(malformed)?;
+        if let Some(credentials) = &self.credentials {
+            let value = credentials.authorization().parse().map_err(|_| {
+                Error::invalid_field("authorization", "the credentials are not header text")
+            })?;
+            request.headers_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+
+    /// GETs an answer, giving the server `patience` of its own.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, url: Url, patience: Duration) -> Result<T> {
+        let request = self.client.request(Method::GET, url).timeout(ANSWER_LIMIT + patience);
+        self.answer(request).await
+    }
+
+    /// Sends a body and reads the answer.
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: Url,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let request = self.client.request(method, url).timeout(ANSWER_LIMIT).json(body);
+        self.answer(request).await
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, mut request: RequestBuilder) -> Result<T> {
+        if let Some(credentials) = &self.credentials {
+            request = request.header("authorization", credentials.authorization());
+        }
+        let away = |error: reqwest::Error| {
+            tracing::debug!(%error, "no answer");
+            Error::unavailable(format!("{} does not answer; is it running?", self.base))
+        };
+        let mut response = request.send().await.map_err(away)?;
+        let refused = !response.status().is_success();
+        let body = read(&mut response).await.map_err(away)?;
+        if refused {
+            return Err(refusal(response.status().as_u16(), &body));
+        }
+        serde_json::from_slice(&body).map_err(|error| {
+            tracing::warn!(%error, "unreadable answer");
+            Error::unavailable("the answer was not of the expected form; is this Quorate?")
+        })
+    }
+}
+
+async fn read(response: &mut Response) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = ANSWER_BYTES.saturating_sub(body.len());
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if room == 0 {
+            break;
+        }
+    }
+    Ok(body)
+}
+
+/// A refusal's error. One that is not in our form comes from something in between.
+pub(super) fn refusal(status: u16, body: &[u8]) -> Error {
+    match serde_json::from_slice::<ErrorJson>(body) {
+        Ok(json) => json.into(),
+        Err(_) if status >= 500 => Error::unavailable(format!("the service answered {status}")),
+        Err(_) => Error::invalid(format!("the service answered {status}; check its address")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn segments_and_queries_of_any_party_id_arrive_whole() {
+        let rest = Rest::new("http://127.0.0.1:1/base/", None).unwrap();
+        let mut url = rest.url(&["sessions", "s", "parties", "a+b@c:d", "ready"]);
+        assert!(url.as_str().starts_with("http://127.0.0.1:1/base/api/v1/sessions/s/parties/"));
+        url.query_pairs_mut().append_pair("party_id", "a+b@c:d");
+        assert_eq!(url.query(), Some("party_id=a%2Bb%40c%3Ad"));
+    }
+
+    #[test]
+    fn https_is_refused_with_the_way_out() {
+        for address in ["https://example.com", "nonsense"] {
+            let error = Rest::new(address, None).err().unwrap();
+            assert!(error.details.fields.contains_key("url"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_code_and_a_proxy_error_is_retryable() {
+        let body = br#"{"error":"session_full","message":"all seats are taken"}"#;
+        assert_eq!(refusal(409, body).code, ErrorCode::SessionFull);
+        assert_eq!(refusal(502, b"<html>").code, ErrorCode::Unavailable);
+        assert_eq!(refusal(404, b"<html>").code, ErrorCode::InvalidRequest);
+    }
+}
