@@ -105,23 +105,11 @@ pub async fn take_part(
         Some(view) => prepare(party, view).await.err(),
         None => None,
     };
-    let request = JoinSession {
-        session_id: Some(session),
-        party_id: party.id().clone(),
-        token,
-        device: party.device.clone(),
-        hello: Some(hello.clone()),
-        ready: refusal.is_none(),
-    };
-    let caller = party.caller();
-    let joining = retry(|| party.coordinator.join(&caller, request.clone()));
-    let joined = tokio::time::timeout(JOIN_LIMIT, joining)
-        .await
-        .unwrap_or_else(|_| Err(Error::unavailable("the join was not answered in time")));
-    let joined = match joined {
+    let joined = match join(party, session, token, hello.clone(), refusal.is_none()).await {
         // It runs with an introduction whose secret half this process does not have.
         Err(error) if error.code == ErrorCode::Conflict => {
-            return party.report(session, PartyOutcome::Failure(restarted(party.id()))).await;
+            let outcome = PartyOutcome::Failure(restarted(party.id()));
+            return in_time(Instant::now() + JOIN_LIMIT, party.report(session, outcome)).await;
         }
         joined => joined?,
     };
@@ -153,6 +141,27 @@ pub async fn take_part(
     };
     tidy(party, &ended).await;
     Ok(ended)
+}
+
+async fn join(
+    party: &Party,
+    session: SessionId,
+    token: JoinToken,
+    hello: Hello,
+    ready: bool,
+) -> Result<JoinedSession> {
+    let request = JoinSession {
+        session_id: Some(session),
+        party_id: party.id().clone(),
+        token,
+        device: party.device.clone(),
+        hello: Some(hello),
+        ready,
+    };
+    let caller = party.caller();
+    let joining = retry(|| party.coordinator.join(&caller, request.clone()));
+    let late = |_| Err(Error::unavailable("the join was not answered in time"));
+    tokio::time::timeout(JOIN_LIMIT, joining).await.unwrap_or_else(late)
 }
 
 /// How the work on a session was left.

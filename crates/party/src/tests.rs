@@ -27,6 +27,21 @@ async fn key(net: &Net) -> KeyId {
     session.into()
 }
 
+/// A device's part in a session.
+async fn take_part(net: &Arc<Net>, machine: &Machine, session: SessionId) -> SessionView {
+    let (router, coordinator): (Arc<dyn Router>, Arc<dyn Coordinator>) = (net.clone(), net.clone());
+    let device = crate::Party {
+        keyring: machine.keyring.clone(),
+        router: router.clone(),
+        coordinator: coordinator.clone(),
+        compute: Compute::default(),
+        device: DeviceInfo::default(),
+    };
+    let (feed, _following) = crate::follow(&router, &coordinator, device.id(), session);
+    let token = Secret::new(session.to_string());
+    crate::take_part(&device, session, token, feed).await.unwrap()
+}
+
 fn failure(view: SessionView) -> Failure {
     assert_eq!(view.status, SessionStatus::Failed);
     view.failure.unwrap()
@@ -202,20 +217,20 @@ async fn a_device_and_a_server_make_a_key_though_the_streams_break() {
     let machine = Machine::new("phone");
     net.cut_at(1);
     let session = net.keygen(2, &["a", "phone"]);
-    let device = crate::Party {
-        keyring: machine.keyring.clone(),
-        router: net.clone(),
-        coordinator: net.clone(),
-        compute: Compute::default(),
-        device: DeviceInfo::default(),
-    };
-    let (router, coordinator): (Arc<dyn Router>, Arc<dyn Coordinator>) = (net.clone(), net.clone());
-    let (feed, _following) = crate::follow(&router, &coordinator, &party("phone"), session);
-    let token = Secret::new(session.to_string());
-    let ended = crate::take_part(&device, session, token, feed).await.unwrap();
+    let ended = take_part(&net, &machine, session).await;
     assert_eq!(ended.status, SessionStatus::Completed, "{:?}", ended.failure);
     let keys = machine.keyring.keys().await.unwrap();
     assert_eq!(keys[0].holders, parties(&["a", "phone"]));
+}
+
+#[tokio::test]
+async fn a_device_that_comes_back_to_a_running_session_ends_it_at_once() {
+    let net = Net::new();
+    let session = net.keygen(2, &["phone", "other"]);
+    net.join_plainly(session, "phone").await;
+    net.join_plainly(session, "other").await;
+    let ended = take_part(&net, &Machine::new("phone"), session).await;
+    assert!(failure(ended).message.contains("phone was restarted"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! SQLite behind the ports: one writer thread with group commit, one reading connection.
 //!
-//! WAL and `synchronous=FULL`: a resolved [`Commit`](quorate_ports::Commit) has been synced to the
+//! WAL and `synchronous=FULL`: a resolved [`Commit`] has been synced to the
 //! disk. One process owns a data folder; a second one is refused.
 
 mod columns;
