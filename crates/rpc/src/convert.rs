@@ -308,7 +308,7 @@ pub fn joined_in(response: ro::JoinSessionResponse) -> Result<JoinedSession> {
     Ok(JoinedSession { party_index: PartyIndex(index), session: view(response.detail)? })
 }
 
-/// The seed's router shows a waiting session as created.
+/// The router's clients know no `waiting`: they see such a session as created.
 fn status_word(status: SessionStatus) -> &'static str {
     match status {
         SessionStatus::Waiting => SessionStatus::Created.name(),
