@@ -1,5 +1,6 @@
 //! The roles one by one, each in a process of its own, talking gRPC to each other.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::Output;
 use crate::serve::compose::{self, Host};
-use crate::serve::endpoints::{self, Pair, Ports};
+use crate::serve::endpoints::{self, Pair};
 use crate::serve::options::ServeOptions;
 use crate::serve::party::LocalParty;
 use crate::serve::peers;
@@ -44,9 +45,12 @@ pub(crate) struct CoordinatorArgs {
     options: ServeOptions,
     #[command(flatten)]
     peers: PeerArgs,
-    /// Which ports to listen on
-    #[arg(long, value_enum, default_value_t = Ports::Default)]
-    ports: Ports,
+    /// HTTP port
+    #[arg(long, default_value_t = endpoints::COORDINATOR.0)]
+    http_port: u16,
+    /// gRPC port
+    #[arg(long, default_value_t = endpoints::COORDINATOR.1)]
+    grpc_port: u16,
     /// The router's gRPC address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
     router: String,
@@ -59,9 +63,12 @@ pub(crate) struct RouterArgs {
     options: ServeOptions,
     #[command(flatten)]
     peers: PeerArgs,
-    /// Which ports to listen on
-    #[arg(long, value_enum, default_value_t = Ports::Default)]
-    ports: Ports,
+    /// HTTP port
+    #[arg(long, default_value_t = endpoints::ROUTER.0)]
+    http_port: u16,
+    /// gRPC port
+    #[arg(long, default_value_t = endpoints::ROUTER.1)]
+    grpc_port: u16,
     /// The coordinator's gRPC address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
     coordinator: String,
@@ -74,9 +81,12 @@ pub(crate) struct AccountsArgs {
     options: ServeOptions,
     #[command(flatten)]
     peers: PeerArgs,
-    /// Which ports to listen on
-    #[arg(long, value_enum, default_value_t = Ports::Default)]
-    ports: Ports,
+    /// HTTP port
+    #[arg(long, default_value_t = endpoints::ACCOUNTS.0)]
+    http_port: u16,
+    /// gRPC port
+    #[arg(long, default_value_t = endpoints::ACCOUNTS.1)]
+    grpc_port: u16,
     /// The coordinator's gRPC address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
     coordinator: String,
@@ -115,9 +125,9 @@ fn announce(out: Output, service: &str, pair: Pair) {
 
 /// Runs the coordinator until it is told to stop.
 pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()> {
-    let at = |port| args.ports.address(args.options.host, port);
+    let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
-    let bound = host.bind((at(endpoints::COORDINATOR.0), at(endpoints::COORDINATOR.1))).await?;
+    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let router: Arc<dyn Router> = Arc::new(RemoteRouter::new(args.peers.endpoint(&args.router)?));
     let events = Arc::new(RemoteEvents::start(router.clone(), host.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
@@ -159,9 +169,9 @@ async fn republish_on_return(
 
 /// Runs the router until it is told to stop.
 pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
-    let at = |port| args.ports.address(args.options.host, port);
+    let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
-    let bound = host.bind((at(endpoints::ROUTER.0), at(endpoints::ROUTER.1))).await?;
+    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let endpoint = args.peers.endpoint(&args.coordinator)?;
     let coordinator: Arc<dyn Coordinator> = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.stop.clone());
@@ -174,9 +184,9 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
 
 /// Runs the account service until it is told to stop.
 pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
-    let at = |port| args.ports.address(args.options.host, port);
+    let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
-    let bound = host.bind((at(endpoints::ACCOUNTS.0), at(endpoints::ACCOUNTS.1))).await?;
+    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let endpoint = args.peers.endpoint(&args.coordinator)?;
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
     announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone()).await?);
@@ -189,7 +199,7 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
 /// Runs one server party until it is told to stop.
 pub(crate) async fn party(args: PartyArgs, out: Output) -> Result<()> {
     let host = Host::open(args.options.clone()).await?;
-    let at = |port| std::net::SocketAddr::new(args.options.host, port);
+    let at = |port| SocketAddr::new(args.options.host, port);
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let folder = host.data.part(args.id.as_str())?;
     let passphrase = args.passphrase_file.as_deref();

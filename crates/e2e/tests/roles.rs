@@ -1,0 +1,86 @@
+//! Every role in a process of its own, talking gRPC; the router dies and comes back.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+
+use quorate_e2e::{binary, call};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// A role that runs, and its standard output, which must stay open.
+struct Role(Child, #[allow(dead_code, reason = "held, not read")] Lines<BufReader<ChildStdout>>);
+
+/// Ports that were free a moment ago: the roles must know each other's before they start.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("bound").port())
+}
+
+async fn start(folder: &Path, role: &str, ports: [u16; 2], more: &[&str]) -> Role {
+    let mut process = Command::new(binary())
+        .args([role, "--json", "--data"])
+        .arg(folder.join(role))
+        .args(["--http-port", &ports[0].to_string(), "--grpc-port", &ports[1].to_string()])
+        .args(more)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+    assert!(lines.next_line().await.expect("readable").is_some(), "{role} says when it is ready");
+    Role(process, lines)
+}
+
+/// Asks until the parties are online and the session could be created.
+async fn session(url: &str, body: &Value) -> Value {
+    let created = loop {
+        let (status, created) = call("POST", url, Some(body)).await;
+        match created["error"].as_str() {
+            None => break created,
+            // Parties connect when the router is there; its answer takes a moment to be yes.
+            Some("threshold_not_met" | "unavailable") => tokio::task::yield_now().await,
+            Some(_) => panic!("{status}: {created}"),
+        }
+    };
+    let id = created["session_id"].as_str().expect("an id");
+    call("GET", &format!("{url}/{id}?wait=end&wait_seconds=60"), None).await.1
+}
+
+#[tokio::test]
+async fn roles_apart_make_a_key_and_sign_and_a_restarted_router_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ports = free_ports::<10>();
+    let router_url = format!("http://127.0.0.1:{}", ports[1]);
+    let coordinator_url = format!("http://127.0.0.1:{}", ports[3]);
+    let router_ports = [ports[0], ports[1]];
+    let to_coordinator = ["--coordinator", coordinator_url.as_str()];
+    let to_router = ["--router", router_url.as_str()];
+    let mut router = start(folder.path(), "router", router_ports, &to_coordinator).await;
+    let _coordinator = start(folder.path(), "coordinator", [ports[2], ports[3]], &to_router).await;
+    let _accounts = start(folder.path(), "accounts", [ports[4], ports[5]], &to_coordinator).await;
+    let mut parties = Vec::new();
+    for (name, at) in [("alpha", 6), ("beta", 8)] {
+        let own = folder.path().join(name);
+        let more = [&["--id", name][..], &to_router].concat();
+        parties.push(start(&own, "party", [ports[at], ports[at + 1]], &more).await);
+    }
+    let url = format!("http://127.0.0.1:{}/api/v1/sessions", ports[2]);
+    let keygen = json!({"session_type": "keygen", "threshold_n": 2, "threshold_t": 2});
+    let made = session(&url, &keygen).await;
+    assert_eq!(made["status"], "completed", "{made}");
+    let sign = |n: u8| json!({"session_type": "sign", "key_id": made["key_id"], "message_hash": format!("{n:064x}")});
+    let signed = session(&url, &sign(1)).await;
+    assert_eq!(signed["status"], "completed", "{signed}");
+
+    let accounts = format!("http://127.0.0.1:{}/api/v1/accounts", ports[4]);
+    let account = json!({"username": "alice", "publicKey": made["public_key"]});
+    let (status, account) = call("POST", &accounts, Some(&account)).await;
+    assert_eq!(status, 201, "{account}");
+
+    router.0.kill().await.expect("it can be killed");
+    let _router = start(folder.path(), "router", router_ports, &to_coordinator).await;
+    let signed = session(&url, &sign(2)).await;
+    assert_eq!(signed["status"], "completed", "{signed}");
+}
