@@ -38,9 +38,10 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
         running.endpoints.write(file)?;
     }
     out.show(&running.endpoints, || {
-        let rows = running.endpoints.rows();
+        let scheme = if running.host.options.tls_cert.is_some() { "https" } else { "http" };
+        let rows = running.endpoints.rows(scheme);
         format!(
-            "{}\n\nready; API documentation at http://{}/docs; stop with Ctrl-C",
+            "{}\n\nready; API documentation at {scheme}://{}/docs; stop with Ctrl-C",
             table(&["SERVICE", "HTTP", "GRPC"], &rows),
             running.endpoints.coordinator.http
         )

@@ -64,10 +64,10 @@ impl Endpoints {
             .map_err(|error| Error::invalid(format!("{}: {error}", path.display())))
     }
 
-    /// The addresses as a table's rows.
-    pub(crate) fn rows(&self) -> Vec<Vec<String>> {
+    /// The addresses as a table's rows; `scheme` is `http` or `https`.
+    pub(crate) fn rows(&self, scheme: &str) -> Vec<Vec<String>> {
         let row = |name: &str, pair: Pair| {
-            vec![name.to_owned(), format!("http://{}", pair.http), pair.grpc.to_string()]
+            vec![name.to_owned(), format!("{scheme}://{}", pair.http), pair.grpc.to_string()]
         };
         let mut rows = vec![
             row("coordinator", self.coordinator),
