@@ -1,18 +1,21 @@
 //! Accounts: unique names, one key each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 
 use quorate_types::*;
 
 /// Longest user name, mail address or telephone number, in bytes.
 const MAX_TEXT: usize = 128;
+/// Accounts at most; one takes about 0.5 KiB of memory.
+const MAX_ACCOUNTS: usize = 1_000_000;
 
 /// All accounts of an installation.
 #[derive(Clone, Debug, Default)]
 pub struct AccountBook {
     accounts: HashMap<AccountId, Account>,
     /// Creation order.
-    order: BTreeMap<(Timestamp, AccountId), ()>,
+    order: BTreeSet<(Timestamp, AccountId)>,
     usernames: HashMap<(Tenant, String), AccountId>,
     emails: HashMap<(Tenant, String), AccountId>,
 }
@@ -25,7 +28,7 @@ impl AccountBook {
         if let Some(email) = &account.email {
             self.emails.insert((tenant, email.to_lowercase()), account.id);
         }
-        self.order.insert((account.created_at, account.id), ());
+        self.order.insert((account.created_at, account.id));
         self.accounts.insert(account.id, account);
     }
 
@@ -50,6 +53,9 @@ impl AccountBook {
             updated_at: now,
         };
         self.check(&account)?;
+        if self.accounts.len() >= MAX_ACCOUNTS {
+            return Err(Error::new(ErrorCode::RateLimited, "there are too many accounts"));
+        }
         self.restore(account.clone());
         Ok(account)
     }
@@ -63,20 +69,22 @@ impl AccountBook {
             .ok_or_else(|| Error::not_found("account", id))
     }
 
-    /// Accounts in the order of their creation, after `after`.
+    /// Accounts in the order of their creation, after `after`: none after one that does not exist
+    /// for this tenant.
     pub fn list(
         &self,
         tenant: Option<&Tenant>,
         after: Option<AccountId>,
         limit: usize,
     ) -> Vec<Account> {
-        use std::ops::Bound;
-        let from = after
-            .and_then(|id| self.accounts.get(&id))
-            .map_or(Bound::Unbounded, |account| Bound::Excluded((account.created_at, account.id)));
+        let from = match after.map(|id| self.get(tenant, id)) {
+            None => Bound::Unbounded,
+            Some(Ok(account)) => Bound::Excluded((account.created_at, account.id)),
+            Some(Err(_)) => return Vec::new(),
+        };
         self.order
             .range((from, Bound::Unbounded))
-            .filter_map(|((_, id), ())| self.accounts.get(id))
+            .filter_map(|(_, id)| self.accounts.get(id))
             .filter(|account| tenant.is_none_or(|tenant| *tenant == account.tenant))
             .take(limit)
             .cloned()
@@ -217,6 +225,7 @@ mod tests {
         let names: Vec<_> = book.list(None, None, 10).into_iter().map(|a| a.username).collect();
         assert_eq!(names, ["anna", "alice"]);
         assert_eq!(book.list(None, Some(id(1)), 10).len(), 1);
+        assert!(book.list(None, Some(id(9)), 10).is_empty(), "an unknown place is not the start");
     }
 
     #[test]

@@ -4,20 +4,27 @@
 //! router's sequence; streams read it with a cursor, so none sees a message twice and a slow one
 //! costs nothing more than the box itself.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use quorate_types::*;
 
 /// Ended sessions whose delivery records are kept for late questions.
 const ENDED_KEPT: usize = 1_000;
+/// Delivery records kept of all ended sessions together: at 16 parties about 1.5 KiB each.
+const ENDED_RECORDS_KEPT: usize = 100_000;
 
 /// Bounds of the mailboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one payload. Keygen's largest message is 150 kB.
     pub message_bytes: usize,
-    /// Messages of one session: 16 parties, 8 rounds, every pair.
+    /// Messages of one session from its start to its end, because their delivery records stay:
+    /// 16 parties, 8 rounds, every pair, twice over.
     pub session_messages: usize,
     /// Payload bytes of one session that nobody has acknowledged.
     pub session_bytes: usize,
@@ -78,16 +85,21 @@ struct Conversation {
     bytes: usize,
     messages: HashMap<MessageId, Record>,
     rounds: HashSet<(PartyId, i32)>,
+    /// When its last message was accepted.
+    last_at: Timestamp,
 }
 
 #[derive(Default)]
 struct Mailbox {
     entries: BTreeMap<u64, Arc<MessageRow>>,
     by_session: HashMap<SessionId, BTreeSet<u64>>,
+    /// The latest time that any of its messages was accepted.
+    latest: Timestamp,
 }
 
 impl Mailbox {
     fn insert(&mut self, row: &Arc<MessageRow>) {
+        self.latest = self.latest.max(row.message.created_at);
         self.entries.insert(row.sequence, row.clone());
         self.by_session.entry(row.message.session_id).or_default().insert(row.sequence);
     }
@@ -109,6 +121,7 @@ pub struct Mailboxes {
     limits: Limits,
     sessions: HashMap<SessionId, Conversation>,
     ended: VecDeque<SessionId>,
+    ended_records: usize,
     boxes: HashMap<PartyId, Mailbox>,
     last_sequence: u64,
     bytes: usize,
@@ -146,6 +159,7 @@ impl Mailboxes {
         conversation.ended = true;
         conversation.rounds = HashSet::new();
         self.bytes -= std::mem::take(&mut conversation.bytes);
+        self.ended_records += conversation.messages.len();
         let mut gone = Vec::new();
         for (id, record) in &mut conversation.messages {
             if record.row.take().is_some() {
@@ -164,11 +178,19 @@ impl Mailboxes {
             }
         }
         self.ended.push_back(session);
-        while self.ended.len() > ENDED_KEPT {
-            let oldest = self.ended.pop_front().expect("longer than the bound");
-            self.sessions.remove(&oldest);
-        }
+        self.forget_ended();
         gone
+    }
+
+    fn forget_ended(&mut self) {
+        while self.ended.len() > ENDED_KEPT || self.ended_records > ENDED_RECORDS_KEPT {
+            let Some(oldest) = self.ended.pop_front() else {
+                return;
+            };
+            if let Some(conversation) = self.sessions.remove(&oldest) {
+                self.ended_records -= conversation.messages.len();
+            }
+        }
     }
 
     /// Whether messages of this session are taken and delivered.
@@ -194,6 +216,10 @@ impl Mailboxes {
     }
 
     /// Takes a message in and puts it into its recipients' boxes.
+    ///
+    /// Within a session every message gets a later time than the one before, also when the clock
+    /// stands or goes back: `after` the last one seen then means all that came later. By the bound
+    /// on a session's messages that is at most a few seconds ahead of the clock.
     pub fn accept(
         &mut self,
         now: Timestamp,
@@ -201,9 +227,15 @@ impl Mailboxes {
         request: RouteRequest,
     ) -> Result<Accepted> {
         let recipients = self.check(&request)?;
+        let conversation = self.sessions.get(&request.session_id).expect("checked to be open");
+        if conversation.messages.contains_key(&id) {
+            return Err(Error::new(ErrorCode::Conflict, format!("message {id} exists already")));
+        }
+        let round = (request.from_party.clone(), request.round);
+        let first_of_round = !conversation.rounds.contains(&round);
+        let next_instant = Timestamp(conversation.last_at.0.saturating_add(1));
         self.last_sequence += 1;
         let is_broadcast = request.to_parties.is_empty();
-        let round = (request.from_party.clone(), request.round);
         let message = Message {
             message_id: id,
             session_id: request.session_id,
@@ -212,19 +244,23 @@ impl Mailboxes {
             round: request.round,
             message_type: request.message_type,
             payload: request.payload,
-            created_at: now,
+            created_at: now.max(next_instant),
         };
         let row = Arc::new(MessageRow::new(message, self.last_sequence, recipients));
         self.put(&row, &[]);
-        let conversation = self.sessions.get_mut(&row.message.session_id);
-        let first_of_round = conversation.is_some_and(|session| session.rounds.insert(round));
         Ok(Accepted { row, first_of_round })
     }
 
-    /// Puts back a message found in the store, in the order of its sequence.
+    /// Puts back a message found in the store; one that is here or that nobody waits for changes
+    /// nothing.
     pub fn restore(&mut self, row: Arc<MessageRow>, acknowledged: &[PartyId]) {
         self.last_sequence = self.last_sequence.max(row.sequence);
-        if self.is_open(row.message.session_id) {
+        let Some(conversation) = self.sessions.get(&row.message.session_id) else {
+            return;
+        };
+        let known = conversation.messages.contains_key(&row.message.message_id);
+        let awaited = row.recipients.iter().any(|party| !acknowledged.contains(party));
+        if !conversation.ended && !known && awaited {
             self.put(&row, acknowledged);
         }
     }
@@ -251,7 +287,10 @@ impl Mailboxes {
             self.boxes.entry(party.clone()).or_default().insert(row);
         }
         if let Some(conversation) = self.sessions.get_mut(&row.message.session_id) {
+            let message = &row.message;
             conversation.bytes += bytes;
+            conversation.last_at = conversation.last_at.max(message.created_at);
+            conversation.rounds.insert((message.from_party.clone(), message.round));
             conversation.messages.insert(row.message.message_id, record);
             self.bytes += bytes;
         }
@@ -282,23 +321,44 @@ impl Mailboxes {
             let problem = format!("message_type is at most {} bytes", limits.type_bytes);
             return Err(Error::invalid_field("message_type", problem));
         }
-        let full = |what: &str| {
-            Error::new(
+        let recipients = recipients(conversation, request)?;
+        if conversation.messages.len() >= limits.session_messages {
+            return Err(Error::new(
                 ErrorCode::RateLimited,
                 format!(
-                    "{what} unacknowledged messages of {session} wait; let its parties acknowledge first"
+                    "session {session} has routed its {} messages; close it and create another",
+                    limits.session_messages
                 ),
-            )
+            ));
+        }
+        if conversation.bytes + bytes > limits.session_bytes {
+            return Err(self.full(&format!("session {session}"), session, conversation));
+        }
+        if self.bytes + bytes > limits.total_bytes {
+            return Err(self.full("the router", session, conversation));
+        }
+        Ok(recipients)
+    }
+
+    /// Names the parties whose boxes hold messages of the session, the fullest first.
+    fn full(&self, what: &str, session: SessionId, conversation: &Conversation) -> Error {
+        let waiting = |party: &PartyId| {
+            let sequences = self.boxes.get(party)?.by_session.get(&session)?;
+            Some((std::cmp::Reverse(sequences.len()), party.clone()))
         };
-        if conversation.messages.len() >= limits.session_messages {
-            return Err(full("too many"));
-        }
-        let over = conversation.bytes + bytes > limits.session_bytes
-            || self.bytes + bytes > limits.total_bytes;
-        if over {
-            return Err(full("too large"));
-        }
-        recipients(conversation, request)
+        let mut behind: Vec<_> = conversation.members.iter().filter_map(waiting).collect();
+        behind.sort_unstable();
+        let whose = match behind.first() {
+            Some((_, party)) => format!("; the box of {party} is the fullest"),
+            None => String::new(),
+        };
+        Error::new(
+            ErrorCode::RateLimited,
+            format!(
+                "{what} holds as many unacknowledged bytes as it may{whose}: wait and try again"
+            ),
+        )
+        .waiting_for(behind.into_iter().map(|(_, party)| party).collect())
     }
 
     /// The next messages for a stream whose last one had the sequence `cursor` (0 at first).
@@ -311,14 +371,16 @@ impl Mailboxes {
         after: Timestamp,
         max: usize,
     ) -> Vec<(u64, Message)> {
-        let Some(mailbox) = self.boxes.get(party) else {
+        // A stream that has seen all that is later need not look through what is earlier.
+        let Some(mailbox) = self.boxes.get(party).filter(|mailbox| mailbox.latest > after) else {
             return Vec::new();
         };
+        let behind = (Bound::Excluded(cursor), Bound::Unbounded);
         let later = |row: &&Arc<MessageRow>| row.message.created_at > after;
         let rows: Vec<_> = match session {
             None => mailbox
                 .entries
-                .range(cursor + 1..)
+                .range(behind)
                 .map(|(_, row)| row)
                 .filter(later)
                 .take(max)
@@ -328,7 +390,7 @@ impl Mailboxes {
                 .by_session
                 .get(&session)
                 .into_iter()
-                .flat_map(|sequences| sequences.range(cursor + 1..))
+                .flat_map(|sequences| sequences.range(behind))
                 .filter_map(|sequence| mailbox.entries.get(sequence))
                 .filter(later)
                 .take(max)

@@ -17,6 +17,20 @@ struct Known {
     registered_at: Timestamp,
     last_seen_at: Timestamp,
     streams: u32,
+    /// Its last stream has closed and it has not been heard of since.
+    left: bool,
+}
+
+impl Known {
+    fn seen(&mut self, now: Timestamp) {
+        self.last_seen_at = now;
+        self.left = false;
+    }
+
+    fn is_online(&self, now: Timestamp) -> bool {
+        let alive = now.millis_since(self.last_seen_at) < ALIVE_MILLIS;
+        self.streams > 0 || (alive && !self.left)
+    }
 }
 
 /// What registering led to.
@@ -38,7 +52,7 @@ impl Presence {
     /// Puts back a registration found in the store.
     pub fn restore(&mut self, registration: Registration, registered_at: Timestamp) {
         let last_seen_at = registered_at;
-        let known = Known { registration, registered_at, last_seen_at, streams: 0 };
+        let known = Known { registration, registered_at, last_seen_at, streams: 0, left: false };
         self.parties.insert(known.registration.party_id.clone(), known);
     }
 
@@ -84,7 +98,7 @@ impl Presence {
         }
         let changed = known.registration != registration;
         known.registration = registration;
-        known.last_seen_at = now;
+        known.seen(now);
         Ok(Registered { registered_at: known.registered_at, changed })
     }
 
@@ -93,7 +107,7 @@ impl Presence {
         let known = self.parties.get_mut(party).ok_or_else(|| {
             Error::new(ErrorCode::NotFound, format!("{party} is not registered; register it first"))
         })?;
-        known.last_seen_at = now;
+        known.seen(now);
         Ok(())
     }
 
@@ -101,7 +115,7 @@ impl Presence {
     pub fn connected(&mut self, now: Timestamp, party: &PartyId) {
         if let Some(known) = self.parties.get_mut(party) {
             known.streams += 1;
-            known.last_seen_at = now;
+            known.seen(now);
         }
     }
 
@@ -109,10 +123,8 @@ impl Presence {
     pub fn disconnected(&mut self, now: Timestamp, party: &PartyId) {
         if let Some(known) = self.parties.get_mut(party) {
             known.streams = known.streams.saturating_sub(1);
-            if known.streams == 0 {
-                known.last_seen_at =
-                    Timestamp(now.0.saturating_sub(i64::try_from(ALIVE_MILLIS).unwrap_or(0)));
-            }
+            known.last_seen_at = now;
+            known.left = known.streams == 0;
         }
     }
 
@@ -125,7 +137,7 @@ impl Presence {
     ) -> Vec<PartyView> {
         let view = |known: &Known| PartyView {
             registration: known.registration.clone(),
-            online: known.streams > 0 || now.millis_since(known.last_seen_at) < ALIVE_MILLIS,
+            online: known.is_online(now),
             registered_at: known.registered_at,
             last_seen_at: known.last_seen_at,
         };
@@ -167,6 +179,8 @@ mod tests {
         assert_eq!(online(&presence, 1_000_000), 1);
         presence.disconnected(Timestamp(1_000_000), &name);
         assert_eq!(online(&presence, 1_000_000), 0);
+        let view = presence.list(Timestamp(1_000_000), None, false).remove(0);
+        assert_eq!(view.last_seen_at, Timestamp(1_000_000), "leaving is a sign of life too");
         presence.heartbeat(Timestamp(1_000_001), &name).unwrap();
         assert_eq!(online(&presence, 1_000_001), 1);
     }

@@ -5,8 +5,10 @@
 
 mod create;
 mod report;
+#[cfg(test)]
+mod tests;
 
-use create::{check_digest, check_participants};
+use create::{check_device, check_digest, check_participants};
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
@@ -15,6 +17,9 @@ use subtle::ConstantTimeEq;
 const MAX_TIMELINE: usize = 256;
 /// Longest text accepted from a party that reports a failure, in bytes.
 const MAX_FAILURE_TEXT: usize = 512;
+/// Longest introduction accepted, in bytes. Every view and event carries those of all parties; the
+/// engine's take about 200 bytes.
+const MAX_HELLO: usize = 4_096;
 
 /// What creates a session.
 pub struct NewSession {
@@ -170,8 +175,8 @@ pub struct Session {
 impl Session {
     /// Creates a session after checking everything its creator said.
     pub fn create(new: NewSession, effects: &mut Effects) -> Result<Self> {
-        check_participants(&new)?;
         check_digest(&new)?;
+        check_participants(&new)?;
         if new.expires_at <= new.now {
             return Err(Error::invalid_field("expires_in_seconds", "the deadline is in the past"));
         }
@@ -212,9 +217,9 @@ impl Session {
         command: Command,
         effects: &mut Effects,
     ) -> Result<Reply> {
-        let expires = matches!(command, Command::Expire);
-        if now >= self.expires_at && !self.status.is_final() && !expires {
-            return Err(self.over("its deadline has passed"));
+        // A join is refused for its token first, so that nobody without one learns anything.
+        if !matches!(command, Command::Expire | Command::Join { .. }) {
+            self.refuse_overdue(now)?;
         }
         match command {
             Command::Join { party, token_hash, device, hello, ready } => {
@@ -224,14 +229,13 @@ impl Session {
             Command::Ready { party } => self.ready(now, &party, effects),
             Command::Start => self.start(),
             Command::Report { party, outcome } => self.report(now, &party, outcome, effects),
-            Command::Progress { party, round } => self.progress(now, &party, round, effects),
+            Command::Progress { party, round } => self.progress(now, &party, round),
             Command::Close => self.close(now, effects),
             Command::Expire => self.expire(now, effects),
         }
     }
 
     fn join(&mut self, now: Timestamp, joiner: Joiner, effects: &mut Effects) -> Result<Reply> {
-        // The token is checked first, so that nobody without one learns anything.
         let place = self
             .place(&joiner.party)
             .filter(|&at| bool::from(self.participants[at].token_hash.ct_eq(&joiner.token_hash)));
@@ -242,10 +246,13 @@ impl Session {
             ));
         };
         let party_index = PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES"));
-        if self.status == SessionStatus::Completed {
-            return Err(self.over("it has completed"));
-        }
+        self.refuse_overdue(now)?;
         self.refuse_ended()?;
+        check_device(&joiner.device)?;
+        if joiner.hello.as_ref().is_some_and(|hello| hello.len() > MAX_HELLO) {
+            let problem = format!("hello is at most {MAX_HELLO} bytes");
+            return Err(Error::invalid_field("hello", problem));
+        }
         let known = self.participants[at].hello.clone();
         let changed = joiner.hello.is_some() && known != joiner.hello;
         if self.status == SessionStatus::InProgress {
@@ -329,19 +336,12 @@ impl Session {
         }
     }
 
-    fn progress(
-        &mut self,
-        now: Timestamp,
-        party: &PartyId,
-        round: i32,
-        effects: &mut Effects,
-    ) -> Result<Reply> {
+    fn progress(&mut self, now: Timestamp, party: &PartyId, round: i32) -> Result<Reply> {
         let at = self.member(party)?;
         self.refuse_ended()?;
         if round > self.participants[at].last_round {
             self.participants[at].last_round = round;
             self.note(now, Some(party), &format!("round {round}"));
-            effects.persist(Durability::None);
         }
         Ok(Reply::Done)
     }
@@ -353,8 +353,7 @@ impl Session {
                 message: "closed by its owner".into(),
                 parties: Vec::new(),
             };
-            self.outcome = None;
-            self.end_with(now, failure, effects);
+            self.fail(now, SessionStatus::Failed, failure, effects);
         }
         Ok(Reply::Done)
     }
@@ -363,7 +362,10 @@ impl Session {
         if self.status.is_final() || now < self.expires_at {
             return Ok(Reply::Done);
         }
-        let running = self.status == SessionStatus::InProgress;
+        let status = match self.status {
+            SessionStatus::InProgress => SessionStatus::Failed,
+            _ => SessionStatus::Expired,
+        };
         let silent = self.view().waiting_for();
         let names: Vec<_> = silent.iter().map(PartyId::as_str).collect();
         let failure = Failure {
@@ -371,26 +373,42 @@ impl Session {
             message: format!("the deadline passed while waiting for {}", names.join(", ")),
             parties: silent,
         };
-        self.end_with(now, failure, effects);
-        if !running && self.status == SessionStatus::Failed {
-            self.status = SessionStatus::Expired;
-            effects.events.retain(|event| *event != EventKind::SessionFailed);
-            effects.events.push(EventKind::SessionExpired);
-        }
+        self.end_with(now, status, failure, effects);
         Ok(Reply::Done)
     }
 
-    /// Ends the session: with the signature, where one is known and verified, else as failed.
-    fn end_with(&mut self, now: Timestamp, failure: Failure, effects: &mut Effects) {
+    /// Ends the session: with the signature, where one is known and verified, else without.
+    fn end_with(
+        &mut self,
+        now: Timestamp,
+        status: SessionStatus,
+        failure: Failure,
+        effects: &mut Effects,
+    ) {
         if self.kind == SessionKind::Sign && self.outcome.is_some() {
-            return self.complete(now, effects);
+            self.complete(now, effects);
+        } else {
+            self.fail(now, status, failure, effects);
         }
+    }
+
+    /// Ends the session without a result: as failed or as expired.
+    fn fail(
+        &mut self,
+        now: Timestamp,
+        status: SessionStatus,
+        failure: Failure,
+        effects: &mut Effects,
+    ) {
         self.outcome = None;
-        self.status = SessionStatus::Failed;
-        self.note(now, None, &format!("failed: {}", failure.message));
+        self.status = status;
+        self.note(now, None, &format!("{}: {}", status.name(), failure.message));
         self.failure = Some(failure);
         effects.persist(Durability::Now);
-        effects.events.push(EventKind::SessionFailed);
+        effects.events.push(match status {
+            SessionStatus::Expired => EventKind::SessionExpired,
+            _ => EventKind::SessionFailed,
+        });
         effects.ended = true;
     }
 
@@ -439,9 +457,19 @@ impl Session {
         if self.status.is_final() { Err(self.ended()) } else { Ok(()) }
     }
 
+    fn refuse_overdue(&self, now: Timestamp) -> Result<()> {
+        if now >= self.expires_at && !self.status.is_final() {
+            return Err(self.over("its deadline has passed"));
+        }
+        Ok(())
+    }
+
     fn ended(&self) -> Error {
-        let why = self.failure.as_ref().map_or("", |failure| failure.message.as_str());
-        self.over(&format!("it has {}: {why}", self.status.name()))
+        let name = self.status.name();
+        match &self.failure {
+            Some(failure) => self.over(&format!("it has {name}: {}", failure.message)),
+            None => self.over(&format!("it has {name}")),
+        }
     }
 
     fn over(&self, why: &str) -> Error {

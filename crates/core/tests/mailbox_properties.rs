@@ -2,31 +2,45 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use quorate_core::mailbox::{Limits, Mailboxes};
 use quorate_types::*;
 
 const PARTIES: usize = 3;
+const SESSIONS: usize = 2;
+const BYTES: usize = 10;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Route { from: usize, to: Option<usize> },
-    Read { by: usize, max: usize },
-    Acknowledge { by: usize, which: usize, success: bool },
-    Reconnect { by: usize },
+    Route { session: usize, from: usize, to: Vec<usize> },
+    Read { stream: usize, max: usize },
+    Poll { session: usize, by: usize },
+    Acknowledge { by: usize, back: usize, success: bool },
+    Reconnect { stream: usize, resume: bool },
+    Clock { by: i64 },
+    Close { session: usize },
+    Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let party = 0..PARTIES;
+    let session = 0..SESSIONS;
+    let stream = 0..PARTIES * (SESSIONS + 1);
     prop_oneof![
-        3 => (party.clone(), prop::option::of(party.clone()))
-            .prop_map(|(from, to)| Step::Route { from, to }),
-        3 => (party.clone(), 1_usize..4).prop_map(|(by, max)| Step::Read { by, max }),
-        3 => (party.clone(), 0_usize..20, any::<bool>())
-            .prop_map(|(by, which, success)| Step::Acknowledge { by, which, success }),
-        1 => party.prop_map(|by| Step::Reconnect { by }),
+        12 => (session.clone(), party.clone(), prop::collection::vec(party.clone(), 0..3))
+            .prop_map(|(session, from, to)| Step::Route { session, from, to }),
+        12 => (stream.clone(), 1_usize..4).prop_map(|(stream, max)| Step::Read { stream, max }),
+        6 => (session.clone(), party.clone()).prop_map(|(session, by)| Step::Poll { session, by }),
+        10 => (party, 0_usize..8, any::<bool>())
+            .prop_map(|(by, back, success)| Step::Acknowledge { by, back, success }),
+        4 => (stream, any::<bool>())
+            .prop_map(|(stream, resume)| Step::Reconnect { stream, resume }),
+        3 => (-3_i64..4).prop_map(|by| Step::Clock { by }),
+        1 => session.prop_map(|session| Step::Close { session }),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -34,123 +48,317 @@ fn name(n: usize) -> PartyId {
     format!("p{n}").parse().unwrap()
 }
 
-fn session() -> SessionId {
-    format!("{:032x}", 1).parse().unwrap()
+fn session(n: usize) -> SessionId {
+    format!("{n:032x}").parse().unwrap()
 }
 
 fn message_id(n: usize) -> MessageId {
     format!("{n:032x}").parse().unwrap()
 }
 
-fn request(from: usize, to: Option<usize>) -> RouteRequest {
+fn request(of: usize, from: usize, to: &[usize]) -> RouteRequest {
     RouteRequest {
-        session_id: session(),
+        session_id: session(of),
         from_party: name(from),
-        to_parties: to.into_iter().map(name).collect(),
+        to_parties: to.iter().copied().map(name).collect(),
         round: 1,
         message_type: String::new(),
-        payload: vec![0; 10].into(),
+        payload: vec![0; BYTES].into(),
         acknowledges: vec![],
     }
 }
 
-/// What each party must still get, in order, and what its stream has shown.
-#[derive(Default)]
-struct Model {
-    waiting: BTreeMap<usize, Vec<usize>>,
-    open: BTreeMap<usize, BTreeSet<usize>>,
-    cursors: [u64; PARTIES],
-    shown: [BTreeSet<usize>; PARTIES],
+/// A closed session is over, and after a restart not even known.
+fn is_over(error: Error) -> Result<(), TestCaseError> {
+    prop_assert!(matches!(error.code, ErrorCode::SessionExpired | ErrorCode::NotFound), "{error}");
+    Ok(())
+}
+
+/// An accepted message as the model knows it.
+struct Sent {
+    session: usize,
+    id: usize,
+    at: Timestamp,
+    /// Who must still get it.
+    waiting: Vec<usize>,
+    row: Arc<MessageRow>,
+    /// A restart has dropped it, because nobody waited for it.
+    forgotten: bool,
+}
+
+/// A reader of one session or of all, with what it has shown since it connected.
+#[derive(Clone, Default)]
+struct Reader {
+    cursor: u64,
+    after: Timestamp,
+    shown: Vec<usize>,
+    last: Timestamp,
+}
+
+struct World {
+    boxes: Mailboxes,
+    sent: Vec<Sent>,
+    readers: Vec<Reader>,
+    polled: BTreeMap<(usize, usize), Timestamp>,
+    closed: [bool; SESSIONS],
+    now: i64,
+}
+
+/// Whose stream it is, and of which session.
+fn stream_of(stream: usize) -> (usize, Option<usize>) {
+    let of = stream / PARTIES;
+    (stream % PARTIES, (of < SESSIONS).then_some(of))
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            boxes: Mailboxes::new(Limits::default()),
+            sent: Vec::new(),
+            readers: vec![Reader::default(); PARTIES * (SESSIONS + 1)],
+            polled: BTreeMap::new(),
+            closed: [false; SESSIONS],
+            now: 100,
+        };
+        world.open();
+        world
+    }
+
+    fn open(&mut self) {
+        let members: Vec<_> = (0..PARTIES).map(name).collect();
+        for of in (0..SESSIONS).filter(|of| !self.closed[*of]) {
+            self.boxes.open_session(session(of), &members);
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.now)
+    }
+
+    fn last_known(&self, of: usize) -> Option<&Sent> {
+        self.sent.iter().rev().find(|sent| sent.session == of && !sent.forgotten)
+    }
+
+    /// What waits for a party in the router's order.
+    fn waiting(&self, party: usize, of: Option<usize>, after: Timestamp) -> Vec<usize> {
+        let fits = |sent: &&Sent| {
+            sent.waiting.contains(&party)
+                && !self.closed[sent.session]
+                && of.is_none_or(|of| of == sent.session)
+                && sent.at > after
+        };
+        self.sent.iter().filter(fits).map(|sent| sent.id).collect()
+    }
+
+    fn run(&mut self, n: usize, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Route { session, from, to } => self.route(n, session, from, &to),
+            Step::Read { stream, max } => self.read(stream, max),
+            Step::Poll { session, by } => self.poll(session, by),
+            Step::Acknowledge { by, back, success } => self.acknowledge(by, back, success),
+            Step::Reconnect { stream, resume } => {
+                let reader = &mut self.readers[stream];
+                // Resuming behind the last message seen is safe within one session.
+                let one = stream_of(stream).1.is_some();
+                let after = if resume && one { reader.last } else { Timestamp(0) };
+                *reader = Reader { after, last: after, ..Reader::default() };
+                Ok(())
+            }
+            Step::Clock { by } => {
+                self.now += by;
+                Ok(())
+            }
+            Step::Close { session: of } => {
+                let left = self.sent.iter().filter(|s| s.session == of && !s.waiting.is_empty());
+                let left = if self.closed[of] { 0 } else { left.count() };
+                prop_assert_eq!(self.boxes.close_session(session(of)).len(), left);
+                self.closed[of] = true;
+                Ok(())
+            }
+            Step::Restart => {
+                self.restart();
+                Ok(())
+            }
+        }
+    }
+
+    fn route(
+        &mut self,
+        n: usize,
+        of: usize,
+        from: usize,
+        to: &[usize],
+    ) -> Result<(), TestCaseError> {
+        let routed = self.boxes.accept(self.now(), message_id(n), request(of, from, to));
+        if self.closed[of] {
+            return is_over(routed.unwrap_err());
+        }
+        if to.contains(&from) {
+            prop_assert_eq!(routed.unwrap_err().code, ErrorCode::InvalidRequest);
+            return Ok(());
+        }
+        let row = routed.unwrap().row;
+        let others = (0..PARTIES).filter(|p| *p != from && (to.is_empty() || to.contains(p)));
+        let at = row.message.created_at;
+        prop_assert!(at >= self.now());
+        if let Some(before) = self.last_known(of) {
+            prop_assert!(at > before.at, "later than the one before, whatever the clock says");
+        }
+        self.sent.push(Sent {
+            session: of,
+            id: n,
+            at,
+            waiting: others.collect(),
+            row,
+            forgotten: false,
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, stream: usize, max: usize) -> Result<(), TestCaseError> {
+        let (party, of) = stream_of(stream);
+        let reader = self.readers[stream].clone();
+        let (cursor, after) = (reader.cursor, reader.after);
+        let now = self.now();
+        let got = self.boxes.next(now, &name(party), of.map(session), cursor, after, max);
+        let mut expected = self.waiting(party, of, after);
+        expected.retain(|id| !reader.shown.contains(id));
+        expected.truncate(max);
+        let ids: Vec<_> = got.iter().map(|(_, message)| message.message_id).collect();
+        prop_assert_eq!(ids, expected.iter().copied().map(message_id).collect::<Vec<_>>());
+        let reader = &mut self.readers[stream];
+        if let Some((sequence, message)) = got.last() {
+            reader.cursor = *sequence;
+            reader.last = message.created_at;
+        }
+        reader.shown.extend(expected);
+        Ok(())
+    }
+
+    /// Polls behind the last message that a poll has shown: no later one may be missing.
+    fn poll(&mut self, of: usize, party: usize) -> Result<(), TestCaseError> {
+        let after = self.polled.get(&(of, party)).copied().unwrap_or_default();
+        let got = self.boxes.pending(self.now(), session(of), &name(party), after);
+        if self.closed[of] {
+            return is_over(got.unwrap_err());
+        }
+        let got = got.unwrap();
+        let ids: Vec<_> = got.iter().map(|message| message.message_id).collect();
+        let expected = self.waiting(party, Some(of), after);
+        prop_assert_eq!(ids, expected.into_iter().map(message_id).collect::<Vec<_>>());
+        if let Some(last) = got.last() {
+            self.polled.insert((of, party), last.created_at);
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, by: usize, back: usize, success: bool) -> Result<(), TestCaseError> {
+        let now = self.now();
+        let place = self.sent.len().checked_sub(back + 1);
+        let Some(sent) = place.map(|at| &mut self.sent[at]) else {
+            return Ok(());
+        };
+        let ack = Acknowledge {
+            message_id: message_id(sent.id),
+            party_id: name(by),
+            session_id: session(sent.session),
+            success,
+        };
+        let waited = sent.waiting.contains(&by);
+        let acked = self.boxes.acknowledge(now, &ack);
+        if waited {
+            sent.waiting.retain(|party| *party != by);
+        }
+        match acked {
+            Ok(acked) => {
+                prop_assert_eq!(acked.first, waited);
+                prop_assert_eq!(acked.all, sent.waiting.is_empty());
+                if !self.closed[sent.session] && acked.all {
+                    prop_assert!(sent.row.is_settled());
+                }
+            }
+            Err(error) => {
+                // Not a recipient, or of a message that a restart had no reason to put back.
+                let gone = sent.waiting.is_empty() || self.closed[sent.session];
+                prop_assert!(error.code == ErrorCode::Forbidden || gone);
+                prop_assert!(!waited || self.closed[sent.session], "an acknowledgement is taken");
+            }
+        }
+        Ok(())
+    }
+
+    /// The router starts again from what the store kept: messages that somebody waits for.
+    fn restart(&mut self) {
+        self.boxes = Mailboxes::new(Limits::default());
+        self.open();
+        for sent in &mut self.sent {
+            sent.forgotten |= sent.waiting.is_empty();
+            let row = &sent.row;
+            self.boxes.continue_after(row.sequence);
+            if self.closed[sent.session] {
+                continue;
+            }
+            let party = |p: &PartyId| (0..PARTIES).find(|n| name(*n) == *p).unwrap();
+            let acknowledged: Vec<_> = row
+                .recipients
+                .iter()
+                .filter(|p| !sent.waiting.contains(&party(p)))
+                .cloned()
+                .collect();
+            self.boxes.restore(row.clone(), &acknowledged);
+        }
+        // Streams do not outlive the router. Their cursors start afresh.
+        for reader in &mut self.readers {
+            *reader = Reader::default();
+        }
+        // What is settled was not kept, nor were its times: a poll starts afresh too.
+        self.polled.clear();
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let open = |sent: &&Sent| !sent.waiting.is_empty() && !self.closed[sent.session];
+        prop_assert_eq!(self.boxes.held_bytes(), self.sent.iter().filter(open).count() * BYTES);
+        for party in 0..PARTIES {
+            let waiting = self.waiting(party, None, Timestamp(0)).len();
+            prop_assert_eq!(self.boxes.pending_count(&name(party)) as usize, waiting);
+        }
+        Ok(())
+    }
 }
 
 proptest! {
     #[test]
     fn no_message_is_lost_before_its_acknowledgement_or_comes_twice(
-        steps in prop::collection::vec(step(), 1..80),
+        steps in prop::collection::vec(step(), 1..120),
     ) {
-        let mut boxes = Mailboxes::new(Limits::default());
-        boxes.open_session(session(), &(0..PARTIES).map(name).collect::<Vec<_>>());
-        let mut model = Model::default();
-        let now = Timestamp(10);
+        let mut world = World::new();
         for (n, step) in steps.into_iter().enumerate() {
-            match step {
-                Step::Route { from, to } => {
-                    let routed = boxes.accept(now, message_id(n), request(from, to));
-                    if to == Some(from) {
-                        prop_assert_eq!(routed.unwrap_err().code, ErrorCode::InvalidRequest);
-                        continue;
-                    }
-                    routed.unwrap();
-                    let all = (0..PARTIES).filter(|party| *party != from);
-                    for party in all.filter(|party| to.is_none_or(|to| to == *party)) {
-                        model.waiting.entry(party).or_default().push(n);
-                        model.open.entry(n).or_default().insert(party);
-                    }
-                }
-                Step::Read { by, max } => {
-                    let cursor = model.cursors[by];
-                    let got = boxes.next(now, &name(by), None, cursor, Timestamp(0), max);
-                    let expected: Vec<_> = model.waiting.get(&by).into_iter().flatten()
-                        .filter(|n| !model.shown[by].contains(n)).take(max).copied().collect();
-                    let ids: Vec<_> = got.iter().map(|(_, m)| m.message_id).collect();
-                    prop_assert_eq!(ids, expected.iter().map(|n| message_id(*n)).collect::<Vec<_>>());
-                    model.cursors[by] = got.last().map_or(cursor, |(sequence, _)| *sequence);
-                    model.shown[by].extend(expected);
-                }
-                Step::Acknowledge { by, which, success } => {
-                    let ack = Acknowledge {
-                        message_id: message_id(which),
-                        party_id: name(by),
-                        session_id: session(),
-                        success,
-                    };
-                    let waited = model.waiting.get(&by).is_some_and(|all| all.contains(&which));
-                    if let Ok(acked) = boxes.acknowledge(now, &ack) {
-                        prop_assert_eq!(acked.first, waited);
-                    } else {
-                        prop_assert!(!waited);
-                    }
-                    if let Some(all) = model.waiting.get_mut(&by) {
-                        all.retain(|n| *n != which);
-                    }
-                    if let Some(parties) = model.open.get_mut(&which) {
-                        parties.remove(&by);
-                    }
-                }
-                Step::Reconnect { by } => {
-                    model.cursors[by] = 0;
-                    model.shown[by].clear();
-                }
-            }
-            let held = model.open.values().filter(|parties| !parties.is_empty()).count();
-            prop_assert_eq!(boxes.held_bytes(), held * 10);
-            for party in 0..PARTIES {
-                let waiting = model.waiting.get(&party).map_or(0, Vec::len);
-                prop_assert_eq!(boxes.pending_count(&name(party)) as usize, waiting);
+            world.run(n, step)?;
+            world.check()?;
+        }
+        for of in 0..SESSIONS {
+            world.boxes.close_session(session(of));
+        }
+        prop_assert_eq!(world.boxes.held_bytes(), 0);
+        for party in 0..PARTIES {
+            prop_assert_eq!(world.boxes.pending_count(&name(party)), 0);
+        }
+    }
+
+    #[test]
+    fn acknowledging_everything_leaves_nothing(
+        routes in prop::collection::vec((0..SESSIONS, 0..PARTIES), 1..40),
+    ) {
+        let mut world = World::new();
+        for (n, (of, from)) in routes.into_iter().enumerate() {
+            world.route(n, of, from, &[])?;
+        }
+        for back in 0..world.sent.len() {
+            for by in 0..PARTIES {
+                world.acknowledge(by, back, true)?;
             }
         }
-        boxes.close_session(session());
-        prop_assert_eq!(boxes.held_bytes(), 0);
-        prop_assert!(boxes.next(now, &name(0), None, 0, Timestamp(0), 9).is_empty());
+        prop_assert_eq!(world.boxes.held_bytes(), 0);
+        world.check()?;
     }
-}
-
-#[test]
-fn bounds_are_answered_by_name() {
-    let limits = Limits { message_bytes: 10, session_messages: 2, ..Limits::default() };
-    let mut boxes = Mailboxes::new(limits);
-    boxes.open_session(session(), &[name(0), name(1)]);
-    let mut large = request(0, None);
-    large.payload = vec![0; 11].into();
-    let code =
-        |result: Result<_>| result.map(|_: quorate_core::mailbox::Accepted| ()).unwrap_err().code;
-    assert_eq!(code(boxes.accept(Timestamp(1), message_id(1), large)), ErrorCode::MessageTooLarge);
-    let nobody = boxes.accept(Timestamp(1), message_id(6), request(0, Some(2)));
-    assert_eq!(code(nobody), ErrorCode::NotFound);
-    boxes.accept(Timestamp(1), message_id(2), request(0, None)).unwrap();
-    boxes.accept(Timestamp(1), message_id(3), request(0, None)).unwrap();
-    let third = boxes.accept(Timestamp(1), message_id(4), request(0, None));
-    assert_eq!(code(third), ErrorCode::RateLimited);
-    let stranger = boxes.accept(Timestamp(1), message_id(5), request(2, None));
-    assert_eq!(code(stranger), ErrorCode::Forbidden);
 }

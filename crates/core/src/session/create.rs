@@ -4,7 +4,13 @@ use quorate_types::*;
 
 use super::NewSession;
 
+/// Longest free text about a device, in bytes. Every view and event carries those of all parties.
+const MAX_DEVICE_TEXT: usize = 256;
+
 pub(super) fn check_participants(new: &NewSession) -> Result<()> {
+    for (participant, _) in &new.participants {
+        check_device(&participant.device)?;
+    }
     let count = new.participants.len();
     let mut names: Vec<_> = new.participants.iter().map(|(p, _)| &p.party_id).collect();
     names.sort_unstable();
@@ -27,13 +33,36 @@ pub(super) fn check_participants(new: &NewSession) -> Result<()> {
             format!("{t} signers are needed, {count} take part"),
         )
         .with_field("participants")),
-        Some(key) => match names.iter().find(|name| !key.holders.contains(name)) {
-            Some(stranger) => Err(Error::invalid_field(
+        Some(key) => {
+            let strangers: Vec<_> = names
+                .iter()
+                .filter(|name| !key.holders.contains(name))
+                .map(|name| name.as_str())
+                .collect();
+            if strangers.is_empty() {
+                return Ok(());
+            }
+            Err(Error::invalid_field(
                 "participants",
-                format!("{stranger} holds no share of key {}", key.key_id),
-            )),
-            None => Ok(()),
-        },
+                format!("no share of key {} is held by {}", key.key_id, strangers.join(", ")),
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses texts about a device that are out of proportion.
+pub(super) fn check_device(device: &DeviceInfo) -> Result<()> {
+    let texts = [
+        ("device_type", &device.device_type),
+        ("device_id", &device.device_id),
+        ("platform", &device.platform),
+        ("app_version", &device.app_version),
+    ];
+    match texts.iter().find(|(_, text)| text.len() > MAX_DEVICE_TEXT) {
+        Some((field, _)) => {
+            Err(Error::invalid_field(field, format!("{field} is at most {MAX_DEVICE_TEXT} bytes")))
+        }
         None => Ok(()),
     }
 }

@@ -14,30 +14,31 @@ impl Session {
     ) -> Result<Reply> {
         let at = self.member(party)?;
         if let PartyOutcome::Failure(failure) = outcome {
-            self.refuse_ended()?;
             return self.give_up(now, at, failure, effects);
         }
-        let outcome = self.checked(outcome);
-        if matches!(self.status, SessionStatus::Failed | SessionStatus::Expired) {
-            return Err(self.ended());
+        match self.status {
+            SessionStatus::Failed | SessionStatus::Expired => return Err(self.ended()),
+            SessionStatus::Created | SessionStatus::Waiting => {
+                let status = self.status.name();
+                return Err(Error::new(
+                    ErrorCode::Conflict,
+                    format!("the session is {status}; a result can come once it runs"),
+                )
+                .waiting_for(self.view().waiting_for()));
+            }
+            SessionStatus::InProgress | SessionStatus::Completed => {}
         }
-        if matches!(self.status, SessionStatus::Created | SessionStatus::Waiting) {
-            return Err(Error::new(
-                ErrorCode::Conflict,
-                format!("the session is {}; a result can come once it runs", self.status.name()),
-            )
-            .waiting_for(self.view().waiting_for()));
-        }
-        let outcome = match outcome {
+        let outcome = match self.checked(outcome) {
             Ok(outcome) => outcome,
             Err(error) => return Err(self.refuse_result(now, at, error, effects)),
         };
         match &self.outcome {
             Some(known) if *known != outcome => self.differ(now, at, effects),
             known => {
-                let news = known.is_none();
-                self.outcome = Some(outcome);
-                self.take_result(now, at, news, effects);
+                if known.is_none() {
+                    self.outcome = Some(outcome);
+                }
+                self.take_result(now, at, effects);
                 Ok(Reply::Done)
             }
         }
@@ -74,8 +75,8 @@ impl Session {
         }
     }
 
-    /// A result that cannot be right: its reporter has failed, and the session with it unless a
-    /// verified result is there already.
+    /// A result that cannot be right: its reporter has failed, and the session ends, completed if
+    /// another party's signature has been verified. What a party reported first stands.
     fn refuse_result(
         &mut self,
         now: Timestamp,
@@ -89,6 +90,9 @@ impl Session {
         if self.status != SessionStatus::InProgress || !wrong_signature {
             return error;
         }
+        if self.participants[at].status == ParticipantStatus::Completed {
+            return first_stands();
+        }
         let party = self.participants[at].party_id.clone();
         self.participants[at].status = ParticipantStatus::Failed;
         self.note(now, Some(&party), "reported a signature that does not verify");
@@ -97,20 +101,17 @@ impl Session {
             message: format!("{party} reported a signature that does not verify under the key"),
             parties: vec![party.clone()],
         };
-        self.end_with(now, failure, effects);
+        self.end_with(now, SessionStatus::Failed, failure, effects);
         error.blaming(Blame { party_id: party, reason: "signature does not verify".into() })
     }
 
-    /// Two parties report different results: one of them lies or is broken.
+    /// Two parties report different results: one of them lies or is broken, and nothing tells
+    /// which, so that even a signature that verifies is not handed out.
     fn differ(&mut self, now: Timestamp, at: usize, effects: &mut Effects) -> Result<Reply> {
         let party = self.participants[at].party_id.clone();
-        let conflict = Error::new(
-            ErrorCode::Conflict,
-            "this differs from the result that was reported before; the first one stands",
-        );
         let repeats = self.participants[at].status == ParticipantStatus::Completed;
         if self.status == SessionStatus::Completed || repeats {
-            return Err(conflict);
+            return Err(first_stands());
         }
         let mut parties: Vec<_> = self
             .participants
@@ -126,29 +127,26 @@ impl Session {
             message: format!("the results of {} differ", names.join(", ")),
             parties,
         };
-        self.outcome = None;
-        self.end_with(now, failure, effects);
-        Err(conflict)
+        self.fail(now, SessionStatus::Failed, failure, effects);
+        Err(Error::new(
+            ErrorCode::Conflict,
+            "this differs from another party's result; the session has failed",
+        ))
     }
 
-    fn take_result(&mut self, now: Timestamp, at: usize, news: bool, effects: &mut Effects) {
-        if self.participants[at].status == ParticipantStatus::Completed
-            || self.status == SessionStatus::Completed
-        {
-            // A late or repeated report of the same result changes the reporter at most.
-            self.participants[at].status = ParticipantStatus::Completed;
+    /// Takes a result that agrees with the known one. Repeats change nothing.
+    fn take_result(&mut self, now: Timestamp, at: usize, effects: &mut Effects) {
+        // Who has failed stays so, also when it repeats the others' result afterwards.
+        if self.participants[at].status != ParticipantStatus::Computing {
             return;
         }
         self.participants[at].status = ParticipantStatus::Completed;
+        effects.persist(Durability::Lazy);
+        if self.status == SessionStatus::Completed {
+            return;
+        }
         let party = self.participants[at].party_id.clone();
         self.note(now, Some(&party), "completed");
-        // A verified signature must survive even when the others never report.
-        let keep = if news && self.kind == SessionKind::Sign {
-            Durability::Lazy
-        } else {
-            Durability::None
-        };
-        effects.persist(keep);
         if self.participants.iter().all(|p| p.status == ParticipantStatus::Completed) {
             self.complete(now, effects);
         }
@@ -162,6 +160,11 @@ impl Session {
         effects: &mut Effects,
     ) -> Result<Reply> {
         let party = self.participants[at].party_id.clone();
+        // A reporter that got no answer asks again.
+        if self.participants[at].status == ParticipantStatus::Failed {
+            return Ok(Reply::Done);
+        }
+        self.refuse_ended()?;
         if self.participants[at].status == ParticipantStatus::Completed {
             return Err(Error::new(ErrorCode::Conflict, "you have reported a result; it stands"));
         }
@@ -171,6 +174,8 @@ impl Session {
             text.pop();
         }
         failure.message = format!("{party}: {text}");
+        failure.parties.sort_unstable();
+        failure.parties.dedup();
         failure.parties.retain(|blamed| self.place(blamed).is_some());
         if failure.parties.is_empty() {
             failure.parties.push(party.clone());
@@ -180,7 +185,14 @@ impl Session {
             failure.reason = FailureReason::PartyFailed;
         }
         self.note(now, Some(&party), &format!("failed: {text}"));
-        self.end_with(now, failure, effects);
+        self.end_with(now, SessionStatus::Failed, failure, effects);
         Ok(Reply::Done)
     }
+}
+
+fn first_stands() -> Error {
+    Error::new(
+        ErrorCode::Conflict,
+        "this differs from the result that was reported before; the first one stands",
+    )
 }
