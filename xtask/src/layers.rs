@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "quorate-wire",
         ],
     ),
+    ("quorate-testkit", &["quorate-types", "quorate-ports"]),
     ("quorate", &["*"]),
     ("quorate-e2e", &["*"]),
     ("quorate-bench", &["*"]),

@@ -22,7 +22,7 @@ pub use router::{RouterApp, RouterConfig, RouterParts};
 pub use tokens::TokenMint;
 
 /// The bound on ended sessions kept in memory for late questions; older ones come from the store.
-pub(crate) const ENDED_KEPT: usize = 1_000;
+pub(crate) const ENDED_KEPT: usize = 256;
 
 /// Locks a mutex of this crate. Poisoning means a panic inside the core: the state may be half
 /// changed, so nothing may be answered from it any more.

@@ -181,12 +181,17 @@ pub(crate) async fn memory(cluster: &Cluster, effort: Effort) {
     let coordinator = cluster.coordinator();
     let key = make_key(&coordinator).await;
     println!("\nresident memory of the whole installation");
-    let tenth = effort.count(1_000) / 10;
-    for part in 0..=10 {
-        println!("  after {:>5} signatures    {:.1} MiB", part * tenth, cluster.resident());
-        for number in 0..tenth {
-            sign(&coordinator, key, part * tenth + number).await;
+    println!("  before the first          {:.1} MiB", cluster.resident());
+    let thousand = effort.count(1_000);
+    for part in 0..5 {
+        for number in 0..thousand {
+            sign(&coordinator, key, part * thousand + number).await;
         }
+        println!(
+            "  after {:>5} signatures    {:.1} MiB",
+            (part + 1) * thousand,
+            cluster.resident()
+        );
     }
     let mut tasks = JoinSet::new();
     for number in 0..100 {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use quorate_types::*;
 
 /// Ended sessions whose delivery records are kept for late questions.
-const ENDED_KEPT: usize = 1_000;
+const ENDED_KEPT: usize = 256;
 /// Delivery records kept of all ended sessions together: at 16 parties about 1.5 KiB each.
 const ENDED_RECORDS_KEPT: usize = 100_000;
 

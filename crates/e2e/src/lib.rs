@@ -110,6 +110,20 @@ impl Cluster {
     }
 }
 
+/// Makes an API key in the data folder that [`Cluster::start`] uses in `folder`.
+pub async fn api_key(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(binary())
+        .args(["api-keys", "--json", "--data"])
+        .arg(folder.join("data"))
+        .arg("create")
+        .args(arguments)
+        .output()
+        .await
+        .expect("the binary starts");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    answer["api_key"].as_str().expect("a key").to_owned()
+}
+
 /// Sends JSON and reads JSON: the status and the body.
 pub async fn call(method: &str, url: &str, body: Option<&Value>) -> (u16, Value) {
     let method = method.parse().expect("an HTTP method");

@@ -1,23 +1,8 @@
 //! `--auth required`: keys, scopes, tenants; parties still compute; unsafe addresses are refused.
 
-use std::path::Path;
-
-use quorate_e2e::{Cluster, binary};
+use quorate_e2e::{Cluster, api_key, binary};
 use serde_json::{Value, json};
 use tokio::process::Command;
-
-async fn api_key(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new(binary())
-        .args(["api-keys", "--json", "--data"])
-        .arg(folder.join("data"))
-        .arg("create")
-        .args(arguments)
-        .output()
-        .await
-        .expect("the binary starts");
-    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    answer["api_key"].as_str().expect("a key").to_owned()
-}
 
 async fn ask(
     method: &str,

@@ -1,4 +1,5 @@
-//! Every role in a process of its own, talking gRPC; the router dies and comes back.
+//! Every role in a process of its own, talking gRPC; the router dies and comes back, and the
+//! coordinator in the middle of a keygen.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -49,7 +50,7 @@ async fn session(url: &str, body: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn roles_apart_make_a_key_and_sign_and_a_restarted_router_goes_on() {
+async fn roles_apart_make_a_key_and_sign_and_a_restarted_router_or_coordinator_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let ports = free_ports::<10>();
     let router_url = format!("http://127.0.0.1:{}", ports[1]);
@@ -58,7 +59,8 @@ async fn roles_apart_make_a_key_and_sign_and_a_restarted_router_goes_on() {
     let to_coordinator = ["--coordinator", coordinator_url.as_str()];
     let to_router = ["--router", router_url.as_str()];
     let mut router = start(folder.path(), "router", router_ports, &to_coordinator).await;
-    let _coordinator = start(folder.path(), "coordinator", [ports[2], ports[3]], &to_router).await;
+    let coordinator_ports = [ports[2], ports[3]];
+    let mut coordinator = start(folder.path(), "coordinator", coordinator_ports, &to_router).await;
     let _accounts = start(folder.path(), "accounts", [ports[4], ports[5]], &to_coordinator).await;
     let mut parties = Vec::new();
     for (name, at) in [("alpha", 6), ("beta", 8)] {
@@ -82,5 +84,17 @@ async fn roles_apart_make_a_key_and_sign_and_a_restarted_router_goes_on() {
     router.0.kill().await.expect("it can be killed");
     let _router = start(folder.path(), "router", router_ports, &to_coordinator).await;
     let signed = session(&url, &sign(2)).await;
+    assert_eq!(signed["status"], "completed", "{signed}");
+
+    let (status, begun) = call("POST", &url, Some(&keygen)).await;
+    assert_eq!(status, 201, "{begun}");
+    let begun = format!("{url}/{}", begun["session_id"].as_str().expect("an id"));
+    let (_, running) = call("GET", &format!("{begun}?wait=start&wait_seconds=60"), None).await;
+    assert_eq!(running["status"], "in_progress", "{running}");
+    coordinator.0.kill().await.expect("it can be killed");
+    let _coordinator = start(folder.path(), "coordinator", coordinator_ports, &to_router).await;
+    let (_, ended) = call("GET", &format!("{begun}?wait=end&wait_seconds=60"), None).await;
+    assert_eq!(ended["status"], "completed", "the parties went on and reported: {ended}");
+    let signed = session(&url, &sign(3)).await;
     assert_eq!(signed["status"], "completed", "{signed}");
 }

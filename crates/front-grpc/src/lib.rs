@@ -4,6 +4,7 @@
 //! extensions, or the [`Error`] with which it refuses it.
 
 mod coordinator;
+mod link;
 mod router;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use quorate_rpc::proto::router::v1::message_router_server::MessageRouterServer;
 use quorate_rpc::status::to_status;
 use quorate_rpc::{DESCRIPTORS, MAX_MESSAGE};
 use quorate_types::{Caller, Error, ErrorCode};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Extensions, Status};
 use tonic_web::GrpcWebLayer;
@@ -26,6 +28,8 @@ pub struct Services {
     pub coordinator: Option<Arc<dyn Coordinator>>,
     /// The message router, and the coordinator to which it passes session calls.
     pub router: Option<(Arc<dyn Router>, Arc<dyn Coordinator>)>,
+    /// Ends what would keep a stopping server waiting.
+    pub stop: CancellationToken,
 }
 
 /// The services as one router, with reflection (v1 and v1alpha) and health.
@@ -47,9 +51,10 @@ pub async fn routes(services: Services) -> axum::Router {
         routes.add_service(service);
     }
     if let Some((router, coordinator)) = services.router {
-        let service = MessageRouterServer::new(router::Service { router, coordinator })
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+        let service =
+            MessageRouterServer::new(router::Service { router, coordinator, stop: services.stop })
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE);
         health.set_serving::<MessageRouterServer<router::Service>>().await;
         routes.add_service(service);
     }

@@ -8,14 +8,18 @@ use quorate_rpc::proto::router::v1 as ro;
 use quorate_rpc::proto::router::v1::message_router_server::MessageRouter;
 use quorate_rpc::status::to_status;
 use quorate_types::*;
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::coordinator::shared;
-use crate::{Outgoing, caller, outgoing};
+use crate::{Outgoing, caller, link, outgoing};
 
+#[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) router: Arc<dyn Router>,
     pub(crate) coordinator: Arc<dyn Coordinator>,
+    /// Ends the streams of calls.
+    pub(crate) stop: CancellationToken,
 }
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
@@ -29,8 +33,13 @@ fn optional<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<Option<T>> 
 }
 
 impl Service {
-    async fn route(&self, caller: &Caller, request: ro::RouteMessageRequest) -> Result<MessageId> {
-        self.router.route(caller, convert::route_in(request)?).await
+    pub(crate) async fn route(
+        &self,
+        caller: &Caller,
+        request: ro::RouteMessageRequest,
+    ) -> Result<ro::RouteMessageResponse> {
+        let id = self.router.route(caller, convert::route_in(request)?).await?;
+        Ok(ro::RouteMessageResponse { success: true, message_id: id.to_string() })
     }
 
     async fn subscribe(
@@ -56,7 +65,7 @@ impl Service {
         Ok(ro::GetPendingMessagesResponse { messages })
     }
 
-    async fn acknowledge(
+    pub(crate) async fn acknowledge(
         &self,
         caller: &Caller,
         request: ro::AcknowledgeMessageRequest,
@@ -103,7 +112,11 @@ impl Service {
         Ok(ro::RegisterPartyResponse { success: true, message, registered_at })
     }
 
-    async fn heartbeat(&self, caller: &Caller, party: &str) -> Result<ro::HeartbeatResponse> {
+    pub(crate) async fn heartbeat(
+        &self,
+        caller: &Caller,
+        party: &str,
+    ) -> Result<ro::HeartbeatResponse> {
         let pulse = self.router.heartbeat(caller, &party.parse()?).await?;
         Ok(ro::HeartbeatResponse {
             success: true,
@@ -153,16 +166,14 @@ impl Service {
 impl MessageRouter for Service {
     type SubscribeMessagesStream = Outgoing<ro::MpcMessage>;
     type SubscribeSessionEventsStream = Outgoing<ro::SessionEvent>;
+    type LinkStream = Outgoing<ro::LinkAnswer>;
 
     async fn route_message(
         &self,
         request: Request<ro::RouteMessageRequest>,
     ) -> Answer<ro::RouteMessageResponse> {
         let caller = caller(request.extensions())?;
-        let routed = self.route(&caller, request.into_inner()).await;
-        answer(
-            routed.map(|id| ro::RouteMessageResponse { success: true, message_id: id.to_string() }),
-        )
+        answer(self.route(&caller, request.into_inner()).await)
     }
 
     async fn subscribe_messages(
@@ -267,6 +278,12 @@ impl MessageRouter for Service {
     ) -> Answer<ro::GetSessionStatusResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::status(&*self.coordinator, &caller, request.into_inner()).await)
+    }
+
+    async fn link(&self, request: Request<Streaming<ro::LinkCall>>) -> Answer<Self::LinkStream> {
+        let caller = caller(request.extensions())?;
+        let stop = self.stop.clone();
+        Ok(Response::new(link::answers(self.clone(), caller, request.into_inner(), stop)))
     }
 
     async fn submit_delegate_share(

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod fakes;
-
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,8 +9,8 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use fakes::{Fake, MESSAGE, SESSION};
 use quorate_front_rest::*;
+use quorate_testkit::{Fake, MESSAGE, SESSION};
 use quorate_types::{Caller, Error, ErrorCode};
 use quorate_wire::KeyJson;
 use serde_json::{Value, json};

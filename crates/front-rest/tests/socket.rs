@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod fakes;
-
 use std::sync::Arc;
 
-use fakes::{Fake, MESSAGE, SESSION, message};
 use futures_util::{SinkExt, StreamExt};
 use quorate_front_rest::router_routes;
+use quorate_testkit::{Fake, MESSAGE, SESSION, message};
 use quorate_types::{Caller, Error, ErrorCode};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;

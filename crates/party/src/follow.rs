@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use quorate_ports::{Coordinator, Router};
 use quorate_types::*;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::Backoff;
@@ -28,7 +28,7 @@ pub fn follow(
     me: &PartyId,
     session: SessionId,
 ) -> (Feed, Following) {
-    let (view_in, views) = watch::channel(None);
+    let (view_in, views, unjoined) = Views::new(me.clone(), None);
     let (message_in, inbox) = mpsc::channel(INBOX_LEN);
     let messages = messages(Arc::clone(router), me.clone(), session, message_in);
     let events = events(Arc::clone(router), Arc::clone(coordinator), me.clone(), session, view_in);
@@ -36,18 +36,62 @@ pub fn follow(
         _messages: AbortOnDropHandle::new(tokio::spawn(messages)),
         _views: AbortOnDropHandle::new(tokio::spawn(events)),
     };
-    (Feed { views, inbox }, following)
+    (Feed { views, unjoined, inbox }, following)
 }
 
-/// Replaces a view unless that would lead back.
-pub(crate) fn advance(views: &watch::Sender<Option<SessionView>>, new: SessionView) {
-    views.send_if_modified(|known| {
-        let back = known.as_ref().is_some_and(|old| stage(old.status) > stage(new.status));
-        if !back {
-            *known = Some(new);
+/// Shows a session's task how the session stands.
+pub(crate) struct Views {
+    me: PartyId,
+    sender: watch::Sender<Option<SessionView>>,
+    unjoined: Arc<Notify>,
+}
+
+impl Views {
+    pub(crate) fn new(
+        me: PartyId,
+        first: Option<SessionView>,
+    ) -> (Self, watch::Receiver<Option<SessionView>>, Arc<Notify>) {
+        let (sender, views) = watch::channel(first);
+        let unjoined = Arc::new(Notify::new());
+        (Self { me, sender, unjoined: Arc::clone(&unjoined) }, views, unjoined)
+    }
+
+    /// Takes an event in.
+    pub(crate) fn event(&self, event: SessionEvent) {
+        // Others' joins tell of our seat as it was before ours was taken; a session is shown as
+        // created when it is, and when a coordinator comes back.
+        match event.kind {
+            EventKind::SessionCreated => self.now(event.session),
+            _ => self.advance(event.session),
         }
-        !back
-    });
+    }
+
+    /// Takes in how the coordinator says that the session stands.
+    pub(crate) fn now(&self, view: SessionView) {
+        let open = matches!(view.status, SessionStatus::Created | SessionStatus::Waiting);
+        let waits = |seat: &ParticipantView| {
+            seat.party_id == self.me && seat.status == ParticipantStatus::Waiting
+        };
+        if open && view.participants.iter().any(waits) {
+            self.unjoined.notify_one();
+        }
+        self.advance(view);
+    }
+
+    /// Replaces the view unless that would lead back.
+    fn advance(&self, new: SessionView) {
+        self.sender.send_if_modified(|known| {
+            let back = known.as_ref().is_some_and(|old| stage(old.status) > stage(new.status));
+            if !back {
+                *known = Some(new);
+            }
+            !back
+        });
+    }
+
+    fn ended(&self) -> bool {
+        self.sender.borrow().as_ref().is_some_and(|view| view.status.is_final())
+    }
 }
 
 fn stage(status: SessionStatus) -> u8 {
@@ -98,20 +142,20 @@ async fn events(
     coordinator: Arc<dyn Coordinator>,
     me: PartyId,
     session: SessionId,
-    views: watch::Sender<Option<SessionView>>,
+    views: Views,
 ) {
     let caller = Caller::Party(me.clone());
     let mut backoff = Backoff::default();
     loop {
         let ended = async {
             let mut stream = router.subscribe_events(&caller, &me, Vec::new()).await?;
-            advance(&views, coordinator.status(&caller, session, None).await?);
-            while !views.borrow().as_ref().is_some_and(|view| view.status.is_final()) {
+            views.now(coordinator.status(&caller, session, None).await?);
+            while !views.ended() {
                 let Some(event) = stream.next().await else { return Ok(false) };
                 let event = event?;
                 if event.session.session_id == session {
                     backoff.reset();
-                    advance(&views, event.session);
+                    views.event(event);
                 }
             }
             Ok::<_, Error>(true)

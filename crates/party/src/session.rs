@@ -7,10 +7,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use quorate_engine::introduce;
 use quorate_ports::{Coordinator, Router};
 use quorate_types::*;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,13 @@ const JOIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How much longer than the session a party's task lives, for the answer to arrive.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long one question for a session's start may wait for its answer.
+const START_WAIT: Duration = Duration::from_secs(20);
+
+fn started(view: &SessionView) -> bool {
+    !matches!(view.status, SessionStatus::Created | SessionStatus::Waiting)
+}
 
 /// What a party needs to take part in sessions.
 #[derive(Clone)]
@@ -57,6 +65,15 @@ impl Party {
         Caller::Party(self.id().clone())
     }
 
+    async fn status(
+        &self,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        let caller = self.caller();
+        retry(|| self.coordinator.status(&caller, session, wait)).await
+    }
+
     /// Reports an outcome until it is taken or refused for good.
     ///
     /// A session that has ended meanwhile takes no report; its view is the answer then.
@@ -67,11 +84,23 @@ impl Party {
     ) -> Result<SessionView> {
         let report = Report { session_id, party_id: self.id().clone(), outcome };
         let caller = self.caller();
-        match retry(|| self.coordinator.complete(&caller, report.clone())).await {
-            Err(error) if error.code == ErrorCode::SessionExpired => {
-                retry(|| self.coordinator.status(&caller, session_id, None)).await
+        loop {
+            let error = match retry(|| self.coordinator.complete(&caller, report.clone())).await {
+                Err(error) => error,
+                Ok(view) => return Ok(view),
+            };
+            match error.code {
+                ErrorCode::SessionExpired => return self.status(session_id, None).await,
+                // A restarted coordinator may not know that the session runs. All join again.
+                ErrorCode::Conflict if started(&self.status(session_id, None).await?) => {
+                    return Err(error);
+                }
+                ErrorCode::Conflict => {
+                    let start = Some((WaitFor::Start, START_WAIT));
+                    while !started(&self.status(session_id, start).await?) {}
+                }
+                _ => return Err(error),
             }
-            answer => answer,
         }
     }
 }
@@ -80,6 +109,9 @@ impl Party {
 pub struct Feed {
     /// The session as it is known; only ever moves forward. `None` until it is known.
     pub views: watch::Receiver<Option<SessionView>>,
+    /// Told when the session has not started and does not know of our joining: a coordinator
+    /// keeps joins in memory only, so one that was restarted has to be told again.
+    pub unjoined: Arc<Notify>,
     /// The session's messages. Duplicates are allowed.
     pub inbox: mpsc::Receiver<Message>,
 }
@@ -105,7 +137,9 @@ pub async fn take_part(
         Some(view) => prepare(party, view).await.err(),
         None => None,
     };
-    let joined = match join(party, session, token, hello.clone(), refusal.is_none()).await {
+    let ready = refusal.is_none();
+    let joining = || join(party, session, token.clone(), hello.clone(), ready);
+    let joined = match joining().await {
         // It runs with an introduction whose secret half this process does not have.
         Err(error) if error.code == ErrorCode::Conflict => {
             let outcome = PartyOutcome::Failure(restarted(party.id()));
@@ -115,32 +149,58 @@ pub async fn take_part(
     };
     tracing::debug!(index = joined.party_index.0, "joined");
 
+    let Feed { views, unjoined, inbox } = feed;
     let deadline = deadline(&joined.session);
-    let Feed { mut views, inbox } = feed;
+    let attempt = Attempt { party, session, hello: hello.clone(), secret };
+    let staying = stay(attempt, refusal, views, inbox, deadline);
+    let joined_again = async {
+        // What was told before we joined.
+        let _ = unjoined.notified().now_or_never();
+        loop {
+            unjoined.notified().await;
+            match joining().await {
+                Ok(_) => tracing::info!("joined again: the coordinator had forgotten it"),
+                Err(error) => tracing::debug!(%error, "could not join again"),
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ended = staying => ended?,
+        () = joined_again => return Err(Error::internal()),
+    };
+    tidy(party, &ended).await;
+    Ok(ended)
+}
+
+/// Computes, reports and waits for the end.
+async fn stay(
+    attempt: Attempt<'_>,
+    refusal: Option<Failure>,
+    mut views: watch::Receiver<Option<SessionView>>,
+    inbox: mpsc::Receiver<Message>,
+    deadline: Instant,
+) -> Result<SessionView> {
+    let (party, session) = (attempt.party, attempt.session);
     let stop = CancellationToken::new();
     let router = Arc::clone(&party.router);
     let me = party.id().clone();
     let mut transport = RouterTransport::start(router, session, me, inbox, stop.clone());
-    let attempt = Attempt { party, session, hello, secret };
     let left = match refusal {
         Some(failure) => Left::Outcome(PartyOutcome::Failure(failure)),
         None => work(attempt, &mut views, &mut transport, &stop, deadline).await?,
     };
-    let ended = match left {
-        Left::Ended(view) => view,
+    match left {
+        Left::Ended(view) => Ok(view),
         Left::Outcome(outcome) => {
             let report =
                 async { tokio::join!(party.report(session, outcome), transport.close()).0 };
             let view = in_time(deadline, report).await?;
             if view.status.is_final() {
-                view
-            } else {
-                in_time(deadline, until(&mut views, SessionStatus::is_final)).await?
+                return Ok(view);
             }
+            in_time(deadline, until(&mut views, SessionStatus::is_final)).await
         }
-    };
-    tidy(party, &ended).await;
-    Ok(ended)
+    }
 }
 
 async fn join(

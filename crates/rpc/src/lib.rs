@@ -2,6 +2,7 @@
 //! the network for a role or a party that runs in another process.
 
 mod convert;
+mod link;
 pub mod remote;
 pub mod status;
 

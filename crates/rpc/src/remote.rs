@@ -17,9 +17,12 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Request, Status};
 
+use crate::link::{Link, misunderstood};
 use crate::proto::coordinator::v1 as co;
 use crate::proto::coordinator::v1::session_coordinator_client::SessionCoordinatorClient;
 use crate::proto::router::v1 as ro;
+use crate::proto::router::v1::link_answer::Answer;
+use crate::proto::router::v1::link_call::Call;
 use crate::proto::router::v1::message_router_client::MessageRouterClient;
 use crate::status::to_error;
 use crate::{MAX_MESSAGE, convert};
@@ -241,23 +244,37 @@ impl Coordinator for RemoteCoordinator {
     }
 }
 
+pub(crate) type RouterClient = MessageRouterClient<Authorized>;
+
+/// One call on the router's link, whose answer is of the same kind.
+macro_rules! linked {
+    ($link:expr, $kind:ident, $request:expr) => {
+        match $link.call(Call::$kind($request)).await? {
+            Answer::$kind(answer) => Ok::<_, Error>(answer),
+            _ => Err(misunderstood()),
+        }
+    };
+}
+
 /// The router in another process.
 #[derive(Clone)]
-pub struct RemoteRouter(MessageRouterClient<Authorized>);
+pub struct RemoteRouter {
+    client: RouterClient,
+    link: Link,
+}
 
 impl RemoteRouter {
     /// The router at this address.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self(
-            MessageRouterClient::new(endpoint.service())
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
-        )
+        let client = MessageRouterClient::new(endpoint.service())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        Self { link: Link::new(client.clone()), client }
     }
 
     /// The session calls that this router passes on to its coordinator.
     pub fn sessions(&self) -> ProxiedCoordinator {
-        ProxiedCoordinator(self.0.clone())
+        ProxiedCoordinator(self.clone())
     }
 }
 
@@ -265,12 +282,12 @@ impl RemoteRouter {
 impl Router for RemoteRouter {
     async fn register(&self, _: &Caller, registration: Registration) -> Result<Timestamp> {
         let request = convert::registration_out(registration);
-        Ok(Timestamp(call!(self.0, register_party, request)?.registered_at))
+        Ok(Timestamp(call!(self.client, register_party, request)?.registered_at))
     }
 
     async fn heartbeat(&self, _: &Caller, party: &PartyId) -> Result<Pulse> {
         let request = ro::HeartbeatRequest { party_id: party.to_string(), timestamp: 0 };
-        let answer = call!(self.0, heartbeat, request)?;
+        let answer = linked!(self.link, Heartbeat, request)?;
         Ok(Pulse {
             server_time: Timestamp(answer.server_timestamp),
             pending_messages: u32::try_from(answer.pending_messages).unwrap_or(0),
@@ -278,7 +295,7 @@ impl Router for RemoteRouter {
     }
 
     async fn route(&self, _: &Caller, request: RouteRequest) -> Result<MessageId> {
-        call!(self.0, route_message, convert::route_out(request))?.message_id.parse()
+        linked!(self.link, Route, convert::route_out(request))?.message_id.parse()
     }
 
     async fn subscribe(
@@ -293,7 +310,7 @@ impl Router for RemoteRouter {
             party_id: party.to_string(),
             after_timestamp: after.0,
         };
-        let stream = call!(self.0, subscribe_messages, request)?;
+        let stream = call!(self.client, subscribe_messages, request)?;
         Ok(Box::pin(stream.map(|item| match item {
             Ok(message) => convert::message_in(message),
             Err(status) => Err(to_error(&status)),
@@ -312,7 +329,7 @@ impl Router for RemoteRouter {
             party_id: party.to_string(),
             after_timestamp: after.0,
         };
-        let answer = call!(self.0, get_pending_messages, request)?;
+        let answer = call!(self.client, get_pending_messages, request)?;
         answer.messages.into_iter().map(convert::message_in).collect()
     }
 
@@ -324,7 +341,7 @@ impl Router for RemoteRouter {
             success: ack.success,
             error_message: String::new(),
         };
-        call!(self.0, acknowledge_message, request).map(drop)
+        linked!(self.link, Acknowledge, request).map(drop)
     }
 
     async fn message_status(
@@ -337,7 +354,7 @@ impl Router for RemoteRouter {
             message_id: message.to_string(),
             session_id: session.to_string(),
         };
-        let answer = call!(self.0, get_message_status, request)?;
+        let answer = call!(self.client, get_message_status, request)?;
         answer.deliveries.into_iter().map(convert::delivery_in).collect()
     }
 
@@ -351,7 +368,7 @@ impl Router for RemoteRouter {
             party_id: party.to_string(),
             event_types: kinds.into_iter().map(|kind| kind.name().into()).collect(),
         };
-        let stream = call!(self.0, subscribe_session_events, request)?;
+        let stream = call!(self.client, subscribe_session_events, request)?;
         Ok(Box::pin(stream.map(|item| match item {
             Ok(event) => convert::event_in(event),
             Err(status) => Err(to_error(&status)),
@@ -360,7 +377,7 @@ impl Router for RemoteRouter {
 
     async fn publish_event(&self, _: &Caller, event: SessionEvent) -> Result<u32> {
         let request = ro::PublishSessionEventRequest { event: Some(convert::event_out(event)) };
-        let answer = call!(self.0, publish_session_event, request)?;
+        let answer = call!(self.client, publish_session_event, request)?;
         Ok(u32::try_from(answer.subscriber_count).unwrap_or(0))
     }
 
@@ -374,14 +391,14 @@ impl Router for RemoteRouter {
             role_filter: role.map(|role| role.name().into()).unwrap_or_default(),
             only_online,
         };
-        let answer = call!(self.0, get_registered_parties, request)?;
+        let answer = call!(self.client, get_registered_parties, request)?;
         answer.parties.into_iter().map(convert::registered_in).collect()
     }
 }
 
 /// The coordinator as a party reaches it: through the router, with the calls a party needs.
 #[derive(Clone)]
-pub struct ProxiedCoordinator(MessageRouterClient<Authorized>);
+pub struct ProxiedCoordinator(RemoteRouter);
 
 fn not_through_the_router<T>() -> Result<T> {
     Err(Error::new(
@@ -397,13 +414,13 @@ impl Coordinator for ProxiedCoordinator {
     }
 
     async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
-        convert::joined_in(call!(self.0, join_session, convert::join_out(request))?)
+        convert::joined_in(linked!(self.0.link, Join, convert::join_out(request))?)
     }
 
     async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
         let (session_id, party_id) = (session.to_string(), party.to_string());
         let request = ro::MarkPartyReadyRequest { session_id, party_id };
-        Ok(convert::ready_in(&call!(self.0, mark_party_ready, request)?))
+        Ok(convert::ready_in(&linked!(self.0.link, Ready, request)?))
     }
 
     async fn start(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
@@ -417,12 +434,12 @@ impl Coordinator for ProxiedCoordinator {
         wait: Option<(WaitFor, Duration)>,
     ) -> Result<SessionView> {
         let request = status_request(session, wait);
-        convert::view(call!(self.0, get_session_status, request)?.detail)
+        convert::view(call!(self.0.client, get_session_status, request)?.detail)
     }
 
     async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
         let request = convert::report_out(report);
-        convert::view(call!(self.0, report_completion, request)?.detail)
+        convert::view(linked!(self.0.link, Report, request)?.detail)
     }
 
     async fn close(&self, _: &Caller, _: SessionId) -> Result<SessionView> {

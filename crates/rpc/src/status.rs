@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::proto::router::v1::Refusal;
+
 const ENTRY: &str = "quorate-error-bin";
 
 #[derive(Serialize, Deserialize)]
@@ -27,6 +29,30 @@ struct Particulars {
 
 /// A refusal as a status.
 pub fn to_status(error: Error) -> Status {
+    let (code, message, details) = parts(error);
+    let mut status = Status::new(code, message);
+    status.metadata_mut().insert_bin(ENTRY, MetadataValue::from_bytes(&details));
+    status
+}
+
+/// A status as a refusal: the same one where it came from us, else one by its gRPC code.
+pub fn to_error(status: &Status) -> Error {
+    let details = status.metadata().get_bin(ENTRY).and_then(|value| value.to_bytes().ok());
+    from_parts(status.code(), status.message(), &details.unwrap_or_default())
+}
+
+/// A refusal as one call's answer among others on a stream.
+pub fn to_refusal(error: Error) -> Refusal {
+    let (code, message, details) = parts(error);
+    Refusal { code: code.into(), message, details: details.into() }
+}
+
+/// A call's answer as a refusal.
+pub fn from_refusal(refusal: &Refusal) -> Error {
+    from_parts(Code::from_i32(refusal.code), &refusal.message, &refusal.details)
+}
+
+fn parts(error: Error) -> (Code, String, Vec<u8>) {
     let row = error.code.row();
     let details = *error.details;
     let particulars = Particulars {
@@ -37,28 +63,20 @@ pub fn to_status(error: Error) -> Status {
         retryable: row.retryable,
         retry_after: details.retry_after,
     };
-    let mut status = Status::new(Code::from_i32(row.grpc.into()), error.message);
-    if let Ok(json) = serde_json::to_vec(&particulars) {
-        status.metadata_mut().insert_bin(ENTRY, MetadataValue::from_bytes(&json));
-    }
-    status
+    let json = serde_json::to_vec(&particulars).unwrap_or_default();
+    (Code::from_i32(row.grpc.into()), error.message, json)
 }
 
-/// A status as a refusal: the same one where it came from us, else one by its gRPC code.
-pub fn to_error(status: &Status) -> Error {
-    let particulars: Option<Particulars> = status
-        .metadata()
-        .get_bin(ENTRY)
-        .and_then(|value| value.to_bytes().ok())
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+fn from_parts(grpc: Code, message: &str, details: &[u8]) -> Error {
+    let particulars: Option<Particulars> = serde_json::from_slice(details).ok();
     let known = particulars.and_then(|particulars| {
         let code = ErrorCode::ALL.iter().find(|code| code.name() == particulars.code)?;
         Some((*code, particulars))
     });
     let Some((code, particulars)) = known else {
-        return Error::new(foreign(status.code()), status.message());
+        return Error::new(foreign(grpc), message);
     };
-    let mut error = Error::new(code, status.message());
+    let mut error = Error::new(code, message);
     *error.details = Details {
         fields: particulars.fields,
         waiting_for: particulars.waiting_for,
@@ -97,6 +115,7 @@ mod tests {
                 .waiting_for(vec!["q".parse().unwrap()])
                 .blaming(blame);
             error.details.retry_after = Some(3);
+            assert_eq!(from_refusal(&to_refusal(error.clone())), error);
             let status = to_status(error.clone());
             assert_eq!(i32::from(code.row().grpc), i32::from(status.code()));
             assert_eq!(to_error(&status), error);

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use quorate_types::*;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use crate::follow::advance;
+use crate::follow::Views;
 use crate::session::{Feed, INBOX_LEN};
 
 /// Most sessions with a task. Each costs some kilobytes while it waits; the compute pool bounds
@@ -21,7 +21,7 @@ const EARLY_SESSIONS: usize = 64;
 const EARLY_MESSAGES: usize = 64;
 
 struct Entry {
-    views: watch::Sender<Option<SessionView>>,
+    views: Views,
     /// `None` once it overflowed: the session fails when it has read what is in it.
     inbox: Option<mpsc::Sender<Message>>,
 }
@@ -56,15 +56,15 @@ impl Table {
     /// Shows a session's task how it stands.
     pub(super) fn view(&self, session: SessionView) {
         if let Some(entry) = self.running.get(&session.session_id) {
-            advance(&entry.views, session);
+            entry.views.now(session);
         }
     }
 
     /// Takes an event. Idempotent: the last event of a session comes again after a reconnect.
     pub(super) fn event(&mut self, me: &PartyId, mut event: SessionEvent, draining: bool) -> Asked {
         let session = event.session.session_id;
-        if self.running.contains_key(&session) {
-            self.view(event.session);
+        if let Some(entry) = self.running.get(&session) {
+            entry.views.event(event);
             return Asked::Nothing;
         }
         if self.left.contains(&session) || event.session.status.is_final() {
@@ -84,11 +84,12 @@ impl Table {
             tracing::warn!(%session, draining, "not taking part in a new session");
             return Asked::Nothing;
         }
-        Asked::TakePart { feed: self.enter(session, event.session), token }
+        Asked::TakePart { feed: self.enter(me, event.session), token }
     }
 
-    fn enter(&mut self, session: SessionId, view: SessionView) -> Feed {
-        let (views, view_out) = watch::channel(Some(view));
+    fn enter(&mut self, me: &PartyId, view: SessionView) -> Feed {
+        let session = view.session_id;
+        let (views, view_out, unjoined) = Views::new(me.clone(), Some(view));
         let (inbox, inbox_out) = mpsc::channel(INBOX_LEN);
         let early = self.early.iter().position(|(id, _)| *id == session);
         if let Some((_, messages)) = early.and_then(|position| self.early.remove(position)) {
@@ -98,7 +99,7 @@ impl Table {
             }
         }
         self.running.insert(session, Entry { views, inbox: Some(inbox) });
-        Feed { views: view_out, inbox: inbox_out }
+        Feed { views: view_out, unjoined, inbox: inbox_out }
     }
 
     /// Hands a message to its session's task, or keeps it for a session not heard of yet.
@@ -146,6 +147,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::testkit::{Net, party};
 
@@ -199,6 +202,25 @@ mod tests {
         assert_eq!(table.running(), 0);
         let asked = table.event(&party("a"), event(SessionStatus::InProgress), false);
         assert!(matches!(asked, Asked::Nothing), "a session that was left is known");
+    }
+
+    #[test]
+    fn a_session_that_has_forgotten_our_joining_says_so() {
+        let mut table = Table::default();
+        let feed = enter(&mut table);
+        let told = || feed.unjoined.notified().now_or_never().is_some();
+        let mut other = event(SessionStatus::Waiting);
+        other.kind = EventKind::PartyJoined;
+        table.event(&party("a"), other, false);
+        assert!(!told(), "another's joining may have been before ours");
+        table.event(&party("a"), event(SessionStatus::InProgress), false);
+        assert!(!told());
+        table.event(&party("a"), event(SessionStatus::Created), false);
+        assert!(told());
+        let mut seated = event(SessionStatus::Waiting);
+        seated.session.participants[0].status = ParticipantStatus::Ready;
+        table.view(seated.session);
+        assert!(!told());
     }
 
     #[test]

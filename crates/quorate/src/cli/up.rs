@@ -103,7 +103,8 @@ impl Running {
             None => served.router.grpc,
             Some(_) => {
                 let router = Some((router as Arc<dyn Router>, coordinator as Arc<dyn Coordinator>));
-                host.serve_inside(Services { router, ..Services::default() }).await?
+                let stop = host.stop.clone();
+                host.serve_inside(Services { router, stop, ..Services::default() }).await?
             }
         };
         let router_url = peers::url(router_address, false);

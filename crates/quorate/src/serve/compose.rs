@@ -230,7 +230,11 @@ pub(crate) async fn serve_router(
 ) -> Result<Pair> {
     let rest = quorate_front_rest::router_routes(router.clone())
         .merge(host.common("message-router", Service::Router));
-    let services = Services { router: Some((router, coordinator)), ..Services::default() };
+    let services = Services {
+        router: Some((router, coordinator)),
+        stop: host.stop.clone(),
+        ..Services::default()
+    };
     host.serve(bound, rest, services).await
 }
 

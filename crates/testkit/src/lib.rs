@@ -1,6 +1,7 @@
-//! Small fake services: they answer what the test set, and keep what they were asked.
+//! Small fake services for the tests of fronts: they answer what the test set, and keep what they
+//! were asked.
 
-#![allow(dead_code)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers panic as its tests do")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,12 +13,12 @@ use quorate_ports::{Accounts, BoxStream, Coordinator, Router};
 use quorate_types::*;
 
 /// The session every fake knows.
-pub(crate) const SESSION: &str = "550e8400-e29b-41d4-a716-446655440000";
+pub const SESSION: &str = "550e8400-e29b-41d4-a716-446655440000";
 /// The message every fake makes.
-pub(crate) const MESSAGE: &str = "660e8400-e29b-41d4-a716-446655440001";
+pub const MESSAGE: &str = "660e8400-e29b-41d4-a716-446655440001";
 
 /// A keygen session of two parties that nobody has joined.
-pub(crate) fn session() -> SessionView {
+pub fn session() -> SessionView {
     let participant = |name: &str, index| ParticipantView {
         party_id: name.parse().unwrap(),
         party_index: PartyIndex(index),
@@ -44,7 +45,7 @@ pub(crate) fn session() -> SessionView {
 }
 
 /// A message from bob to all.
-pub(crate) fn message(round: i32) -> Message {
+pub fn message(round: i32) -> Message {
     Message {
         message_id: MESSAGE.parse().unwrap(),
         session_id: SESSION.parse().unwrap(),
@@ -68,30 +69,30 @@ fn created() -> CreatedSession {
 
 /// What a fake was asked, in words, and the refusal it answers with, if any.
 #[derive(Default)]
-pub(crate) struct Fake {
+pub struct Fake {
     /// Calls in their order.
-    pub(crate) calls: Mutex<Vec<String>>,
+    pub calls: Mutex<Vec<String>>,
     /// Answered to every call when set.
-    pub(crate) refusal: Mutex<Option<Error>>,
+    pub refusal: Mutex<Option<Error>>,
     /// Given out by `subscribe`; the stream stays open when the last is no error and `open`.
-    pub(crate) messages: Mutex<Vec<Result<Message>>>,
+    pub messages: Mutex<Vec<Result<Message>>>,
     /// Whether streams stay open after their items.
-    pub(crate) open: bool,
+    pub open: bool,
 }
 
 impl Fake {
     /// One that refuses everything.
-    pub(crate) fn refusing(error: Error) -> Arc<Self> {
+    pub fn refusing(error: Error) -> Arc<Self> {
         Arc::new(Self { refusal: Mutex::new(Some(error)), ..Self::default() })
     }
 
     /// One whose subscription gives these.
-    pub(crate) fn streaming(messages: Vec<Result<Message>>, open: bool) -> Arc<Self> {
+    pub fn streaming(messages: Vec<Result<Message>>, open: bool) -> Arc<Self> {
         Arc::new(Self { messages: Mutex::new(messages), open, ..Self::default() })
     }
 
     /// The calls so far.
-    pub(crate) fn seen(&self) -> Vec<String> {
+    pub fn seen(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 
@@ -264,7 +265,7 @@ impl Router for Fake {
 }
 
 /// An account as the fake has it.
-pub(crate) fn account() -> Account {
+pub fn account() -> Account {
     Account {
         id: MESSAGE.parse().unwrap(),
         tenant: Tenant::default(),

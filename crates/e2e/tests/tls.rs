@@ -1,0 +1,59 @@
+//! A public address: TLS, required keys, and clients that check the certificate.
+
+use std::path::Path;
+
+use quorate_e2e::{Cluster, api_key, binary};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// Writes a self-signed certificate for this host and its key.
+fn certificate(folder: &Path) -> (String, String) {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).expect("writable");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("writable");
+    (cert.display().to_string(), key.display().to_string())
+}
+
+/// Runs a command line against the coordinator; its answer is on one of both streams.
+async fn quorate(url: &str, arguments: &[&str]) -> (bool, Value) {
+    let output = Command::new(binary())
+        .args(arguments)
+        .args(["--json", "--coordinator", url])
+        .output()
+        .await
+        .expect("the binary starts");
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    let last = text.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+    let answer = serde_json::from_slice(last.unwrap_or_default()).unwrap_or(Value::Null);
+    (output.status.success(), answer)
+}
+
+#[tokio::test]
+async fn a_public_server_is_reached_with_its_certificate_and_a_key_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cert, key) = certificate(folder.path());
+    let secret = api_key(folder.path(), &["--scope", "sessions", "--scope", "read"]).await;
+    let flags = ["--host", "0.0.0.0", "--tls-cert", &cert, "--tls-key", &key];
+    let cluster = Cluster::start_with(folder.path(), &flags).await;
+    let port = cluster.address("coordinator", "grpc").port();
+    let url = format!("https://127.0.0.1:{port}");
+    let trusted = ["--tls-ca", &cert, "--api-key", &secret];
+
+    let (ok, made) = quorate(&url, &[&["keygen"][..], &trusted].concat()).await;
+    assert!(ok, "{made}");
+    let wanted = ["sign", "--message", "hello", "--key"];
+    let id = made["key_id"].as_str().expect("an id");
+    let (ok, signed) = quorate(&url, &[&wanted[..], &[id], &trusted].concat()).await;
+    assert!(ok && signed["signature"].is_string(), "{signed}");
+
+    let (ok, refused) = quorate(&url, &["keys", "--tls-ca", &cert]).await;
+    assert_eq!((ok, refused["error"].as_str()), (false, Some("unauthorized")), "{refused}");
+    let other = certificate(tempfile::tempdir().expect("a folder").path().join(".").as_path()).0;
+    let (ok, refused) = quorate(&url, &["keys", "--tls-ca", &other, "--api-key", &secret]).await;
+    assert!(!ok, "{refused}");
+    let plain = format!("http://127.0.0.1:{port}");
+    let (ok, refused) = quorate(&plain, &["keys", "--api-key", &secret]).await;
+    assert_eq!((ok, refused["error"].as_str()), (false, Some("unavailable")), "{refused}");
+}
