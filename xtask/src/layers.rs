@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quorate-rpc", &["quorate-types", "quorate-ports"]),
     ("quorate-front-rest", &["quorate-types", "quorate-ports", "quorate-wire"]),
     ("quorate-front-grpc", &["quorate-types", "quorate-ports", "quorate-rpc"]),
+    ("quorate-front-relay", &["quorate-types", "quorate-core", "quorate-ports", "quorate-wire"]),
     (
         "quorate-client",
         &[

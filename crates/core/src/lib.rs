@@ -6,5 +6,6 @@
 
 pub mod accounts;
 pub mod mailbox;
+pub mod postbox;
 pub mod presence;
 pub mod session;

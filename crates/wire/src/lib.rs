@@ -4,6 +4,8 @@
 //! formed, an unknown member is refused, and every refusal names the member it is about. Answers
 //! are read leniently, so that an older client understands a newer server.
 //!
+//! The frames of the binary relay are in [`relay`].
+//!
 //! [`parse`] turns bytes into a request; `into_*` methods and `From` turn it into the shared words.
 
 mod account;
@@ -16,6 +18,7 @@ mod message;
 mod mpc;
 mod parse;
 mod party;
+pub mod relay;
 mod report;
 mod schema;
 mod service;

@@ -1,0 +1,189 @@
+//! What connections hold: bytes and ids, counted against the bounds before anything is stored.
+//!
+//! The counters are shared by all postboxes of a relay, so they are atomic; they are the only
+//! thing two postboxes have in common.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Bookkeeping of one id, charged to the total on top of the frame.
+pub const ID_COST: usize = 256;
+
+/// Bounds of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one frame, its header included. The largest real one is about 120 kB.
+    pub message_bytes: usize,
+    /// Bytes of the stored frames that one connection published.
+    pub connection_bytes: usize,
+    /// Stored frames and open questions of one connection.
+    pub connection_ids: usize,
+    /// Bytes of everything stored, with [`ID_COST`] for each stored frame and open question.
+    pub total_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 16 << 20,
+            connection_bytes: 64 << 20,
+            connection_ids: 100_000,
+            total_bytes: 1 << 30,
+        }
+    }
+}
+
+/// Why a frame was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// The frame is longer than any may be.
+    TooLarge,
+    /// The connection's stored frames are as many bytes as they may be.
+    ConnectionBytes,
+    /// The connection has as many ids as it may have.
+    ConnectionIds,
+    /// The relay is full.
+    Full,
+}
+
+impl Refusal {
+    /// The WebSocket close code.
+    pub fn close_code(self) -> u16 {
+        match self {
+            Self::TooLarge => 1009,
+            Self::ConnectionBytes | Self::ConnectionIds | Self::Full => 1013,
+        }
+    }
+
+    /// What the closed peer is told.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TooLarge => "a message is longer than this relay takes",
+            Self::ConnectionBytes => {
+                "too many bytes of this connection are stored; wait for their ttl"
+            }
+            Self::ConnectionIds => "this connection has too many messages and questions open",
+            Self::Full => "the relay is full; try again later",
+        }
+    }
+}
+
+/// The books of a relay.
+#[derive(Debug)]
+pub struct Ledger {
+    limits: Limits,
+    held: AtomicUsize,
+    stored: AtomicUsize,
+    asks: AtomicUsize,
+}
+
+impl Ledger {
+    /// Empty books with these bounds.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let zero = || AtomicUsize::new(0);
+        Arc::new(Self { limits, held: zero(), stored: zero(), asks: zero() })
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Bytes charged to the total.
+    pub fn held_bytes(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    /// Stored frames.
+    pub fn stored(&self) -> usize {
+        self.stored.load(Relaxed)
+    }
+
+    /// Open questions.
+    pub fn asks(&self) -> usize {
+        self.asks.load(Relaxed)
+    }
+}
+
+/// What one connection holds. It lives until the last of its stored frames is gone.
+#[derive(Debug)]
+pub struct Account {
+    number: u64,
+    ledger: Arc<Ledger>,
+    bytes: AtomicUsize,
+    ids: AtomicUsize,
+}
+
+impl Account {
+    /// An account of the connection with this number, which no other one has.
+    pub fn new(ledger: &Arc<Ledger>, number: u64) -> Arc<Self> {
+        let (bytes, ids) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { number, ledger: ledger.clone(), bytes, ids })
+    }
+
+    /// The connection's number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.ledger.limits
+    }
+
+    /// Charges a frame, or nothing at all.
+    pub(super) fn store(&self, bytes: usize) -> Result<(), Refusal> {
+        let limits = self.limits();
+        take(&self.bytes, bytes, limits.connection_bytes, Refusal::ConnectionBytes)
+            .and_then(|()| self.open(bytes).inspect_err(|_| give(&self.bytes, bytes)))?;
+        self.ledger.stored.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Charges a question, or nothing at all.
+    pub(super) fn ask(&self) -> Result<(), Refusal> {
+        self.open(0)?;
+        self.ledger.asks.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn forget_stored(&self, bytes: usize) {
+        give(&self.bytes, bytes);
+        self.close(bytes);
+        give(&self.ledger.stored, 1);
+    }
+
+    pub(super) fn forget_ask(&self) {
+        self.close(0);
+        give(&self.ledger.asks, 1);
+    }
+
+    fn open(&self, bytes: usize) -> Result<(), Refusal> {
+        let limits = self.limits();
+        take(&self.ids, 1, limits.connection_ids, Refusal::ConnectionIds)?;
+        take(&self.ledger.held, bytes + ID_COST, limits.total_bytes, Refusal::Full)
+            .inspect_err(|_| give(&self.ids, 1))
+    }
+
+    fn close(&self, bytes: usize) {
+        give(&self.ids, 1);
+        give(&self.ledger.held, bytes + ID_COST);
+    }
+}
+
+/// Two that take at once may both be refused near the bound; neither gets past it.
+fn take(
+    counter: &AtomicUsize,
+    amount: usize,
+    bound: usize,
+    refusal: Refusal,
+) -> Result<(), Refusal> {
+    if counter.fetch_add(amount, Relaxed).saturating_add(amount) <= bound {
+        return Ok(());
+    }
+    give(counter, amount);
+    Err(refusal)
+}
+
+fn give(counter: &AtomicUsize, amount: usize) {
+    counter.fetch_sub(amount, Relaxed);
+}
