@@ -1,0 +1,265 @@
+//! One connection: a single task that reads, takes its steps in the postbox, and writes.
+//!
+//! It reads while it writes, so a peer that sends much before it reads is served; it stops reading
+//! while much waits for the peer, so that nobody can fill our memory with questions.
+
+use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use quorate_core::postbox::Refusal;
+use quorate_wire::relay::{Header, Kind};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use crate::metrics::{add, one};
+use crate::outbox::{Cut, Outbox};
+use crate::relay::{Seat, Shared};
+use crate::websocket::{CLOSE, Fault, Incoming, Out, PING, PONG, Payload, Reader, Writer};
+
+/// While more than this waits for a peer, nothing is read from it.
+const BACKLOG_BYTES: usize = 1 << 20;
+const BACKLOG_MESSAGES: usize = 4_096;
+
+/// Rounds before other tasks get their turn.
+const ROUNDS: usize = 16;
+
+/// Pings a peer may leave unanswered.
+const UNANSWERED: u8 = 2;
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The peer is gone.
+    Gone,
+    /// The peer said goodbye.
+    Closed,
+    /// We say goodbye.
+    Refused(u16, &'static str),
+    /// It is cut from outside.
+    Cut(Cut),
+}
+
+impl End {
+    fn goodbye(&self) -> Option<(u16, &'static str)> {
+        match self {
+            Self::Gone => None,
+            Self::Closed => Some((1000, "")),
+            Self::Refused(code, reason) => Some((*code, reason)),
+            Self::Cut(Cut::Slow) => Some((1013, "too much waits for this connection to read it")),
+            Self::Cut(Cut::Stopping) => Some((1001, "the relay stops; connect again")),
+        }
+    }
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Gone => Self::Gone,
+            Fault::Protocol(reason) => Self::Refused(1002, reason),
+            Fault::TooLarge => {
+                Self::Refused(Refusal::TooLarge.close_code(), Refusal::TooLarge.reason())
+            }
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) {
+    let relay = seat.relay().clone();
+    let outbox = seat.outbox().clone();
+    let desk = Desk {
+        relay: relay.clone(),
+        outbox,
+        writer: Writer::default(),
+        backlog: 0,
+        unanswered: 0,
+        end: None,
+    };
+    let reader = Reader::new(relay.config().limits.message_bytes);
+    let mut connection = Connection { io, reader, desk };
+    let end = {
+        let mut beat = pin!(sleep(relay.config().ping_every));
+        poll_fn(|cx| connection.poll(cx, beat.as_mut())).await
+    };
+    let Connection { io, mut desk, .. } = connection;
+    if matches!(end, End::Cut(Cut::Slow)) {
+        one(&relay.counters().slow_reader);
+        desk.writer.cut();
+    }
+    drop(seat);
+    // What is left to say needs no more of the connection's state.
+    let _ = timeout(relay.config().grace, finish(io, desk.writer, end)).await;
+}
+
+/// The part of a connection that frames are handed to.
+struct Desk {
+    relay: Arc<Shared>,
+    outbox: Arc<Outbox>,
+    writer: Writer,
+    /// Bytes that wait for the peer.
+    backlog: usize,
+    /// Pings since anything moved.
+    unanswered: u8,
+    /// Set by a frame that ends the connection.
+    end: Option<End>,
+}
+
+struct Connection<S> {
+    io: S,
+    reader: Reader,
+    desk: Desk,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Works until nothing moves. Whenever this is `Pending`, the socket or the outbox wakes it.
+    fn poll(&mut self, cx: &mut Context<'_>, mut beat: Pin<&mut Sleep>) -> Poll<End> {
+        for _ in 0..ROUNDS {
+            let mut moved = false;
+            let (bytes, messages) = self.desk.outbox.begin();
+            let queued = messages.max(self.desk.writer.len());
+            if bytes <= BACKLOG_BYTES && queued <= BACKLOG_MESSAGES {
+                self.desk.backlog = bytes;
+                moved = match self.read(cx) {
+                    Poll::Ready(Ok(())) => true,
+                    Poll::Ready(Err(end)) => return Poll::Ready(end),
+                    Poll::Pending => false,
+                };
+            }
+            if let Some(cut) = self.desk.outbox.take(&mut self.desk.writer) {
+                return Poll::Ready(End::Cut(cut));
+            }
+            match self.write(cx) {
+                Ok(wrote) => moved |= wrote,
+                Err(end) => return Poll::Ready(end),
+            }
+            if moved {
+                self.desk.unanswered = 0;
+            } else if beat.as_mut().poll(cx).is_ready() {
+                beat.as_mut().reset(Instant::now() + self.desk.relay.config().ping_every);
+                if let Some(end) = self.desk.beat() {
+                    return Poll::Ready(end);
+                }
+            } else {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let Self { io, reader, desk } = self;
+        let now = desk.relay.now();
+        let read = reader.poll(io, cx, &mut |incoming| desk.hear(incoming, now));
+        if let Poll::Ready(Err(Fault::TooLarge)) = read {
+            desk.relay.counters().refused(Refusal::TooLarge);
+        }
+        read.map(|read| {
+            add(&desk.relay.counters().bytes_in, read?);
+            desk.end.take().map_or(Ok(()), Err)
+        })
+    }
+
+    /// Writes what it can; whether anything left.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let Self { io, desk, .. } = self;
+        let (mut moved, mut bytes, mut messages) = (false, 0, 0);
+        let mut now = None;
+        let (relay, writer) = (&desk.relay, &mut desk.writer);
+        let written = writer.poll(io, cx, &mut moved, |frame| {
+            if let Some(since) = frame.since {
+                let now = *now.get_or_insert_with(|| relay.now());
+                relay.counters().delivered(now.saturating_sub(since));
+                bytes += frame.payload.len();
+                messages += 1;
+            }
+        });
+        add(&relay.counters().bytes_out, bytes);
+        let more = desk.outbox.settle(cx, bytes, messages);
+        match written {
+            Poll::Ready(Err(_)) => Err(End::Gone),
+            _ => Ok(moved || more),
+        }
+    }
+}
+
+impl Desk {
+    /// Handles what the peer says. `Break` when no more should be handled for now.
+    fn hear(&mut self, incoming: Incoming<'_>, now: Duration) -> ControlFlow<()> {
+        match incoming {
+            Incoming::Binary(frame) => {
+                if let Err(refusal) = self.frame(frame, now) {
+                    self.relay.counters().refused(refusal);
+                    self.end = Some(End::Refused(refusal.close_code(), refusal.reason()));
+                }
+            }
+            Incoming::Text => one(&self.relay.counters().junk),
+            Incoming::Ping(payload) => self.outbox.control(PONG, payload.into_bytes()),
+            Incoming::Pong => {}
+            Incoming::Close => self.end = Some(End::Closed),
+        }
+        if self.end.is_some() || self.backlog > BACKLOG_BYTES {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn frame(&mut self, frame: Payload<'_>, now: Duration) -> Result<(), Refusal> {
+        match Header::parse(frame.as_slice()) {
+            None => one(&self.relay.counters().junk),
+            Some((header, Kind::Ask)) => {
+                if let Some(frame) = self.relay.ask(now, header, &self.outbox)? {
+                    self.backlog += frame.len();
+                    // Through the outbox: what was published before must come before.
+                    self.outbox.deliver(&frame, now, true);
+                }
+            }
+            Some((header, Kind::Publish)) => {
+                self.relay.publish(now, header, frame.into_bytes(), &self.outbox)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pings the peer, or gives it up.
+    fn beat(&mut self) -> Option<End> {
+        if self.unanswered >= UNANSWERED {
+            let reading = self.writer.len() == 0;
+            return Some(if reading { End::Gone } else { End::Cut(Cut::Slow) });
+        }
+        self.unanswered += 1;
+        if self.writer.len() == 0 {
+            self.writer.push(control(PING, Bytes::new()));
+        }
+        None
+    }
+}
+
+fn control(opcode: u8, payload: Bytes) -> Out {
+    Out { opcode, payload, since: None }
+}
+
+/// Says goodbye, and lets the peer answer so that it sees the reason and not a reset.
+async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, mut writer: Writer, end: End) {
+    let Some((code, reason)) = end.goodbye() else {
+        return;
+    };
+    let mut payload = BytesMut::with_capacity(2 + reason.len());
+    payload.put_u16(code);
+    payload.put_slice(reason.as_bytes());
+    writer.push(control(CLOSE, payload.freeze()));
+    let written = poll_fn(|cx| writer.poll(&mut io, cx, &mut false, |_| {})).await;
+    if written.is_err() || io.shutdown().await.is_err() {
+        return;
+    }
+    let mut rest = BytesMut::with_capacity(4 << 10);
+    while let Ok(1..) = io.read_buf(&mut rest).await {
+        rest.clear();
+    }
+}

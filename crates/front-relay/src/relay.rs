@@ -1,0 +1,317 @@
+//! The relay: its parts of the postbox, who is connected, and the one timer that drops what is due.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::get;
+use bytes::Bytes;
+use quorate_core::postbox::*;
+use quorate_types::RelayId;
+use quorate_wire::relay::Header;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::cors::CorsLayer;
+
+use crate::config::Config;
+use crate::handshake;
+use crate::metrics::{Counters, Metrics, add, one};
+use crate::outbox::{Cut, Handle, Outbox, Room};
+
+/// What is due within this time is dropped together. Nobody can tell: what is due has no effect.
+const EXPIRE_TOGETHER: Duration = Duration::from_millis(10);
+
+/// Dropped while the lock of a part is held once.
+const EXPIRE_AT_ONCE: usize = 256;
+
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// A binary message relay. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Relay {
+    shared: Arc<Shared>,
+}
+
+impl Relay {
+    /// An empty relay. It drops what is due only while [`Relay::run`] runs.
+    pub fn new(config: Config) -> Self {
+        Self { shared: Arc::new(Shared::new(config)) }
+    }
+
+    /// `GET /v1/msg-relay` for WebSockets and `GET /`, which answers `ok`; any origin may call.
+    pub fn router(&self) -> Router {
+        let shared = self.shared.clone();
+        let upgrade = move |request: Request| {
+            let shared = shared.clone();
+            async move { handshake::upgrade(&shared, request) }
+        };
+        Router::new()
+            .route("/v1/msg-relay", get(upgrade))
+            .route("/", get(|| async { "ok" }))
+            .layer(CorsLayer::permissive())
+    }
+
+    /// Drops what is due until `stop`, then closes, and returns when the connections are gone or
+    /// the grace time is over.
+    pub async fn run(&self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.shared.expire() => {}
+        }
+        self.close();
+        let _ = timeout(self.shared.config.grace, self.shared.tasks.wait()).await;
+    }
+
+    /// Ends every connection with close code 1001, after what waits for it, and takes no new one.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// What the relay has done and holds.
+    pub fn metrics(&self) -> Metrics {
+        let Shared { ledger, room, counters, .. } = &*self.shared;
+        Metrics {
+            stored: ledger.stored() as u64,
+            waiting: ledger.asks() as u64,
+            held_bytes: ledger.held_bytes() as u64,
+            queued_bytes: room.total() as u64,
+            ..counters.read()
+        }
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub fn prometheus(&self) -> String {
+        self.metrics().prometheus()
+    }
+}
+
+#[derive(Default)]
+struct Seats {
+    closed: bool,
+    last_number: u64,
+    taken: HashMap<u64, Arc<Outbox>>,
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    config: Config,
+    ledger: Arc<Ledger>,
+    room: Arc<Room>,
+    parts: Box<[Mutex<Postbox<Handle>>]>,
+    seats: Mutex<Seats>,
+    counters: Counters,
+    tasks: TaskTracker,
+    start: Instant,
+    /// Microseconds since the start at which the timer wakes up by itself.
+    alarm: AtomicU64,
+    earlier: Notify,
+}
+
+impl Shared {
+    fn new(config: Config) -> Self {
+        let part = |_| Mutex::new(Postbox::default());
+        Self {
+            ledger: Ledger::new(config.limits),
+            room: Arc::new(Room::new(&config)),
+            parts: (0..config.parts.max(1)).map(part).collect(),
+            seats: Mutex::default(),
+            counters: Counters::default(),
+            tasks: TaskTracker::new(),
+            start: Instant::now(),
+            alarm: AtomicU64::new(NEVER),
+            earlier: Notify::new(),
+            config,
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Time since the relay started.
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// A connection asks. Answers with the message when it is ready.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        now: Duration,
+        header: Header,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Option<Bytes>, Refusal> {
+        one(&self.counters.asks);
+        let ttl = header.ttl.duration();
+        let receiver = Handle(outbox.clone());
+        let asked = self.part(header.id).ask(now, header.id, ttl, &receiver)?;
+        Ok(match asked {
+            Asked::Ready(frame) => Some(frame),
+            Asked::Nothing => None,
+            Asked::Waits => {
+                self.due(now + ttl);
+                None
+            }
+        })
+    }
+
+    /// A connection publishes.
+    pub(crate) fn publish(
+        &self,
+        now: Duration,
+        header: Header,
+        frame: Bytes,
+        outbox: &Arc<Outbox>,
+    ) -> Result<(), Refusal> {
+        one(&self.counters.publishes);
+        let ttl = header.ttl.duration();
+        let message = Publish { id: header.id, ttl, one_receiver: header.one_receiver(), frame };
+        let deliver =
+            |to: &Handle, frame: &Bytes| to.0.deliver(frame, now, Arc::ptr_eq(&to.0, outbox));
+        let published = self.part(header.id).publish(now, message, outbox.account(), deliver)?;
+        match published {
+            Published::Stored(_) => self.due(now + ttl),
+            Published::Delivered(_) => {}
+            Published::Ignored => one(&self.counters.first_wins),
+        }
+        Ok(())
+    }
+
+    /// The part of an id. Ids are hashes, but nothing forces a client to make them so.
+    fn part(&self, id: RelayId) -> MutexGuard<'_, Postbox<Handle>> {
+        let (words, _) = id.0.as_chunks::<8>();
+        let mixed = words.iter().fold(0, |mixed: u64, word| {
+            (mixed ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+        });
+        let at = mixed as usize % self.parts.len();
+        self.parts[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something is due then: the timer must not sleep longer.
+    fn due(&self, at: Duration) {
+        let at = micros(at);
+        if at < self.alarm.load(SeqCst) && self.alarm.fetch_min(at, SeqCst) > at {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Drops what is due, for ever.
+    async fn expire(&self) {
+        loop {
+            // First the alarm is off, then the parts are looked at: what comes after that look
+            // finds the alarm off, sets it and notifies.
+            self.alarm.store(NEVER, SeqCst);
+            let mut next = None;
+            for part in &self.parts {
+                next = next.into_iter().chain(self.expire_part(part).await).min();
+            }
+            let sleep = async {
+                match next {
+                    Some(next) => {
+                        self.alarm.fetch_min(micros(next), SeqCst);
+                        sleep_until(self.start + next + EXPIRE_TOGETHER).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => {}
+                () = self.earlier.notified() => {}
+            }
+        }
+    }
+
+    /// Drops what is due in a part; when the next of it is due. Others get their turn in between.
+    async fn expire_part(&self, part: &Mutex<Postbox<Handle>>) -> Option<Duration> {
+        loop {
+            let (expired, next) = {
+                let mut postbox = part.lock().unwrap_or_else(PoisonError::into_inner);
+                (postbox.expire(self.now(), EXPIRE_AT_ONCE), postbox.next_deadline())
+            };
+            add(&self.counters.expired, expired.stored);
+            add(&self.counters.asks_expired, expired.asks);
+            if expired.stored + expired.asks < EXPIRE_AT_ONCE {
+                return next;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the relay takes no connections any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.seats().closed
+    }
+
+    fn close(&self) {
+        let mut seats = self.seats();
+        seats.closed = true;
+        self.tasks.close();
+        for outbox in seats.taken.values() {
+            outbox.cut(Cut::Stopping);
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(NEVER)
+}
+
+/// A connection's place in the relay, given up on drop.
+pub(crate) struct Seat {
+    relay: Arc<Shared>,
+    outbox: Arc<Outbox>,
+}
+
+impl Seat {
+    /// A new one.
+    pub(crate) fn take(relay: &Arc<Shared>) -> Self {
+        let mut seats = relay.seats();
+        seats.last_number += 1;
+        let number = seats.last_number;
+        let outbox = Outbox::new(Account::new(&relay.ledger, number), relay.room.clone());
+        if seats.closed {
+            outbox.cut(Cut::Stopping);
+        }
+        seats.taken.insert(number, outbox.clone());
+        drop(seats);
+        relay.counters.connections.fetch_add(1, Relaxed);
+        Self { relay: relay.clone(), outbox }
+    }
+
+    pub(crate) fn relay(&self) -> &Arc<Shared> {
+        &self.relay
+    }
+
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let number = self.outbox.account().number();
+        self.outbox.close();
+        for part in &self.relay.parts {
+            part.lock().unwrap_or_else(PoisonError::into_inner).leave(number);
+        }
+        self.relay.seats().taken.remove(&number);
+        self.relay.counters.connections.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,264 @@
+//! Bounds, close codes, slow readers, floods and the end, over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
+
+mod client;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::{Server, id, serve};
+use futures_util::{SinkExt as _, StreamExt as _};
+use quorate_front_relay::{Config, bind_all};
+use quorate_wire::relay::{Ttl, publish};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+fn small() -> Config {
+    let mut config = Config::default();
+    config.limits.message_bytes = 100_000;
+    config.limits.connection_bytes = 250_000;
+    config.limits.connection_ids = 10;
+    config.limits.total_bytes = 500_000;
+    config
+}
+
+async fn assert_serves(server: &Server) {
+    let mut client = server.client().await;
+    let frame = client.publish(9_999, 0, 0, b"x").await;
+    client.ask(9_999, 2).await;
+    client.assert_silent().await;
+    let mut other = server.client().await;
+    other.publish(9_999, 0, 0, b"x").await;
+    assert_eq!(client.next().await, frame);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_is_refused_with_1009() {
+    let server = serve(small()).await;
+    let mut client = server.client().await;
+    client.publish(1, 10, 0, &[1; 100_000 - 36]).await;
+    client.assert_silent().await;
+    client.publish(2, 10, 0, &[1; 100_000 - 35]).await;
+    let (code, reason) = client.closed().await;
+    assert_eq!((code, reason.as_str()), (1009, "a message is longer than this relay takes"));
+    assert_eq!(server.relay.metrics().too_large, 1);
+    assert_eq!(server.relay.metrics().stored, 1, "what was stored before stays");
+    assert_serves(&server).await;
+}
+
+#[tokio::test]
+async fn too_many_bytes_of_a_connection_are_refused_with_1013() {
+    let server = serve(small()).await;
+    let mut client = server.client().await;
+    for n in 0..3 {
+        client.publish(n, 10, 0, &[1; 90_000]).await;
+    }
+    assert_eq!(client.closed().await.0, 1013);
+    assert_eq!(server.relay.metrics().over_limit, 1);
+    assert_eq!(server.relay.metrics().stored, 2);
+    assert_serves(&server).await;
+}
+
+#[tokio::test]
+async fn too_many_ids_of_a_connection_are_refused_with_1013() {
+    let server = serve(small()).await;
+    let mut client = server.client().await;
+    for n in 0..11 {
+        client.ask(n, 10).await;
+    }
+    let (code, reason) = client.closed().await;
+    assert_eq!((code, reason.contains("too many")), (1013, true), "{reason}");
+    server.until("the questions went with it", |m| m.waiting == 0 && m.held_bytes == 0).await;
+    assert_serves(&server).await;
+}
+
+#[tokio::test]
+async fn a_full_relay_refuses_with_1013() {
+    let server = serve(small()).await;
+    for round in 0..3 {
+        let mut client = server.client().await;
+        for n in 0..2 {
+            client.publish(round * 2 + n, 2, 0, &[1; 90_000]).await;
+        }
+        if round == 2 {
+            assert_eq!(client.closed().await, (1013, "the relay is full; try again later".into()));
+        } else {
+            client.assert_silent().await;
+        }
+    }
+    server.until("everything is given back", |m| m.held_bytes == 0).await;
+    assert_serves(&server).await;
+}
+
+#[tokio::test]
+async fn a_stalled_reader_is_cut_and_the_others_get_everything() {
+    let config =
+        Config { queue_bytes: 4 << 20, grace: Duration::from_secs(1), ..Config::default() };
+    let server = serve(config).await;
+    let (mut slow, mut good) = (server.client().await, server.client().await);
+    let mut publisher = server.client().await;
+    for n in 0..400 {
+        slow.ask(n, 100).await;
+        good.ask(n, 100).await;
+    }
+    slow.assert_silent().await;
+    good.assert_silent().await;
+    for n in 0..400 {
+        let frame = publisher.publish(n, 0, 0, &[1; 60_000]).await;
+        assert_eq!(good.next().await, frame);
+    }
+    let metrics = server.until("cut", |m| m.slow_reader == 1 && m.connections == 2).await;
+    assert_eq!((metrics.waiting, metrics.queued_bytes), (0, 0));
+    // What had left before it was cut still arrives; then the connection is over.
+    let mut got = 0;
+    while let Some(Ok(message)) = slow.socket.next().await {
+        got += usize::from(message.is_binary());
+    }
+    assert!(got < 400, "{got}");
+    publisher.assert_silent().await;
+}
+
+#[tokio::test]
+async fn who_asks_for_much_and_reads_slowly_gets_all_of_it() {
+    let config = Config { queue_bytes: 3 << 20, ..Config::default() };
+    let server = serve(config).await;
+    let (mut asker, mut publisher) = (server.client().await, server.client().await);
+    for n in 0..300 {
+        publisher.publish(n, 100, 0, &[1; 100_000]).await;
+    }
+    publisher.assert_silent().await;
+    for n in 0..300 {
+        asker.ask(n, 100).await;
+    }
+    for n in 0..300 {
+        assert_eq!(asker.next().await[..32], id(n).0);
+    }
+    assert_eq!(server.relay.metrics().slow_reader, 0);
+}
+
+#[tokio::test]
+async fn who_sends_much_before_it_reads_is_not_stuck() {
+    let server = serve(Config::default()).await;
+    let mut client = server.client().await;
+    for n in 0..200 {
+        client.ask(n, 100).await;
+    }
+    for n in 0..200 {
+        client.publish(n, 0, 0, &[1; 100_000]).await;
+    }
+    for n in 0..200 {
+        assert_eq!(client.next().await[..32], id(n).0);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_is_given_back_when_its_ttl_is_over() {
+    let mut config = Config::default();
+    config.limits.connection_bytes = 1 << 30;
+    let server = serve(config).await;
+    let mut client = server.client().await;
+    for n in 0..2_000 {
+        let frame = publish(id(n), Ttl(1), 0, &[1; 64 << 10]);
+        client.socket.feed(Message::Binary(frame)).await.unwrap();
+    }
+    client.socket.flush().await.unwrap();
+    let metrics = server.until("expired", |m| m.publishes == 2_000 && m.held_bytes == 0).await;
+    assert_eq!((metrics.expired, metrics.stored, metrics.queued_bytes), (2_000, 0, 0));
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_cut() {
+    let config = Config { ping_every: Duration::from_millis(50), ..Config::default() };
+    let server = serve(config).await;
+    let mut answers = server.client().await;
+    let mut silent = server.client().await;
+    server.until("both", |m| m.connections == 2).await;
+    // A client answers pings while it is polled.
+    let reading = tokio::spawn(async move { answers.message().await });
+    server.until("one is cut", |m| m.connections == 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.relay.metrics().connections, 1);
+    reading.abort();
+    while let Some(Ok(_)) = silent.socket.next().await {}
+}
+
+#[tokio::test]
+async fn a_stop_delivers_what_waits_and_closes_with_1001() {
+    let server = serve(Config::default()).await;
+    let mut client = server.client().await;
+    let frame = client.publish(1, 10, 0, &[1; 50_000]).await;
+    client.ask(1, 10).await;
+    server.until("asked", |m| m.asks == 1).await;
+    server.stop.cancel();
+    assert_eq!(client.next().await, frame);
+    assert_eq!(client.closed().await, (1001, "the relay stops; connect again".into()));
+    server.run.await.unwrap();
+    assert_eq!(server.relay.metrics().connections, 0);
+    let url = format!("ws://{}/v1/msg-relay", server.address);
+    let refused = tokio_tungstenite::connect_async(url).await.unwrap_err();
+    assert!(refused.to_string().contains("503"), "{refused}");
+}
+
+#[tokio::test]
+async fn plain_requests_are_answered() {
+    let server = serve(Config::default()).await;
+    let rows = [
+        ("GET / HTTP/1.1", "200 OK", "ok"),
+        ("GET /v1/msg-relay HTTP/1.1", "400 Bad Request", "WebSocket"),
+        ("GET /nothing HTTP/1.1", "404 Not Found", ""),
+    ];
+    for (line, status, body) in rows {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("{line}\r\nhost: x\r\norigin: http://a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains("access-control-allow-origin: *"), "{answer}");
+        assert!(answer.contains(body), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_breaks_the_protocol_is_told_with_1002() {
+    let server = serve(Config::default()).await;
+    let mut client = server.client().await;
+    let stream = match client.socket.get_mut() {
+        tokio_tungstenite::MaybeTlsStream::Plain(stream) => stream,
+        _ => panic!("a plain connection"),
+    };
+    stream.write_all(&[0x82, 0x01, 0]).await.unwrap();
+    assert_eq!(client.closed().await, (1002, "a client's frames are masked".into()));
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_bound_is_left_out() {
+    let first = bind_all("127.0.0.1:0 127.0.0.1:0").await.unwrap();
+    assert_eq!(first.len(), 2);
+    let taken = first[0].local_addr().unwrap();
+    let rest = bind_all(&format!("{taken} no-such-host.invalid:1 127.0.0.1:0")).await.unwrap();
+    assert_eq!(rest.len(), 1);
+    let none = bind_all(&taken.to_string()).await.unwrap_err();
+    assert!(none.message.contains(&taken.to_string()), "{none}");
+    assert!(bind_all(" ").await.is_err());
+}
+
+#[tokio::test]
+async fn the_metrics_count_what_happened() {
+    let server = serve(Config::default()).await;
+    let mut client = server.client().await;
+    client.ask(1, 10).await;
+    client.publish(1, 10, 0, b"body").await;
+    client.next().await;
+    client.send(Bytes::from_static(b"short")).await;
+    client.assert_silent().await;
+    let metrics = server.until("counted", |m| m.deliveries == 1).await;
+    let counts = (metrics.asks, metrics.publishes, metrics.stored, metrics.junk);
+    assert_eq!(counts, (1, 1, 1, 1));
+    assert_eq!((metrics.bytes_out, metrics.latency.iter().sum::<u64>()), (40, 1));
+    let text = server.relay.prometheus();
+    assert!(text.contains("quorate_relay_connections 1\n"), "{text}");
+    assert!(text.contains("quorate_relay_drops_total{reason=\"junk\"} 1\n"), "{text}");
+}
