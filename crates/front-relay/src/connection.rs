@@ -21,10 +21,6 @@ use crate::outbox::{Cut, Outbox};
 use crate::relay::{Seat, Shared};
 use crate::websocket::{CLOSE, Fault, Incoming, Out, PING, PONG, Payload, Reader, Writer};
 
-/// While more than this waits for a peer, nothing is read from it.
-const BACKLOG_BYTES: usize = 1 << 20;
-const BACKLOG_MESSAGES: usize = 4_096;
-
 /// Rounds before other tasks get their turn.
 const ROUNDS: usize = 16;
 
@@ -76,7 +72,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
         relay: relay.clone(),
         outbox,
         writer: Writer::default(),
-        backlog: 0,
+        backlog: (0, 0),
         unanswered: 0,
         end: None,
     };
@@ -101,9 +97,9 @@ struct Desk {
     relay: Arc<Shared>,
     outbox: Arc<Outbox>,
     writer: Writer,
-    /// Bytes that wait for the peer.
-    backlog: usize,
-    /// Pings since anything moved.
+    /// Bytes and messages that wait for the peer.
+    backlog: (usize, usize),
+    /// Pings since the peer gave a sign of life.
     unanswered: u8,
     /// Set by a frame that ends the connection.
     end: Option<End>,
@@ -121,9 +117,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for _ in 0..ROUNDS {
             let mut moved = false;
             let (bytes, messages) = self.desk.outbox.begin();
-            let queued = messages.max(self.desk.writer.len());
-            if bytes <= BACKLOG_BYTES && queued <= BACKLOG_MESSAGES {
-                self.desk.backlog = bytes;
+            self.desk.backlog = (bytes, messages.max(self.desk.writer.len()));
+            if !self.desk.is_behind() {
                 moved = match self.read(cx) {
                     Poll::Ready(Ok(())) => true,
                     Poll::Ready(Err(end)) => return Poll::Ready(end),
@@ -138,8 +133,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(end) => return Poll::Ready(end),
             }
             if moved {
-                self.desk.unanswered = 0;
-            } else if beat.as_mut().poll(cx).is_ready() {
+                continue;
+            }
+            if beat.as_mut().poll(cx).is_ready() {
                 beat.as_mut().reset(Instant::now() + self.desk.relay.config().ping_every);
                 if let Some(end) = self.desk.beat() {
                     return Poll::Ready(end);
@@ -160,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             desk.relay.counters().refused(Refusal::TooLarge);
         }
         read.map(|read| {
+            desk.unanswered = 0;
             add(&desk.relay.counters().bytes_in, read?);
             desk.end.take().map_or(Ok(()), Err)
         })
@@ -179,6 +176,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 messages += 1;
             }
         });
+        if moved && (messages > 0 || writer.len() > 0) {
+            // It takes what it asked for, so it lives; its answer to a ping may wait behind that.
+            desk.unanswered = 0;
+        }
         add(&relay.counters().bytes_out, bytes);
         let more = desk.outbox.settle(cx, bytes, messages);
         match written {
@@ -203,7 +204,7 @@ impl Desk {
             Incoming::Pong => {}
             Incoming::Close => self.end = Some(End::Closed),
         }
-        if self.end.is_some() || self.backlog > BACKLOG_BYTES {
+        if self.end.is_some() || self.is_behind() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -215,7 +216,8 @@ impl Desk {
             None => one(&self.relay.counters().junk),
             Some((header, Kind::Ask)) => {
                 if let Some(frame) = self.relay.ask(now, header, &self.outbox)? {
-                    self.backlog += frame.len();
+                    self.backlog.0 += frame.len();
+                    self.backlog.1 += 1;
                     // Through the outbox: what was published before must come before.
                     self.outbox.deliver(&frame, now, true);
                 }
@@ -225,6 +227,14 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// Whether the peer should read before it is read from: half of its bounds are left to what
+    /// others send it.
+    fn is_behind(&self) -> bool {
+        let config = self.relay.config();
+        let (bytes, messages) = self.backlog;
+        bytes > config.queue_bytes / 2 || messages > config.queue_messages / 2
     }
 
     /// Pings the peer, or gives it up.
