@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::process;
+
 /// `quorate up` on free ports.
 pub(crate) struct Cluster {
     process: Child,
@@ -52,23 +54,15 @@ impl Cluster {
 
     /// Resident memory in MiB.
     pub(crate) fn resident(&self) -> f64 {
-        self.status("VmRSS:") / 1024.0
+        process::resident_kib(self.pid()) / 1024.0
     }
 
     /// CPU seconds used so far, user and system.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let pid = self.process.id().expect("it runs");
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux");
-        // Fields 14 and 15 in clock ticks, 100 a second; the name may hold spaces.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / 100.0
+        process::cpu_seconds(self.pid())
     }
 
-    fn status(&self, name: &str) -> f64 {
-        let pid = self.process.id().expect("it runs");
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux");
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0.0)
+    fn pid(&self) -> u32 {
+        self.process.id().expect("it runs")
     }
 }

@@ -5,6 +5,8 @@
 mod bare;
 mod cluster;
 mod ecdsa;
+mod process;
+mod relay;
 mod route;
 mod stats;
 
@@ -18,6 +20,7 @@ quorate-bench [WHAT] [--quick]
   keygen      2-of-3 keys: wall time against the protocol's CPU time over the cores
   memory      resident memory over 1 000 sequential signatures and 100 sessions at once
   route       one routed and acknowledged message, against a bare gRPC call
+  relay       the binary relay, against a WebSocket echo and a plain relay
   all         everything (default)
 ";
 
@@ -40,11 +43,6 @@ fn main() -> ExitCode {
     let quick = arguments.iter().any(|word| word == "--quick");
     let what = arguments.iter().find(|word| !word.starts_with('-')).map_or("all", String::as_str);
     let effort = Effort { quick };
-    let known = ["sign", "throughput", "keygen", "memory", "route", "all"];
-    if !known.contains(&what) {
-        eprint!("{USAGE}");
-        return ExitCode::from(2);
-    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -52,25 +50,46 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // How the relay's measurement starts its servers.
+    if let ["relay-server", kind] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        runtime.block_on(relay::serve(kind));
+        return ExitCode::SUCCESS;
+    }
+    let known = ["sign", "throughput", "keygen", "memory", "route", "relay", "all"];
+    if !known.contains(&what) {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    }
     println!("{}", stats::machine());
     let chosen = |name: &str| what == "all" || what == name;
     runtime.block_on(async {
-        let cluster = cluster::Cluster::start().await;
-        if chosen("sign") {
-            ecdsa::sequential(&cluster, effort).await;
+        if what != "relay" {
+            protocols(what, effort).await;
         }
-        if chosen("throughput") {
-            ecdsa::throughput(&cluster, effort).await;
-        }
-        if chosen("keygen") {
-            ecdsa::keygen(&cluster, effort).await;
-        }
-        if chosen("memory") {
-            ecdsa::memory(&cluster, effort).await;
-        }
-        if chosen("route") {
-            route::route(&cluster, effort).await;
+        if chosen("relay") {
+            relay::relay(effort).await;
         }
     });
     ExitCode::SUCCESS
+}
+
+/// Everything that needs the services.
+async fn protocols(what: &str, effort: Effort) {
+    let chosen = |name: &str| what == "all" || what == name;
+    let cluster = cluster::Cluster::start().await;
+    if chosen("sign") {
+        ecdsa::sequential(&cluster, effort).await;
+    }
+    if chosen("throughput") {
+        ecdsa::throughput(&cluster, effort).await;
+    }
+    if chosen("keygen") {
+        ecdsa::keygen(&cluster, effort).await;
+    }
+    if chosen("memory") {
+        ecdsa::memory(&cluster, effort).await;
+    }
+    if chosen("route") {
+        route::route(&cluster, effort).await;
+    }
 }

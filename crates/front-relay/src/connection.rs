@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::metrics::{add, one};
 use crate::outbox::{Cut, Outbox};
-use crate::relay::{Seat, Shared};
+use crate::relay::{Incomplete, Seat, Shared};
 use crate::websocket::{CLOSE, Fault, Incoming, Out, PING, PONG, Payload, Reader, Writer};
 
 /// Rounds before other tasks get their turn.
@@ -73,6 +73,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
         outbox,
         writer: Writer::default(),
         backlog: (0, 0),
+        incoming: Incomplete::new(&relay),
         unanswered: 0,
         end: None,
     };
@@ -99,6 +100,8 @@ struct Desk {
     writer: Writer,
     /// Bytes and messages that wait for the peer.
     backlog: (usize, usize),
+    /// What has come of a message that is not whole.
+    incoming: Incomplete,
     /// Pings since the peer gave a sign of life.
     unanswered: u8,
     /// Set by a frame that ends the connection.
@@ -154,6 +157,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let read = reader.poll(io, cx, &mut |incoming| desk.hear(incoming, now));
         if let Poll::Ready(Err(Fault::TooLarge)) = read {
             desk.relay.counters().refused(Refusal::TooLarge);
+        }
+        if !desk.incoming.set(reader.held()) {
+            desk.relay.counters().refused(Refusal::Full);
+            desk.end = Some(End::Refused(Refusal::Full.close_code(), Refusal::Full.reason()));
         }
         read.map(|read| {
             desk.unanswered = 0;

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub held_bytes: u64,
     /// Bytes that wait for slow readers.
     pub queued_bytes: u64,
+    /// Bytes of messages that have not come whole.
+    pub incoming_bytes: u64,
     /// Bytes read from sockets.
     pub bytes_in: u64,
     /// Payload bytes written to sockets.
@@ -125,6 +127,7 @@ impl Metrics {
             ("waiting_asks", self.waiting, "Questions that wait."),
             ("held_bytes", self.held_bytes, "Bytes charged for messages and questions."),
             ("queued_bytes", self.queued_bytes, "Bytes that wait for readers."),
+            ("incoming_bytes", self.incoming_bytes, "Bytes of messages that have not come whole."),
         ];
         for (name, value, help) in gauges {
             single(&mut text, name, "gauge", help, value);

@@ -1,7 +1,7 @@
 //! The relay: its parts of the postbox, who is connected, and the one timer that drops what is due.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -75,12 +75,13 @@ impl Relay {
 
     /// What the relay has done and holds.
     pub fn metrics(&self) -> Metrics {
-        let Shared { ledger, room, counters, .. } = &*self.shared;
+        let Shared { ledger, room, counters, incoming, .. } = &*self.shared;
         Metrics {
             stored: ledger.stored() as u64,
             waiting: ledger.asks() as u64,
             held_bytes: ledger.held_bytes() as u64,
             queued_bytes: room.total() as u64,
+            incoming_bytes: incoming.load(Relaxed) as u64,
             ..counters.read()
         }
     }
@@ -106,6 +107,8 @@ pub(crate) struct Shared {
     parts: Box<[Mutex<Postbox<Handle>>]>,
     seats: Mutex<Seats>,
     counters: Counters,
+    /// Bytes of messages that have not come whole.
+    incoming: AtomicUsize,
     tasks: TaskTracker,
     start: Instant,
     /// Microseconds since the start at which the timer wakes up by itself.
@@ -122,6 +125,7 @@ impl Shared {
             parts: (0..config.parts.max(1)).map(part).collect(),
             seats: Mutex::default(),
             counters: Counters::default(),
+            incoming: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             start: Instant::now(),
             alarm: AtomicU64::new(NEVER),
@@ -313,5 +317,36 @@ impl Drop for Seat {
         }
         self.relay.seats().taken.remove(&number);
         self.relay.counters.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The bytes of one connection's message that has not come whole, given back on drop. Nobody
+/// else knows of them, so they have a bound of their own: the same as for what is stored.
+pub(crate) struct Incomplete {
+    relay: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Incomplete {
+    pub(crate) fn new(relay: &Arc<Shared>) -> Self {
+        Self { relay: relay.clone(), bytes: 0 }
+    }
+
+    /// Notes how many there are now; whether that is within the bound.
+    pub(crate) fn set(&mut self, bytes: usize) -> bool {
+        if bytes == self.bytes {
+            return true;
+        }
+        let grows = bytes.saturating_sub(self.bytes);
+        let all = self.relay.incoming.fetch_add(grows, Relaxed) + grows;
+        self.relay.incoming.fetch_sub(self.bytes.saturating_sub(bytes), Relaxed);
+        self.bytes = bytes;
+        grows == 0 || all <= self.relay.config.limits.total_bytes
+    }
+}
+
+impl Drop for Incomplete {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }

@@ -93,6 +93,26 @@ async fn a_full_relay_refuses_with_1013() {
 }
 
 #[tokio::test]
+async fn messages_that_do_not_come_whole_are_bounded_too() {
+    let mut config = small();
+    config.limits.total_bytes = 150_000;
+    let server = serve(config).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = server.client().await;
+        let stream = client.stream();
+        let head = [&[0x82, 0xff], &90_000_u64.to_be_bytes()[..], &[0; 4]].concat();
+        stream.write_all(&head).await.unwrap();
+        stream.write_all(&[1; 80_000]).await.unwrap();
+        clients.push(client);
+    }
+    server.until("one is refused", |m| m.over_limit == 1 && m.connections == 1).await;
+    server.until("the other's bytes stay", |m| m.incoming_bytes == 80_000).await;
+    drop(clients);
+    server.until("everything is given back", |m| m.incoming_bytes == 0).await;
+}
+
+#[tokio::test]
 async fn a_stalled_reader_is_cut_and_the_others_get_everything() {
     let config =
         Config { queue_bytes: 4 << 20, grace: Duration::from_secs(1), ..Config::default() };
@@ -225,11 +245,7 @@ async fn plain_requests_are_answered() {
 async fn a_peer_that_breaks_the_protocol_is_told_with_1002() {
     let server = serve(Config::default()).await;
     let mut client = server.client().await;
-    let stream = match client.socket.get_mut() {
-        tokio_tungstenite::MaybeTlsStream::Plain(stream) => stream,
-        _ => panic!("a plain connection"),
-    };
-    stream.write_all(&[0x82, 0x01, 0]).await.unwrap();
+    client.stream().write_all(&[0x82, 0x01, 0]).await.unwrap();
     assert_eq!(client.closed().await, (1002, "a client's frames are masked".into()));
 }
 

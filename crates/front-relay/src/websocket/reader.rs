@@ -91,6 +91,12 @@ impl Reader {
         Self { longest, carry: Vec::new(), paused: false, partial: None, fragments: None }
     }
 
+    /// Bytes of a message that has not come whole.
+    pub(crate) fn held(&self) -> usize {
+        let partial = self.partial.as_ref().map_or(0, |partial| partial.payload.len());
+        partial + self.fragments.as_ref().map_or(0, |(_, fragments)| fragments.len())
+    }
+
     /// Reads once and hands on what is whole. `Break` from the handler leaves the rest for the
     /// next call. Answers with how many bytes were read.
     pub(crate) fn poll(

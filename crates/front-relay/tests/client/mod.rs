@@ -127,6 +127,14 @@ impl Client {
         }
     }
 
+    /// The connection below the frames.
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        match self.socket.get_mut() {
+            MaybeTlsStream::Plain(stream) => stream,
+            _ => panic!("a plain connection"),
+        }
+    }
+
     /// The relay has handled all that was sent, and answered nothing until then.
     pub(crate) async fn assert_silent(&mut self) {
         self.socket.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();

@@ -1,0 +1,173 @@
+//! The binary relay against a bare WebSocket echo and a plain relay, in turn.
+
+mod client;
+mod load;
+mod servers;
+
+use std::time::{Duration, Instant};
+
+use client::{Pinger, id, on_the_wire, put_ask, put_publish};
+pub(crate) use servers::serve;
+use servers::{Kinds, Server};
+
+use crate::Effort;
+use crate::process;
+use crate::stats::{Times, ratio};
+
+/// Times every measurement is repeated, the servers in turn.
+const ROUNDS: usize = 5;
+
+/// Idle connections whose memory is measured.
+const IDLE: usize = 10_000;
+
+/// Descriptors a process needs beside its connections.
+const SPARE_FILES: usize = 200;
+
+/// Measures everything about the relay.
+pub(crate) async fn relay(effort: Effort) {
+    let mut all = Vec::new();
+    for kind in Kinds::ALL {
+        all.push(Server::start(kind).await);
+    }
+    println!(
+        "\nbinary relay: bare axum echo, a plain relay and Quorate in turn, medians of rounds"
+    );
+    for (length, name) in [(200, "200 B"), (10 << 10, "10 KiB"), (100 << 10, "100 KiB")] {
+        round_trips(&all, length, name, effort).await;
+    }
+    for connections in [2, 64, 1_000] {
+        throughput(&all, connections, 200, "200 B", effort).await;
+    }
+    throughput(&all, 64, 100_000, "100 kB", effort).await;
+    drop(all);
+    idle(effort).await;
+}
+
+/// A sends to B, B answers: two messages through a relay, and two echoes.
+async fn round_trips(all: &[Server], length: usize, name: &str, effort: Effort) {
+    let count = effort.count(4_000) / ROUNDS;
+    let mut times = [const { Vec::new() }; 3];
+    for round in 0..ROUNDS {
+        for (server, times) in all.iter().zip(&mut times) {
+            let (address, kind) = (server.address.clone(), server.kind);
+            let first = (round * (count + 1)) as u64;
+            let taken = tokio::task::spawn_blocking(move || match kind {
+                Kinds::Echo => echoes(&address, length, count),
+                _ => pairs(&address, length, count, first),
+            });
+            times.extend(taken.await.expect("a client"));
+        }
+    }
+    let times = times.map(Times::new);
+    println!("\n  round trip of two messages of {name}");
+    let [echo, plain, ours] = &times;
+    let micros = |times: &Times, percent| times.percentile(percent).as_secs_f64() * 1e6;
+    for (kind, times) in Kinds::ALL.iter().zip(&times) {
+        let (p50, p99) = (micros(times, 50), micros(times, 99));
+        println!("    {:<12} p50 {p50:8.1} µs  p99 {p99:8.1} µs", kind.name());
+    }
+    let against = |theirs: &Times| ratio(ours.percentile(50), theirs.percentile(50));
+    println!("    Quorate / two echoes {:.2}, / plain {:.2}", against(echo), against(plain));
+}
+
+fn echoes(address: &str, length: usize, count: usize) -> Vec<Duration> {
+    let mut client = Pinger::connect(address);
+    let mut frame = Vec::new();
+    put_publish(&mut frame, id(0, 0), length);
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let began = Instant::now();
+        for _ in 0..2 {
+            client.send(&frame);
+            client.receive(on_the_wire(length));
+        }
+        times.push(began.elapsed());
+    }
+    times
+}
+
+/// Each asks for its next message in the same write that carries its own, as devices do.
+fn pairs(address: &str, length: usize, count: usize, first: u64) -> Vec<Duration> {
+    let (mut a, mut b) = (Pinger::connect(address), Pinger::connect(address));
+    let (name_a, name_b) = (length as u64 * 2, length as u64 * 2 + 1);
+    let turn = |number: u64| {
+        let (mut from_a, mut from_b) = (Vec::new(), Vec::new());
+        put_ask(&mut from_a, id(name_b, number));
+        put_publish(&mut from_a, id(name_a, number), length);
+        put_ask(&mut from_b, id(name_a, number + 1));
+        put_publish(&mut from_b, id(name_b, number), length);
+        (from_a, from_b)
+    };
+    let mut question = Vec::new();
+    put_ask(&mut question, id(name_a, first));
+    b.send(&question);
+    b.settle();
+    let mut times = Vec::with_capacity(count);
+    for number in first..first + count as u64 {
+        let (from_a, from_b) = turn(number);
+        let began = Instant::now();
+        a.send(&from_a);
+        b.receive(on_the_wire(length));
+        b.send(&from_b);
+        a.receive(on_the_wire(length));
+        times.push(began.elapsed());
+    }
+    times
+}
+
+async fn throughput(all: &[Server], connections: usize, length: usize, name: &str, effort: Effort) {
+    let full = if length > 10_000 { 40_000 } else { 600_000 };
+    let messages = effort.count(full) / ROUNDS;
+    let (mut rates, mut costs) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
+    for round in 0..ROUNDS {
+        for (at, server) in all.iter().enumerate() {
+            let load = load::Load { connections, length, messages, round };
+            let clients = load.connect(server).await;
+            let before = process::cpu_seconds(server.pid());
+            let began = Instant::now();
+            let sent = clients.run().await;
+            rates[at].push(sent as f64 / began.elapsed().as_secs_f64());
+            let cpu = process::cpu_seconds(server.pid()) - before;
+            costs[at].push(cpu * 1e6 / sent as f64);
+        }
+    }
+    let (rates, costs) = (rates.map(median), costs.map(median));
+    println!("\n  messages of {name} over {connections} connections");
+    for (at, kind) in Kinds::ALL.iter().enumerate() {
+        let (rate, cost) = (rates[at], costs[at]);
+        println!("    {:<12} {rate:9.0} /s   server CPU {cost:6.2} µs a message", kind.name());
+    }
+    println!(
+        "    Quorate / plain {:.2}, / echo {:.2}; CPU / plain {:.2}, / echo {:.2}",
+        rates[2] / rates[1],
+        rates[2] / rates[0],
+        costs[2] / costs[1],
+        costs[2] / costs[0],
+    );
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Resident memory of the server per connection that does nothing.
+async fn idle(effort: Effort) {
+    let possible = process::open_files_limit().saturating_sub(SPARE_FILES);
+    let wanted = effort.count(IDLE);
+    let connections = wanted.min(possible);
+    println!("\n  memory of an idle connection, {connections} of them");
+    if connections < wanted {
+        println!("    (fewer than {wanted}: the limit of open files allows no more)");
+    }
+    for kind in Kinds::ALL {
+        let server = Server::start(kind).await;
+        // The first connections pay for what is set up once.
+        let warm = load::idle(&server, 50.min(connections)).await;
+        let before = process::resident_kib(server.pid());
+        let open = load::idle(&server, connections).await;
+        let after = process::resident_kib(server.pid());
+        println!("    {:<12} {:7.2} KiB", kind.name(), (after - before) / connections as f64);
+        drop((warm, open));
+    }
+}
