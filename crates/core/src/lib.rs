@@ -5,6 +5,7 @@
 //! clock that stands still, and in a replay.
 
 pub mod accounts;
+pub mod groups;
 pub mod mailbox;
 pub mod postbox;
 pub mod presence;

@@ -44,6 +44,11 @@ uuid_id!(
     "event_id"
 );
 uuid_id!(
+    /// A group of the JSON-RPC relay.
+    GroupId,
+    "group_id"
+);
+uuid_id!(
     /// A threshold key. It is the id of the session that made it.
     KeyId,
     "key_id"

@@ -13,6 +13,7 @@ mod codec;
 mod device;
 mod error;
 mod event;
+pub mod jsonrpc;
 mod key;
 mod message;
 mod mpc;

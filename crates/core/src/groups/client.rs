@@ -1,0 +1,90 @@
+//! One place at the relay, and the events its client may have missed.
+
+use std::collections::VecDeque;
+
+use quorate_types::{GroupId, Timestamp};
+
+use super::model::*;
+
+pub(super) struct Client {
+    /// The connection that has the place now.
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) token: Option<TokenHash>,
+    pub(super) groups: Vec<GroupId>,
+    /// When its place is given up; only without a connection.
+    pub(super) until: Timestamp,
+    pub(super) log: Log,
+}
+
+impl Client {
+    pub(super) fn new(connection: ConnectionId) -> Self {
+        Self {
+            connection: Some(connection),
+            token: None,
+            groups: Vec::new(),
+            until: Timestamp::default(),
+            log: Log::default(),
+        }
+    }
+
+    /// Notes an event for this client and says where it goes; nowhere while it is away.
+    pub(super) fn tell(&mut self, event: &Event, limits: &Limits) -> Option<Recipient> {
+        let number = match self.token {
+            Some(_) => self.log.push(event, limits),
+            None => 0,
+        };
+        self.connection.map(|connection| (connection, number))
+    }
+}
+
+/// The last events of a client that may resume. Events are counted from 1.
+#[derive(Default)]
+pub(super) struct Log {
+    /// Events that were dropped from the front: the first kept one has the next number.
+    dropped: u64,
+    /// Events that a connection has written.
+    pub(super) written: u64,
+    bytes: usize,
+    events: VecDeque<Event>,
+}
+
+impl Log {
+    /// Events so far.
+    pub(super) fn total(&self) -> u64 {
+        self.dropped + self.events.len() as u64
+    }
+
+    /// Keeps an event and numbers it. The oldest go when there is no room.
+    fn push(&mut self, event: &Event, limits: &Limits) -> u64 {
+        self.bytes += event.bytes();
+        self.events.push_back(event.clone());
+        while self.events.len() > limits.missed_events || self.bytes > limits.missed_bytes {
+            self.pop();
+        }
+        self.total()
+    }
+
+    fn pop(&mut self) {
+        if let Some(event) = self.events.pop_front() {
+            self.dropped += 1;
+            self.bytes -= event.bytes();
+        }
+    }
+
+    /// Forgets what has arrived. Memory goes back when nothing is left.
+    pub(super) fn arrived(&mut self, until: u64) {
+        while self.dropped < until && !self.events.is_empty() {
+            self.pop();
+        }
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
+    }
+
+    /// The events after the first `seen`, `None` when some of them are gone.
+    pub(super) fn after(&self, seen: u64) -> Option<Vec<(u64, Event)>> {
+        let skip = usize::try_from(seen.checked_sub(self.dropped)?).ok()?;
+        let numbered = (seen + 1..).zip(self.events.iter().skip(skip).cloned());
+        Some(numbered.collect())
+    }
+}

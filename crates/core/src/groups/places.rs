@@ -1,0 +1,139 @@
+//! Connections that come back, and those that go for good.
+
+use quorate_types::{GroupId, Timestamp};
+
+use super::client::Client;
+use super::expiry::Due;
+use super::model::*;
+use super::{Group, Groups};
+
+impl Groups {
+    /// The connection that has the place of this token just now.
+    pub fn connection_of(&self, token: &TokenHash) -> Option<ConnectionId> {
+        self.clients.get(self.tokens.get(token)?)?.connection
+    }
+
+    /// A connection's peer has everything up to the event with this number.
+    pub fn arrived(&mut self, connection: ConnectionId, event: u64) {
+        let client = self.connections.get(&connection).and_then(|id| self.clients.get_mut(id));
+        if let Some(client) = client {
+            client.log.arrived(event);
+        }
+    }
+
+    /// A connection is gone, having written events up to this number. Its place is kept for the
+    /// grace time if it has a token, and free at once if not.
+    pub fn disconnect(
+        &mut self,
+        now: Timestamp,
+        connection: ConnectionId,
+        written: u64,
+        effects: &mut Effects,
+    ) {
+        let Some(id) = self.connections.remove(&connection) else {
+            return;
+        };
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        client.connection = None;
+        client.log.written = client.log.written.max(written);
+        if client.token.is_none() {
+            self.give_up(id, effects);
+            return;
+        }
+        client.until = Timestamp(now.0.saturating_add(self.rules.grace));
+        self.due.insert((client.until, Due::Place(id)));
+    }
+
+    pub(super) fn resume(
+        &mut self,
+        connection: ConnectionId,
+        token: TokenHash,
+        seen: Option<u64>,
+        effects: &mut Effects,
+    ) -> Result<Reply, Refusal> {
+        let own = self.connections.get(&connection).and_then(|id| self.clients.get(id));
+        if own.is_some_and(|own| own.token.is_some() || !own.groups.is_empty()) {
+            return Err(Refusal::PlaceTaken);
+        }
+        let id = *self.tokens.get(&token).ok_or(Refusal::UnknownToken)?;
+        let client = self.clients.get_mut(&id).ok_or(Refusal::UnknownToken)?;
+        let seen = seen.unwrap_or(client.log.written);
+        if seen > client.log.total() {
+            return Err(Refusal::SeenTooMany(client.log.total()));
+        }
+        let missed = client.log.after(seen).ok_or(Refusal::MissedTooMuch)?;
+        client.log.arrived(seen);
+        client.log.written = client.log.written.max(seen);
+        match client.connection.replace(connection) {
+            Some(old) => {
+                self.connections.remove(&old);
+                effects.replaced.push(old);
+            }
+            None => drop(self.due.remove(&(client.until, Due::Place(id)))),
+        }
+        if let Some(own) = self.connections.insert(connection, id) {
+            self.clients.remove(&own);
+        }
+        let count = missed.len() as u64;
+        for (number, event) in missed {
+            effects.deliver(event, vec![(connection, number)]);
+        }
+        Ok(Reply::Resumed(count))
+    }
+
+    /// Removes a client from everything.
+    pub(super) fn give_up(&mut self, id: ClientId, effects: &mut Effects) {
+        let Some(client) = self.clients.remove(&id) else {
+            return;
+        };
+        if let Some(token) = client.token {
+            self.tokens.remove(&token);
+            effects.changes.push(Change::ForgetClient(id));
+        }
+        for group in client.groups {
+            self.leave(id, group, effects);
+        }
+    }
+
+    fn leave(&mut self, id: ClientId, group_id: GroupId, effects: &mut Effects) {
+        let Some(group) = self.groups.get_mut(&group_id) else {
+            return;
+        };
+        group.members.retain(|member| *member != id);
+        if group.members.is_empty() {
+            self.forget_group(group_id, effects);
+            return;
+        }
+        let vacated = match self.rules.compat {
+            Compat::Strict => vacate(group, id),
+            Compat::Original => Vec::new(),
+        };
+        self.note_group(group_id, effects);
+        for session in vacated {
+            self.keep_session(Place { group: group_id, session }, false, effects);
+        }
+    }
+
+    /// A client that was found in the store, away until somebody resumes.
+    pub(super) fn restore_client(&mut self, now: Timestamp, id: ClientId, token: TokenHash) {
+        let until = Timestamp(now.0.saturating_add(self.rules.grace));
+        let client = Client { connection: None, token: Some(token), until, ..Client::new(id) };
+        self.clients.insert(id, client);
+        self.tokens.insert(token, id);
+        self.due.insert((until, Due::Place(id)));
+    }
+}
+
+/// Frees the numbers of a client in sessions that have not started, and names those.
+fn vacate(group: &mut Group, id: ClientId) -> Vec<quorate_types::SessionId> {
+    let mut vacated = Vec::new();
+    for session in group.sessions.values_mut() {
+        if session.vacate(id) {
+            vacated.push(session.id);
+        }
+    }
+    vacated.sort_unstable();
+    vacated
+}

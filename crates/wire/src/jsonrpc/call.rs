@@ -1,0 +1,217 @@
+//! The methods and their parameters.
+
+use quorate_types::{GroupId, SessionId, SessionKind};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::write::{Json, event};
+use super::{INVALID_PARAMS, METHOD_NOT_FOUND, RpcError};
+
+/// A message between parties. Its body is not looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MessageJson {
+    /// What is said.
+    pub body: Value,
+    /// To whom; null is everybody.
+    pub receiver: Option<u16>,
+    /// Its round.
+    pub round: u16,
+    /// Who says it.
+    pub sender: u16,
+    /// Any text; clients put the session's id here.
+    pub uuid: String,
+}
+
+#[derive(Deserialize)]
+struct Params {
+    parties: u16,
+    threshold: u16,
+}
+
+#[derive(Serialize)]
+struct Proposal {
+    message: String,
+    #[serde(rename = "proposalId")]
+    proposal_id: String,
+    #[serde(rename = "sessionId")]
+    session_id: SessionId,
+}
+
+/// A checked call. Events that it causes and that depend on nothing else are written already.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RpcCall {
+    /// `Group.create`.
+    GroupCreate {
+        /// A name for people.
+        label: String,
+        /// Members.
+        parties: u16,
+        /// Signers needed, less one.
+        threshold: u16,
+    },
+    /// `Group.join`.
+    GroupJoin(GroupId),
+    /// `Session.create`.
+    SessionCreate {
+        /// Where.
+        group: GroupId,
+        /// What it makes.
+        kind: SessionKind,
+        /// What its members are to know.
+        value: Json,
+    },
+    /// `Session.join`.
+    SessionJoin(GroupId, SessionId, SessionKind),
+    /// `Session.signup`.
+    SessionSignup(GroupId, SessionId, SessionKind),
+    /// `Session.load`.
+    SessionLoad(GroupId, SessionId, SessionKind, u16),
+    /// `Session.participant`: index, then number.
+    SessionParticipant(GroupId, SessionId, u16, u16),
+    /// `Session.message`.
+    SessionMessage {
+        /// Where.
+        group: GroupId,
+        /// Where.
+        session: SessionId,
+        /// The kind of the session.
+        kind: SessionKind,
+        /// Its round.
+        round: u16,
+        /// Who says it.
+        sender: u16,
+        /// To whom; nobody is everybody.
+        receiver: Option<u16>,
+        /// The `sessionMessage` event.
+        event: String,
+    },
+    /// `Session.finish`.
+    SessionFinish(GroupId, SessionId, u16),
+    /// `Notify.proposal` with the `notifyProposal` event.
+    NotifyProposal(GroupId, SessionId, String),
+    /// `Notify.signed` with the `notifySigned` event.
+    NotifySigned(GroupId, SessionId, String),
+    /// `Connection.token`.
+    ConnectionToken,
+    /// `Connection.resume`.
+    ConnectionResume {
+        /// What `Connection.token` answered.
+        token: String,
+        /// Events seen since then.
+        seen: Option<u64>,
+    },
+}
+
+fn invalid(detail: impl ToString) -> RpcError {
+    RpcError {
+        code: INVALID_PARAMS,
+        message: "Message parameters are invalid".to_owned(),
+        data: Some(detail.to_string()),
+    }
+}
+
+fn fit<T: DeserializeOwned>(params: Value) -> Result<T, RpcError> {
+    if params.is_null() {
+        return Err(invalid("No parameters given"));
+    }
+    serde_json::from_value(params).map_err(invalid)
+}
+
+impl RpcCall {
+    pub(super) fn read(method: &str, params: Value) -> Result<Self, RpcError> {
+        Ok(match method {
+            "Group.create" => {
+                let (label, Params { parties, threshold }) = fit(params)?;
+                Self::GroupCreate { label, parties, threshold }
+            }
+            "Group.join" => Self::GroupJoin(fit(params)?),
+            "Session.create" => {
+                let (group, kind, value) = fit::<(_, _, Value)>(params)?;
+                Self::SessionCreate { group, kind, value: Json::of(value) }
+            }
+            "Session.join" => {
+                let (group, session, kind) = fit(params)?;
+                Self::SessionJoin(group, session, kind)
+            }
+            "Session.signup" => {
+                let (group, session, kind) = fit(params)?;
+                Self::SessionSignup(group, session, kind)
+            }
+            "Session.load" => {
+                let (group, session, kind, number) = fit(params)?;
+                Self::SessionLoad(group, session, kind, number)
+            }
+            "Session.participant" => {
+                let (group, session, index, number) = fit(params)?;
+                Self::SessionParticipant(group, session, index, number)
+            }
+            "Session.message" => Self::message(params)?,
+            "Session.finish" => {
+                let (group, session, number) = fit(params)?;
+                Self::SessionFinish(group, session, number)
+            }
+            "Notify.proposal" => Self::proposal(params)?,
+            "Notify.signed" => {
+                let (group, session, value) = fit::<(_, _, Value)>(params)?;
+                Self::NotifySigned(group, session, event("notifySigned", &Json::of(value)))
+            }
+            "Connection.token" => Self::token(params)?,
+            "Connection.resume" => Self::resume(params)?,
+            _ => {
+                let message = format!("Service method not found: {method}");
+                return Err(RpcError::new(METHOD_NOT_FOUND, message));
+            }
+        })
+    }
+
+    fn message(params: Value) -> Result<Self, RpcError> {
+        let (group, session, kind, message) = fit::<(_, _, _, MessageJson)>(params)?;
+        let MessageJson { round, sender, receiver, .. } = message;
+        let event = event("sessionMessage", &Json::of(message));
+        Ok(Self::SessionMessage { group, session, kind, round, sender, receiver, event })
+    }
+
+    fn proposal(params: Value) -> Result<Self, RpcError> {
+        let (group, session_id, proposal_id, message) = fit(params)?;
+        let proposal = Proposal { message, proposal_id, session_id };
+        Ok(Self::NotifyProposal(group, session_id, event("notifyProposal", &Json::of(proposal))))
+    }
+
+    fn token(params: Value) -> Result<Self, RpcError> {
+        match params {
+            Value::Null => Ok(Self::ConnectionToken),
+            Value::Array(list) if list.is_empty() => Ok(Self::ConnectionToken),
+            _ => Err(invalid("no parameters are expected")),
+        }
+    }
+
+    /// The token, and perhaps the number of events seen.
+    fn resume(params: Value) -> Result<Self, RpcError> {
+        if params.as_array().is_some_and(|list| list.len() == 1) {
+            let (token,) = fit(params)?;
+            return Ok(Self::ConnectionResume { token, seen: None });
+        }
+        let (token, seen) = fit(params)?;
+        Ok(Self::ConnectionResume { token, seen })
+    }
+
+    /// The method's name.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::GroupCreate { .. } => "Group.create",
+            Self::GroupJoin(_) => "Group.join",
+            Self::SessionCreate { .. } => "Session.create",
+            Self::SessionJoin(..) => "Session.join",
+            Self::SessionSignup(..) => "Session.signup",
+            Self::SessionLoad(..) => "Session.load",
+            Self::SessionParticipant(..) => "Session.participant",
+            Self::SessionMessage { .. } => "Session.message",
+            Self::SessionFinish(..) => "Session.finish",
+            Self::NotifyProposal(..) => "Notify.proposal",
+            Self::NotifySigned(..) => "Notify.signed",
+            Self::ConnectionToken => "Connection.token",
+            Self::ConnectionResume { .. } => "Connection.resume",
+        }
+    }
+}
