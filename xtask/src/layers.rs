@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quorate-front-rest", &["quorate-types", "quorate-ports", "quorate-wire"]),
     ("quorate-front-grpc", &["quorate-types", "quorate-ports", "quorate-rpc"]),
     ("quorate-front-relay", &["quorate-types", "quorate-core", "quorate-ports", "quorate-wire"]),
+    ("quorate-front-jsonrpc", &["quorate-types", "quorate-core", "quorate-ports", "quorate-wire"]),
     (
         "quorate-client",
         &[

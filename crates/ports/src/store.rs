@@ -106,6 +106,8 @@ pub enum Write {
     ForgetMessages(SessionId),
     /// Inserts or replaces an API key.
     ApiKey(ApiKeyRow),
+    /// A change of the group relay.
+    Group(crate::groups::GroupWrite),
 }
 
 /// The outcome of a submitted transaction. Dropping it changes nothing: the write goes on.

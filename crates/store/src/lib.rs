@@ -5,6 +5,7 @@
 
 mod columns;
 mod database;
+mod groups;
 mod queue;
 mod reads;
 mod rows;
@@ -15,16 +16,19 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use async_trait::async_trait;
+use quorate_ports::groups::KeptGroups;
 use quorate_ports::store::{ApiKeyRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow};
-use quorate_ports::{Commit, Store, Urgency, Write};
+use quorate_ports::{Commit, GroupStore, GroupWrite, Store, Urgency, Write};
 use quorate_types::*;
 pub use vault::SqliteVault;
 
 use crate::database::{Blocking, FolderLock, Schema, open_database, open_reader};
 use crate::writer::Writer;
 
-const SCHEMA: Schema =
-    Schema { name: "store", steps: &[include_str!("migrations/0001_store.sql")] };
+const SCHEMA: Schema = Schema {
+    name: "store",
+    steps: &[include_str!("migrations/0001_store.sql"), include_str!("migrations/0002_groups.sql")],
+};
 
 /// The store of the coordinator, the router and the account service.
 ///
@@ -118,5 +122,16 @@ impl Store for SqliteStore {
 
     async fn api_keys(&self) -> Result<Vec<ApiKeyRow>> {
         self.reader.run(|c| reads::api_keys(c)).await
+    }
+}
+
+#[async_trait]
+impl GroupStore for SqliteStore {
+    fn submit_groups(&self, writes: Vec<GroupWrite>) -> Commit {
+        self.writer.submit(writes.into_iter().map(Write::Group).collect(), Urgency::Now)
+    }
+
+    async fn groups(&self) -> Result<KeptGroups> {
+        self.reader.run(|c| groups::all(c)).await
     }
 }

@@ -43,6 +43,7 @@ impl Item {
         let of = |write: &Write| match write {
             Write::Message(row) => row.message.payload.len(),
             Write::Session(row) => row.document.len(),
+            Write::Group(write) => crate::groups::bytes(write),
             _ => 0,
         };
         self.writes.iter().map(of).sum()

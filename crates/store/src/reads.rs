@@ -18,7 +18,7 @@ fn one<T>(
     connection.prepare_cached(sql)?.query_row(params, read).optional()
 }
 
-fn all<T>(
+pub(crate) fn all<T>(
     connection: &Connection,
     sql: &str,
     params: impl Params,

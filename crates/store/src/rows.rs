@@ -10,7 +10,11 @@ use crate::columns::to_json;
 /// Seconds after which an idempotency key is forgotten: a request repeated after a day is a new one.
 const IDEMPOTENCY_SECONDS: i64 = 24 * 3600;
 
-fn execute(connection: &Connection, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+pub(crate) fn execute(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> rusqlite::Result<usize> {
     connection.prepare_cached(sql)?.execute(params)
 }
 
@@ -55,6 +59,7 @@ pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<
             execute(connection, "DELETE FROM messages WHERE session = ?1", [session.0.as_bytes()])
                 .map(drop)
         }
+        Write::Group(write) => crate::groups::apply(connection, write),
         Write::ApiKey(row) => execute(
             connection,
             "INSERT OR REPLACE INTO api_keys (id, hash, document) VALUES (?1, ?2, ?3)",

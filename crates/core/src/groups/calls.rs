@@ -173,7 +173,7 @@ impl Call<'_> {
         let others: Vec<_> = group.members.iter().copied().filter(|m| *m != self.client).collect();
         self.core.sessions += 1;
         self.core.watch_session(place);
-        self.core.keep_session(place, true, self.effects);
+        self.core.keep_session(place, self.effects);
         if kind == SessionKind::Keygen {
             self.core.tell(others, Event::SessionCreate(view.clone()), self.effects);
         }
@@ -200,7 +200,7 @@ impl Call<'_> {
 
     fn taken(&mut self, place: Place, taken: Taken, event: Event) -> Answer {
         if taken.fresh {
-            self.core.keep_session(place, true, self.effects);
+            self.core.keep_session(place, self.effects);
         }
         if taken.quorum {
             let all = self.signed_up(place, None)?;
@@ -219,7 +219,7 @@ impl Call<'_> {
     pub(super) fn session_participant(&mut self, place: Place, index: u16, number: u16) -> Answer {
         let (rules, client) = (self.core.rules, self.client);
         self.session(place)?.1.participant(&rules, client, index, number)?;
-        self.core.keep_session(place, false, self.effects);
+        self.core.keep_session(place, self.effects);
         Ok(Reply::Done)
     }
 
@@ -244,7 +244,7 @@ impl Call<'_> {
     pub(super) fn session_finish(&mut self, place: Place, number: u16) -> Answer {
         let (rules, client) = (self.core.rules, self.client);
         let closed = self.session(place)?.1.finish(&rules, client, number)?;
-        self.core.keep_session(place, false, self.effects);
+        self.core.keep_session(place, self.effects);
         if let Some(numbers) = closed {
             let all = self.signed_up(place, None)?;
             self.core.tell(all, Event::SessionClosed(numbers), self.effects);
@@ -296,7 +296,6 @@ impl Call<'_> {
         let groups = client.groups.clone();
         self.core.tokens.insert(hash, self.client);
         self.effects.changes.push(Change::Client(self.client, hash));
-        self.effects.durable = true;
         for group in groups {
             self.core.keep_group(self.client, group, self.effects);
         }

@@ -85,13 +85,12 @@ impl Groups {
             return;
         };
         let first = !std::mem::replace(&mut group.kept, true);
-        effects.durable |= has_token;
         let mut sessions: Vec<_> = group.sessions.keys().copied().collect();
         sessions.sort_unstable();
         self.note_group(id, effects);
         if first {
             for session in sessions {
-                self.keep_session(Place { group: id, session }, true, effects);
+                self.keep_session(Place { group: id, session }, effects);
             }
         }
     }
@@ -109,11 +108,10 @@ impl Groups {
     }
 
     /// Notes a session of a kept group as it is now.
-    pub(super) fn keep_session(&self, place: Place, durable: bool, effects: &mut Effects) {
+    pub(super) fn keep_session(&self, place: Place, effects: &mut Effects) {
         let group = self.groups.get(&place.group).filter(|group| group.kept);
         if let Some(session) = group.and_then(|group| group.sessions.get(&place.session)) {
             effects.changes.push(Change::Session(place, session.record()));
-            effects.durable |= durable;
         }
     }
 }

@@ -260,10 +260,8 @@ pub struct Effects {
     pub deliveries: Vec<(Event, Vec<Recipient>)>,
     /// Connections whose place another one has taken.
     pub replaced: Vec<ConnectionId>,
-    /// What must be kept, in order.
+    /// What must be kept, in order, before anything is answered or delivered.
     pub changes: Vec<Change>,
-    /// Nothing may be answered or delivered before the changes are on the disk.
-    pub durable: bool,
 }
 
 impl Effects {

@@ -112,7 +112,7 @@ impl Groups {
         };
         self.note_group(group_id, effects);
         for session in vacated {
-            self.keep_session(Place { group: group_id, session }, false, effects);
+            self.keep_session(Place { group: group_id, session }, effects);
         }
     }
 

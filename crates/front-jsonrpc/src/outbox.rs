@@ -1,0 +1,199 @@
+//! What waits to be written to one connection: bounded, in order, some of it until it is durable.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use axum::extract::ws::Utf8Bytes;
+use futures_util::task::AtomicWaker;
+
+use crate::config::Limits;
+use crate::metrics::Drop;
+
+/// Holds frames back until what they tell is on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Gate(AtomicU8);
+
+/// As which a gate starts is neither of these.
+const OPEN: u8 = 1;
+const BROKEN: u8 = 2;
+
+impl Gate {
+    /// Lets the frames go, or says that they never will.
+    pub(crate) fn settle(&self, durable: bool) {
+        self.0.store(if durable { OPEN } else { BROKEN }, Ordering::Release);
+    }
+
+    fn state(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A frame on its way.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) frame: Utf8Bytes,
+    /// The event's number for a connection that may resume, else 0.
+    pub(crate) number: u64,
+    pub(crate) gate: Option<Arc<Gate>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    closing: Option<Drop>,
+}
+
+/// What the connection's task is to do next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Write this.
+    Write(Entry),
+    /// Nothing for now.
+    Wait,
+    /// Say goodbye.
+    Close(Drop),
+}
+
+/// The queue of one connection. Pushing never waits.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    bell: AtomicWaker,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a frame. With no room for it the connection is cut, and what waited is dropped.
+    /// The connection's task hears of it by [`Outbox::ring`].
+    pub(crate) fn push(&self, entry: Entry, limits: &Limits) {
+        let mut queue = self.lock();
+        if queue.closing.is_some() {
+            return;
+        }
+        queue.bytes += entry.frame.len();
+        queue.entries.push_back(entry);
+        // One frame alone is always taken: it was within its own bound.
+        let over = queue.entries.len() > limits.queue_frames
+            || queue.bytes > limits.queue_bytes && queue.entries.len() > 1;
+        if over {
+            *queue = Queue { closing: Some(Drop::Slow), ..Queue::default() };
+        }
+    }
+
+    /// Closes after what is queued, or at once when the reason does not wait.
+    pub(crate) fn close(&self, why: Drop) {
+        let mut queue = self.lock();
+        if queue.closing.is_none() {
+            queue.closing = Some(why);
+        }
+    }
+
+    /// Wakes the connection's task.
+    pub(crate) fn ring(&self) {
+        self.bell.wake();
+    }
+
+    /// Says whom to wake.
+    pub(crate) fn listen(&self, waker: &Waker) {
+        self.bell.register(waker);
+    }
+
+    /// Takes the next frame out.
+    pub(crate) fn next(&self) -> Next {
+        let mut queue = self.lock();
+        let gate = queue.entries.front().map(|entry| entry.gate.as_ref().map(|gate| gate.state()));
+        match gate {
+            None => return queue.closing.map_or(Next::Wait, Next::Close),
+            Some(None | Some(OPEN)) => {}
+            Some(Some(BROKEN)) => return Next::Close(Drop::Broken),
+            Some(Some(_)) => return Next::Wait,
+        }
+        let entry = queue.entries.pop_front().expect("there is a first one");
+        queue.bytes -= entry.frame.len();
+        if queue.entries.is_empty() {
+            // An idle connection holds no memory.
+            queue.entries = VecDeque::new();
+        }
+        Next::Write(entry)
+    }
+
+    /// Whether so much waits that the connection should read before it asks for more.
+    pub(crate) fn is_busy(&self, limits: &Limits) -> bool {
+        let queue = self.lock();
+        queue.entries.len() >= limits.queue_frames / 4 || queue.bytes >= limits.queue_bytes / 4
+    }
+
+    /// Whether the connection was cut for reading too slowly.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.lock().closing == Some(Drop::Slow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(text: &str, gate: Option<&Arc<Gate>>) -> Entry {
+        Entry { frame: text.to_owned().into(), number: 0, gate: gate.cloned() }
+    }
+
+    fn written(outbox: &Outbox) -> Vec<String> {
+        let next = || match outbox.next() {
+            Next::Write(entry) => Some(entry.frame.to_string()),
+            _ => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn what_is_not_durable_holds_back_what_follows() {
+        let (outbox, limits, gate) = (Outbox::default(), Limits::default(), Arc::default());
+        outbox.push(entry("a", None), &limits);
+        outbox.push(entry("b", Some(&gate)), &limits);
+        outbox.push(entry("c", None), &limits);
+        assert_eq!(written(&outbox), ["a"]);
+        gate.settle(true);
+        assert_eq!(written(&outbox), ["b", "c"]);
+    }
+
+    #[test]
+    fn what_will_never_be_durable_ends_the_connection() {
+        let (outbox, limits, gate) = (Outbox::default(), Limits::default(), Arc::default());
+        outbox.push(entry("b", Some(&gate)), &limits);
+        gate.settle(false);
+        assert!(matches!(outbox.next(), Next::Close(Drop::Broken)));
+    }
+
+    #[test]
+    fn a_full_queue_is_dropped_and_the_connection_cut() {
+        let limits = Limits { queue_frames: 2, queue_bytes: 10, ..Limits::default() };
+        for frames in [&["a", "b", "c"][..], &["123456", "12345"]] {
+            let outbox = Outbox::default();
+            for frame in frames {
+                assert!(!outbox.is_cut());
+                outbox.push(entry(frame, None), &limits);
+            }
+            assert!(outbox.is_cut());
+            assert!(matches!(outbox.next(), Next::Close(Drop::Slow)));
+        }
+        let outbox = Outbox::default();
+        outbox.push(entry("one frame that is larger than all", None), &limits);
+        assert!(!outbox.is_cut());
+    }
+
+    #[test]
+    fn a_goodbye_comes_after_what_was_said() {
+        let (outbox, limits) = (Outbox::default(), Limits::default());
+        outbox.push(entry("a", None), &limits);
+        outbox.close(Drop::Full);
+        outbox.push(entry("too late", None), &limits);
+        assert_eq!(written(&outbox), ["a"]);
+        assert!(matches!(outbox.next(), Next::Close(Drop::Full)));
+    }
+}

@@ -1,0 +1,328 @@
+//! The relay: one core behind a lock, its connections, its clock and its store.
+//!
+//! The lock is held for one command: apply it, hand its changes to the store, queue its frames. No
+//! await and no socket comes near it. Frames that tell of a change wait in their queues, in order,
+//! until the store says that it is durable.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ws::Utf8Bytes;
+use quorate_core::groups::{ConnectionId, Effects, Groups};
+use quorate_ports::{Commit, GroupStore};
+use quorate_types::{Result, Timestamp};
+use quorate_wire::jsonrpc::{RpcError, RpcRequest};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::metrics::{Counters, Drop, Metrics, add};
+use crate::outbox::{Entry, Gate, Outbox};
+use crate::{keep, translate};
+
+/// How long connections may take to end when the relay stops.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// The JSON-RPC group relay. Clones are handles on the same relay.
+#[derive(Clone)]
+pub struct Relay(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) counters: Counters,
+    pub(crate) tasks: TaskTracker,
+    store: Arc<dyn GroupStore>,
+    started: Instant,
+    state: Mutex<State>,
+    /// The next expiry has moved forward.
+    sooner: Notify,
+    stop: CancellationToken,
+}
+
+struct State {
+    core: Groups,
+    outboxes: HashMap<ConnectionId, Arc<Outbox>>,
+    last_connection: ConnectionId,
+    /// When the timer will look.
+    armed: Option<Timestamp>,
+    stopping: bool,
+}
+
+/// Connections to wake once the lock is free.
+type Bells = Vec<Arc<Outbox>>;
+
+impl Relay {
+    /// Restores what the store has, and starts the relay's clock.
+    ///
+    /// Must be called inside a Tokio runtime. Fails when the store does.
+    pub async fn open(config: Config, store: Arc<dyn GroupStore>) -> Result<Self> {
+        let kept = keep::read(store.groups().await?)?;
+        let mut core = Groups::new(config.rules());
+        let mut effects = Effects::default();
+        core.restore(Timestamp(0), kept, &mut effects);
+        let state = State {
+            last_connection: core.last_client(),
+            core,
+            outboxes: HashMap::new(),
+            armed: None,
+            stopping: false,
+        };
+        let shared = Arc::new(Shared {
+            config,
+            counters: Counters::default(),
+            tasks: TaskTracker::new(),
+            store,
+            started: Instant::now(),
+            state: Mutex::new(state),
+            sooner: Notify::new(),
+            stop: CancellationToken::new(),
+        });
+        if !effects.changes.is_empty() {
+            let changes = std::mem::take(&mut effects.changes);
+            shared.store.submit_groups(changes.into_iter().map(keep::write).collect()).await?;
+        }
+        shared.tasks.spawn(shared.clone().keep_time());
+        Ok(Self(shared))
+    }
+
+    /// Says goodbye to all connections with code 1001, and waits for them and for the store.
+    ///
+    /// Places with a token stay kept for a relay that is opened on the same store.
+    pub async fn close(&self) {
+        let open: Bells = {
+            let mut state = self.0.lock();
+            state.stopping = true;
+            state.outboxes.values().cloned().collect()
+        };
+        self.0.stop.cancel();
+        for outbox in open {
+            outbox.close(Drop::Stopping);
+            outbox.ring();
+        }
+        self.0.tasks.close();
+        if tokio::time::timeout(2 * LAST_WORDS, self.0.tasks.wait()).await.is_err() {
+            tracing::warn!("connections were still open when the relay stopped");
+        }
+    }
+
+    /// The counters now.
+    pub fn metrics(&self) -> Metrics {
+        let mut metrics = self.0.counters.read();
+        let state = self.0.lock();
+        let counts = state.core.counts();
+        metrics.connections = state.outboxes.len() as u64;
+        metrics.groups = counts.groups as u64;
+        metrics.sessions = counts.sessions as u64;
+        metrics.tokens = counts.tokens as u64;
+        metrics
+    }
+
+    /// The counters now, as Prometheus text.
+    pub fn prometheus(&self) -> String {
+        self.metrics().prometheus()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The relay's own time: it starts at 0 and never goes back.
+    fn now(&self) -> Timestamp {
+        let millis = self.started.elapsed().as_millis();
+        Timestamp(i64::try_from(millis).unwrap_or(i64::MAX))
+    }
+
+    /// A new connection, unless there are too many.
+    pub(crate) fn connect(&self) -> Option<(ConnectionId, Arc<Outbox>)> {
+        let mut state = self.lock();
+        if state.stopping || state.outboxes.len() >= self.config.limits.connections {
+            return None;
+        }
+        state.last_connection += 1;
+        let (id, outbox) = (state.last_connection, Arc::<Outbox>::default());
+        state.outboxes.insert(id, outbox.clone());
+        Some((id, outbox))
+    }
+
+    /// A connection has ended, having written events up to this number.
+    pub(crate) fn disconnect(self: &Arc<Self>, id: ConnectionId, written: u64) {
+        let now = self.now();
+        let mut state = self.lock();
+        state.outboxes.remove(&id);
+        let mut effects = Effects::default();
+        state.core.disconnect(now, id, written, &mut effects);
+        self.carry_out(state, id, None, effects, None);
+    }
+
+    /// The peer has all events up to this number.
+    pub(crate) fn arrived(&self, id: ConnectionId, event: u64) {
+        self.lock().core.arrived(id, event);
+    }
+
+    /// Takes one text frame of a connection.
+    pub(crate) fn call(self: &Arc<Self>, id: ConnectionId, outbox: &Arc<Outbox>, text: &str) {
+        let started = Instant::now();
+        add(&self.counters.bytes_in, text.len());
+        add(&self.counters.calls, 1);
+        let mut request = RpcRequest::parse(text);
+        let call = std::mem::replace(&mut request.call, Err(RpcError::new(0, "")));
+        let asked = match call.and_then(translate::command) {
+            Ok(asked) => asked,
+            Err(error) => return self.refuse(outbox, &request, &error),
+        };
+        let now = self.now();
+        let mut state = self.lock();
+        let mut effects = Effects::default();
+        let reply = match state.core.apply(now, id, asked.command, &mut effects) {
+            Ok(reply) => reply,
+            Err(refusal) => {
+                drop(state);
+                self.refuse(outbox, &request, &translate::error(&refusal));
+                if refusal.closes() {
+                    outbox.close(Drop::Full);
+                    outbox.ring();
+                }
+                return;
+            }
+        };
+        let answer = request.answer(translate::result(&reply, asked.token).as_ref());
+        self.carry_out(state, id, answer, effects, Some(started));
+    }
+
+    /// Answers with an error. The original is silent to what is no request, and so is its mode.
+    fn refuse(&self, outbox: &Outbox, request: &RpcRequest, error: &RpcError) {
+        self.counters.error(error.code);
+        if error.is_no_request() && self.config.compat == quorate_core::groups::Compat::Original {
+            return;
+        }
+        let frame = request.refuse(error).into();
+        outbox.push(Entry { frame, number: 0, gate: None }, &self.config.limits);
+        outbox.ring();
+    }
+
+    /// Keeps the changes, queues the answer and then the events, and lets go of the lock.
+    fn carry_out(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        caller: ConnectionId,
+        answer: Option<String>,
+        effects: Effects,
+        started: Option<Instant>,
+    ) {
+        let writes: Vec<_> = effects.changes.into_iter().map(keep::write).collect();
+        let commit = (!writes.is_empty()).then(|| self.store.submit_groups(writes));
+        let gate = commit.is_some().then(Arc::<Gate>::default);
+        let mut bells = Bells::new();
+        let mut queue = |id: ConnectionId, frame: Utf8Bytes, number| {
+            if let Some(outbox) = state.outboxes.get(&id) {
+                let entry = Entry { frame, number, gate: gate.clone() };
+                outbox.push(entry, &self.config.limits);
+                bells.push(outbox.clone());
+            }
+        };
+        if let Some(answer) = answer {
+            queue(caller, answer.into(), 0);
+        }
+        for (event, recipients) in effects.deliveries {
+            add(&self.counters.events, recipients.len());
+            let bytes = translate::event(&event);
+            let frame = Utf8Bytes::try_from(bytes).expect("events are text");
+            for (id, number) in recipients {
+                queue(id, frame.clone(), number);
+            }
+        }
+        for id in effects.replaced {
+            if let Some(outbox) = state.outboxes.get(&id) {
+                outbox.close(Drop::Replaced);
+                bells.push(outbox.clone());
+            }
+        }
+        let sooner = arm(&mut state);
+        drop(state);
+        if sooner {
+            self.sooner.notify_one();
+        }
+        match (commit, gate) {
+            (Some(commit), Some(gate)) => {
+                let done = self.clone().release(commit, gate, bells, started);
+                self.tasks.spawn(done);
+            }
+            _ => {
+                bells.iter().for_each(|outbox| outbox.ring());
+                self.took(started);
+            }
+        }
+    }
+
+    /// Opens the gate of frames when what they tell is durable.
+    async fn release(
+        self: Arc<Self>,
+        commit: Commit,
+        gate: Arc<Gate>,
+        bells: Bells,
+        started: Option<Instant>,
+    ) {
+        let result = commit.await;
+        if let Err(error) = &result {
+            tracing::error!(%error, "groups could not be kept");
+        }
+        gate.settle(result.is_ok());
+        bells.iter().for_each(|outbox| outbox.ring());
+        self.took(started);
+    }
+
+    fn took(&self, started: Option<Instant>) {
+        if let Some(started) = started {
+            self.counters.took(started.elapsed());
+        }
+    }
+
+    /// Ends what is over, when it is over.
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let next = {
+                let mut state = self.lock();
+                state.armed = state.core.next_expiry();
+                state.armed
+            };
+            let due = async {
+                match next {
+                    Some(at) => {
+                        let millis = u64::try_from(at.0).unwrap_or(0);
+                        let at = self.started + Duration::from_millis(millis);
+                        tokio::time::sleep_until(at).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.sooner.notified() => {}
+                () = due => self.expire(),
+            }
+        }
+    }
+
+    fn expire(self: &Arc<Self>) {
+        let now = self.now();
+        let mut state = self.lock();
+        let mut effects = Effects::default();
+        state.core.expire(now, &mut effects);
+        self.carry_out(state, 0, None, effects, None);
+    }
+}
+
+/// Whether the timer must look sooner than it would. One that looks too early looks again.
+fn arm(state: &mut State) -> bool {
+    let next = state.core.next_expiry();
+    let sooner = next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed));
+    if sooner {
+        state.armed = next;
+    }
+    sooner
+}

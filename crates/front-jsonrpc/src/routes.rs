@@ -1,0 +1,67 @@
+//! What a server mounts: the socket's path and, if wanted, a folder beside it.
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use tower_http::services::ServeDir;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::relay::Relay;
+use crate::socket;
+
+/// Read and write buffer of a connection: most frames are small, and thousands of sockets are idle.
+const BUFFER: usize = 4 << 10;
+
+impl Relay {
+    /// The relay's routes: `/mpc`, and the static folder for all other paths when there is one.
+    pub fn router(&self) -> Router {
+        let router = Router::new().route("/mpc", any(upgrade)).with_state(self.clone());
+        let Some(folder) = &self.0.config.static_dir else {
+            return router;
+        };
+        // Browsers give WebAssembly threads shared memory only to pages with these two headers.
+        let header = |name, value| {
+            SetResponseHeaderLayer::overriding(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        let files = Router::new()
+            .fallback_service(ServeDir::new(folder))
+            .layer(header("cross-origin-embedder-policy", "require-corp"))
+            .layer(header("cross-origin-opener-policy", "same-origin"));
+        router.fallback_service(files)
+    }
+}
+
+async fn upgrade(
+    State(relay): State<Relay>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => {
+            let text = format!("this path is a WebSocket: {}\n", rejection.body_text());
+            return (StatusCode::BAD_REQUEST, text).into_response();
+        }
+    };
+    let Some(seat) = socket::Seat::take(&relay) else {
+        let text = "the relay has no room for another connection; try again later\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    };
+    let largest = relay.0.config.limits.frame_bytes;
+    let task = relay.0.tasks.token();
+    upgrade
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_message_size(largest)
+        .max_frame_size(largest)
+        .on_upgrade(move |socket| async move {
+            socket::run(seat, socket).await;
+            drop(task);
+        })
+}

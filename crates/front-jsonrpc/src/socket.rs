@@ -1,0 +1,229 @@
+//! The task of one connection: it reads, asks the relay, and writes what waits.
+//!
+//! Reading and writing go on side by side in one task. What is ready is read before anything is
+//! written, so that the answers to many calls leave in few writes; a single frame leaves at once. A
+//! peer that reads too little is not read from; one that falls behind the events is cut.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::{SinkExt as _, StreamExt as _};
+use quorate_core::groups::ConnectionId;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::Error as SocketError;
+
+use crate::metrics::{Drop, add};
+use crate::outbox::{Next, Outbox};
+use crate::relay::{Relay, Shared};
+
+/// Pings without a sign of life after which a peer is gone.
+const SILENT_PINGS: u32 = 3;
+
+/// Time to say goodbye and to let the peer answer.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Calls that are taken before their answers are written.
+const READ_BATCH: usize = 32;
+
+/// Bytes that are written before what has come meanwhile is read.
+const WRITE_BATCH: usize = 64 << 10;
+
+/// A connection's place in the relay. Dropping it gives the place up.
+pub(crate) struct Seat {
+    relay: Arc<Shared>,
+    id: ConnectionId,
+    outbox: Arc<Outbox>,
+    /// Events that were written.
+    written: u64,
+}
+
+impl Seat {
+    /// Takes a place, unless there are too many.
+    pub(crate) fn take(relay: &Relay) -> Option<Self> {
+        let (id, outbox) = relay.0.connect()?;
+        Some(Self { relay: relay.0.clone(), id, outbox, written: 0 })
+    }
+}
+
+impl std::ops::Drop for Seat {
+    fn drop(&mut self) {
+        self.relay.disconnect(self.id, self.written);
+    }
+}
+
+struct Connection {
+    seat: Seat,
+    socket: WebSocket,
+    ping: Interval,
+    heard: Instant,
+    /// Something was given to the socket that it has not sent.
+    dirty: bool,
+    /// Events given to the socket.
+    fed: u64,
+    /// Events that the peer has, as its pongs tell.
+    arrived: u64,
+}
+
+/// Runs a connection to its end.
+pub(crate) async fn run(seat: Seat, socket: WebSocket) {
+    let every = seat.relay.config.ping;
+    let mut ping = interval_at(Instant::now() + every, every);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let heard = Instant::now();
+    let mut connection = Connection { seat, socket, ping, heard, dirty: false, fed: 0, arrived: 0 };
+    let end = poll_fn(|cx| connection.poll(cx)).await;
+    connection.seat.relay.counters.dropped(end);
+    let Connection { seat, socket, .. } = connection;
+    // The place is free, or can be resumed, before the goodbye.
+    drop(seat);
+    goodbye(socket, end).await;
+}
+
+/// Nothing to do until woken, or the end.
+type Step<T> = Result<T, Drop>;
+
+impl Connection {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Drop> {
+        self.seat.outbox.listen(cx.waker());
+        match self.work(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Reads and writes until both wait.
+    fn work(&mut self, cx: &mut Context<'_>) -> Step<()> {
+        loop {
+            if self.seat.outbox.is_cut() {
+                return Err(Drop::Slow);
+            }
+            self.tick(cx)?;
+            let more_to_read = self.read(cx)?;
+            let more_to_write = self.write(cx)?;
+            // Reading may have paused for what has been written since.
+            let more = more_to_read && !self.is_busy();
+            if !more && !more_to_write {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.seat.outbox.is_busy(&self.seat.relay.config.limits)
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>) -> Step<()> {
+        while self.ping.poll_tick(cx).is_ready() {
+            if self.heard.elapsed() > self.seat.relay.config.ping * SILENT_PINGS {
+                // It does not read, or it is not there.
+                return Err(if self.dirty { Drop::Slow } else { Drop::Gone });
+            }
+            if let Poll::Ready(ready) = self.socket.poll_ready_unpin(cx) {
+                ready.map_err(|_| Drop::Gone)?;
+                // Its pong tells that the peer has all events before it.
+                let ping = Message::Ping(self.fed.to_be_bytes().to_vec().into());
+                self.socket.start_send_unpin(ping).map_err(|_| Drop::Gone)?;
+                self.dirty = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes calls. True when it stopped before the socket was empty.
+    fn read(&mut self, cx: &mut Context<'_>) -> Step<bool> {
+        for _ in 0..READ_BATCH {
+            if self.is_busy() {
+                return Ok(true);
+            }
+            let Poll::Ready(frame) = self.socket.poll_next_unpin(cx) else {
+                return Ok(false);
+            };
+            self.heard = Instant::now();
+            match frame {
+                Some(Ok(Message::Text(text))) => {
+                    let Seat { relay, id, outbox, .. } = &self.seat;
+                    relay.call(*id, outbox, &text);
+                }
+                Some(Ok(Message::Binary(_))) => add(&self.seat.relay.counters.ignored, 1),
+                Some(Ok(Message::Ping(_))) => self.dirty = true,
+                Some(Ok(Message::Pong(payload))) => self.pong(&payload),
+                Some(Ok(Message::Close(_))) | None => return Err(Drop::Closed),
+                Some(Err(error)) => return Err(broken(error)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The peer has all that was written before the ping.
+    fn pong(&mut self, payload: &[u8]) {
+        let told = payload.try_into().map_or(0, u64::from_be_bytes);
+        if told > self.arrived && told <= self.fed {
+            self.arrived = told;
+            self.seat.relay.arrived(self.seat.id, told);
+        }
+    }
+
+    /// Writes what waits, then flushes once. True when it stopped before the queue was empty.
+    fn write(&mut self, cx: &mut Context<'_>) -> Step<bool> {
+        let mut bytes = 0;
+        let mut close = None;
+        while bytes < WRITE_BATCH {
+            match self.socket.poll_ready_unpin(cx) {
+                Poll::Ready(ready) => ready.map_err(|_| Drop::Gone)?,
+                Poll::Pending => return Ok(false),
+            }
+            match self.seat.outbox.next() {
+                Next::Write(entry) => {
+                    bytes += entry.frame.len();
+                    self.fed = self.fed.max(entry.number);
+                    let message = Message::Text(entry.frame);
+                    self.socket.start_send_unpin(message).map_err(|_| Drop::Gone)?;
+                    self.dirty = true;
+                }
+                Next::Wait => break,
+                Next::Close(why) => {
+                    close = Some(why);
+                    break;
+                }
+            }
+        }
+        add(&self.seat.relay.counters.bytes_out, bytes);
+        if self.dirty {
+            match self.socket.poll_flush_unpin(cx) {
+                Poll::Ready(flushed) => flushed.map_err(|_| Drop::Gone)?,
+                Poll::Pending => return Ok(false),
+            }
+            self.dirty = false;
+            self.seat.written = self.fed;
+        }
+        match close {
+            Some(why) => Err(why),
+            None => Ok(bytes >= WRITE_BATCH),
+        }
+    }
+}
+
+fn broken(error: axum::Error) -> Drop {
+    match error.into_inner().downcast_ref() {
+        Some(SocketError::Capacity(_)) => Drop::TooLarge,
+        _ => Drop::Gone,
+    }
+}
+
+/// Says why, and lets the peer answer, so that it sees the reason and not a reset.
+async fn goodbye(mut socket: WebSocket, end: Drop) {
+    if end == Drop::Gone {
+        return;
+    }
+    let frame = end.frame().map(|(code, reason)| CloseFrame { code, reason: reason.into() });
+    let talk = async {
+        if end != Drop::Closed && socket.send(Message::Close(frame)).await.is_err() {
+            return;
+        }
+        while let Some(Ok(_)) = socket.next().await {}
+    };
+    let _ = timeout(LAST_WORDS, talk).await;
+}
