@@ -37,11 +37,15 @@ pub(crate) struct Entry {
     /// The event's number for a connection that may resume, else 0.
     pub(crate) number: u64,
     pub(crate) gate: Option<Arc<Gate>>,
+    /// It was missed before, so that the bound for what is missed holds and not that of the queue.
+    pub(crate) missed: bool,
 }
 
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
+    /// Of the entries that were not missed before.
+    frames: usize,
     bytes: usize,
     closing: Option<Drop>,
 }
@@ -76,11 +80,14 @@ impl Outbox {
         if queue.closing.is_some() {
             return;
         }
-        queue.bytes += entry.frame.len();
+        if !entry.missed {
+            queue.frames += 1;
+            queue.bytes += entry.frame.len();
+        }
         queue.entries.push_back(entry);
         // One frame alone is always taken: it was within its own bound.
-        let over = queue.entries.len() > limits.queue_frames
-            || queue.bytes > limits.queue_bytes && queue.entries.len() > 1;
+        let over = queue.frames > limits.queue_frames
+            || queue.bytes > limits.queue_bytes && queue.frames > 1;
         if over {
             *queue = Queue { closing: Some(Drop::Slow), ..Queue::default() };
         }
@@ -115,7 +122,10 @@ impl Outbox {
             Some(Some(_)) => return Next::Wait,
         }
         let entry = queue.entries.pop_front().expect("there is a first one");
-        queue.bytes -= entry.frame.len();
+        if !entry.missed {
+            queue.frames -= 1;
+            queue.bytes -= entry.frame.len();
+        }
         if queue.entries.is_empty() {
             // An idle connection holds no memory.
             queue.entries = VecDeque::new();
@@ -126,7 +136,7 @@ impl Outbox {
     /// Whether so much waits that the connection should read before it asks for more.
     pub(crate) fn is_busy(&self, limits: &Limits) -> bool {
         let queue = self.lock();
-        queue.entries.len() >= limits.queue_frames / 4 || queue.bytes >= limits.queue_bytes / 4
+        queue.frames >= limits.queue_frames / 4 || queue.bytes >= limits.queue_bytes / 4
     }
 
     /// Whether the connection was cut for reading too slowly.
@@ -140,7 +150,7 @@ mod tests {
     use super::*;
 
     fn entry(text: &str, gate: Option<&Arc<Gate>>) -> Entry {
-        Entry { frame: text.to_owned().into(), number: 0, gate: gate.cloned() }
+        Entry { frame: text.to_owned().into(), number: 0, gate: gate.cloned(), missed: false }
     }
 
     fn written(outbox: &Outbox) -> Vec<String> {

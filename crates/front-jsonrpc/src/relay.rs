@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use quorate_core::groups::{ConnectionId, Effects, Groups};
+use quorate_core::groups::{ConnectionId, Effects, Event, Groups};
 use quorate_ports::{Commit, GroupStore};
 use quorate_types::{Result, Timestamp};
 use quorate_wire::jsonrpc::{RpcError, RpcRequest};
@@ -201,7 +201,7 @@ impl Shared {
             return;
         }
         let frame = request.refuse(error).into();
-        outbox.push(Entry { frame, number: 0, gate: None }, &self.config.limits);
+        outbox.push(Entry { frame, number: 0, gate: None, missed: false }, &self.config.limits);
         outbox.ring();
     }
 
@@ -218,22 +218,24 @@ impl Shared {
         let commit = (!writes.is_empty()).then(|| self.store.submit_groups(writes));
         let gate = commit.is_some().then(Arc::<Gate>::default);
         let mut bells = Bells::new();
-        let mut queue = |id: ConnectionId, frame: Utf8Bytes, number| {
+        let mut queue = |id: ConnectionId, frame: Utf8Bytes, number, missed| {
             if let Some(outbox) = state.outboxes.get(&id) {
-                let entry = Entry { frame, number, gate: gate.clone() };
+                let entry = Entry { frame, number, gate: gate.clone(), missed };
                 outbox.push(entry, &self.config.limits);
                 bells.push(outbox.clone());
             }
         };
         if let Some(answer) = answer {
-            queue(caller, answer.into(), 0);
+            queue(caller, answer.into(), 0, false);
+        }
+        for (number, event) in effects.missed {
+            queue(caller, frame(&event), number, true);
         }
         for (event, recipients) in effects.deliveries {
             add(&self.counters.events, recipients.len());
-            let bytes = translate::event(&event);
-            let frame = Utf8Bytes::try_from(bytes).expect("events are text");
+            let frame = frame(&event);
             for (id, number) in recipients {
-                queue(id, frame.clone(), number);
+                queue(id, frame.clone(), number, false);
             }
         }
         for id in effects.replaced {
@@ -315,6 +317,10 @@ impl Shared {
         state.core.expire(now, &mut effects);
         self.carry_out(state, 0, None, effects, None);
     }
+}
+
+fn frame(event: &Event) -> Utf8Bytes {
+    Utf8Bytes::try_from(translate::event(event)).expect("events are text")
 }
 
 /// Whether the timer must look sooner than it would. One that looks too early looks again.

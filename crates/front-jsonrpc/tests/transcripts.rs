@@ -102,6 +102,7 @@ impl Replay {
     }
 
     async fn binary_and_ping(&mut self, name: &str) {
+        self.drain().await;
         let client = self.client(name).await;
         let frame = r#"{"jsonrpc":"2.0","id":99,"method":"Nope","params":[]}"#;
         client.socket.send(Message::binary(frame)).await.unwrap();

@@ -258,6 +258,9 @@ pub type Recipient = (ConnectionId, u64);
 pub struct Effects {
     /// Events and who gets them, in order.
     pub deliveries: Vec<(Event, Vec<Recipient>)>,
+    /// Events that the caller missed before it resumed, by their numbers. They come before all
+    /// others, and are bounded by what is kept.
+    pub missed: Vec<(u64, Event)>,
     /// Connections whose place another one has taken.
     pub replaced: Vec<ConnectionId>,
     /// What must be kept, in order, before anything is answered or delivered.
@@ -267,7 +270,10 @@ pub struct Effects {
 impl Effects {
     /// Whether nothing happened.
     pub fn is_empty(&self) -> bool {
-        self.deliveries.is_empty() && self.replaced.is_empty() && self.changes.is_empty()
+        self.deliveries.is_empty()
+            && self.missed.is_empty()
+            && self.replaced.is_empty()
+            && self.changes.is_empty()
     }
 
     pub(super) fn deliver(&mut self, event: Event, to: Vec<Recipient>) {

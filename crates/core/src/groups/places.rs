@@ -77,9 +77,7 @@ impl Groups {
             self.clients.remove(&own);
         }
         let count = missed.len() as u64;
-        for (number, event) in missed {
-            effects.deliver(event, vec![(connection, number)]);
-        }
+        effects.missed = missed;
         Ok(Reply::Resumed(count))
     }
 

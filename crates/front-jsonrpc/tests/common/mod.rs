@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use futures_util::{SinkExt as _, StreamExt as _};
 use quorate_front_jsonrpc::{Compat, Config, NotKept, Relay};
 use quorate_ports::GroupStore;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 /// No answer takes this long, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     pub(crate) relay: Relay,
     pub(crate) address: SocketAddr,
+    task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Server {
@@ -27,9 +30,17 @@ impl Server {
         let relay = Relay::open(config, store).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
         let router = relay.router();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { relay, address }
+        let task = tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { relay, address, task }
+    }
+
+    /// Stops as a program does.
+    pub(crate) async fn close(self) {
+        self.relay.close().await;
+        self.task.abort();
+        let _ = self.task.await;
     }
 
     pub(crate) async fn strict() -> Self {
@@ -42,7 +53,8 @@ impl Server {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        let (socket, _) = connect_async(format!("ws://{}/mpc", self.address)).await.unwrap();
+        let url = format!("ws://{}/mpc", self.address);
+        let (socket, _) = connect_async_with_config(url, None, true).await.unwrap();
         Client { socket, last: 0 }
     }
 
