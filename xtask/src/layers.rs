@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "quorate-client",
         &[
             "quorate-types",
+            "quorate-schemes",
             "quorate-engine",
             "quorate-ports",
             "quorate-party",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_party::{Compute, Keyring, Party, follow, take_part};
+use quorate_party::{Compute, Keyring, Party, Worker, follow, take_part};
 use quorate_types::*;
 use tracing::Instrument as _;
 
@@ -18,7 +18,7 @@ impl Device {
     pub fn new(keyring: Arc<Keyring>, link: Link, device: DeviceInfo) -> Self {
         let (router, coordinator) = link.into_parts();
         let compute = Compute::default();
-        Self { party: Party { keyring, router, coordinator, compute, device } }
+        Self { party: Party { worker: Worker { keyring, compute }, router, coordinator, device } }
     }
 
     /// The device's name.
@@ -28,7 +28,7 @@ impl Device {
 
     /// The device's keys.
     pub fn keyring(&self) -> &Arc<Keyring> {
-        &self.party.keyring
+        &self.party.worker.keyring
     }
 
     /// Takes part in one session to its end, keygen or sign, and answers with the session as it

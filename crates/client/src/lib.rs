@@ -25,6 +25,7 @@
 
 mod device;
 mod link;
+pub mod peers;
 mod web;
 
 pub use device::Device;

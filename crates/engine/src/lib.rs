@@ -25,5 +25,5 @@ mod share;
 pub use fault::{Fault, FaultCode, Severity};
 pub use hello::{HelloSecret, HelloView, introduce, read_hello};
 pub use identity::{Identity, verify_identity};
-pub use run::{Member, Outgoing, Output, Run, Step, Task};
+pub use run::{Expected, Member, Outgoing, Output, Run, Step, Task};
 pub use share::{SealContext, SealKey, Share};

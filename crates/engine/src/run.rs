@@ -73,6 +73,17 @@ pub struct Outgoing {
     pub payload: Bytes,
 }
 
+/// A message that a run will need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Who sends it.
+    pub from: PartyId,
+    /// The protocol's round.
+    pub round: u16,
+    /// Whether it is for this party alone.
+    pub direct: bool,
+}
+
 /// What a run makes.
 pub enum Output {
     /// A key.
@@ -85,6 +96,9 @@ pub enum Output {
     /// A signature that verifies.
     Signature(Signature),
 }
+
+/// No protocol here has more rounds.
+const LAST_ROUND: u16 = 15;
 
 /// A message's place in the protocol.
 type Slot = (u16, Kind, Seat);
@@ -154,6 +168,23 @@ impl Run {
             seen: BTreeMap::new(),
             over: false,
         })
+    }
+
+    /// Every message that this run will need from the others, by round.
+    pub fn expected(&self) -> Vec<Expected> {
+        let mut expected = Vec::new();
+        for round in 0..=LAST_ROUND {
+            for kind in [Kind::Broadcast, Kind::Direct] {
+                let seats = self.roster.iter().enumerate();
+                for (seat, peer) in seats.filter(|(seat, _)| *seat != self.me) {
+                    if self.machine.expects(round, kind, seat) {
+                        let from = peer.party.clone();
+                        expected.push(Expected { from, round, direct: kind == Kind::Direct });
+                    }
+                }
+            }
+        }
+        expected
     }
 
     /// Takes a payload in after checking all that can be checked of it: form, execution, sender,

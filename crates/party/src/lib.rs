@@ -27,5 +27,5 @@ pub use follow::{Following, follow};
 pub use keyring::{Keyring, OpenKey, SealSource};
 pub use memory::MemoryVault;
 pub use server::{PartyConfig, PartyHandle, PartyServer, PartyStatus};
-pub use session::{Feed, INBOX_LEN, Party, take_part};
+pub use session::{Feed, INBOX_LEN, Party, Worker, compute_with_peers, take_part};
 pub use transport::{Incoming, RouterTransport, Transport};

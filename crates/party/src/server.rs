@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::compute::Compute;
 use crate::keyring::Keyring;
-use crate::session::Party;
+use crate::session::{Party, Worker};
 use table::Table;
 
 /// How a server party shows itself and how patient it is.
@@ -89,7 +89,7 @@ impl PartyServer {
         let device = config.device.clone();
         let server = Arc::new(Self {
             config,
-            party: Party { keyring, router, coordinator, compute, device },
+            party: Party { worker: Worker { keyring, compute }, router, coordinator, device },
             table: Mutex::default(),
             connected: watch::Sender::new(false),
             tasks: TaskTracker::new(),
@@ -134,7 +134,7 @@ impl PartyHandle {
 
     /// The party's keyring: its keys for a listing, its identity for a greeting.
     pub fn keyring(&self) -> &Arc<Keyring> {
-        &self.server.party.keyring
+        &self.server.party.worker.keyring
     }
 
     /// Takes no new sessions, waits for the running ones for the configured grace time, then stops

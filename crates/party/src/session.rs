@@ -2,6 +2,7 @@
 
 mod attempt;
 mod failure;
+mod peers;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::keyring::Keyring;
 use crate::transport::RouterTransport;
 use attempt::{Attempt, prepare};
 pub(crate) use failure::{could_not, restarted};
+pub use peers::compute_with_peers;
 
 /// Length of a session's inbox. A keygen of 16 parties brings a party fewer than 256 messages and,
 /// after a reconnect, some of them again: a full inbox means that a peer sends what no protocol
@@ -40,17 +42,31 @@ fn started(view: &SessionView) -> bool {
     !matches!(view.status, SessionStatus::Created | SessionStatus::Waiting)
 }
 
+/// What a party computes with.
+#[derive(Clone)]
+pub struct Worker {
+    /// Identity, shares, pins and bans. It also says who the party is.
+    pub keyring: Arc<Keyring>,
+    /// Where its cryptography runs.
+    pub compute: Compute,
+}
+
+impl Worker {
+    /// The party's id.
+    pub fn id(&self) -> &PartyId {
+        self.keyring.party()
+    }
+}
+
 /// What a party needs to take part in sessions.
 #[derive(Clone)]
 pub struct Party {
-    /// Identity, shares, pins and bans. It also says who the party is.
-    pub keyring: Arc<Keyring>,
+    /// Its keys and its processor.
+    pub worker: Worker,
     /// Carries its messages.
     pub router: Arc<dyn Router>,
     /// Lets it join and takes its result.
     pub coordinator: Arc<dyn Coordinator>,
-    /// Where its cryptography runs.
-    pub compute: Compute,
     /// What it says about its machine.
     pub device: DeviceInfo,
 }
@@ -58,7 +74,7 @@ pub struct Party {
 impl Party {
     /// The party's id.
     pub fn id(&self) -> &PartyId {
-        self.keyring.party()
+        self.worker.id()
     }
 
     pub(crate) fn caller(&self) -> Caller {
@@ -131,10 +147,10 @@ pub async fn take_part(
     token: JoinToken,
     feed: Feed,
 ) -> Result<SessionView> {
-    let (hello, secret) = introduce(party.keyring.identity(), session, party.id());
+    let (hello, secret) = introduce(party.worker.keyring.identity(), session, party.id());
     let early = feed.views.borrow().clone();
     let refusal = match &early {
-        Some(view) => prepare(party, view).await.err(),
+        Some(view) => prepare(&party.worker, view).await.err(),
         None => None,
     };
     let ready = refusal.is_none();
@@ -151,8 +167,8 @@ pub async fn take_part(
 
     let Feed { views, unjoined, inbox } = feed;
     let deadline = deadline(&joined.session);
-    let attempt = Attempt { party, session, hello: hello.clone(), secret };
-    let staying = stay(attempt, refusal, views, inbox, deadline);
+    let attempt = Attempt { worker: &party.worker, session, hello: hello.clone(), secret };
+    let staying = stay(party, attempt, refusal, views, inbox, deadline);
     let joined_again = async {
         // What was told before we joined.
         let _ = unjoined.notified().now_or_never();
@@ -174,13 +190,14 @@ pub async fn take_part(
 
 /// Computes, reports and waits for the end.
 async fn stay(
+    party: &Party,
     attempt: Attempt<'_>,
     refusal: Option<Failure>,
     mut views: watch::Receiver<Option<SessionView>>,
     inbox: mpsc::Receiver<Message>,
     deadline: Instant,
 ) -> Result<SessionView> {
-    let (party, session) = (attempt.party, attempt.session);
+    let session = attempt.session;
     let stop = CancellationToken::new();
     let router = Arc::clone(&party.router);
     let me = party.id().clone();
@@ -247,7 +264,7 @@ async fn work(
     if view.status.is_final() {
         return Ok(Left::Ended(view));
     }
-    let mut computation = pin!(attempt.compute(&view, transport));
+    let mut computation = pin!(attempt.compute(&view, transport, |_| ()));
     let over = tokio::select! {
         biased;
         outcome = &mut computation => return Ok(Left::Outcome(outcome.unwrap_or_else(give_up))),
@@ -297,7 +314,7 @@ async fn tidy(party: &Party, ended: &SessionView) {
     let failed = matches!(ended.status, SessionStatus::Failed | SessionStatus::Expired);
     if ended.kind == SessionKind::Keygen
         && failed
-        && let Err(error) = party.keyring.forget(ended.session_id.into()).await
+        && let Err(error) = party.worker.keyring.forget(ended.session_id.into()).await
     {
         tracing::warn!(%error, "the share of a failed keygen was not removed");
     }

@@ -31,10 +31,9 @@ async fn key(net: &Net) -> KeyId {
 async fn take_part(net: &Arc<Net>, machine: &Machine, session: SessionId) -> SessionView {
     let (router, coordinator): (Arc<dyn Router>, Arc<dyn Coordinator>) = (net.clone(), net.clone());
     let device = crate::Party {
-        keyring: machine.keyring.clone(),
+        worker: crate::Worker { keyring: machine.keyring.clone(), compute: Compute::default() },
         router: router.clone(),
         coordinator: coordinator.clone(),
-        compute: Compute::default(),
         device: DeviceInfo::default(),
     };
     let (feed, _following) = crate::follow(&router, &coordinator, device.id(), session);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quorate_engine::Outgoing;
+use quorate_engine::{Expected, Outgoing};
 use quorate_ports::Router;
 use quorate_types::*;
 use tokio::sync::mpsc;
@@ -34,6 +34,13 @@ pub struct Incoming {
 /// The messages of ONE session of ONE party.
 #[async_trait]
 pub trait Transport: Send {
+    /// Told once, before anything is sent, which messages the run will need: a relay that delivers
+    /// only what was asked for is asked for them.
+    async fn expect(&mut self, expected: &[Expected]) -> Result<()> {
+        let _ = expected;
+        Ok(())
+    }
+
     /// Hands a message over, in order. Returns before it is delivered or durable; a failure shows
     /// at a later call.
     async fn send(&mut self, outgoing: Outgoing) -> Result<()>;

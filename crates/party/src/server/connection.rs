@@ -61,7 +61,7 @@ impl PartyServer {
             role: self.config.role,
             version: self.config.version.clone(),
             notification: NotificationChannel::default(),
-            identity: Some(party.keyring.identity().public()),
+            identity: Some(party.worker.keyring.identity().public()),
         };
         party.router.register(&caller, registration).await?;
         let events = party.router.subscribe_events(&caller, party.id(), Vec::new()).await?;

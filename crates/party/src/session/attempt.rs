@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quorate_engine::{Fault, HelloSecret, Member, Output, Run, Severity, Share, Task};
 use quorate_types::*;
 
-use super::Party;
+use super::Worker;
 use super::failure::{could_not, of_error, of_fault};
 use crate::clock;
 use crate::drive::{Ended, Progress, drive};
@@ -18,17 +18,17 @@ const FIRST_EPOCH: u32 = 0;
 /// Checks whether this party can take part: for signing it opens the share and looks at the
 /// holders and bans. For keygen there is nothing to check.
 pub(super) async fn prepare(
-    party: &Party,
+    worker: &Worker,
     view: &SessionView,
 ) -> Result<Option<Arc<OpenKey>>, Failure> {
     if view.kind == SessionKind::Keygen {
         return Ok(None);
     }
-    let me = party.id();
+    let me = worker.id();
     let Some(key_id) = view.key_id else {
         return Err(could_not(me, "the session does not say which key to sign with"));
     };
-    let opened = party.keyring.key(key_id, &party.compute).await;
+    let opened = worker.keyring.key(key_id, &worker.compute).await;
     let Some(key) = opened.map_err(|error| of_error(me, error))? else {
         let message = format!(
             "{me} holds no share of key {key_id}; choose signers that took part in its keygen"
@@ -42,19 +42,19 @@ pub(super) async fn prepare(
         failure.parties = vec![stranger.clone()];
         return Err(failure);
     }
-    if key.pinned(me) != Some(party.keyring.identity().public()) {
+    if key.pinned(me) != Some(worker.keyring.identity().public()) {
         let message = format!(
             "{me} has another identity than when key {key_id} was made; restore its identity file"
         );
         return Err(could_not(me, message));
     }
-    party.keyring.check_bans(&key, &signers).map_err(|error| of_error(me, error))?;
+    worker.keyring.check_bans(&key, &signers).map_err(|error| of_error(me, error))?;
     Ok(Some(key))
 }
 
 /// One attempt at one session, joined and waiting to compute.
 pub(super) struct Attempt<'a> {
-    pub(super) party: &'a Party,
+    pub(super) worker: &'a Worker,
     pub(super) session: SessionId,
     /// The introduction this attempt joined with.
     pub(super) hello: Hello,
@@ -67,20 +67,24 @@ impl Attempt<'_> {
         self,
         view: &SessionView,
         transport: &mut dyn Transport,
+        mut progress: impl FnMut(u16) + Send,
     ) -> Result<PartyOutcome, Failure> {
-        let (party, session) = (self.party, self.session);
-        let me = party.id();
+        let (worker, session) = (self.worker, self.session);
+        let me = worker.id();
         // The view of the start counts, not what was shown before it: it may differ.
-        let key = prepare(party, view).await?;
+        let key = prepare(worker, view).await?;
         let task = task(me, view, key.as_deref())?;
         let roster = roster(me, &self.hello, view)?;
         let run = self.run(roster, task).await?;
         let identities = run.identities();
-        check_identities(party, view, &identities, key.as_deref()).await?;
-        let outcome = drive(run, transport, &party.compute, note).await;
+        check_identities(worker, view, &identities, key.as_deref()).await?;
+        if let Err(error) = transport.expect(&run.expected()).await {
+            return Err(of_error(me, error));
+        }
+        let outcome = drive(run, transport, &worker.compute, |p| note(p, &mut progress)).await;
         match (outcome, key) {
             (Ok(Output::Key { share, public_key }), None) => {
-                keep(party, session, view, share, public_key.clone(), identities).await?;
+                keep(worker, session, view, share, public_key.clone(), identities).await?;
                 Ok(PartyOutcome::PublicKey(public_key.0))
             }
             (Ok(Output::Signature(signature)), Some(_)) => {
@@ -89,16 +93,16 @@ impl Attempt<'_> {
             }
             (Ok(_), _) => Err(could_not(me, "the protocol made something else than was asked for")),
             (Err(Ended::Transport(error)), _) => Err(of_error(me, error)),
-            (Err(Ended::Fault(fault)), key) => Err(settle(party, fault, key.as_deref()).await),
+            (Err(Ended::Fault(fault)), key) => Err(settle(worker, fault, key.as_deref()).await),
         }
     }
 
     async fn run(self, roster: Vec<Member>, task: Task) -> Result<Run, Failure> {
-        let Self { party, session, secret, .. } = self;
-        let me = party.id().clone();
-        let identity = Arc::clone(party.keyring.identity());
+        let Self { worker, session, secret, .. } = self;
+        let me = worker.id().clone();
+        let identity = Arc::clone(worker.keyring.identity());
         let start = move || Run::new(&identity, secret, session, &me, roster, task);
-        party.compute.run(start).await.map_err(of_fault)
+        worker.compute.run(start).await.map_err(of_fault)
     }
 }
 
@@ -148,12 +152,12 @@ fn roster(me: &PartyId, mine: &Hello, view: &SessionView) -> Result<Vec<Member>,
 
 /// Everybody must be who it was when first seen and, for signing, when the key was made.
 async fn check_identities(
-    party: &Party,
+    worker: &Worker,
     view: &SessionView,
     identities: &[[u8; 32]],
     key: Option<&OpenKey>,
 ) -> Result<(), Failure> {
-    let me = party.id();
+    let me = worker.id();
     for (participant, identity) in view.participants.iter().zip(identities) {
         let peer = &participant.party_id;
         if peer == me {
@@ -162,14 +166,14 @@ async fn check_identities(
         if key.is_some_and(|key| key.pinned(peer) != Some(*identity)) {
             return Err(of_error(me, foreign_identity(peer, "it had when the key was made")));
         }
-        party.keyring.check_pin(peer, *identity).await.map_err(|error| of_error(me, error))?;
+        worker.keyring.check_pin(peer, *identity).await.map_err(|error| of_error(me, error))?;
     }
     Ok(())
 }
 
 /// Puts the new share on disk.
 async fn keep(
-    party: &Party,
+    worker: &Worker,
     session: SessionId,
     view: &SessionView,
     share: Share,
@@ -185,18 +189,19 @@ async fn keep(
         holders: view.participants.iter().map(|p| p.party_id.clone()).collect(),
         created_at: clock::now(),
     };
-    let stored = party.keyring.store(share, FIRST_EPOCH, record, identities, &party.compute).await;
+    let stored =
+        worker.keyring.store(share, FIRST_EPOCH, record, identities, &worker.compute).await;
     stored.map_err(|error| {
         tracing::error!(%error, "a new share could not be stored");
-        could_not(party.id(), format!("{} could not store its share", party.id()))
+        could_not(worker.id(), format!("{} could not store its share", worker.id()))
     })
 }
 
 /// A fault as it is reported; a ban is on disk before.
-async fn settle(party: &Party, fault: Fault, key: Option<&OpenKey>) -> Failure {
+async fn settle(worker: &Worker, fault: Fault, key: Option<&OpenKey>) -> Failure {
     let banned = match (&fault.blame, fault.severity, key) {
         (Some(peer), Severity::Ban, Some(key)) => {
-            party.keyring.ban(key, peer.clone(), fault.message.clone()).await
+            worker.keyring.ban(key, peer.clone(), fault.message.clone()).await
         }
         _ => Ok(()),
     };
@@ -208,9 +213,12 @@ async fn settle(party: &Party, fault: Fault, key: Option<&OpenKey>) -> Failure {
     failure
 }
 
-fn note(progress: Progress) {
+fn note(progress: Progress, tell: &mut impl FnMut(u16)) {
     match progress {
-        Progress::Round { round, .. } => tracing::debug!(round, "waiting for messages"),
+        Progress::Round { round, .. } => {
+            tracing::debug!(round, "waiting for messages");
+            tell(round);
+        }
         Progress::Refused { from, fault } => {
             tracing::warn!(%from, code = fault.code.name(), "refused a message: {}", fault.message);
         }
@@ -224,6 +232,7 @@ mod tests {
 
     use super::*;
     use crate::Compute;
+    use crate::session::Party;
     use crate::testkit::{Machine, Net, parties, party};
 
     fn ban() -> Fault {
@@ -249,10 +258,9 @@ mod tests {
             ..net.view(session)
         };
         let party = Party {
-            keyring: a.keyring.clone(),
+            worker: Worker { keyring: a.keyring.clone(), compute: Compute::default() },
             router: net.clone(),
             coordinator: net,
-            compute: Compute::default(),
             device: DeviceInfo::default(),
         };
         (a, party, view)
@@ -261,33 +269,33 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_ban_is_in_the_vault_before_it_is_reported_and_locks_the_pair() {
         let (a, party, view) = holders().await;
-        let key = prepare(&party, &view).await.ok().flatten().unwrap();
-        let failure = settle(&party, ban(), Some(&key)).await;
+        let key = prepare(&party.worker, &view).await.ok().flatten().unwrap();
+        let failure = settle(&party.worker, ban(), Some(&key)).await;
         assert_eq!(failure.reason, FailureReason::PartyCheated);
         assert_eq!(failure.parties, parties(&["b"]));
         let bans = a.vault.bans(key.stored.key_id).await.unwrap();
         assert_eq!((&bans[0].peer, bans[0].epoch), (&"b".parse().unwrap(), 0));
-        let locked = prepare(&party, &view).await.err().unwrap();
+        let locked = prepare(&party.worker, &view).await.err().unwrap();
         assert!(locked.message.starts_with("key_locked"), "{}", locked.message);
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_fault_that_is_no_ban_bans_nobody() {
         let (a, party, view) = holders().await;
-        let key = prepare(&party, &view).await.ok().flatten().unwrap();
+        let key = prepare(&party.worker, &view).await.ok().flatten().unwrap();
         let fault = Fault { severity: Severity::Recoverable, ..ban() };
-        let failure = settle(&party, fault, Some(&key)).await;
+        let failure = settle(&party.worker, fault, Some(&key)).await;
         assert_eq!(failure.reason, FailureReason::PartyFailed);
         assert_eq!(failure.message, "ot_check_failed: b failed the check");
         assert!(a.vault.bans(key.stored.key_id).await.unwrap().is_empty());
-        assert!(prepare(&party, &view).await.is_ok());
+        assert!(prepare(&party.worker, &view).await.is_ok());
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_signer_that_holds_no_share_is_named() {
         let (_, party, mut view) = holders().await;
         view.participants[1].party_id = "stranger".parse().unwrap();
-        let failure = prepare(&party, &view).await.err().unwrap();
+        let failure = prepare(&party.worker, &view).await.err().unwrap();
         assert_eq!(failure.parties, parties(&["stranger"]));
     }
 }

@@ -1,0 +1,288 @@
+//! Letters over the binary relay.
+//!
+//! Every letter has an id that all devices can compute. A device asks for all it will need and
+//! publishes what it has; after a broken connection, or when the relay has lost its memory, it asks
+//! and publishes again. Whoever knows the instance can put junk where a letter belongs, and the
+//! first to publish wins. So a sender asks for its own letters too: where another frame comes
+//! back, the letter goes out again as the next attempt, and a receiver that gets a frame which its
+//! sender did not sign asks for the next attempt.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use quorate_party::Backoff;
+use quorate_types::{Error, ErrorCode, RelayId, Result};
+use quorate_wire::relay::{HEADER, Header, Ttl, ask, message_id, publish};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+
+use super::letter::{InstanceId, Letter, Slot, open, seal};
+use super::mail::{Ends, Mail, Order};
+use super::signer::{MessageSigner, VerifyingKey};
+
+/// How often a letter goes out anew when somebody takes its place.
+const MAX_ATTEMPTS: u32 = 16;
+/// The relay pings every 20 s; after more than two of them the connection counts as dead.
+const SILENCE: Duration = Duration::from_secs(45);
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The largest message that a relay carries; junk of that size must not break the connection.
+const MAX_FRAME: usize = (16 << 20) + HEADER;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// What the carrier knows of a run.
+pub(crate) struct Route {
+    pub(crate) url: String,
+    pub(crate) signer: Arc<dyn MessageSigner>,
+    /// The members' keys, in their order.
+    pub(crate) keys: Vec<VerifyingKey>,
+    pub(crate) me: usize,
+    pub(crate) instance: InstanceId,
+    /// Nothing of this run is of use afterwards.
+    pub(crate) deadline: Instant,
+}
+
+impl Route {
+    /// Connects, and carries letters until the mail is dropped.
+    pub(crate) fn start(self) -> Mail {
+        Mail::start(|ends| {
+            let carrier = Carrier {
+                route: self,
+                ends,
+                asked: HashMap::new(),
+                sent: Vec::new(),
+                own: HashMap::new(),
+            };
+            carrier.run()
+        })
+    }
+
+    fn id(&self, slot: Slot, attempt: u32, from: usize, to: Option<usize>) -> RelayId {
+        let receiver = to.map(|to| self.keys[to].as_bytes());
+        message_id(slot.tag(attempt), self.keys[from].as_bytes(), receiver, &self.instance.0)
+    }
+
+    fn ttl(&self) -> Ttl {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        Ttl::from_secs(left.as_secs().max(1))
+    }
+}
+
+struct Asked {
+    slot: Slot,
+    from: usize,
+    attempt: u32,
+}
+
+struct Sent {
+    slot: Slot,
+    to: Option<usize>,
+    payload: Bytes,
+    attempt: u32,
+    id: RelayId,
+    letter: Bytes,
+}
+
+struct Carrier {
+    route: Route,
+    ends: Ends,
+    asked: HashMap<RelayId, Asked>,
+    sent: Vec<Sent>,
+    /// Which of our letters an id belongs to, until we have seen that it stands there.
+    own: HashMap<RelayId, usize>,
+}
+
+/// Why a connection was left.
+enum Left {
+    /// Nobody needs it any more.
+    Done,
+    Broken(String),
+}
+
+impl Carrier {
+    async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut first = true;
+        loop {
+            let trouble = match connect(&self.route.url).await {
+                Ok(socket) => {
+                    self.ends.trouble.set(None);
+                    backoff.reset();
+                    match self.serve(socket).await {
+                        Ok(Left::Done) => return,
+                        Ok(Left::Broken(why)) => why,
+                        Err(error) => {
+                            let _ = self.ends.letters.send(Err(error)).await;
+                            return;
+                        }
+                    }
+                }
+                // A wrong address shows itself at once, not at the deadline.
+                Err(why) if first => {
+                    let why = format!("{} cannot be reached: {why}", self.route.url);
+                    let _ = self.ends.letters.send(Err(Error::unavailable(why))).await;
+                    return;
+                }
+                Err(why) => why,
+            };
+            first = false;
+            tracing::info!("the connection to the relay broke: {trouble}");
+            self.ends.trouble.set(Some(trouble));
+            backoff.pause().await;
+        }
+    }
+
+    /// Serves one connection. An error is for good.
+    async fn serve(&mut self, mut socket: Socket) -> Result<Left> {
+        let again: Vec<_> = self.asked.keys().chain(self.own.keys()).copied().collect();
+        let ttl = self.route.ttl();
+        let letters = self.sent.iter().map(|sent| publish(sent.id, ttl, 0, &sent.letter));
+        let mut frames: Vec<_> = letters.collect();
+        frames.extend(again.into_iter().map(|id| ask(id, ttl)));
+        loop {
+            if let Err(why) = write(&mut socket, std::mem::take(&mut frames)).await {
+                return Ok(Left::Broken(why));
+            }
+            tokio::select! {
+                biased;
+                order = self.ends.orders.recv() => match order {
+                    None => {
+                        let _ = socket.close(None).await;
+                        return Ok(Left::Done);
+                    }
+                    Some(order) => self.order(order, &mut frames).await?,
+                },
+                next = tokio::time::timeout(SILENCE, socket.next()) => match next {
+                    Ok(Some(Ok(Message::Binary(frame)))) => self.take(frame, &mut frames).await?,
+                    Ok(Some(Ok(Message::Close(frame)))) => {
+                        let why = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                        return Ok(Left::Broken(format!("it was closed: {why}")));
+                    }
+                    Ok(Some(Ok(_))) => {}
+                    Ok(Some(Err(error))) => return Ok(Left::Broken(error.to_string())),
+                    Ok(None) => return Ok(Left::Broken("it was closed".into())),
+                    Err(_) => return Ok(Left::Broken("nothing came for 45 s".into())),
+                },
+            }
+        }
+    }
+
+    async fn order(&mut self, order: Order, frames: &mut Vec<Bytes>) -> Result<()> {
+        match order {
+            Order::Expect { slot, from } => frames.extend(self.ask(slot, from, 0)),
+            Order::Send { slot, to, payload } => {
+                let at = self.sent.len();
+                let sent = self.sealed(slot, to, payload, 0).await?;
+                self.sent.push(sent);
+                frames.extend(self.publish(at));
+            }
+            // Orders are served in their order, each written out before the next is taken.
+            Order::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, slot: Slot, from: usize, attempt: u32) -> Option<Bytes> {
+        let to = match slot {
+            Slot::Round { direct: true, .. } => Some(self.route.me),
+            _ => None,
+        };
+        let id = self.route.id(slot, attempt, from, to);
+        self.asked.insert(id, Asked { slot, from, attempt });
+        Some(ask(id, self.route.ttl()))
+    }
+
+    async fn sealed(
+        &self,
+        slot: Slot,
+        to: Option<usize>,
+        payload: Bytes,
+        attempt: u32,
+    ) -> Result<Sent> {
+        let id = self.route.id(slot, attempt, self.route.me, to);
+        let letter = seal(self.route.signer.as_ref(), &id.0, &payload).await?;
+        Ok(Sent { slot, to, payload, attempt, id, letter })
+    }
+
+    /// Publishes one of our letters and asks for it, to see that it stands there.
+    fn publish(&mut self, at: usize) -> [Bytes; 2] {
+        let (sent, ttl) = (&self.sent[at], self.route.ttl());
+        self.own.insert(sent.id, at);
+        [publish(sent.id, ttl, 0, &sent.letter), ask(sent.id, ttl)]
+    }
+
+    async fn take(&mut self, frame: Bytes, frames: &mut Vec<Bytes>) -> Result<()> {
+        let Some((Header { id, .. }, _)) = Header::parse(&frame) else { return Ok(()) };
+        let body = frame.slice(HEADER..);
+        if let Some(at) = self.own.remove(&id) {
+            if self.sent[at].letter != body {
+                let Sent { slot, to, ref payload, attempt, .. } = self.sent[at];
+                let next = next_attempt(attempt)?;
+                tracing::warn!(?slot, attempt, "another frame stands where our letter belongs");
+                self.sent[at] = self.sealed(slot, to, payload.clone(), next).await?;
+                frames.extend(self.publish(at));
+            }
+            return Ok(());
+        }
+        let Some(asked) = self.asked.remove(&id) else { return Ok(()) };
+        let Asked { slot, from, attempt } = asked;
+        match open(&self.route.keys[from], &id.0, &body) {
+            Some(payload) => {
+                let _ = self.ends.letters.send(Ok(Letter { from, slot, payload })).await;
+            }
+            None => {
+                tracing::warn!(
+                    ?slot,
+                    from,
+                    attempt,
+                    "dropped a frame that its sender did not sign"
+                );
+                frames.extend(self.ask(slot, from, next_attempt(attempt)?));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn next_attempt(attempt: u32) -> Result<u32> {
+    if attempt + 1 < MAX_ATTEMPTS {
+        return Ok(attempt + 1);
+    }
+    Err(Error::new(
+        ErrorCode::RateLimited,
+        "somebody who knows this instance floods it with junk; start again with a new instance, \
+         and show it to nobody else",
+    ))
+}
+
+async fn connect(url: &str) -> std::result::Result<Socket, String> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(16 << 10)
+        .max_message_size(Some(MAX_FRAME))
+        .max_frame_size(Some(MAX_FRAME));
+    let connecting = connect_async_with_config(url, Some(config), true);
+    match tokio::time::timeout(CONNECT, connecting).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer in 10 s".into()),
+    }
+}
+
+async fn write(socket: &mut Socket, frames: Vec<Bytes>) -> std::result::Result<(), String> {
+    if frames.is_empty() {
+        return Ok(());
+    }
+    for frame in frames {
+        socket.feed(Message::Binary(frame)).await.map_err(|error| error.to_string())?;
+    }
+    socket.flush().await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,119 @@
+//! What is signed: a message and how it is hashed, or a digest.
+
+use quorate_schemes::{HashKind, hash_message};
+use quorate_types::{Digest, Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Longest message that is shown to the others, in bytes. A longer one is hashed by the caller.
+const MAX_MESSAGE: usize = 16 << 10;
+
+/// How a message becomes the 32 bytes that are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum MessageHash {
+    /// Ethereum's hash.
+    Keccak256,
+    /// Bitcoin's, once.
+    Sha256,
+    /// The message is the digest itself, 32 bytes.
+    Raw,
+}
+
+impl std::str::FromStr for MessageHash {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "keccak256" => Ok(Self::Keccak256),
+            "sha256" => Ok(Self::Sha256),
+            "raw" => Ok(Self::Raw),
+            _ => Err(Error::invalid_field("hash", "hash is keccak256, sha256 or raw")),
+        }
+    }
+}
+
+/// What a device proposes to sign, whole, so that the others see what they agree to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Raw", into = "Raw")]
+pub struct Proposal {
+    message: Vec<u8>,
+    hash: MessageHash,
+    digest: Digest,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Raw {
+    message_hex: String,
+    message_hash: MessageHash,
+}
+
+impl Proposal {
+    /// A message and how it is hashed.
+    ///
+    /// # Errors
+    /// `invalid_request` when a raw digest is not 32 bytes, or the message is over 16 KiB.
+    pub fn new(message: Vec<u8>, hash: MessageHash) -> Result<Self> {
+        if message.len() > MAX_MESSAGE {
+            let problem = format!("a message is at most {MAX_MESSAGE} bytes; hash it first");
+            return Err(Error::invalid_field("message", problem));
+        }
+        let digest = match hash {
+            MessageHash::Keccak256 => hash_message(HashKind::Keccak256, &message),
+            MessageHash::Sha256 => hash_message(HashKind::Sha256, &message),
+            MessageHash::Raw => Digest(message.as_slice().try_into().map_err(|_| {
+                Error::invalid_field("message", "a raw digest is 32 bytes, 64 hex digits")
+            })?),
+        };
+        Ok(Self { message, hash, digest })
+    }
+
+    /// The message, or the digest where that is all there is.
+    pub fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// How it is hashed.
+    pub fn hash(&self) -> MessageHash {
+        self.hash
+    }
+
+    /// The 32 bytes that are signed.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl TryFrom<Raw> for Proposal {
+    type Error = Error;
+
+    fn try_from(raw: Raw) -> Result<Self> {
+        let message = hex::decode(&raw.message_hex)
+            .map_err(|_| Error::invalid_field("message_hex", "message_hex is hex"))?;
+        Self::new(message, raw.message_hash)
+    }
+}
+
+impl From<Proposal> for Raw {
+    fn from(proposal: Proposal) -> Self {
+        Self { message_hex: hex::encode(proposal.message), message_hash: proposal.hash }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_made_from_what_is_shown() {
+        let proposal = Proposal::new(b"hello".to_vec(), MessageHash::Sha256).unwrap();
+        let text = serde_json::to_string(&proposal).unwrap();
+        assert_eq!(text, r#"{"message_hex":"68656c6c6f","message_hash":"SHA256"}"#);
+        assert_eq!(serde_json::from_str::<Proposal>(&text).unwrap(), proposal);
+        let digest = hex::encode(proposal.digest().0);
+        assert_eq!(digest, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+        let raw = Proposal::new(vec![9; 32], MessageHash::Raw).unwrap();
+        assert_eq!(raw.digest(), Digest([9; 32]));
+        assert!(Proposal::new(vec![9; 31], MessageHash::Raw).is_err());
+        assert!(Proposal::new(vec![9; MAX_MESSAGE + 1], MessageHash::Sha256).is_err());
+    }
+}
