@@ -1,7 +1,7 @@
 //! What waits to be written to one connection: bounded, in order, some of it until it is durable.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -65,6 +65,8 @@ pub(crate) enum Next {
 #[derive(Default)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
+    /// The number of the last event that was written.
+    written: AtomicU64,
     bell: AtomicWaker,
 }
 
@@ -93,12 +95,23 @@ impl Outbox {
         }
     }
 
-    /// Closes after what is queued, or at once when the reason does not wait.
+    /// Closes after what is queued. What waits for a connection that lost its place is not its own.
     pub(crate) fn close(&self, why: Drop) {
         let mut queue = self.lock();
-        if queue.closing.is_none() {
-            queue.closing = Some(why);
+        if why == Drop::Replaced {
+            *queue = Queue { closing: queue.closing, ..Queue::default() };
         }
+        queue.closing.get_or_insert(why);
+    }
+
+    /// Events up to this number were written.
+    pub(crate) fn wrote(&self, event: u64) {
+        self.written.fetch_max(event, Ordering::Relaxed);
+    }
+
+    /// The number of the last event that was written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// Wakes the connection's task.

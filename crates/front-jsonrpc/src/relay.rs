@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use quorate_core::groups::{ConnectionId, Effects, Event, Groups};
+use quorate_core::groups::{Command, ConnectionId, Effects, Event, Groups, TokenHash};
 use quorate_ports::{Commit, GroupStore};
 use quorate_types::{Result, Timestamp};
 use quorate_wire::jsonrpc::{RpcError, RpcRequest};
@@ -49,6 +49,16 @@ struct State {
     /// When the timer will look.
     armed: Option<Timestamp>,
     stopping: bool,
+}
+
+impl State {
+    /// Tells the core how far the connection got that still has this token's place.
+    fn note_written(&mut self, token: &TokenHash) {
+        let old = self.core.connection_of(token);
+        if let Some((id, outbox)) = old.and_then(|id| Some((id, self.outboxes.get(&id)?))) {
+            self.core.wrote(id, outbox.written());
+        }
+    }
 }
 
 /// Connections to wake once the lock is free.
@@ -149,11 +159,11 @@ impl Shared {
         Some((id, outbox))
     }
 
-    /// A connection has ended, having written events up to this number.
-    pub(crate) fn disconnect(self: &Arc<Self>, id: ConnectionId, written: u64) {
+    /// A connection has ended.
+    pub(crate) fn disconnect(self: &Arc<Self>, id: ConnectionId) {
         let now = self.now();
         let mut state = self.lock();
-        state.outboxes.remove(&id);
+        let written = state.outboxes.remove(&id).map_or(0, |outbox| outbox.written());
         let mut effects = Effects::default();
         state.core.disconnect(now, id, written, &mut effects);
         self.carry_out(state, id, None, effects, None);
@@ -177,6 +187,9 @@ impl Shared {
         };
         let now = self.now();
         let mut state = self.lock();
+        if let Command::Resume { token, .. } = &asked.command {
+            state.note_written(token);
+        }
         let mut effects = Effects::default();
         let reply = match state.core.apply(now, id, asked.command, &mut effects) {
             Ok(reply) => reply,

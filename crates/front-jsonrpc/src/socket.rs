@@ -36,21 +36,19 @@ pub(crate) struct Seat {
     relay: Arc<Shared>,
     id: ConnectionId,
     outbox: Arc<Outbox>,
-    /// Events that were written.
-    written: u64,
 }
 
 impl Seat {
     /// Takes a place, unless there are too many.
     pub(crate) fn take(relay: &Relay) -> Option<Self> {
         let (id, outbox) = relay.0.connect()?;
-        Some(Self { relay: relay.0.clone(), id, outbox, written: 0 })
+        Some(Self { relay: relay.0.clone(), id, outbox })
     }
 }
 
 impl std::ops::Drop for Seat {
     fn drop(&mut self) {
-        self.relay.disconnect(self.id, self.written);
+        self.relay.disconnect(self.id);
     }
 }
 
@@ -197,7 +195,7 @@ impl Connection {
                 Poll::Pending => return Ok(false),
             }
             self.dirty = false;
-            self.seat.written = self.fed;
+            self.seat.outbox.wrote(self.fed);
         }
         match close {
             Some(why) => Err(why),

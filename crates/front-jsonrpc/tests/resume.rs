@@ -96,6 +96,11 @@ async fn the_old_connection_of_a_resumed_place_is_closed() {
     assert_eq!(clients[1].closed().await, 1008);
     clients[0].ask("Session.message", words(&place, 1, 0)).await;
     heard(&mut back, 0..1).await;
+    // Without counting, what the old connection has written is not sent again.
+    let mut again = server.client().await;
+    assert_eq!(again.ask("Connection.resume", json!([tokens[1]])).await, 0);
+    assert_eq!(back.closed().await, 1008);
+    again.settle().await;
 }
 
 #[tokio::test]
@@ -151,10 +156,12 @@ async fn places_numbers_and_sessions_survive_a_restart() {
     let value = json!({"b": 1, "a": [2]});
     let sign = clients[0].ask("Session.create", json!([place[0], "sign", value])).await;
     clients[2].ask("Session.load", json!([place[0], sign["uuid"], "sign", 3])).await;
-    server.close().await;
-    for client in &mut clients {
-        assert_eq!(client.closed().await, 1001);
-    }
+    let goodbyes = async {
+        for client in &mut clients {
+            assert_eq!(client.closed().await, 1001);
+        }
+    };
+    tokio::join!(server.close(), goodbyes);
     let weak = Arc::downgrade(&store);
     drop((store, clients));
     gone(weak).await;
@@ -193,7 +200,8 @@ async fn what_nobody_can_resume_is_not_kept() {
     assert_eq!(store.commits(), 0);
     clients[1].ask("Connection.token", json!([])).await;
     assert_eq!(store.commits(), 1);
-    server.close().await;
+    let (first, second) = clients.split_at_mut(1);
+    tokio::join!(server.close(), first[0].closed(), second[0].closed());
     let server = Server::open(Config::default(), store).await;
     assert_eq!((server.relay.metrics().groups, server.relay.metrics().sessions), (1, 1));
 }

@@ -21,6 +21,14 @@ impl Groups {
         }
     }
 
+    /// A connection has written events up to this number.
+    pub fn wrote(&mut self, connection: ConnectionId, written: u64) {
+        let client = self.connections.get(&connection).and_then(|id| self.clients.get_mut(id));
+        if let Some(client) = client {
+            client.log.written = client.log.written.max(written);
+        }
+    }
+
     /// A connection is gone, having written events up to this number. Its place is kept for the
     /// grace time if it has a token, and free at once if not.
     pub fn disconnect(
@@ -30,6 +38,7 @@ impl Groups {
         written: u64,
         effects: &mut Effects,
     ) {
+        self.wrote(connection, written);
         let Some(id) = self.connections.remove(&connection) else {
             return;
         };
@@ -37,7 +46,6 @@ impl Groups {
             return;
         };
         client.connection = None;
-        client.log.written = client.log.written.max(written);
         if client.token.is_none() {
             self.give_up(id, effects);
             return;

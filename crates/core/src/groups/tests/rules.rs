@@ -1,0 +1,214 @@
+//! Groups, sessions, numbers and messages.
+
+use SessionKind::{Keygen, Sign};
+
+use super::*;
+
+#[test]
+fn parameters_are_checked_in_the_order_of_the_original() {
+    let mut bench = Bench::strict();
+    for (parties, threshold, refusal) in [
+        (1, 0, Refusal::PartiesTooSmall),
+        (0, 9, Refusal::PartiesTooSmall),
+        (3, 0, Refusal::ThresholdTooSmall),
+        (3, 3, Refusal::ThresholdRange),
+    ] {
+        assert_eq!(bench.create(1, parties, threshold), Err(refusal));
+    }
+    assert!(bench.create(1, 3, 2).is_ok());
+}
+
+#[test]
+fn every_bound_refuses_one_more() {
+    let limits = Limits {
+        groups: 3,
+        groups_per_client: 2,
+        parties: 4,
+        sessions_per_group: 2,
+        label_bytes: 3,
+        value_bytes: 4,
+        tokens: 1,
+        ..Limits::default()
+    };
+    let mut bench = Bench::new(Compat::Strict, limits);
+    assert_eq!(bench.create(1, 5, 1), Err(Refusal::Limit("parties are in a group", 4)));
+    let group = bench.create(1, 2, 1).unwrap();
+    bench.create(1, 2, 1).unwrap();
+    assert_eq!(bench.create(1, 2, 1), Err(Refusal::Limit("groups are open to a connection", 2)));
+    let third = bench.create(2, 2, 1).unwrap();
+    assert_eq!(bench.refused(1, Command::GroupJoin(third)).code(), ErrorCode::RateLimited);
+    assert_eq!(bench.create(2, 2, 1), Err(Refusal::Limit("groups are open at once", 3)));
+    let (id, params) = (GroupId(bench.uuid()), Parameters { parties: 2, threshold: 1 });
+    let long = Command::GroupCreate { id, label: "long".into(), params };
+    assert_eq!(bench.refused(3, long), Refusal::TooLarge("a label", 3));
+    let id = SessionId(bench.uuid());
+    let large = Command::SessionCreate { group, id, kind: Sign, value: "12345".into() };
+    assert_eq!(bench.refused(1, large), Refusal::TooLarge("a session's value", 4));
+    bench.open(1, group, Sign).unwrap();
+    bench.open(1, group, Sign).unwrap();
+    let full = Refusal::Limit("sessions are open in a group", 2);
+    assert_eq!(bench.open(1, group, Sign), Err(full));
+    bench.ask(1, Command::Token([1; 32]));
+    assert_eq!(bench.refused(2, Command::Token([2; 32])).code(), ErrorCode::RateLimited);
+    // The same place again is no more than one.
+    bench.ask(1, Command::Token([3; 32]));
+}
+
+#[test]
+fn a_session_that_is_over_makes_room() {
+    let limits = Limits { sessions_per_group: 2, ..Limits::default() };
+    let mut bench = Bench::new(Compat::Strict, limits);
+    let place = bench.session(2, 1, Sign);
+    for member in [1, 2] {
+        bench.signup(member, place, Sign).0.unwrap();
+    }
+    bench.ask(1, Command::SessionFinish(place, 1));
+    bench.open(1, place.group, Sign).unwrap();
+    assert!(bench.open(1, place.group, Sign).is_err());
+    bench.ask(2, Command::SessionFinish(place, 2));
+    bench.open(1, place.group, Sign).unwrap();
+    assert_eq!(
+        bench.refused(1, Command::SessionJoin(place, Sign)),
+        Refusal::NoSession(place.session, Compat::Strict)
+    );
+    assert_eq!(bench.core.counts().sessions, 2);
+}
+
+#[test]
+fn strangers_see_nothing_of_a_group() {
+    for mut bench in [Bench::strict(), Bench::original()] {
+        let place = bench.session(2, 1, Keygen);
+        let refusal = Refusal::NotMember(9, place.group);
+        for command in [
+            Command::SessionJoin(place, Keygen),
+            Command::SessionSignup(place, Keygen),
+            Command::SessionLoad(place, Keygen, 1),
+            Command::SessionFinish(place, 1),
+            Command::SessionParticipant { place, index: 1, number: 1 },
+            say(place, Keygen, 1, 1, None),
+        ] {
+            assert_eq!(bench.refused(9, command), refusal);
+        }
+        assert!(bench.refused(9, Command::GroupJoin(place.group)).closes());
+        let nowhere = GroupId(Uuid::nil());
+        assert_eq!(bench.refused(9, Command::GroupJoin(nowhere)), Refusal::NoGroup(nowhere));
+    }
+}
+
+#[test]
+fn only_a_keygen_is_announced_and_not_to_its_maker() {
+    let mut bench = Bench::strict();
+    let place = bench.session(3, 1, Sign);
+    for (kind, told) in [(Sign, vec![]), (Keygen, vec![1, 3])] {
+        let (group, id) = (place.group, SessionId(bench.uuid()));
+        let create = Command::SessionCreate { group, id, kind, value: "null".into() };
+        assert_eq!(whom(&bench.call(2, create).1), told);
+    }
+}
+
+#[test]
+fn the_quorum_is_all_parties_of_a_keygen_and_one_more_than_the_threshold_of_a_signature() {
+    for (kind, needed) in [(Keygen, 4), (Sign, 3)] {
+        let mut bench = Bench::strict();
+        let place = bench.session(4, 2, kind);
+        for member in 1..=needed {
+            let (reply, told) = bench.signup(member, place, kind);
+            assert_eq!(reply, Ok(Reply::Number(u16::try_from(member).unwrap())));
+            let all = if member == needed { (1..=needed).collect() } else { vec![] };
+            assert_eq!(whom(&told), all);
+        }
+        let (reply, told) = bench.signup(1, place, kind);
+        assert_eq!((reply, told), (Ok(Reply::Number(1)), vec![]));
+    }
+}
+
+#[test]
+fn the_kind_of_the_call_sets_the_quorum_of_the_original() {
+    let mut bench = Bench::original();
+    let place = bench.session(3, 1, Keygen);
+    bench.signup(1, place, Sign).0.unwrap();
+    let told = bench.signup(2, place, Sign).1;
+    assert_eq!(told, [1, 2].map(|to| (to, Event::SessionSignup(place.session))));
+}
+
+#[test]
+fn loaded_numbers_are_in_range_free_and_one_each() {
+    for mut bench in [Bench::strict(), Bench::original()] {
+        let strict = bench.core.rules.compat == Compat::Strict;
+        let place = bench.session(3, 1, Keygen);
+        let load = |number| Command::SessionLoad(place, Keygen, number);
+        assert_eq!(bench.refused(1, load(0)), Refusal::ZeroNumber);
+        assert_eq!(bench.refused(1, load(4)), Refusal::NumberRange);
+        bench.ask(1, load(3));
+        assert_eq!(bench.refused(2, load(3)), Refusal::NumberTaken(place.session));
+        assert_eq!(bench.call(1, load(3)).0.is_ok(), strict);
+        assert_eq!(bench.call(1, load(2)).0.is_err(), strict);
+    }
+}
+
+#[test]
+fn the_next_number_follows_the_last_one_and_skips_those_taken() {
+    let mut bench = Bench::strict();
+    let place = bench.session(4, 1, Keygen);
+    for (member, number) in [(1, 2), (2, 1)] {
+        bench.ask(member, Command::SessionLoad(place, Keygen, number));
+    }
+    assert_eq!(bench.signup(3, place, Keygen).0, Ok(Reply::Number(3)));
+    let (reply, told) = bench.signup(4, place, Keygen);
+    assert_eq!((reply, whom(&told)), (Ok(Reply::Number(4)), vec![1, 2, 3, 4]));
+}
+
+#[test]
+fn a_signer_speaks_under_its_key_index_first_and_then_under_its_own_index() {
+    let mut bench = Bench::strict();
+    let place = bench.session(3, 1, Sign);
+    bench.ask(1, Command::SessionLoad(place, Sign, 3));
+    bench.ask(2, Command::SessionLoad(place, Sign, 1));
+    assert_eq!(whom(&bench.call(1, say(place, Sign, 0, 77, None)).1), [2]);
+    assert_eq!(bench.refused(1, say(place, Sign, 1, 2, Some(1))), Refusal::BadParty(2));
+    bench.ask(1, Command::SessionParticipant { place, index: 2, number: 3 });
+    assert_eq!(bench.refused(1, say(place, Sign, 1, 2, Some(1))), Refusal::NoReceiver(1));
+    bench.ask(2, Command::SessionParticipant { place, index: 1, number: 1 });
+    assert_eq!(whom(&bench.call(1, say(place, Sign, 1, 2, Some(1))).1), [2]);
+    assert_eq!(whom(&bench.call(2, say(place, Sign, 1, 1, Some(2))).1), [1]);
+    assert_eq!(bench.refused(2, say(place, Sign, 1, 2, None)), Refusal::BadParty(2));
+    // An index stays with its party.
+    let steal = Command::SessionParticipant { place, index: 2, number: 1 };
+    assert_eq!(bench.refused(2, steal), Refusal::BadParty(2));
+}
+
+#[test]
+fn the_end_is_told_once_to_all_when_all_are_done() {
+    let mut bench = Bench::strict();
+    let place = bench.session(2, 1, Keygen);
+    for member in [1, 2] {
+        bench.signup(member, place, Keygen).0.unwrap();
+    }
+    let finish = |number| Command::SessionFinish(place, number);
+    assert_eq!(bench.refused(1, finish(2)), Refusal::BadParty(2));
+    assert_eq!(bench.refused(1, finish(7)), Refusal::NoParty(7));
+    assert!(bench.call(2, finish(2)).1.is_empty());
+    let told = bench.call(1, finish(1)).1;
+    assert_eq!(told, [1, 2].map(|to| (to, Event::SessionClosed([1, 2].into()))));
+    assert!(bench.call(1, finish(1)).1.is_empty());
+}
+
+#[test]
+fn notifications_reach_whom_they_concern() {
+    for (mut bench, strict) in [(Bench::strict(), true), (Bench::original(), false)] {
+        let place = bench.session(4, 1, Sign);
+        bench.signup(1, place, Sign).0.unwrap();
+        bench.signup(2, place, Sign).0.unwrap();
+        let frame = bytes::Bytes::from_static(b"p");
+        let proposal = Command::NotifyProposal(place, frame.clone());
+        assert_eq!(whom(&bench.call(1, proposal.clone()).1), [2, 3, 4]);
+        assert_eq!(bench.call(9, proposal).0.is_err(), strict);
+        let signed = Command::NotifySigned(place, frame.clone());
+        assert_eq!(whom(&bench.call(1, signed.clone()).1), [3, 4]);
+        let told = whom(&bench.call(3, signed).1);
+        assert_eq!(told, if strict { vec![4] } else { vec![3, 4] }, "an echo is the original's");
+        let session = SessionId(Uuid::nil());
+        let unknown = Command::NotifySigned(Place { session, ..place }, frame);
+        assert_eq!(bench.refused(1, unknown), Refusal::NoSession(session, bench.core.rules.compat));
+    }
+}
