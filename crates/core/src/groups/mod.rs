@@ -79,7 +79,7 @@ impl Groups {
         Counts { groups: self.groups.len(), sessions: self.sessions, tokens: self.tokens.len() }
     }
 
-    /// Takes one call of a connection. A refusal changes nothing.
+    /// Takes one call of a connection. A refusal changes nothing, but its group counts as used.
     pub fn apply(
         &mut self,
         now: Timestamp,
