@@ -1,7 +1,7 @@
 //! What waits to be written to one connection: bounded, in order, some of it until it is durable.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -10,6 +10,10 @@ use futures_util::task::AtomicWaker;
 
 use crate::config::Limits;
 use crate::metrics::Drop;
+
+/// Calls of one connection that may wait for the disk before it is not read from: enough to keep a
+/// group commit busy. A notification has no answer to wait in the queue, so these are counted too.
+const MAX_PENDING: usize = 16;
 
 /// Holds frames back until what they tell is on the disk.
 #[derive(Debug, Default)]
@@ -67,6 +71,8 @@ pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     /// The number of the last event that was written.
     written: AtomicU64,
+    /// Calls whose changes are not on the disk yet.
+    pending: AtomicUsize,
     bell: AtomicWaker,
 }
 
@@ -146,8 +152,21 @@ impl Outbox {
         Next::Write(entry)
     }
 
+    /// A call of this connection waits for the disk.
+    pub(crate) fn begin(&self) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A call of this connection waits no more.
+    pub(crate) fn end(&self) {
+        self.pending.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// Whether so much waits that the connection should read before it asks for more.
     pub(crate) fn is_busy(&self, limits: &Limits) -> bool {
+        if self.pending.load(Ordering::Acquire) >= MAX_PENDING {
+            return true;
+        }
         let queue = self.lock();
         queue.frames >= limits.queue_frames / 4 || queue.bytes >= limits.queue_bytes / 4
     }

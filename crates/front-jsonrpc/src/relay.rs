@@ -5,6 +5,7 @@
 //! until the store says that it is durable.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ use crate::{keep, translate};
 /// How long connections may take to end when the relay stops.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// Commits that may wait for the disk. Calls that might add one are refused then: the store's queue
+/// must not overrun, and keeps room for connections that end.
+const MAX_WAITING: usize = 32_768;
+
 /// The JSON-RPC group relay. Clones are handles on the same relay.
 #[derive(Clone)]
 pub struct Relay(pub(crate) Arc<Shared>);
@@ -37,6 +42,8 @@ pub(crate) struct Shared {
     store: Arc<dyn GroupStore>,
     started: Instant,
     state: Mutex<State>,
+    /// Commits under way.
+    waiting: AtomicUsize,
     /// The next expiry has moved forward.
     sooner: Notify,
     stop: CancellationToken,
@@ -49,6 +56,15 @@ struct State {
     /// When the timer will look.
     armed: Option<Timestamp>,
     stopping: bool,
+}
+
+/// What a commit holds back.
+struct Held {
+    gate: Arc<Gate>,
+    bells: Bells,
+    /// Whose call it was.
+    waits: Option<Arc<Outbox>>,
+    started: Option<Instant>,
 }
 
 impl State {
@@ -87,6 +103,7 @@ impl Relay {
             store,
             started: Instant::now(),
             state: Mutex::new(state),
+            waiting: AtomicUsize::new(0),
             sooner: Notify::new(),
             stop: CancellationToken::new(),
         });
@@ -185,6 +202,10 @@ impl Shared {
             Ok(asked) => asked,
             Err(error) => return self.refuse(outbox, &request, &error),
         };
+        if self.waiting.load(Ordering::Acquire) >= MAX_WAITING && translate::writes(&asked.command)
+        {
+            return self.refuse(outbox, &request, &translate::busy());
+        }
         let now = self.now();
         let mut state = self.lock();
         if let Command::Resume { token, .. } = &asked.command {
@@ -229,6 +250,10 @@ impl Shared {
     ) {
         let writes: Vec<_> = effects.changes.into_iter().map(keep::write).collect();
         let commit = (!writes.is_empty()).then(|| self.store.submit_groups(writes));
+        let waits = commit.as_ref().and_then(|_| state.outboxes.get(&caller).cloned());
+        if let Some(outbox) = &waits {
+            outbox.begin();
+        }
         let gate = commit.is_some().then(Arc::<Gate>::default);
         let mut bells = Bells::new();
         let mut queue = |id: ConnectionId, frame: Utf8Bytes, number, missed| {
@@ -264,8 +289,9 @@ impl Shared {
         }
         match (commit, gate) {
             (Some(commit), Some(gate)) => {
-                let done = self.clone().release(commit, gate, bells, started);
-                self.tasks.spawn(done);
+                self.waiting.fetch_add(1, Ordering::AcqRel);
+                let held = Held { gate, bells, waits, started };
+                self.tasks.spawn(self.clone().release(commit, held));
             }
             _ => {
                 bells.iter().for_each(|outbox| outbox.ring());
@@ -275,20 +301,19 @@ impl Shared {
     }
 
     /// Opens the gate of frames when what they tell is durable.
-    async fn release(
-        self: Arc<Self>,
-        commit: Commit,
-        gate: Arc<Gate>,
-        bells: Bells,
-        started: Option<Instant>,
-    ) {
+    async fn release(self: Arc<Self>, commit: Commit, held: Held) {
         let result = commit.await;
         if let Err(error) = &result {
             tracing::error!(%error, "groups could not be kept");
         }
-        gate.settle(result.is_ok());
-        bells.iter().for_each(|outbox| outbox.ring());
-        self.took(started);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        held.gate.settle(result.is_ok());
+        if let Some(outbox) = &held.waits {
+            outbox.end();
+            outbox.ring();
+        }
+        held.bells.iter().for_each(|outbox| outbox.ring());
+        self.took(held.started);
     }
 
     fn took(&self, started: Option<Instant>) {

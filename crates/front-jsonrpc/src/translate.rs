@@ -38,7 +38,9 @@ pub(crate) fn command(call: RpcCall) -> Result<Asked, RpcError> {
             let token = hex::encode(random::<32>()?);
             return Ok(Asked { command: Command::Token(hash(&token)), token: Some(token) });
         }
-        RpcCall::ConnectionResume { token, seen } => Command::Resume { token: hash(&token), seen },
+        RpcCall::ConnectionResume { token, seen } => {
+            Command::Resume { token: hash(token.expose()), seen }
+        }
         RpcCall::GroupCreate { label, parties, threshold } => Command::GroupCreate {
             id: GroupId(uuid()?),
             label,
@@ -105,6 +107,24 @@ pub(crate) fn error(refusal: &Refusal) -> RpcError {
     let mut error = RpcError::new(refusal.code().row().json_rpc, refusal.to_string());
     error.data = refusal.closes().then(|| CLOSE_CONNECTION.to_owned());
     error
+}
+
+/// Whether a command can change what is kept.
+pub(crate) fn writes(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::SessionJoin(..)
+            | Command::SessionMessage { .. }
+            | Command::NotifyProposal(..)
+            | Command::NotifySigned(..)
+            | Command::Resume { .. }
+    )
+}
+
+/// The disk is behind.
+pub(crate) fn busy() -> RpcError {
+    let code = ErrorCode::Unavailable.row().json_rpc;
+    RpcError::new(code, "the disk is slower than the load; try again in a second")
 }
 
 /// An event as it is sent.

@@ -218,8 +218,9 @@ impl Call<'_> {
 
     pub(super) fn session_participant(&mut self, place: Place, index: u16, number: u16) -> Answer {
         let (rules, client) = (self.core.rules, self.client);
-        self.session(place)?.1.participant(&rules, client, index, number)?;
-        self.core.keep_session(place, self.effects);
+        if self.session(place)?.1.participant(&rules, client, index, number)? {
+            self.core.keep_session(place, self.effects);
+        }
         Ok(Reply::Done)
     }
 
@@ -243,9 +244,11 @@ impl Call<'_> {
 
     pub(super) fn session_finish(&mut self, place: Place, number: u16) -> Answer {
         let (rules, client) = (self.core.rules, self.client);
-        let closed = self.session(place)?.1.finish(&rules, client, number)?;
-        self.core.keep_session(place, self.effects);
-        if let Some(numbers) = closed {
+        let finished = self.session(place)?.1.finish(&rules, client, number)?;
+        if finished.fresh {
+            self.core.keep_session(place, self.effects);
+        }
+        if let Some(numbers) = finished.all {
             let all = self.signed_up(place, None)?;
             self.core.tell(all, Event::SessionClosed(numbers), self.effects);
         }

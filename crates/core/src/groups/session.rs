@@ -32,6 +32,14 @@ pub(super) struct Taken {
     pub(super) quorum: bool,
 }
 
+/// A party is done.
+pub(super) struct Finished {
+    /// It was not before.
+    pub(super) fresh: bool,
+    /// All are done: their sorted numbers.
+    pub(super) all: Option<Arc<[u16]>>,
+}
+
 /// How many parties a kind of session needs.
 pub(super) fn quorum(kind: SessionKind, params: Parameters) -> usize {
     match kind {
@@ -194,14 +202,14 @@ impl Session {
         Ok(Taken { number, fresh: true, quorum })
     }
 
-    /// Maps an index to a number.
+    /// Maps an index to a number. Whether that is news.
     pub(super) fn participant(
         &mut self,
         rules: &Rules,
         client: ClientId,
         index: u16,
         number: u16,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         if rules.compat == Compat::Strict {
             if self.owner_of(number) != Some(client) {
                 return Err(Refusal::BadParty(number));
@@ -215,30 +223,29 @@ impl Session {
         if !known && self.participants.len() >= rules.limits.signups {
             return Err(Refusal::Limit("participants of a session", rules.limits.signups));
         }
-        self.participants.insert(index, number);
-        Ok(())
+        Ok(self.participants.insert(index, number) != Some(number))
     }
 
-    /// Notes that a party is done; the sorted numbers when all are, told once.
+    /// Notes that a party is done. That all are is told once.
     pub(super) fn finish(
         &mut self,
         rules: &Rules,
         client: ClientId,
         number: u16,
-    ) -> Result<Option<Arc<[u16]>>, Refusal> {
+    ) -> Result<Finished, Refusal> {
         let owner = self.owner_of(number).ok_or(Refusal::NoParty(number))?;
         if owner != client {
             return Err(Refusal::BadParty(number));
         }
-        self.finished.insert(number);
+        let fresh = self.finished.insert(number);
         let mut signed: Vec<u16> = self.signups.iter().map(|(number, _)| *number).collect();
         signed.sort_unstable();
         let told = self.closed && rules.compat == Compat::Strict;
         if told || !signed.iter().eq(&self.finished) {
-            return Ok(None);
+            return Ok(Finished { fresh, all: None });
         }
         self.closed = true;
-        Ok(Some(signed.into()))
+        Ok(Finished { fresh, all: Some(signed.into()) })
     }
 
     /// Frees the number of a client that left before the session had all its parties; later its

@@ -162,7 +162,11 @@ impl Client {
     pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match self.frame().await {
-                Some(Message::Close(frame)) => return frame.map_or(1005, |f| f.code.into()),
+                Some(Message::Close(frame)) => {
+                    // Reading on sends the answer to it.
+                    while self.frame().await.is_some() {}
+                    return frame.map_or(1005, |frame| frame.code.into());
+                }
                 Some(_) => {}
                 None => panic!("the connection ended without a goodbye"),
             }

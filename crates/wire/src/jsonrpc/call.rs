@@ -1,5 +1,7 @@
 //! The methods and their parameters.
 
+use std::fmt;
+
 use quorate_types::{GroupId, SessionId, SessionKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,18 +11,13 @@ use super::write::{Json, event};
 use super::{INVALID_PARAMS, METHOD_NOT_FOUND, RpcError};
 
 /// A message between parties. Its body is not looked at.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MessageJson {
-    /// What is said.
-    pub body: Value,
-    /// To whom; null is everybody.
-    pub receiver: Option<u16>,
-    /// Its round.
-    pub round: u16,
-    /// Who says it.
-    pub sender: u16,
-    /// Any text; clients put the session's id here.
-    pub uuid: String,
+#[derive(Serialize, Deserialize)]
+struct MessageJson {
+    body: Value,
+    receiver: Option<u16>,
+    round: u16,
+    sender: u16,
+    uuid: String,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +33,24 @@ struct Proposal {
     proposal_id: String,
     #[serde(rename = "sessionId")]
     session_id: SessionId,
+}
+
+/// A resume token. It is a secret, so it does not show itself.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct TokenText(String);
+
+impl TokenText {
+    /// Shows the token to code that must have it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(..)")
+    }
 }
 
 /// A checked call. Events that it causes and that depend on nothing else are written already.
@@ -97,7 +112,7 @@ pub enum RpcCall {
     /// `Connection.resume`.
     ConnectionResume {
         /// What `Connection.token` answered.
-        token: String,
+        token: TokenText,
         /// Events seen since then.
         seen: Option<u64>,
     },

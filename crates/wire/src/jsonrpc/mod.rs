@@ -11,7 +11,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use call::{MessageJson as RpcMessageJson, RpcCall};
+pub use call::{RpcCall, TokenText};
 pub use write::{Json, event, group, number, session, session_id};
 
 use serde_json::Value;

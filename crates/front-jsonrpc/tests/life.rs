@@ -1,0 +1,122 @@
+//! Pings, a disk that fails, and a disk that is slow.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use common::Server;
+use quorate_front_jsonrpc::{Config, NotKept};
+use quorate_ports::groups::KeptGroups;
+use quorate_ports::{Commit, GroupStore, GroupWrite};
+use quorate_types::{Error, Result};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+/// A store whose commits are settled by the test.
+#[derive(Default)]
+struct Slow(Mutex<Vec<oneshot::Sender<Result<()>>>>);
+
+impl Slow {
+    fn settle(&self, result: &Result<()>) {
+        for commit in self.0.lock().unwrap().drain(..) {
+            let _ = commit.send(result.clone());
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+#[async_trait]
+impl GroupStore for Slow {
+    fn submit_groups(&self, _: Vec<GroupWrite>) -> Commit {
+        let (done, result) = oneshot::channel();
+        self.0.lock().unwrap().push(done);
+        Commit::new(async { result.await.unwrap() })
+    }
+
+    async fn groups(&self) -> Result<KeptGroups> {
+        Ok(KeptGroups::default())
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_told_before_it_is_durable_and_order_is_kept() {
+    let store = Arc::new(Slow::default());
+    let server = Server::open(Config::default(), store.clone()).await;
+    let (mut clients, group) = server.group(2, 1).await;
+    let token = clients[0].call("Connection.token", json!([])).await;
+    let create = clients[0].call("Session.create", json!([group, "keygen", null])).await;
+    let again = clients[0].call("Group.join", group.clone()).await;
+    for client in &mut clients {
+        // A pong overtakes what waits for the disk.
+        client.settle().await;
+    }
+    assert_eq!(store.waiting(), 2);
+    store.settle(&Ok(()));
+    for id in [token, create, again] {
+        assert_eq!(clients[0].json().await["id"], id);
+    }
+    clients[1].event("sessionCreate").await;
+}
+
+#[tokio::test]
+async fn who_was_promised_what_the_disk_lost_is_sent_away() {
+    let store = Arc::new(Slow::default());
+    let server = Server::open(Config::default(), store.clone()).await;
+    let (mut clients, group) = server.group(2, 1).await;
+    clients[0].call("Connection.token", json!([])).await;
+    clients[0].settle().await;
+    store.settle(&Err(Error::unavailable("the disk failed")));
+    assert_eq!(clients[0].closed().await, 1011);
+    // Who was promised nothing stays.
+    clients[1].ask("Group.join", group).await;
+}
+
+#[tokio::test]
+async fn a_client_is_not_read_from_while_many_of_its_notifications_wait_for_the_disk() {
+    let store = Arc::new(Slow::default());
+    let server = Server::open(Config::default(), store.clone()).await;
+    let (mut clients, group) = server.group(2, 1).await;
+    clients[0].call("Connection.token", json!([])).await;
+    clients[0].settle().await;
+    store.settle(&Ok(()));
+    clients[0].json().await;
+    for _ in 0..100 {
+        clients[0].notify("Session.create", json!([group, "sign", null])).await;
+    }
+    while store.waiting() < 16 {
+        tokio::task::yield_now().await;
+    }
+    clients[1].settle().await;
+    assert_eq!(store.waiting(), 16);
+    let done = clients[0].call("Group.join", group).await;
+    let drain = async {
+        loop {
+            store.settle(&Ok(()));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = drain => {}
+        answer = clients[0].json() => assert_eq!(answer["id"], done),
+    }
+    assert_eq!(server.relay.metrics().sessions, 100);
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_gone() {
+    let config = Config { ping: Duration::from_millis(20), ..Config::default() };
+    let server = Server::open(config, Arc::new(NotKept)).await;
+    // Nobody reads from this client, so it answers nothing.
+    let _silent = server.client().await;
+    let mut lively = server.client().await;
+    while server.relay.metrics().connections == 2 {
+        lively.refused("Nope", json!([])).await;
+    }
+    assert!(server.relay.metrics().drops.contains(&("gone", 1)));
+}
