@@ -402,8 +402,8 @@ impl World {
         self.core.restore(self.now, kept, effects);
         for peer in 0..CLIENTS {
             let connection = self.next();
-            let token = self.peers[peer].token;
-            self.peers[peer] = Peer { connection, token, ..Peer::default() };
+            let Peer { token, seen, .. } = self.peers[peer];
+            self.peers[peer] = Peer { connection, token, seen, attached: false };
         }
     }
 

@@ -46,12 +46,27 @@ pub(super) struct Log {
     pub(super) written: u64,
     bytes: usize,
     events: VecDeque<Event>,
+    /// It was found in the store, which does not know how far the count had come.
+    uncounted: bool,
 }
 
 impl Log {
+    /// A log that goes on after a restart.
+    pub(super) fn uncounted() -> Self {
+        Self { uncounted: true, ..Self::default() }
+    }
+
     /// Events so far.
     pub(super) fn total(&self) -> u64 {
-        self.dropped + self.events.len() as u64
+        self.dropped.saturating_add(self.events.len() as u64)
+    }
+
+    /// After a restart only the client knows its count: what is here came after that.
+    pub(super) fn count_from(&mut self, seen: u64) {
+        if std::mem::take(&mut self.uncounted) {
+            self.dropped = self.dropped.saturating_add(seen);
+            self.written = seen;
+        }
     }
 
     /// Keeps an event and numbers it. The oldest go when there is no room.
@@ -66,7 +81,7 @@ impl Log {
 
     fn pop(&mut self) {
         if let Some(event) = self.events.pop_front() {
-            self.dropped += 1;
+            self.dropped = self.dropped.saturating_add(1);
             self.bytes -= event.bytes();
         }
     }
@@ -84,7 +99,7 @@ impl Log {
     /// The events after the first `seen`, `None` when some of them are gone.
     pub(super) fn after(&self, seen: u64) -> Option<Vec<(u64, Event)>> {
         let skip = usize::try_from(seen.checked_sub(self.dropped)?).ok()?;
-        let numbered = (seen + 1..).zip(self.events.iter().skip(skip).cloned());
+        let numbered = (seen.saturating_add(1)..).zip(self.events.iter().skip(skip).cloned());
         Some(numbered.collect())
     }
 }

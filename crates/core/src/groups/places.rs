@@ -2,7 +2,7 @@
 
 use quorate_types::{GroupId, Timestamp};
 
-use super::client::Client;
+use super::client::{Client, Log};
 use super::expiry::Due;
 use super::model::*;
 use super::{Group, Groups};
@@ -67,6 +67,7 @@ impl Groups {
         }
         let id = *self.tokens.get(&token).ok_or(Refusal::UnknownToken)?;
         let client = self.clients.get_mut(&id).ok_or(Refusal::UnknownToken)?;
+        client.log.count_from(seen.unwrap_or(0));
         let seen = seen.unwrap_or(client.log.written);
         if seen > client.log.total() {
             return Err(Refusal::SeenTooMany(client.log.total()));
@@ -125,7 +126,8 @@ impl Groups {
     /// A client that was found in the store, away until somebody resumes.
     pub(super) fn restore_client(&mut self, now: Timestamp, id: ClientId, token: TokenHash) {
         let until = Timestamp(now.0.saturating_add(self.rules.grace));
-        let client = Client { connection: None, token: Some(token), until, ..Client::new(id) };
+        let log = Log::uncounted();
+        let client = Client { connection: None, token: Some(token), until, log, ..Client::new(id) };
         self.clients.insert(id, client);
         self.tokens.insert(token, id);
         self.due.insert((until, Due::Place(id)));

@@ -183,9 +183,15 @@ fn what_is_kept_comes_back_and_what_nobody_can_resume_does_not() {
     assert_eq!(core.counts(), Counts { groups: 1, sessions: 1, tokens: 1 });
     assert_eq!(core.last_client(), 2);
     bench.core = core;
-    resumed(&mut bench, 10, None);
+    // The client has counted one event, and the count goes on.
+    resumed(&mut bench, 10, Some(1));
+    let (id, kind) = (SessionId(bench.uuid()), Keygen);
+    bench.ask(12, Command::GroupJoin(place.group));
+    bench.ask(12, Command::SessionCreate { group: place.group, id, kind, value: "1".into() });
+    assert_eq!(resumed(&mut bench, 13, Some(1)), [2]);
+    bench.leave(12, 0);
     // The number of the one that is not back stays: the session had started.
-    assert_eq!(bench.signup(10, place, Keygen).0, Ok(Reply::Number(2)));
+    assert_eq!(bench.signup(13, place, Keygen).0, Ok(Reply::Number(2)));
     bench.ask(11, Command::GroupJoin(place.group));
     assert_eq!(bench.signup(11, place, Keygen).0, Err(Refusal::SessionFull(place.session)));
 }
