@@ -120,3 +120,27 @@ async fn a_peer_that_answers_no_ping_is_gone() {
     }
     assert!(server.relay.metrics().drops.contains(&("gone", 1)));
 }
+
+#[tokio::test]
+async fn a_pong_frees_what_has_arrived() {
+    let config = Config { ping: Duration::from_millis(20), ..Config::default() };
+    let server = Server::open(config, Arc::new(NotKept)).await;
+    for round in 0.. {
+        let (mut clients, group) = server.group(2, 1).await;
+        let token = clients[1].ask("Connection.token", json!([])).await;
+        clients[0].ask("Session.create", json!([group, "keygen", null])).await;
+        clients[1].event("sessionCreate").await;
+        // Longer from round to round, until there was a ping among them.
+        for _ in 0..1 << round {
+            clients[1].refused("Nope", json!([])).await;
+        }
+        let mut back = server.client().await;
+        let id = back.call("Connection.resume", json!([token, 0])).await;
+        let answer = back.json().await;
+        assert_eq!(answer["id"], id);
+        if answer["error"]["message"].as_str().is_some_and(|text| text.starts_with("more events")) {
+            return;
+        }
+        assert_eq!(answer["result"], 1, "{answer}");
+    }
+}
