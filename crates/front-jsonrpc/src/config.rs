@@ -19,6 +19,9 @@ pub struct Limits {
     /// Bytes that wait for one connection to read: many of the largest messages. A reader that is
     /// further behind is cut off, so that it does not cost the others their memory.
     pub queue_bytes: usize,
+    /// Bytes that wait for all connections: memory of a small server. Who adds to it beyond this
+    /// is cut off.
+    pub queue_total_bytes: usize,
 }
 
 impl Default for Limits {
@@ -29,6 +32,7 @@ impl Default for Limits {
             frame_bytes: 1 << 20,
             queue_frames: 4_096,
             queue_bytes: 8 << 20,
+            queue_total_bytes: 1 << 30,
         }
     }
 }

@@ -74,11 +74,37 @@ pub(crate) struct Outbox {
     /// Calls whose changes are not on the disk yet.
     pending: AtomicUsize,
     bell: AtomicWaker,
+    /// Bytes that wait in all queues.
+    total: Arc<AtomicUsize>,
+}
+
+impl std::ops::Drop for Outbox {
+    fn drop(&mut self) {
+        self.clear(&mut self.lock());
+    }
 }
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A queue that counts towards this total.
+    pub(crate) fn new(total: Arc<AtomicUsize>) -> Self {
+        Self {
+            queue: Mutex::default(),
+            written: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+            bell: AtomicWaker::new(),
+            total,
+        }
+    }
+
+    /// Drops all that waits.
+    fn clear(&self, queue: &mut Queue) {
+        let bytes = queue.entries.iter().map(|entry| entry.frame.len()).sum();
+        self.total.fetch_sub(bytes, Ordering::Relaxed);
+        *queue = Queue { closing: queue.closing, ..Queue::default() };
     }
 
     /// Queues a frame. With no room for it the connection is cut, and what waited is dropped.
@@ -92,12 +118,16 @@ impl Outbox {
             queue.frames += 1;
             queue.bytes += entry.frame.len();
         }
+        let bytes = entry.frame.len();
+        let total = self.total.fetch_add(bytes, Ordering::Relaxed) + bytes;
         queue.entries.push_back(entry);
         // One frame alone is always taken: it was within its own bound.
         let over = queue.frames > limits.queue_frames
-            || queue.bytes > limits.queue_bytes && queue.frames > 1;
+            || queue.bytes > limits.queue_bytes && queue.frames > 1
+            || total > limits.queue_total_bytes;
         if over {
-            *queue = Queue { closing: Some(Drop::Slow), ..Queue::default() };
+            self.clear(&mut queue);
+            queue.closing = Some(Drop::Slow);
         }
     }
 
@@ -105,7 +135,7 @@ impl Outbox {
     pub(crate) fn close(&self, why: Drop) {
         let mut queue = self.lock();
         if why == Drop::Replaced {
-            *queue = Queue { closing: queue.closing, ..Queue::default() };
+            self.clear(&mut queue);
         }
         queue.closing.get_or_insert(why);
     }
@@ -141,6 +171,7 @@ impl Outbox {
             Some(Some(_)) => return Next::Wait,
         }
         let entry = queue.entries.pop_front().expect("there is a first one");
+        self.total.fetch_sub(entry.frame.len(), Ordering::Relaxed);
         if !entry.missed {
             queue.frames -= 1;
             queue.bytes -= entry.frame.len();
@@ -227,6 +258,21 @@ mod tests {
         let outbox = Outbox::default();
         outbox.push(entry("one frame that is larger than all", None), &limits);
         assert!(!outbox.is_cut());
+    }
+
+    #[test]
+    fn all_queues_together_are_bounded_and_give_back_what_they_took() {
+        let limits = Limits { queue_total_bytes: 10, ..Limits::default() };
+        let total = Arc::<AtomicUsize>::default();
+        let outboxes = [(); 3].map(|()| Outbox::new(total.clone()));
+        for outbox in &outboxes {
+            outbox.push(entry("1234", None), &limits);
+        }
+        assert_eq!(outboxes.each_ref().map(Outbox::is_cut), [false, false, true]);
+        assert_eq!(written(&outboxes[0]), ["1234"]);
+        assert_eq!(total.load(Ordering::Relaxed), 4);
+        drop(outboxes);
+        assert_eq!(total.load(Ordering::Relaxed), 0);
     }
 
     #[test]

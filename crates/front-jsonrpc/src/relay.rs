@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     store: Arc<dyn GroupStore>,
     started: Instant,
     state: Mutex<State>,
+    /// Bytes that wait in all queues.
+    queued: Arc<AtomicUsize>,
     /// Commits under way.
     waiting: AtomicUsize,
     /// The next expiry has moved forward.
@@ -103,6 +105,7 @@ impl Relay {
             store,
             started: Instant::now(),
             state: Mutex::new(state),
+            queued: Arc::default(),
             waiting: AtomicUsize::new(0),
             sooner: Notify::new(),
             stop: CancellationToken::new(),
@@ -171,7 +174,7 @@ impl Shared {
             return None;
         }
         state.last_connection += 1;
-        let (id, outbox) = (state.last_connection, Arc::<Outbox>::default());
+        let (id, outbox) = (state.last_connection, Arc::new(Outbox::new(self.queued.clone())));
         state.outboxes.insert(id, outbox.clone());
         Some((id, outbox))
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use common::{Client, Server};
-use quorate_front_jsonrpc::{Config, NotKept};
+use quorate_front_jsonrpc::{Config, GroupLimits, Limits, NotKept};
 use quorate_store::SqliteStore;
 use serde_json::{Value, json};
 
@@ -85,6 +85,40 @@ async fn a_client_that_counts_gets_exactly_the_rest() {
     let (code, message) =
         server.client().await.refused("Connection.resume", json!([tokens[1], 13])).await;
     assert_eq!((code, message.as_str()), (-32603, "only 12 events were sent to this place"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_breaks_again_and_again_misses_nothing() {
+    const MESSAGES: usize = 2_000;
+    let groups = GroupLimits { missed_events: MESSAGES + 1, ..GroupLimits::default() };
+    let limits = Limits { groups, ..Limits::default() };
+    let server = Server::open(Config { limits, ..Config::default() }, Arc::new(NotKept)).await;
+    let (mut clients, place, tokens) = keygen(&server).await;
+    let mut reader = clients.remove(1);
+    let mut writer = clients.remove(0);
+    let write = tokio::spawn(async move {
+        for body in 0..MESSAGES {
+            writer.ask("Session.message", words(&place, 1, body)).await;
+        }
+    });
+    // The third client is not in the way, and the second one has seen two events.
+    drop(clients);
+    let mut body = 0;
+    for turn in 0.. {
+        for _ in 0..turn * 37 % 101 {
+            if body < MESSAGES {
+                assert_eq!(reader.event("sessionMessage").await["body"], body);
+                body += 1;
+            }
+        }
+        if body == MESSAGES {
+            break;
+        }
+        reader = server.client().await;
+        reader.ask("Connection.resume", json!([tokens[1], 2 + body])).await;
+    }
+    write.await.unwrap();
+    reader.settle().await;
 }
 
 #[tokio::test]

@@ -151,9 +151,18 @@ impl Call<'_> {
         value: Bytes,
     ) -> Answer {
         let (now, limits) = (self.now, self.core.rules.limits);
+        let values = self.core.value_bytes + value.len();
+        let sessions = self.core.sessions;
         let group = self.group(id)?;
         if value.len() > limits.value_bytes {
             return Err(Refusal::TooLarge("a session's value", limits.value_bytes));
+        }
+        if sessions >= limits.sessions {
+            return Err(Refusal::Limit("sessions are open at once", limits.sessions));
+        }
+        if values > limits.value_total_bytes {
+            let most = limits.value_total_bytes;
+            return Err(Refusal::Limit("bytes are the values of all sessions", most));
         }
         if group.sessions.len() >= limits.sessions_per_group {
             // One that is over is not missed.
@@ -172,6 +181,7 @@ impl Call<'_> {
         group.sessions.insert(view.id, session);
         let others: Vec<_> = group.members.iter().copied().filter(|m| *m != self.client).collect();
         self.core.sessions += 1;
+        self.core.value_bytes += view.value.len();
         self.core.watch_session(place);
         self.core.keep_session(place, self.effects);
         if kind == SessionKind::Keygen {

@@ -28,9 +28,14 @@ impl Client {
     }
 
     /// Notes an event for this client and says where it goes; nowhere while it is away.
-    pub(super) fn tell(&mut self, event: &Event, limits: &Limits) -> Option<Recipient> {
+    pub(super) fn tell(
+        &mut self,
+        event: &Event,
+        limits: &Limits,
+        total: &mut usize,
+    ) -> Option<Recipient> {
         let number = match self.token {
-            Some(_) => self.log.push(event, limits),
+            Some(_) => self.log.push(event, limits, total),
             None => 0,
         };
         self.connection.map(|connection| (connection, number))
@@ -69,27 +74,33 @@ impl Log {
         }
     }
 
-    /// Keeps an event and numbers it. The oldest go when there is no room.
-    fn push(&mut self, event: &Event, limits: &Limits) -> u64 {
+    /// Keeps an event and numbers it. The oldest go when there is no room. `total` is the weight
+    /// of all logs.
+    fn push(&mut self, event: &Event, limits: &Limits, total: &mut usize) -> u64 {
         self.bytes += event.bytes();
+        *total += event.bytes();
         self.events.push_back(event.clone());
-        while self.events.len() > limits.missed_events || self.bytes > limits.missed_bytes {
-            self.pop();
+        while self.events.len() > limits.missed_events
+            || self.bytes > limits.missed_bytes
+            || *total > limits.missed_total_bytes && !self.events.is_empty()
+        {
+            self.pop(total);
         }
         self.total()
     }
 
-    fn pop(&mut self) {
+    fn pop(&mut self, total: &mut usize) {
         if let Some(event) = self.events.pop_front() {
             self.dropped = self.dropped.saturating_add(1);
             self.bytes -= event.bytes();
+            *total -= event.bytes();
         }
     }
 
     /// Forgets what has arrived. Memory goes back when nothing is left.
-    pub(super) fn arrived(&mut self, until: u64) {
+    pub(super) fn arrived(&mut self, until: u64, total: &mut usize) {
         while self.dropped < until && !self.events.is_empty() {
-            self.pop();
+            self.pop(total);
         }
         if self.events.is_empty() {
             self.events = VecDeque::new();

@@ -91,6 +91,7 @@ impl Groups {
         };
         if let Some(session) = group.sessions.remove(&place.session) {
             self.sessions -= 1;
+            self.value_bytes -= session.value.len();
             self.due.remove(&(session.due_at, Due::Session(place)));
             if group.kept {
                 effects.changes.push(Change::ForgetSession(place.session));
@@ -105,6 +106,7 @@ impl Groups {
         self.due.remove(&(group.due_at, Due::Group(id)));
         self.sessions -= group.sessions.len();
         for session in group.sessions.values() {
+            self.value_bytes -= session.value.len();
             let place = Place { group: id, session: session.id };
             self.due.remove(&(session.due_at, Due::Session(place)));
         }

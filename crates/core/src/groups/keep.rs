@@ -36,6 +36,7 @@ impl Groups {
                     session.vacate(stranger);
                 }
             }
+            self.value_bytes += session.value.len();
             group.sessions.insert(place.session, session);
             self.sessions += 1;
             self.watch_session(place);

@@ -56,6 +56,10 @@ pub struct Groups {
     connections: HashMap<ConnectionId, ClientId>,
     tokens: HashMap<TokenHash, ClientId>,
     sessions: usize,
+    /// Bytes of the values of all sessions.
+    value_bytes: usize,
+    /// Bytes of the events kept for all clients.
+    missed_bytes: usize,
     /// When to look after what. An entry may be early: what was used since is put off then.
     due: BTreeSet<(Timestamp, Due)>,
 }
@@ -70,6 +74,8 @@ impl Groups {
             connections: HashMap::new(),
             tokens: HashMap::new(),
             sessions: 0,
+            value_bytes: 0,
+            missed_bytes: 0,
             due: BTreeSet::new(),
         }
     }
@@ -121,9 +127,10 @@ impl Groups {
         event: Event,
         effects: &mut Effects,
     ) {
-        let limits = &self.rules.limits;
+        let (limits, total) = (&self.rules.limits, &mut self.missed_bytes);
         let all = &mut self.clients;
-        let told = clients.into_iter().filter_map(|id| all.get_mut(&id)?.tell(&event, limits));
+        let told =
+            clients.into_iter().filter_map(|id| all.get_mut(&id)?.tell(&event, limits, total));
         let to = told.collect();
         effects.deliver(event, to);
     }

@@ -38,16 +38,22 @@ pub struct Limits {
     pub parties: u16,
     /// Sessions of a group: an hour of one signature every fifteen seconds.
     pub sessions_per_group: usize,
+    /// Sessions of all groups: about 1 KiB each without their values.
+    pub sessions: usize,
     /// Bytes of a group's label, which is for people.
     pub label_bytes: usize,
     /// Bytes of a session's value as JSON: a transaction to sign, with room.
     pub value_bytes: usize,
+    /// Bytes of the values of all sessions: memory of a small server.
+    pub value_total_bytes: usize,
     /// Signups of one session in [`Compat::Original`], where one connection may have many.
     pub signups: usize,
     /// Events kept for one connection that may resume: rounds of 16 parties, ten times over.
     pub missed_events: usize,
     /// Bytes of these events: what 16 parties send to one of them in a keygen.
     pub missed_bytes: usize,
+    /// Bytes of these events for all connections: memory of a small server.
+    pub missed_total_bytes: usize,
     /// Clients with a resume token: each is a row of the store.
     pub tokens: usize,
 }
@@ -59,11 +65,14 @@ impl Default for Limits {
             groups_per_client: 64,
             parties: 256,
             sessions_per_group: 256,
+            sessions: 100_000,
             label_bytes: 256,
             value_bytes: 64 << 10,
+            value_total_bytes: 256 << 20,
             signups: 1_024,
             missed_events: 1_024,
             missed_bytes: 4 << 20,
+            missed_total_bytes: 1 << 30,
             tokens: 100_000,
         }
     }
@@ -241,12 +250,13 @@ pub enum Event {
 impl Event {
     /// About what it weighs in memory.
     pub(super) fn bytes(&self) -> usize {
-        match self {
+        let own = match self {
             Self::SessionCreate(view) => view.value.len(),
             Self::Frame(frame) => frame.len(),
             Self::SessionSignup(_) | Self::SessionLoad(_) => 0,
             Self::SessionClosed(numbers) => 2 * numbers.len(),
-        }
+        };
+        own + size_of::<Self>()
     }
 }
 
@@ -380,8 +390,8 @@ pub enum Refusal {
     PlaceTaken,
     /// The caller claims to have seen events that were never sent.
     SeenTooMany(u64),
-    /// More was missed than is kept.
-    MissedTooMuch,
+    /// More was missed than is kept. So many events were sent.
+    MissedTooMuch(u64),
     /// A bound of the relay: what, and how many.
     Limit(&'static str, usize),
     /// Something is larger than its bound: what, and how many bytes.
@@ -439,9 +449,10 @@ impl fmt::Display for Refusal {
                 f.write_str("this connection has a place already; resume on a new connection")
             }
             Self::SeenTooMany(sent) => write!(f, "only {sent} events were sent to this place"),
-            Self::MissedTooMuch => {
-                f.write_str("more events were missed than are kept; join and sign up again")
-            }
+            Self::MissedTooMuch(sent) => write!(
+                f,
+                "more events were missed than are kept; resume with {sent} to go on without them"
+            ),
             Self::Limit(what, most) => write!(f, "at most {most} {what}; try again later"),
             Self::TooLarge(what, most) => write!(f, "{what} is at most {most} bytes"),
         }

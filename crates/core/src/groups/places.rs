@@ -17,7 +17,7 @@ impl Groups {
     pub fn arrived(&mut self, connection: ConnectionId, event: u64) {
         let client = self.connections.get(&connection).and_then(|id| self.clients.get_mut(id));
         if let Some(client) = client {
-            client.log.arrived(event);
+            client.log.arrived(event, &mut self.missed_bytes);
         }
     }
 
@@ -72,8 +72,8 @@ impl Groups {
         if seen > client.log.total() {
             return Err(Refusal::SeenTooMany(client.log.total()));
         }
-        let missed = client.log.after(seen).ok_or(Refusal::MissedTooMuch)?;
-        client.log.arrived(seen);
+        let missed = client.log.after(seen).ok_or(Refusal::MissedTooMuch(client.log.total()))?;
+        client.log.arrived(seen, &mut self.missed_bytes);
         client.log.written = client.log.written.max(seen);
         match client.connection.replace(connection) {
             Some(old) => {
@@ -92,9 +92,10 @@ impl Groups {
 
     /// Removes a client from everything.
     pub(super) fn give_up(&mut self, id: ClientId, effects: &mut Effects) {
-        let Some(client) = self.clients.remove(&id) else {
+        let Some(mut client) = self.clients.remove(&id) else {
             return;
         };
+        client.log.arrived(u64::MAX, &mut self.missed_bytes);
         if let Some(token) = client.token {
             self.tokens.remove(&token);
             effects.changes.push(Change::ForgetClient(id));

@@ -65,19 +65,25 @@ fn what_has_arrived_is_forgotten_and_what_was_lost_is_not_passed_over() {
     let mut bench = Bench::new(Compat::Strict, limits);
     let place = started(&mut bench);
     bench.core.arrived(2, 1);
-    assert_eq!(bench.refused(3, resume(Some(0))), Refusal::MissedTooMuch);
+    assert_eq!(bench.refused(3, resume(Some(0))), Refusal::MissedTooMuch(1));
     assert_eq!(bench.refused(3, resume(Some(2))), Refusal::SeenTooMany(1));
     for _ in 0..4 {
         bench.ask(1, say(place, Keygen, 1, 1, None));
     }
-    assert_eq!(bench.refused(3, resume(Some(1))), Refusal::MissedTooMuch);
+    assert_eq!(bench.refused(3, resume(Some(1))), Refusal::MissedTooMuch(5));
     assert_eq!(resumed(&mut bench, 3, Some(2)), [3, 4, 5]);
 }
 
 #[test]
 fn the_bytes_of_missed_events_are_bounded() {
-    let limits = Limits { missed_bytes: 2, ..Limits::default() };
-    let mut bench = Bench::new(Compat::Strict, limits);
+    let one = Event::Frame("m".into()).bytes();
+    for (missed_bytes, missed_total_bytes) in [(2 * one, usize::MAX), (usize::MAX, 2 * one)] {
+        let limits = Limits { missed_bytes, missed_total_bytes, ..Limits::default() };
+        bounded(Bench::new(Compat::Strict, limits));
+    }
+}
+
+fn bounded(mut bench: Bench) {
     let place = started(&mut bench);
     bench.leave(2, 1);
     for _ in 0..2 {
@@ -88,7 +94,9 @@ fn the_bytes_of_missed_events_are_bounded() {
     bench.ask(1, say(place, Keygen, 1, 1, None));
     bench.ask(1, say(place, Keygen, 1, 1, None));
     bench.ask(1, say(place, Keygen, 1, 1, None));
-    assert_eq!(bench.refused(4, resume(None)), Refusal::MissedTooMuch);
+    assert_eq!(bench.refused(4, resume(None)), Refusal::MissedTooMuch(6));
+    // It may go on without them.
+    assert!(resumed(&mut bench, 4, Some(6)).is_empty());
 }
 
 #[test]

@@ -48,6 +48,12 @@ fn every_bound_refuses_one_more() {
     bench.open(1, group, Sign).unwrap();
     let full = Refusal::Limit("sessions are open in a group", 2);
     assert_eq!(bench.open(1, group, Sign), Err(full));
+    bench.core.rules.limits.sessions = 2;
+    let full = Refusal::Limit("sessions are open at once", 2);
+    assert_eq!(bench.open(2, third, Sign), Err(full));
+    bench.core.rules.limits = Limits { value_total_bytes: 11, ..Limits::default() };
+    assert_eq!(bench.open(2, third, Sign).unwrap_err().code(), ErrorCode::RateLimited);
+    bench.core.rules.limits = limits;
     bench.ask(1, Command::Token([1; 32]));
     assert_eq!(bench.refused(2, Command::Token([2; 32])).code(), ErrorCode::RateLimited);
     // The same place again is no more than one.
