@@ -12,6 +12,10 @@ mod stats;
 
 use std::process::ExitCode;
 
+/// As in the binary that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 quorate-bench [WHAT] [--quick]
 
