@@ -69,8 +69,8 @@ pub(crate) fn put_ask(to: &mut Vec<u8>, id: RelayId) {
 }
 
 /// Adds a message of so many bytes in all as a WebSocket frame.
-pub(crate) fn put_publish(to: &mut Vec<u8>, id: RelayId, length: usize) {
-    put(to, &publish(id, Ttl(0), 0, &vec![7; length.saturating_sub(HEADER).max(1)]));
+pub(crate) fn put_publish(to: &mut Vec<u8>, id: RelayId, ttl: Ttl, length: usize) {
+    put(to, &publish(id, ttl, 0, &vec![7; length.saturating_sub(HEADER).max(1)]));
 }
 
 /// Masked with zeros, which costs the server as much as any mask.

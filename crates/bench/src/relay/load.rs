@@ -4,7 +4,7 @@
 //! questions for the next turn in front, and then read the other's window. So every message finds
 //! its question waiting, and no question waits for a timer.
 
-use quorate_wire::relay::HEADER;
+use quorate_wire::relay::{HEADER, Ttl};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -102,7 +102,7 @@ impl Turn {
             asks.push(bytes.len() - HEADER);
         }
         for _ in 0..load.window() {
-            put_publish(&mut bytes, any, load.length);
+            put_publish(&mut bytes, any, Ttl(0), load.length);
             publishes.push(bytes.len() - load.length);
         }
         Self { bytes, asks, publishes }

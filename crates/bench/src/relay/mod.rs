@@ -2,11 +2,13 @@
 
 mod client;
 mod load;
+mod memory;
 mod servers;
 
 use std::time::{Duration, Instant};
 
 use client::{Pinger, id, on_the_wire, put_ask, put_publish};
+use quorate_wire::relay::Ttl;
 pub(crate) use servers::serve;
 use servers::{Kinds, Server};
 
@@ -16,12 +18,6 @@ use crate::stats::{Times, ratio};
 
 /// Times every measurement is repeated, the servers in turn.
 const ROUNDS: usize = 5;
-
-/// Idle connections whose memory is measured.
-const IDLE: usize = 10_000;
-
-/// Descriptors a process needs beside its connections.
-const SPARE_FILES: usize = 200;
 
 /// Measures everything about the relay.
 pub(crate) async fn relay(effort: Effort) {
@@ -40,7 +36,8 @@ pub(crate) async fn relay(effort: Effort) {
     }
     throughput(&all, 64, 100_000, "100 kB", effort).await;
     drop(all);
-    idle(effort).await;
+    memory::idle(effort).await;
+    memory::flood(effort).await;
 }
 
 /// A sends to B, B answers: two messages through a relay, and two echoes.
@@ -73,7 +70,7 @@ async fn round_trips(all: &[Server], length: usize, name: &str, effort: Effort) 
 fn echoes(address: &str, length: usize, count: usize) -> Vec<Duration> {
     let mut client = Pinger::connect(address);
     let mut frame = Vec::new();
-    put_publish(&mut frame, id(0, 0), length);
+    put_publish(&mut frame, id(0, 0), Ttl(0), length);
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let began = Instant::now();
@@ -93,9 +90,9 @@ fn pairs(address: &str, length: usize, count: usize, first: u64) -> Vec<Duration
     let turn = |number: u64| {
         let (mut from_a, mut from_b) = (Vec::new(), Vec::new());
         put_ask(&mut from_a, id(name_b, number));
-        put_publish(&mut from_a, id(name_a, number), length);
+        put_publish(&mut from_a, id(name_a, number), Ttl(0), length);
         put_ask(&mut from_b, id(name_a, number + 1));
-        put_publish(&mut from_b, id(name_b, number), length);
+        put_publish(&mut from_b, id(name_b, number), Ttl(0), length);
         (from_a, from_b)
     };
     let mut question = Vec::new();
@@ -149,25 +146,4 @@ async fn throughput(all: &[Server], connections: usize, length: usize, name: &st
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-/// Resident memory of the server per connection that does nothing.
-async fn idle(effort: Effort) {
-    let possible = process::open_files_limit().saturating_sub(SPARE_FILES);
-    let wanted = effort.count(IDLE);
-    let connections = wanted.min(possible);
-    println!("\n  memory of an idle connection, {connections} of them");
-    if connections < wanted {
-        println!("    (fewer than {wanted}: the limit of open files allows no more)");
-    }
-    for kind in Kinds::ALL {
-        let server = Server::start(kind).await;
-        // The first connections pay for what is set up once.
-        let warm = load::idle(&server, 50.min(connections)).await;
-        let before = process::resident_kib(server.pid());
-        let open = load::idle(&server, connections).await;
-        let after = process::resident_kib(server.pid());
-        println!("    {:<12} {:7.2} KiB", kind.name(), (after - before) / connections as f64);
-        drop((warm, open));
-    }
 }

@@ -53,28 +53,15 @@ fn a_ttl_counts_seconds_below_256_and_tens_from_there() {
 #[test]
 fn message_ids_are_those_that_device_clients_use() {
     let key = [1; 32];
-    let rows: &[(u64, &[u8], Option<&[u8]>, u8, &str)] = &[
-        (0, &[0x64], None, 0, "787671051346e2b9e4c42a7d2ef9f09685943151285404a4240f5c9d075a2ee4"),
-        (1, &key, None, 2, "9b20b90126bf0bb4819d4fcbe4d57777f61953a78b4d8753ccec94ea2b676828"),
-        (
-            3,
-            &key,
-            Some(&[3; 32]),
-            2,
-            "35d7b34b668e9fd3fa33c2a6f94873b6e7a7bb74f5c785b738da8890d650ebb5",
-        ),
-        (
-            ABORT_TAG,
-            &key,
-            None,
-            2,
-            "97e30bf87e3be8b6d2f9657f89dbde997738be11b04e1d8e5ba212b704cac360",
-        ),
-    ];
-    for (tag, sender, receiver, instance, expected) in rows {
-        let id = message_id(*tag, sender, *receiver, &[*instance; 32]);
-        assert_eq!(id.to_string(), *expected);
-    }
+    let check = |tag, sender: &[u8], receiver, instance, expected| {
+        assert_eq!(message_id(tag, sender, receiver, &[instance; 32]).to_string(), expected);
+    };
+    let (other, abort) = ([3; 32], ABORT_TAG);
+    check(0, &[0x64], None, 0, "787671051346e2b9e4c42a7d2ef9f09685943151285404a4240f5c9d075a2ee4");
+    check(1, &key, None, 2, "9b20b90126bf0bb4819d4fcbe4d57777f61953a78b4d8753ccec94ea2b676828");
+    let to_other = "35d7b34b668e9fd3fa33c2a6f94873b6e7a7bb74f5c785b738da8890d650ebb5";
+    check(3, &key, Some(&other[..]), 2, to_other);
+    check(abort, &key, None, 2, "97e30bf87e3be8b6d2f9657f89dbde997738be11b04e1d8e5ba212b704cac360");
 }
 
 proptest! {
