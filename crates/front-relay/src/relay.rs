@@ -1,7 +1,7 @@
 //! The relay: its parts of the postbox, who is connected, and the one timer that drops what is due.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,16 @@ const EXPIRE_TOGETHER: Duration = Duration::from_millis(10);
 
 /// Dropped while the lock of a part is held once.
 const EXPIRE_AT_ONCE: usize = 256;
+
+/// Freed memory is pushed out this long after it was used: allocators keep what they got back for
+/// a while, and look at it again only when they are called.
+const TIDY_AFTER: Duration = Duration::from_secs(2);
+
+/// A block that no allocator takes from what it has at hand.
+const TIDY_BLOCK: usize = 8 << 20;
+
+/// Frames from this length on leave enough behind to tidy up.
+const LONG_FRAME: usize = 4 << 10;
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -114,6 +124,10 @@ pub(crate) struct Shared {
     /// Microseconds since the start at which the timer wakes up by itself.
     alarm: AtomicU64,
     earlier: Notify,
+    /// Microseconds since the start at which memory is pushed out.
+    tidy: AtomicU64,
+    /// Memory was used since that was planned.
+    untidy: AtomicBool,
 }
 
 impl Shared {
@@ -130,6 +144,8 @@ impl Shared {
             start: Instant::now(),
             alarm: AtomicU64::new(NEVER),
             earlier: Notify::new(),
+            tidy: AtomicU64::new(NEVER),
+            untidy: AtomicBool::new(false),
             config,
         }
     }
@@ -182,6 +198,9 @@ impl Shared {
     ) -> Result<(), Refusal> {
         one(&self.counters.publishes);
         let ttl = header.ttl.duration();
+        if frame.len() >= LONG_FRAME {
+            self.tidy_later(now);
+        }
         let message = Publish { id: header.id, ttl, one_receiver: header.one_receiver(), frame };
         let deliver =
             |to: &Handle, frame: &Bytes| to.0.deliver(frame, now, Arc::ptr_eq(&to.0, outbox));
@@ -218,7 +237,7 @@ impl Shared {
             // First the alarm is off, then the parts are looked at: what comes after that look
             // finds the alarm off, sets it and notifies.
             self.alarm.store(NEVER, SeqCst);
-            let mut next = None;
+            let mut next = self.tidy();
             for part in &self.parts {
                 next = next.into_iter().chain(self.expire_part(part).await).min();
             }
@@ -238,6 +257,30 @@ impl Shared {
         }
     }
 
+    /// Memory was used, or is free now.
+    fn tidy_later(&self, now: Duration) {
+        if self.tidy.load(Relaxed) == NEVER {
+            let at = now + TIDY_AFTER;
+            self.tidy.store(micros(at), SeqCst);
+            self.due(at);
+        } else if !self.untidy.load(Relaxed) {
+            self.untidy.store(true, SeqCst);
+        }
+    }
+
+    /// Makes the allocator look at what it keeps, when it is time; else when that will be.
+    fn tidy(&self) -> Option<Duration> {
+        let at = self.tidy.load(SeqCst);
+        if at > micros(self.now()) {
+            return (at != NEVER).then(|| Duration::from_micros(at));
+        }
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(TIDY_BLOCK)));
+        // What came after it was planned is too young; it gets another one.
+        let again = self.untidy.swap(false, SeqCst).then(|| self.now() + TIDY_AFTER);
+        self.tidy.store(again.map_or(NEVER, micros), SeqCst);
+        again
+    }
+
     /// Drops what is due in a part; when the next of it is due. Others get their turn in between.
     async fn expire_part(&self, part: &Mutex<Postbox<Handle>>) -> Option<Duration> {
         loop {
@@ -247,6 +290,9 @@ impl Shared {
             };
             add(&self.counters.expired, expired.stored);
             add(&self.counters.asks_expired, expired.asks);
+            if expired.stored > 0 {
+                self.tidy_later(self.now());
+            }
             if expired.stored + expired.asks < EXPIRE_AT_ONCE {
                 return next;
             }
