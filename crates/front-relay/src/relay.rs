@@ -33,8 +33,8 @@ const EXPIRE_AT_ONCE: usize = 256;
 /// a while, and look at it again only when they are called.
 const TIDY_AFTER: Duration = Duration::from_secs(2);
 
-/// A block that no allocator takes from what it has at hand.
-const TIDY_BLOCK: usize = 8 << 20;
+/// A block that an allocator does not serve from its small classes.
+const TIDY_BLOCK: usize = 1 << 20;
 
 /// Frames from this length on leave enough behind to tidy up.
 const LONG_FRAME: usize = 4 << 10;
@@ -394,5 +394,28 @@ impl Incomplete {
 impl Drop for Incomplete {
     fn drop(&mut self) {
         self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_pushed_out_until_nothing_has_used_it_since() {
+        let shared = Shared::new(Config::default());
+        assert_eq!(shared.tidy(), None);
+        shared.tidy_later(shared.now());
+        let first = shared.tidy();
+        assert_eq!(first, Some(TIDY_AFTER));
+        assert_eq!(shared.alarm.load(SeqCst), micros(TIDY_AFTER), "the timer knows");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        shared.tidy_later(shared.now());
+        assert_eq!(shared.tidy(), first, "planned once");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(shared.tidy(), Some(TIDY_AFTER * 2), "once more for what came since");
+        tokio::time::advance(TIDY_AFTER).await;
+        assert_eq!(shared.tidy(), None);
+        assert_eq!(shared.tidy(), None);
     }
 }
