@@ -39,7 +39,7 @@ pub(crate) async fn run(args: DemoArgs, out: Output) -> Result<()> {
     options.auth = None;
     let bar = out
         .progress("starting a coordinator, a router, an account service and three server parties");
-    let running = Running::start(options, Ports::Ephemeral).await?;
+    let running = Running::start(options, None, Ports::Ephemeral).await?;
     bar.finish_and_clear();
     let done = make_and_sign(&running, &args.message, out).await;
     running.stop().await;

@@ -5,6 +5,7 @@ mod ask;
 mod client;
 mod demo;
 mod output;
+mod relay;
 mod roles;
 mod up;
 mod verify;
@@ -57,6 +58,8 @@ enum Command {
     Accounts(roles::AccountsArgs),
     /// Run one server party alone
     Party(roles::PartyArgs),
+    /// Run the two relays for devices and browsers, or one of them
+    Relay(relay::RelayArgs),
     /// Manage API keys, for servers that require them
     ApiKeys(api_keys::ApiKeysArgs),
     /// Print shell completions
@@ -122,6 +125,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Router(args) => roles::router(args, out).await,
         Command::Accounts(args) => roles::accounts(args, out).await,
         Command::Party(args) => roles::party(args, out).await,
+        Command::Relay(args) => relay::run(args, out).await,
         Command::ApiKeys(args) => api_keys::run(args, out).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());

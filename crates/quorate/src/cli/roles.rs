@@ -129,12 +129,12 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let router: Arc<dyn Router> = Arc::new(RemoteRouter::new(args.peers.endpoint(&args.router)?));
-    let events = Arc::new(RemoteEvents::start(router.clone(), host.stop.clone()));
+    let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
-    host.spawn(republish_on_return(router, app.clone(), host.stop.clone()));
+    host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
     announce(out, "coordinator", compose::serve_coordinator(&host, bound, app).await?);
     compose::signalled().await;
-    host.drain().await;
+    host.net.drain().await;
     Ok(())
 }
 
@@ -174,11 +174,11 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let endpoint = args.peers.endpoint(&args.coordinator)?;
     let coordinator: Arc<dyn Coordinator> = Arc::new(RemoteCoordinator::new(endpoint));
-    let progress = RemoteProgress::start(coordinator.clone(), host.stop.clone());
+    let progress = RemoteProgress::start(coordinator.clone(), host.net.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
     announce(out, "router", compose::serve_router(&host, bound, app, coordinator).await?);
     compose::signalled().await;
-    host.drain().await;
+    host.net.drain().await;
     Ok(())
 }
 
@@ -191,7 +191,7 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
     announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone()).await?);
     compose::signalled().await;
-    host.drain().await;
+    host.net.drain().await;
     app.closed().await;
     Ok(())
 }
@@ -216,6 +216,6 @@ pub(crate) async fn party(args: PartyArgs, out: Output) -> Result<()> {
     announce(out, args.id.as_str(), pair);
     compose::signalled().await;
     party.shutdown().await;
-    host.drain().await;
+    host.net.drain().await;
     Ok(())
 }

@@ -8,18 +8,27 @@ use quorate_party::{Compute, PartyHandle};
 use quorate_ports::{Coordinator, Router};
 use quorate_types::*;
 
+use tokio::net::TcpListener;
+
 use super::output::{Output, table};
 use crate::serve::compose::{self, Host};
 use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
+use crate::serve::listener::bind;
 use crate::serve::options::ServeOptions;
 use crate::serve::party::{LocalParty, pin_each_other};
 use crate::serve::peers;
+use crate::serve::relays::{self, RelayOptions};
 
 /// Arguments of `up`.
 #[derive(clap::Args)]
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) options: ServeOptions,
+    #[command(flatten)]
+    pub(crate) relays: RelayOptions,
+    /// Start without the two relays
+    #[arg(long)]
+    pub(crate) no_relays: bool,
     /// Which ports to listen on
     #[arg(long, value_enum, default_value_t = Ports::Default)]
     pub(crate) ports: Ports,
@@ -32,7 +41,8 @@ pub(crate) struct UpArgs {
 pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     let bar = out.progress("starting");
     let (file, ports) = (args.endpoints.clone(), args.ports);
-    let running = Running::start(args.options, ports).await?;
+    let relays = (!args.no_relays).then_some(args.relays);
+    let running = Running::start(args.options, relays, ports).await?;
     bar.finish_and_clear();
     if let Some(file) = &file {
         running.endpoints.write(file)?;
@@ -56,6 +66,25 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     Ok(())
 }
 
+/// The relays' listening sockets.
+struct RelayPorts {
+    jsonrpc: TcpListener,
+    binary: Vec<TcpListener>,
+}
+
+impl RelayPorts {
+    async fn bind(host: &Host, options: &RelayOptions, ports: Ports) -> Result<Self> {
+        let binary = match ports {
+            Ports::Default => options.addresses(),
+            Ports::Ephemeral => "127.0.0.1:0".to_owned(),
+        };
+        Ok(Self {
+            jsonrpc: bind(ports.address(host.options.host, endpoints::JSONRPC)).await?,
+            binary: relays::bind_binary(&binary).await?,
+        })
+    }
+}
+
 /// A running installation.
 pub(crate) struct Running {
     host: Host,
@@ -66,7 +95,11 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts everything and returns when the server parties are connected.
-    pub(crate) async fn start(options: ServeOptions, ports: Ports) -> Result<Self> {
+    pub(crate) async fn start(
+        options: ServeOptions,
+        relays: Option<RelayOptions>,
+        ports: Ports,
+    ) -> Result<Self> {
         let address = options.host;
         let host = Host::open(options).await?;
         let at =
@@ -79,6 +112,10 @@ impl Running {
         for pair in endpoints::PARTIES {
             party_ports.push(host.bind(at(pair)).await?);
         }
+        let relay_ports = match &relays {
+            Some(options) => Some(RelayPorts::bind(&host, options, ports).await?),
+            None => None,
+        };
         let (coordinator, router) = compose::open_pair(&host).await?;
         let accounts = compose::open_accounts(&host, coordinator.clone()).await?;
         let mut served = Endpoints {
@@ -88,7 +125,15 @@ impl Running {
                 .await?,
             accounts: compose::serve_accounts(&host, accounts_ports, accounts.clone()).await?,
             parties: Vec::new(),
+            jsonrpc: None,
+            relay: Vec::new(),
         };
+        if let (Some(options), Some(bound)) = (&relays, relay_ports) {
+            let store = host.store.clone();
+            served.jsonrpc =
+                Some(relays::serve_jsonrpc(&host.net, bound.jsonrpc, options, store).await?);
+            served.relay = relays::serve_binary(&host.net, bound.binary)?;
+        }
         let mut prepared = Vec::new();
         for number in 1..=party_ports.len() {
             let id: PartyId = format!("server-party-{number}").parse()?;
@@ -103,7 +148,7 @@ impl Running {
             None => served.router.grpc,
             Some(_) => {
                 let router = Some((router as Arc<dyn Router>, coordinator as Arc<dyn Coordinator>));
-                let stop = host.stop.clone();
+                let stop = host.net.stop.clone();
                 host.serve_inside(Services { router, stop, ..Services::default() }).await?
             }
         };
@@ -128,7 +173,7 @@ impl Running {
     /// it ended in the grace time.
     pub(crate) async fn stop(self) -> bool {
         futures_util::future::join_all(self.parties.into_iter().map(PartyHandle::shutdown)).await;
-        let clean = self.host.drain().await;
+        let clean = self.host.net.drain().await;
         self.accounts.closed().await;
         clean
     }

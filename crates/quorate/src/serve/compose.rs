@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use quorate_app::{
@@ -16,13 +16,12 @@ use quorate_ports::{Accounts, Coordinator, Store};
 use quorate_store::SqliteStore;
 use quorate_types::{Error, PartyId, Result};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::auth::{Gate, identify, parse_trust};
 use super::data::DataFolder;
 use super::endpoints::Pair;
-use super::listener::{bind, by_content_type, serve, tls};
+use super::listener::{bind, by_content_type};
+use super::net::Net;
 use super::options::{AuthMode, ServeOptions};
 
 /// What every serving process has: its data, its clock, its way to stop.
@@ -31,21 +30,15 @@ pub(crate) struct Host {
     pub(crate) data: DataFolder,
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) stop: CancellationToken,
-    tracker: TaskTracker,
+    pub(crate) net: Net,
     gate: Arc<Gate>,
-    tls: Option<tokio_rustls::TlsAcceptor>,
     pub(crate) started: Instant,
 }
 
 impl Host {
     /// Opens the data folder and everything that can be wrong before a port is bound.
     pub(crate) async fn open(options: ServeOptions) -> Result<Self> {
-        options.check()?;
-        let tls = match (&options.tls_cert, &options.tls_key) {
-            (Some(cert), Some(key)) => Some(tls(cert, key)?),
-            _ => None,
-        };
+        let net = Net::open(&options)?;
         let data = DataFolder::open(&options.data.data)?;
         let store = Arc::new(SqliteStore::open(data.path())?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -57,17 +50,7 @@ impl Host {
                 clock: clock.clone(),
             },
         };
-        Ok(Self {
-            options,
-            data,
-            store,
-            clock,
-            stop: CancellationToken::new(),
-            tracker: TaskTracker::new(),
-            gate: Arc::new(gate),
-            tls,
-            started: Instant::now(),
-        })
+        Ok(Self { options, data, store, clock, net, gate: Arc::new(gate), started: Instant::now() })
     }
 
     /// Binds a service's two ports.
@@ -82,16 +65,12 @@ impl Host {
         rest: Router,
         services: Services,
     ) -> Result<Pair> {
-        let addresses = bound.addresses()?;
         let grpc = quorate_front_grpc::routes(services).await;
         let router = by_content_type(rest, grpc)
             .layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify));
-        for listener in [bound.http, bound.grpc] {
-            let (tls, router) = (self.tls.clone(), router.clone());
-            let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
-            self.tracker.spawn(serve(listener, tls, router, tracker, stop));
-        }
-        Ok(addresses)
+        let serve =
+            |listener, router| self.net.serve(listener, router).map_err(|_| Error::internal());
+        Ok(Pair { http: serve(bound.http, router.clone())?, grpc: serve(bound.grpc, router)? })
     }
 
     /// Lets a party of this process call, whatever the mode.
@@ -103,11 +82,8 @@ impl Host {
     /// public ports speak TLS under a name of their own.
     pub(crate) async fn serve_inside(&self, services: Services) -> Result<SocketAddr> {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        let address = listener.local_addr().map_err(|_| Error::internal())?;
         let router = self.guarded(quorate_front_grpc::routes(services).await);
-        let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
-        self.tracker.spawn(serve(listener, None, router, tracker, stop));
-        Ok(address)
+        self.net.serve_inside(listener, router).map_err(|_| Error::internal())
     }
 
     fn guarded(&self, router: Router) -> Router {
@@ -120,33 +96,12 @@ impl Host {
         let ready = move || store.health().map_err(|error| vec![error.message]);
         common(name, &[service], self.started, Arc::new(ready))
     }
-
-    /// Runs a task until the process stops.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(task);
-    }
-
-    /// Stops accepting and waits for what is open, at most the grace time.
-    pub(crate) async fn drain(self) -> bool {
-        self.stop.cancel();
-        self.tracker.close();
-        let grace = Duration::from_secs(self.options.grace);
-        tokio::time::timeout(grace, self.tracker.wait()).await.is_ok()
-    }
 }
 
 /// A service's listening sockets.
 pub(crate) struct Bound {
     http: TcpListener,
     grpc: TcpListener,
-}
-
-impl Bound {
-    /// Where they listen.
-    pub(crate) fn addresses(&self) -> Result<Pair> {
-        let address = |listener: &TcpListener| listener.local_addr().map_err(|_| Error::internal());
-        Ok(Pair { http: address(&self.http)?, grpc: address(&self.grpc)? })
-    }
 }
 
 /// The store of a data folder, for commands that work on it while no server does.
@@ -184,8 +139,8 @@ pub(crate) async fn open_coordinator(
         clock: host.clock.clone(),
     };
     let coordinator = Arc::new(CoordinatorApp::open(parts).await?);
-    let (app, stop) = (coordinator.clone(), host.stop.clone());
-    host.spawn(async move { app.watch_deadlines(stop).await });
+    let (app, stop) = (coordinator.clone(), host.net.stop.clone());
+    host.net.spawn(async move { app.watch_deadlines(stop).await });
     Ok(coordinator)
 }
 
@@ -194,7 +149,7 @@ pub(crate) async fn open_accounts(
     host: &Host,
     coordinator: Arc<dyn Coordinator>,
 ) -> Result<Arc<AccountsApp>> {
-    let (store, clock, stop) = (host.store.clone(), host.clock.clone(), host.stop.clone());
+    let (store, clock, stop) = (host.store.clone(), host.clock.clone(), host.net.stop.clone());
     Ok(Arc::new(AccountsApp::open(store, coordinator, clock, stop).await?))
 }
 
@@ -232,7 +187,7 @@ pub(crate) async fn serve_router(
         .merge(host.common("message-router", Service::Router));
     let services = Services {
         router: Some((router, coordinator)),
-        stop: host.stop.clone(),
+        stop: host.net.stop.clone(),
         ..Services::default()
     };
     host.serve(bound, rest, services).await

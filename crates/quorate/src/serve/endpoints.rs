@@ -32,6 +32,9 @@ pub(crate) const ACCOUNTS: (u16, u16) = (8083, 50054);
 /// Of the server parties.
 pub(crate) const PARTIES: [(u16, u16); 3] = [(8082, 50053), (8084, 50055), (8085, 50056)];
 
+/// Of the JSON-RPC relay.
+pub(crate) const JSONRPC: u16 = 3030;
+
 /// One service's two addresses.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Pair {
@@ -54,6 +57,12 @@ pub(crate) struct Endpoints {
     pub(crate) router: Pair,
     pub(crate) accounts: Pair,
     pub(crate) parties: Vec<PartyEndpoint>,
+    /// The JSON-RPC relay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) jsonrpc: Option<SocketAddr>,
+    /// The binary relay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) relay: Vec<SocketAddr>,
 }
 
 impl Endpoints {
@@ -75,6 +84,12 @@ impl Endpoints {
             row("accounts", self.accounts),
         ];
         rows.extend(self.parties.iter().map(|party| row(&party.id, party.pair)));
+        let socket = if scheme == "https" { "wss" } else { "ws" };
+        let relay = |name: &str, address: &SocketAddr, path: &str| {
+            vec![name.to_owned(), format!("{socket}://{address}{path}"), String::new()]
+        };
+        rows.extend(self.jsonrpc.iter().map(|at| relay("JSON-RPC relay", at, "/mpc")));
+        rows.extend(self.relay.iter().map(|at| relay("binary relay", at, "/v1/msg-relay")));
         rows
     }
 }

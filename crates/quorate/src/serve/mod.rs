@@ -6,6 +6,8 @@ pub(crate) mod data;
 pub(crate) mod endpoints;
 pub(crate) mod listener;
 pub(crate) mod logging;
+pub(crate) mod net;
 pub(crate) mod options;
 pub(crate) mod party;
 pub(crate) mod peers;
+pub(crate) mod relays;

@@ -1,0 +1,96 @@
+//! The two relays as this process serves them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use clap::ValueEnum;
+use quorate_front_jsonrpc as jsonrpc;
+use quorate_front_relay as binary;
+use quorate_ports::GroupStore;
+use quorate_types::{Error, Result};
+use tokio::net::TcpListener;
+
+use super::net::Net;
+
+/// How closely the JSON-RPC relay follows what older clients may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compat {
+    /// A member speaks for itself only
+    Strict,
+    /// Any connection may send in any session it knows, as before
+    Original,
+}
+
+/// Options of the relays.
+#[derive(clap::Args, Clone)]
+pub(crate) struct RelayOptions {
+    /// Rules of the JSON-RPC relay
+    #[arg(long, value_enum, default_value_t = Compat::Strict)]
+    compat: Compat,
+    /// Serve this folder beside the JSON-RPC relay, for pages with threads
+    #[arg(long = "static", value_name = "DIR")]
+    static_dir: Option<PathBuf>,
+    /// More addresses of the binary relay, separated by spaces, beside localhost:8000
+    #[arg(long, value_name = "ADDRESSES", env = "LISTEN", default_value = "")]
+    listen: String,
+}
+
+impl RelayOptions {
+    /// Where the binary relay listens when the documented ports are used.
+    pub(crate) fn addresses(&self) -> String {
+        format!("{} {}", self.listen, binary::DEFAULT_ADDRESS)
+    }
+}
+
+/// Serves the JSON-RPC relay and its metrics until the process stops.
+pub(crate) async fn serve_jsonrpc(
+    net: &Net,
+    listener: TcpListener,
+    options: &RelayOptions,
+    store: Arc<dyn GroupStore>,
+) -> Result<SocketAddr> {
+    let config = jsonrpc::Config {
+        compat: match options.compat {
+            Compat::Strict => jsonrpc::Compat::Strict,
+            Compat::Original => jsonrpc::Compat::Original,
+        },
+        static_dir: options.static_dir.clone(),
+        ..jsonrpc::Config::default()
+    };
+    let relay = jsonrpc::Relay::open(config, store).await?;
+    let numbers = relay.clone();
+    let router = relay.router().merge(metrics(move || numbers.prometheus()));
+    let stop = net.stop.clone();
+    net.spawn(async move {
+        stop.cancelled().await;
+        relay.close().await;
+    });
+    address(net.serve(listener, router))
+}
+
+/// Binds the binary relay's addresses. One that cannot be bound is reported and left out.
+pub(crate) async fn bind_binary(addresses: &str) -> Result<Vec<TcpListener>> {
+    binary::bind_all(addresses).await
+}
+
+/// Serves the binary relay and its metrics until the process stops.
+pub(crate) fn serve_binary(net: &Net, listeners: Vec<TcpListener>) -> Result<Vec<SocketAddr>> {
+    let relay = binary::Relay::new(binary::Config::default());
+    let numbers = relay.clone();
+    let router = relay.router().merge(metrics(move || numbers.prometheus()));
+    let stop = net.stop.clone();
+    net.spawn(async move { relay.run(stop).await });
+    listeners.into_iter().map(|listener| address(net.serve(listener, router.clone()))).collect()
+}
+
+fn address(served: std::io::Result<SocketAddr>) -> Result<SocketAddr> {
+    served.map_err(|_| Error::internal())
+}
+
+fn metrics(text: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+    let headers = [(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Router::new().route("/metrics", get(move || async move { (headers, text()) }))
+}
