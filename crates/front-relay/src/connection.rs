@@ -87,6 +87,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
     if matches!(end, End::Cut(Cut::Slow)) {
         one(&relay.counters().slow_reader);
         desk.writer.cut();
+    } else {
+        // What was answered before the end comes before the goodbye.
+        desk.outbox.take(&mut desk.writer);
     }
     drop(seat);
     // What is left to say needs no more of the connection's state.

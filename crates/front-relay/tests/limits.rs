@@ -10,7 +10,7 @@ use bytes::Bytes;
 use client::{Server, id, serve};
 use futures_util::{SinkExt as _, StreamExt as _};
 use quorate_front_relay::{Config, bind_all};
-use quorate_wire::relay::{Ttl, publish};
+use quorate_wire::relay::{Ttl, ask, publish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -46,6 +46,24 @@ async fn a_message_that_is_too_long_is_refused_with_1009() {
     assert_eq!(server.relay.metrics().too_large, 1);
     assert_eq!(server.relay.metrics().stored, 1, "what was stored before stays");
     assert_serves(&server).await;
+}
+
+#[tokio::test]
+async fn what_was_answered_before_a_refusal_comes_before_the_goodbye() {
+    let server = serve(small()).await;
+    let mut client = server.client().await;
+    let frame = client.publish(1, 10, 0, &[1; 90_000]).await;
+    client.assert_silent().await;
+    for message in
+        (0..3).map(|_| ask(id(1), Ttl(1))).chain([publish(id(2), Ttl(1), 0, &[1; 99_990])])
+    {
+        client.socket.feed(Message::Binary(message)).await.unwrap();
+    }
+    client.socket.flush().await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.next().await, frame);
+    }
+    assert_eq!(client.closed().await.0, 1009);
 }
 
 #[tokio::test]
