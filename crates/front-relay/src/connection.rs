@@ -83,7 +83,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
         let mut beat = pin!(sleep(relay.config().ping_every));
         poll_fn(|cx| connection.poll(cx, beat.as_mut())).await
     };
-    let Connection { io, mut desk, .. } = connection;
+    let Connection { io, reader, mut desk } = connection;
+    drop(reader);
     if matches!(end, End::Cut(Cut::Slow)) {
         one(&relay.counters().slow_reader);
         desk.writer.cut();
@@ -91,9 +92,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
         // What was answered before the end comes before the goodbye.
         desk.outbox.take(&mut desk.writer);
     }
-    drop(seat);
     // What is left to say needs no more of the connection's state.
-    let _ = timeout(relay.config().grace, finish(io, desk.writer, end)).await;
+    let Desk { writer, incoming, .. } = desk;
+    drop((incoming, seat));
+    let _ = timeout(relay.config().grace, finish(io, writer, end)).await;
 }
 
 /// The part of a connection that frames are handed to.

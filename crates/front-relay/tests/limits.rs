@@ -232,6 +232,7 @@ async fn a_stop_delivers_what_waits_and_closes_with_1001() {
     server.stop.cancel();
     assert_eq!(client.next().await, frame);
     assert_eq!(client.closed().await, (1001, "the relay stops; connect again".into()));
+    drop(client);
     server.run.await.unwrap();
     assert_eq!(server.relay.metrics().connections, 0);
     let url = format!("ws://{}/v1/msg-relay", server.address);
