@@ -76,13 +76,7 @@ impl Share {
         let mut plain = Vec::with_capacity(length);
         plain.push(VERSION);
         let plain = Zeroizing::new(postcard::to_extend(&self.party, plain).map_err(internal)?);
-        let nonce: [u8; NONCE] = random();
-        let aad = context.bytes();
-        let sealed = key
-            .cipher()
-            .encrypt(&Nonce::from(nonce), Payload { msg: &plain, aad: &aad })
-            .map_err(|_| Error::internal())?;
-        Ok([&nonce[..], &sealed].concat())
+        key.seal(&plain, &context.bytes())
     }
 
     /// Opens a sealed share.
@@ -94,14 +88,7 @@ impl Share {
                 context.key_id
             ))
         };
-        let (nonce, body) = sealed.split_at_checked(NONCE).ok_or_else(refused)?;
-        let nonce: [u8; NONCE] = nonce.try_into().map_err(|_| refused())?;
-        let aad = context.bytes();
-        let plain = key
-            .cipher()
-            .decrypt(&Nonce::from(nonce), Payload { msg: body, aad: &aad })
-            .map(Zeroizing::new)
-            .map_err(|_| refused())?;
+        let plain = key.open(sealed, &context.bytes()).ok_or_else(refused)?;
         match plain.split_first() {
             Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
                 Ok((party, [])) => Self::new(party),
@@ -137,6 +124,23 @@ impl SealKey {
             Error::invalid("the passphrase or its salt cannot be used: the salt is 8 bytes or more")
         })?;
         Ok(Self(Secret::new(*key)))
+    }
+
+    /// Seals bytes: nonce ‖ ChaCha20-Poly1305, bound to `context`.
+    pub fn seal(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>> {
+        let nonce: [u8; NONCE] = random();
+        let sealed = self
+            .cipher()
+            .encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: context })
+            .map_err(|_| Error::internal())?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Opens sealed bytes; `None` when the key or the context is another, or they are damaged.
+    pub fn open(&self, sealed: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, body) = sealed.split_first_chunk::<NONCE>()?;
+        let payload = Payload { msg: body, aad: context };
+        self.cipher().decrypt(&Nonce::from(*nonce), payload).map(Zeroizing::new).ok()
     }
 
     fn cipher(&self) -> ChaCha20Poly1305 {

@@ -1,7 +1,10 @@
 //! What a party knows for good: its identity, its shares, its pinned peers, its bans.
 
 mod cache;
+mod export;
 mod files;
+
+pub use files::secret as secret_file;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

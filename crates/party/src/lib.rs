@@ -24,7 +24,7 @@ pub use backoff::Backoff;
 pub use compute::Compute;
 pub use drive::{Ended, Progress, drive};
 pub use follow::{Following, follow};
-pub use keyring::{Keyring, OpenKey, SealSource};
+pub use keyring::{Keyring, OpenKey, SealSource, secret_file};
 pub use memory::MemoryVault;
 pub use server::{PartyConfig, PartyHandle, PartyServer, PartyStatus};
 pub use session::{Feed, INBOX_LEN, Party, Worker, compute_with_peers, take_part};

@@ -6,6 +6,7 @@
 //! their result, so that no key is used whose share a device did not keep.
 
 mod letter;
+mod link;
 mod mail;
 mod relay;
 mod run;
@@ -14,6 +15,7 @@ mod signer;
 mod what;
 
 pub use letter::InstanceId;
+pub use link::DeviceLink;
 pub use run::{Hooks, Stage};
 pub use session::RelaySession;
 pub use signer::{KeyType, MessageSigner, SoftwareSigner, VerifyingKey};

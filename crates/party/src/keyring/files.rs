@@ -8,8 +8,11 @@ use quorate_types::{Error, ErrorCode, Result, Secret};
 
 const LEN: usize = 32;
 
-/// Reads the file, making it first where there is none.
-pub(super) fn secret(path: &Path) -> Result<Secret<[u8; LEN]>> {
+/// Reads a file of 32 secret bytes, making it first where there is none.
+///
+/// # Errors
+/// Says why the file cannot be used: others may read it, it is damaged, it cannot be written.
+pub fn secret(path: &Path) -> Result<Secret<[u8; LEN]>> {
     let unusable = |error: io::Error| {
         let message = format!("{} cannot be used: {error}", path.display());
         Error::new(ErrorCode::Internal, message)

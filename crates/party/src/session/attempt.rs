@@ -280,6 +280,34 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn an_exported_share_comes_back_with_its_bans_and_opens_for_its_party_only() {
+        let (a, party, view) = holders().await;
+        let key = prepare(&party.worker, &view).await.ok().flatten().unwrap();
+        settle(&party.worker, ban(), Some(&key)).await;
+        let (key_id, compute) = (key.stored.key_id, &party.worker.compute);
+        let secret = Secret::new("correct horse".to_owned());
+        let file = a.keyring.export(key_id, &secret, compute).await.unwrap();
+        let held = a.keyring.import(&file, &secret, compute).await.unwrap_err();
+        assert_eq!(held.code, ErrorCode::Conflict);
+
+        let new = Machine::new("a");
+        let wrong = Secret::new("wrong passphrase".to_owned());
+        assert!(new.keyring.import(&file, &wrong, compute).await.is_err());
+        for at in [0, 20, 40, file.len() - 1] {
+            let mut bad = file.clone();
+            bad[at] ^= 1;
+            assert!(new.keyring.import(&bad, &secret, compute).await.is_err(), "byte {at}");
+        }
+        assert!(Machine::new("b").keyring.import(&file, &secret, compute).await.is_err());
+        let record = new.keyring.import(&file, &secret, compute).await.unwrap();
+        assert_eq!(record, key.stored.record);
+        let again = new.keyring.key(key_id, compute).await.unwrap().unwrap();
+        assert_eq!(again.stored.identities, key.stored.identities);
+        let locked = new.keyring.check_bans(&again, &parties(&["b"])).unwrap_err();
+        assert_eq!(locked.code, ErrorCode::KeyLocked);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_fault_that_is_no_ban_bans_nobody() {
         let (a, party, view) = holders().await;
         let key = prepare(&party.worker, &view).await.ok().flatten().unwrap();

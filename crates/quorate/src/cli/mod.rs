@@ -4,6 +4,7 @@ mod api_keys;
 mod ask;
 mod client;
 mod demo;
+mod device;
 mod output;
 mod relay;
 mod roles;
@@ -60,6 +61,8 @@ enum Command {
     Party(roles::PartyArgs),
     /// Run the two relays for devices and browsers, or one of them
     Relay(relay::RelayArgs),
+    /// Be a device: make keys and sign with other devices over the binary relay
+    Device(device::DeviceArgs),
     /// Manage API keys, for servers that require them
     ApiKeys(api_keys::ApiKeysArgs),
     /// Print shell completions
@@ -126,6 +129,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Accounts(args) => roles::accounts(args, out).await,
         Command::Party(args) => roles::party(args, out).await,
         Command::Relay(args) => relay::run(args, out).await,
+        Command::Device(args) => device::run(args, out).await,
         Command::ApiKeys(args) => api_keys::run(args, out).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());

@@ -98,7 +98,7 @@ pub(crate) async fn pin_each_other(parties: &[LocalParty]) -> Result<()> {
     Ok(())
 }
 
-fn read_passphrase(path: &Path) -> Result<Secret<String>> {
+pub(crate) fn read_passphrase(path: &Path) -> Result<Secret<String>> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::invalid(format!("the passphrase file {}: {error}", path.display()))
     })?;

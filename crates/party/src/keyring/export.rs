@@ -1,0 +1,123 @@
+//! A share in a file: sealed under a passphrase, to be kept elsewhere and taken in again.
+//!
+//! ```text
+//! "quorate-share/1\n" (16) | salt (16) | nonce (12) | ChaCha20-Poly1305 over a postcard document
+//! ```
+//!
+//! The key is made of the passphrase by Argon2id. The document holds the share sealed under the
+//! same key, the public side of the key, the identities pinned when it was made, and the bans: a
+//! restored share must not forget with whom it must not sign.
+
+use quorate_engine::{SealContext, SealKey, Share};
+use quorate_ports::vault::Ban;
+use quorate_types::*;
+use serde::{Deserialize, Serialize};
+
+use super::Keyring;
+use crate::compute::Compute;
+
+const MAGIC: &[u8; 16] = b"quorate-share/1\n";
+const SALT: usize = 16;
+/// Shortest passphrase taken: what guards an exported share is nothing else.
+const MIN_PASSPHRASE: usize = 10;
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    party: PartyId,
+    record: KeyRecord,
+    epoch: u32,
+    identities: Vec<[u8; 32]>,
+    bans: Vec<(PartyId, String, Timestamp)>,
+    sealed: Vec<u8>,
+}
+
+impl Keyring {
+    /// The share of a key as bytes that only the passphrase opens.
+    ///
+    /// # Errors
+    /// `not_found` when this party holds no share of the key; `invalid_request` for a passphrase of
+    /// fewer than 10 bytes.
+    pub async fn export(
+        &self,
+        key: KeyId,
+        passphrase: &Secret<String>,
+        compute: &Compute,
+    ) -> Result<Vec<u8>> {
+        if passphrase.expose().len() < MIN_PASSPHRASE {
+            let why = format!("a passphrase has {MIN_PASSPHRASE} bytes or more");
+            return Err(Error::invalid_field("passphrase", why));
+        }
+        let open = self.key(key, compute).await?.ok_or_else(|| Error::not_found("key", key))?;
+        let bans = self.vault.bans(key).await?;
+        let (party, stored) = (self.party.clone(), open.stored.clone());
+        let passphrase = Secret::new(passphrase.expose().clone());
+        let job = move || {
+            let mut salt = [0; SALT];
+            getrandom::fill(&mut salt).map_err(|_| Error::internal())?;
+            let seal = SealKey::from_passphrase(passphrase.expose().as_bytes(), &salt)?;
+            let context = SealContext { party_id: &party, key_id: key, epoch: stored.epoch };
+            let document = Document {
+                sealed: open.share.seal(&seal, &context)?,
+                party: party.clone(),
+                record: stored.record,
+                epoch: stored.epoch,
+                identities: stored.identities,
+                bans: bans.into_iter().map(|ban| (ban.peer, ban.reason, ban.at)).collect(),
+            };
+            let plain = postcard::to_allocvec(&document).map_err(|_| Error::internal())?;
+            Ok([&MAGIC[..], &salt, &seal.seal(&plain, MAGIC)?].concat())
+        };
+        compute.run(job).await
+    }
+
+    /// Takes in what [`Keyring::export`] gave, with the share, the pins and the bans.
+    ///
+    /// # Errors
+    /// `invalid_request` when the bytes do not open or are of another party; `conflict` when this
+    /// party holds a share of that key already.
+    pub async fn import(
+        &self,
+        exported: &[u8],
+        passphrase: &Secret<String>,
+        compute: &Compute,
+    ) -> Result<KeyRecord> {
+        let bytes = exported.to_vec();
+        let passphrase = Secret::new(passphrase.expose().clone());
+        let own = self.party.clone();
+        let (document, share) =
+            compute.run(move || open(&bytes, passphrase.expose(), &own)).await?;
+        let key_id = document.record.key_id;
+        if self.vault.share(key_id).await?.is_some() {
+            let why = format!("this party holds a share of key {key_id} already");
+            return Err(Error::new(ErrorCode::Conflict, why));
+        }
+        let Document { record, epoch, identities, bans, .. } = document;
+        // Bans first: a share that is here without them could be used.
+        for (peer, reason, at) in bans {
+            self.vault.ban(Ban { key_id, epoch, peer, reason, at }).await?;
+        }
+        self.store(share, epoch, record.clone(), identities, compute).await?;
+        // What `store` remembers has no bans; the next use reads them from the vault.
+        self.memory().open.remove(key_id);
+        Ok(record)
+    }
+}
+
+fn open(bytes: &[u8], passphrase: &str, own: &PartyId) -> Result<(Document, Share)> {
+    let unusable = |why: &str| Error::invalid_field("share", format!("this {why}"));
+    let rest = bytes.strip_prefix(&MAGIC[..]).ok_or_else(|| unusable("is no exported share"))?;
+    let (salt, sealed) =
+        rest.split_first_chunk::<SALT>().ok_or_else(|| unusable("share is cut off"))?;
+    let seal = SealKey::from_passphrase(passphrase.as_bytes(), salt)?;
+    let wrong = || unusable("share does not open: wrong passphrase, or it is damaged");
+    let plain = seal.open(sealed, MAGIC).ok_or_else(wrong)?;
+    let document: Document = postcard::from_bytes(&plain).map_err(|_| wrong())?;
+    if document.party != *own {
+        let why = format!("share is of {}, not of {own}", document.party);
+        return Err(unusable(&why));
+    }
+    let key_id = document.record.key_id;
+    let context = SealContext { party_id: own, key_id, epoch: document.epoch };
+    let share = Share::open(&document.sealed, &seal, &context)?;
+    Ok((document, share))
+}

@@ -1,0 +1,195 @@
+//! A device's folder: what it is, the room it is in, and the peers of each key.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_client::peers::{
+    DeviceLink, InstanceId, KeyType, MessageSigner, RelaySession, SoftwareSigner, VerifyingKey,
+};
+use quorate_client::{Keyring, SealSource};
+use quorate_party::secret_file;
+use quorate_store::SqliteVault;
+use quorate_types::{Error, KeyId, Result, Threshold};
+use serde::{Deserialize, Serialize};
+
+use crate::serve::data::{DataFolder, write_private};
+
+const DEVICE: &str = "device.json";
+const ROOM: &str = "room.json";
+const SIGNER: &str = "signer.key";
+
+#[derive(Serialize, Deserialize)]
+struct Settings {
+    key_type: String,
+    relay: String,
+}
+
+/// Where a key is made, or was made, and with whom.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Room {
+    relay: String,
+    instance: String,
+    signers: u16,
+    members: Vec<VerifyingKey>,
+}
+
+impl Room {
+    pub(super) fn new(
+        relay: String,
+        instance: InstanceId,
+        signers: u16,
+        members: Vec<VerifyingKey>,
+    ) -> Self {
+        Self { relay, instance: hex::encode(instance.0), signers, members }
+    }
+
+    /// Refuses a room that this device is not in, or in which somebody is twice.
+    pub(super) fn check(&self, own: &VerifyingKey) -> Result<()> {
+        if !self.members.contains(own) {
+            let why = "this device is not among the members; its own link is in `device show`";
+            return Err(Error::invalid_field("link", why));
+        }
+        let mut members = self.members.clone();
+        members.sort_unstable();
+        members.dedup();
+        if members.len() != self.members.len() {
+            return Err(Error::invalid_field("link", "a device is among the members twice"));
+        }
+        self.threshold().map(drop)
+    }
+
+    pub(super) fn relay(&self) -> &str {
+        &self.relay
+    }
+
+    pub(super) fn members(&self) -> &[VerifyingKey] {
+        &self.members
+    }
+
+    pub(super) fn threshold(&self) -> Result<Threshold> {
+        let all = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
+        Threshold::new(self.signers.into(), all)
+    }
+
+    pub(super) fn instance(&self) -> InstanceId {
+        let mut bytes = [0; 32];
+        // Written by this program; a damaged one meets nobody.
+        let _ = hex::decode_to_slice(&self.instance, &mut bytes);
+        InstanceId(bytes)
+    }
+
+    pub(super) fn link(&self) -> DeviceLink {
+        DeviceLink::Room {
+            relay: self.relay.clone(),
+            instance: self.instance(),
+            signers: self.signers,
+            members: self.members.clone(),
+        }
+    }
+}
+
+/// A device's folder.
+pub(super) struct Folder {
+    data: DataFolder,
+    settings: Settings,
+    signer: Arc<SoftwareSigner>,
+}
+
+impl Folder {
+    /// Makes a device.
+    pub(super) fn init(path: &Path, key_type: KeyType, relay: &str) -> Result<()> {
+        let data = DataFolder::open(path)?;
+        if data.file(DEVICE).exists() {
+            let why = format!("{} is a device already; see `device show`", path.display());
+            return Err(Error::invalid_field("folder", why));
+        }
+        let settings = Settings { key_type: key_type.name().into(), relay: relay.into() };
+        SoftwareSigner::new(key_type, &secret_file(&data.file(SIGNER))?)?;
+        write(&data, DEVICE, &settings)
+    }
+
+    /// Opens a device.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let data = DataFolder::open(path)?;
+        let settings: Settings = read(&data, DEVICE)?.ok_or_else(|| {
+            let why = format!("{} is no device yet; make it with `device init`", path.display());
+            Error::invalid_field("folder", why)
+        })?;
+        let secret = secret_file(&data.file(SIGNER))?;
+        let signer = Arc::new(SoftwareSigner::new(settings.key_type.parse()?, &secret)?);
+        Ok(Self { data, settings, signer })
+    }
+
+    pub(super) fn relay(&self) -> &str {
+        &self.settings.relay
+    }
+
+    pub(super) fn verifying_key(&self) -> VerifyingKey {
+        self.signer.verifying_key()
+    }
+
+    /// The device's shares.
+    pub(super) async fn keyring(&self) -> Result<Arc<Keyring>> {
+        let vault = Arc::new(SqliteVault::open(self.data.path())?);
+        let seal = SealSource::KeyFile(self.data.file("seal.key"));
+        let (party, identity) = (self.verifying_key().party_id(), self.data.file("identity.key"));
+        Keyring::open(party, &identity, seal, vault).await.map(Arc::new)
+    }
+
+    /// A session over this relay.
+    pub(super) async fn session(&self, relay: &str, limit: Duration) -> Result<RelaySession> {
+        let keyring = self.keyring().await?;
+        Ok(RelaySession::new(relay, self.signer.clone(), keyring)?.with_limit(limit))
+    }
+
+    /// Enters a room, leaving the one before.
+    pub(super) fn enter(&self, room: &Room) -> Result<()> {
+        write(&self.data, ROOM, room)
+    }
+
+    /// The room this device is in.
+    pub(super) fn room(&self) -> Result<Room> {
+        read(&self.data, ROOM)?.ok_or_else(|| {
+            Error::invalid("this device is in no room; open or enter one with `device pair`")
+        })
+    }
+
+    /// Keeps who holds a key. The room was for this key: it is left.
+    pub(super) fn keep_members(&self, key: KeyId, room: &Room) -> Result<()> {
+        write(&self.data, &peers_of(key), room)?;
+        let left = std::fs::remove_file(self.data.file(ROOM));
+        left.map_err(|error| Error::invalid(format!("the room cannot be left: {error}")))
+    }
+
+    /// Who holds a key, and where they met.
+    pub(super) fn members(&self, key: KeyId) -> Result<Room> {
+        read(&self.data, &peers_of(key))?.ok_or_else(|| {
+            let why = "this device does not know who else holds this key; `device show` lists keys";
+            Error::invalid_field("key", why)
+        })
+    }
+}
+
+fn peers_of(key: KeyId) -> String {
+    format!("peers-{key}.json")
+}
+
+fn write(data: &DataFolder, name: &str, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec(value).expect("plain data");
+    write_private(&data.file(name), &text).map_err(|error| {
+        Error::invalid(format!("{} cannot be written: {error}", data.file(name).display()))
+    })
+}
+
+fn read<T: serde::de::DeserializeOwned>(data: &DataFolder, name: &str) -> Result<Option<T>> {
+    let path = data.file(name);
+    let damaged = |why: String| Error::invalid(format!("{} cannot be read: {why}", path.display()));
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(error.to_string()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(damaged(error.to_string())),
+    }
+}

@@ -1,0 +1,304 @@
+//! device: this machine as a phone would be, with its own signer, shares and peers.
+
+mod folder;
+mod qr;
+mod sign;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use quorate_client::peers::{DeviceLink, Hooks, InstanceId, KeyType, Stage};
+use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result, Threshold};
+use serde_json::{Value, json};
+
+use super::ask::lines;
+use super::output::{Output, table};
+use folder::{Folder, Room};
+
+/// Arguments of `device`.
+#[derive(clap::Args)]
+pub(crate) struct DeviceArgs {
+    /// Folder with the device's signer, identity and sealed shares
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "./quorate-device",
+        env = "QUORATE_DEVICE"
+    )]
+    folder: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this device: its message signer and its folder
+    Init(InitArgs),
+    /// Show who this device is, and its keys
+    Show,
+    /// Open a room with other devices, from the links they show, or enter one from its link
+    Pair(PairArgs),
+    /// Make a key with the devices in the room
+    Keygen(RunArgs),
+    /// Sign with a key: start it with --key, or take part with the link that was shown
+    Sign(sign::SignArgs),
+    /// Write a share into a file that only a passphrase opens
+    Export(ExportArgs),
+    /// Take in a share that was exported by this device
+    Import(ImportArgs),
+}
+
+/// The kinds of message signers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Signer {
+    /// Ed25519
+    Ed25519,
+    /// ECDSA on P-256, as secure enclaves have it
+    P256,
+}
+
+#[derive(clap::Args)]
+struct InitArgs {
+    /// The device's message signer
+    #[arg(long, value_enum, default_value_t = Signer::Ed25519)]
+    signer: Signer,
+    /// The binary relay
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8000/v1/msg-relay")]
+    relay: String,
+}
+
+#[derive(clap::Args)]
+struct PairArgs {
+    /// Links that other devices show with `device show`, or one link of a room
+    #[arg(required = true, value_name = "LINK")]
+    links: Vec<String>,
+    /// Signers needed [default: all]
+    #[arg(short, long)]
+    threshold: Option<u16>,
+}
+
+/// How long a run may take.
+#[derive(clap::Args)]
+struct RunArgs {
+    /// Seconds to wait for the others, and to finish
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    limit: u64,
+}
+
+impl RunArgs {
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.limit)
+    }
+}
+
+#[derive(clap::Args)]
+struct ExportArgs {
+    /// The key's id
+    #[arg(short, long)]
+    key: KeyId,
+    /// File with the passphrase
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: PathBuf,
+    /// Where to write
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct ImportArgs {
+    /// What was exported
+    file: PathBuf,
+    /// File with the passphrase
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: PathBuf,
+}
+
+/// Runs a device command.
+pub(crate) async fn run(args: DeviceArgs, out: Output) -> Result<()> {
+    let path = args.folder.as_path();
+    match args.command {
+        Command::Init(args) => {
+            let key_type = match args.signer {
+                Signer::Ed25519 => KeyType::Ed25519,
+                Signer::P256 => KeyType::EcdsaP256Sec1,
+            };
+            Folder::init(path, key_type, &args.relay)?;
+            show(&Folder::open(path)?, out).await
+        }
+        Command::Show => show(&Folder::open(path)?, out).await,
+        Command::Pair(args) => pair(&Folder::open(path)?, &args, out),
+        Command::Keygen(args) => keygen(&Folder::open(path)?, &args, out).await,
+        Command::Sign(args) => sign::run(&Folder::open(path)?, args, out).await,
+        Command::Export(args) => export(&Folder::open(path)?, &args, out).await,
+        Command::Import(args) => import(&Folder::open(path)?, &args, out).await,
+    }
+}
+
+async fn show(folder: &Folder, out: Output) -> Result<()> {
+    let key = folder.verifying_key();
+    let link = DeviceLink::Device(key.clone()).to_string();
+    let keys = folder.keyring().await?.keys().await?;
+    let value = json!({
+        "device": key.party_id(),
+        "verifying_key": key,
+        "relay": folder.relay(),
+        "link": link,
+        "keys": keys.iter().map(described).collect::<Vec<_>>(),
+    });
+    out.show(&value, || {
+        let row = |key: &KeyRecord| {
+            let address = quorate_schemes::ethereum_address(key.scheme, &key.public_key);
+            let signers = format!("{} of {}", key.threshold.signers(), key.threshold.parties());
+            vec![key.key_id.to_string(), signers, address.unwrap_or_default()]
+        };
+        let rows: Vec<_> = keys.iter().map(row).collect();
+        let keys = match rows.is_empty() {
+            true => "no keys yet".to_owned(),
+            false => table(&["KEY", "SIGNERS", "ADDRESS"], &rows),
+        };
+        let qr = qr::code(&link);
+        format!("{qr}{}\n{link}\n\n{keys}", key.party_id())
+    });
+    Ok(())
+}
+
+fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
+    let links: Vec<DeviceLink> =
+        args.links.iter().map(|link| link.parse()).collect::<Result<_>>()?;
+    let own = folder.verifying_key();
+    let room = match links.as_slice() {
+        [DeviceLink::Room { relay, instance, signers, members }] => {
+            if args.threshold.is_some() {
+                let why = "the room's link says how many signers are needed";
+                return Err(Error::invalid_field("threshold", why));
+            }
+            Room::new(relay.clone(), *instance, *signers, members.clone())
+        }
+        devices => {
+            let mut members = vec![own.clone()];
+            for device in devices {
+                let DeviceLink::Device(key) = device else {
+                    let why = "give the links that the other devices show, or one room's link";
+                    return Err(Error::invalid_field("link", why));
+                };
+                members.push(key.clone());
+            }
+            let all = u16::try_from(members.len()).unwrap_or(u16::MAX);
+            let signers = args.threshold.unwrap_or(all);
+            Room::new(folder.relay().to_owned(), InstanceId::random(), signers, members)
+        }
+    };
+    room.check(&own)?;
+    folder.enter(&room)?;
+    let link = room.link().to_string();
+    let members: Vec<_> = room.members().iter().map(|key| key.party_id()).collect();
+    let value = json!({
+        "link": link,
+        "threshold_t": room.threshold()?.signers(),
+        "threshold_n": room.threshold()?.parties(),
+        "members": members,
+    });
+    out.show(&value, || {
+        let qr = qr::code(&link);
+        let names = members.iter().map(PartyId::as_str).collect::<Vec<_>>().join(", ");
+        format!(
+            "{qr}{link}\n\nin the room: {names}\nshow this link to the others, who enter it with \
+             `device pair LINK`; then start `device keygen` on all"
+        )
+    });
+    Ok(())
+}
+
+async fn keygen(folder: &Folder, args: &RunArgs, out: Output) -> Result<()> {
+    let room = folder.room()?;
+    let session = folder.session(room.relay(), args.limit()).await?;
+    let bar = Steps::new(out, "making a key");
+    let mut hooks = bar.hooks();
+    let threshold: Threshold = room.threshold()?;
+    let made = session.keygen(room.instance(), room.members(), threshold, &mut hooks).await;
+    drop(hooks);
+    bar.finish();
+    let record = made?;
+    folder.keep_members(record.key_id, &room)?;
+    let value = described(&record);
+    out.show(&value, || lines(&value));
+    Ok(())
+}
+
+async fn export(folder: &Folder, args: &ExportArgs, out: Output) -> Result<()> {
+    let passphrase = crate::serve::party::read_passphrase(&args.passphrase_file)?;
+    let keyring = folder.keyring().await?;
+    let compute = quorate_client::Compute::default();
+    let bytes = keyring.export(args.key, &passphrase, &compute).await?;
+    crate::serve::data::write_private(&args.out, &bytes).map_err(|error| {
+        Error::invalid(format!("{} cannot be written: {error}", args.out.display()))
+    })?;
+    let value = json!({ "key_id": args.key, "file": args.out, "bytes": bytes.len() });
+    out.show(&value, || lines(&value));
+    Ok(())
+}
+
+async fn import(folder: &Folder, args: &ImportArgs, out: Output) -> Result<()> {
+    let passphrase = crate::serve::party::read_passphrase(&args.passphrase_file)?;
+    let bytes = std::fs::read(&args.file).map_err(|error| {
+        Error::invalid(format!("{} cannot be read: {error}", args.file.display()))
+    })?;
+    let compute = quorate_client::Compute::default();
+    let record = folder.keyring().await?.import(&bytes, &passphrase, &compute).await?;
+    let value = described(&record);
+    out.show(&value, || lines(&value));
+    Ok(())
+}
+
+/// The public side of a key.
+fn described(key: &KeyRecord) -> Value {
+    json!({
+        "key_id": key.key_id,
+        "scheme": key.scheme.name(),
+        "threshold_t": key.threshold.signers(),
+        "threshold_n": key.threshold.parties(),
+        "public_key": hex::encode(&key.public_key.0),
+        "ethereum_address": quorate_schemes::ethereum_address(key.scheme, &key.public_key),
+        "holders": key.holders,
+    })
+}
+
+/// Says how far a run has come: a spinner for people, lines where nobody watches.
+pub(crate) struct Steps {
+    bar: indicatif::ProgressBar,
+    what: &'static str,
+    plain: bool,
+}
+
+impl Steps {
+    pub(crate) fn new(out: Output, what: &'static str) -> Self {
+        let bar = out.progress(what);
+        let plain = bar.is_hidden() && !out.json;
+        Self { bar, what, plain }
+    }
+
+    /// Hooks that show every step and agree to nothing.
+    pub(crate) fn hooks<'a>(&self) -> Hooks<'a> {
+        let (bar, what, plain) = (self.bar.clone(), self.what, self.plain);
+        let progress = move |stage: Stage| {
+            let names =
+                |who: Vec<PartyId>| who.iter().map(PartyId::as_str).collect::<Vec<_>>().join(", ");
+            let text = match stage {
+                Stage::Gathering(who) => format!("waiting for {}", names(who)),
+                Stage::Round(round) => format!("{what}: round {round}"),
+                Stage::Confirming(who) => format!("done; waiting for the word of {}", names(who)),
+            };
+            if plain {
+                eprintln!("{text}");
+            }
+            bar.set_message(text);
+        };
+        Hooks { progress: Box::new(progress), ..Hooks::default() }
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,173 @@
+//! device sign: propose and wait, or look at what is proposed and agree.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use quorate_client::peers::{DeviceLink, Hooks, InstanceId, MessageHash, Proposal, VerifyingKey};
+use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result};
+use serde_json::json;
+
+use super::super::ask::lines;
+use super::super::output::Output;
+use super::folder::{Folder, Room};
+use super::{RunArgs, Steps, qr};
+
+/// Arguments of `device sign`.
+#[derive(clap::Args)]
+pub(super) struct SignArgs {
+    /// The link shown by the device that started it
+    #[arg(value_name = "LINK", conflicts_with_all = ["key", "message", "digest", "with"])]
+    link: Option<String>,
+    /// Start a signature with this key
+    #[arg(short, long, required_unless_present = "link")]
+    key: Option<KeyId>,
+    #[command(flatten)]
+    what: What,
+    /// Who signs too; give it once per device [default: the first holders of the key]
+    #[arg(long, value_name = "DEVICE")]
+    with: Vec<PartyId>,
+    /// Agree to what is proposed without asking
+    #[arg(short, long, requires = "link")]
+    yes: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What is proposed.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+struct What {
+    /// The message; it is hashed by --hash
+    #[arg(long, value_name = "TEXT", group = "what")]
+    message: Option<String>,
+    /// The message in hex
+    #[arg(long, value_name = "HEX", group = "what")]
+    message_hex: Option<String>,
+    /// The 32-byte digest in hex
+    #[arg(long, value_name = "HEX", group = "what")]
+    digest: Option<String>,
+    /// How a message is hashed: keccak256, sha256, or raw when it is the digest
+    #[arg(long, default_value = "keccak256")]
+    hash: MessageHash,
+}
+
+impl What {
+    fn proposal(&self) -> Result<Proposal> {
+        let hex = |text: &str| {
+            hex::decode(text.strip_prefix("0x").unwrap_or(text))
+                .map_err(|_| Error::invalid_field("message", "this is not hex"))
+        };
+        match (&self.message, &self.message_hex, &self.digest) {
+            (Some(text), _, _) => Proposal::new(text.clone().into_bytes(), self.hash),
+            (_, Some(text), _) => Proposal::new(hex(text)?, self.hash),
+            (_, _, Some(text)) => Proposal::new(hex(text)?, MessageHash::Raw),
+            _ => Err(Error::invalid("say what to sign: --message, --message-hex or --digest")),
+        }
+    }
+}
+
+/// Where a signature is made.
+struct Meeting {
+    relay: String,
+    instance: InstanceId,
+    key: KeyId,
+    members: Vec<VerifyingKey>,
+}
+
+/// Signs, as the one who starts it or as one who takes part.
+pub(super) async fn run(folder: &Folder, args: SignArgs, out: Output) -> Result<()> {
+    let (meeting, proposal) = match (&args.link, args.key) {
+        (Some(link), _) => (meeting(link.parse()?)?, None),
+        (None, Some(key)) => {
+            let proposal = args.what.proposal()?;
+            (start(folder, key, &args.with)?, Some(proposal))
+        }
+        (None, None) => return Err(Error::invalid("give --key to start, or a link to take part")),
+    };
+    let Meeting { relay, instance, key, members } = meeting;
+    let session = folder.session(&relay, args.run.limit()).await?;
+    let record = session.key(key).await?;
+    if proposal.is_some() {
+        let link = DeviceLink::Sign { relay, instance, key, members: members.clone() }.to_string();
+        out.show(&json!({ "link": link }), || {
+            format!("{}{link}\n\nthe others take part with `device sign LINK`", qr::code(&link))
+        });
+    }
+    let steps = Steps::new(out, "signing");
+    let mut seen = proposal.clone();
+    let approve = |proposal: &Proposal| {
+        seen = Some(proposal.clone());
+        steps.finish();
+        args.yes || asked(&record, proposal)
+    };
+    let mut hooks = Hooks { approve: Box::new(approve), ..steps.hooks() };
+    let signed = session.sign(instance, &members, key, proposal, &mut hooks).await;
+    drop(hooks);
+    steps.finish();
+    let signature = signed?;
+    let digest = seen.as_ref().map(|proposal| hex::encode(proposal.digest().0));
+    let value = json!({
+        "key_id": key,
+        "public_key": hex::encode(&record.public_key.0),
+        "message_hash": digest,
+        "signature": hex::encode(&signature.bytes),
+        "recovery_id": signature.recovery_id,
+        "signers": members.iter().map(VerifyingKey::party_id).collect::<Vec<_>>(),
+    });
+    out.show(&value, || lines(&value));
+    Ok(())
+}
+
+fn meeting(link: DeviceLink) -> Result<Meeting> {
+    match link {
+        DeviceLink::Sign { relay, instance, key, members } => {
+            Ok(Meeting { relay, instance, key, members })
+        }
+        _ => Err(Error::invalid_field("link", "this link is for pairing, not for a signature")),
+    }
+}
+
+/// This device first, then who was named, or the first of the other holders.
+fn start(folder: &Folder, key: KeyId, with: &[PartyId]) -> Result<Meeting> {
+    let room: Room = folder.members(key)?;
+    let own = folder.verifying_key();
+    let others: Vec<_> = room.members().iter().filter(|member| **member != own).collect();
+    let mut members = vec![own.clone()];
+    if with.is_empty() {
+        let wanted = usize::from(room.threshold()?.signers()) - 1;
+        members.extend(others.into_iter().take(wanted).cloned());
+    } else {
+        for name in with {
+            let member = others.iter().find(|member| member.party_id() == *name);
+            let member = member.ok_or_else(|| {
+                let all: Vec<_> = others.iter().map(|m| m.party_id().to_string()).collect();
+                let why = format!("{name} holds no share; the others are {}", all.join(", "));
+                Error::invalid_field("with", why)
+            })?;
+            members.push((*member).clone());
+        }
+    }
+    let relay = room.relay().to_owned();
+    Ok(Meeting { relay, instance: InstanceId::random(), key, members })
+}
+
+/// Shows what is proposed and asks the person at the terminal.
+fn asked(key: &KeyRecord, proposal: &Proposal) -> bool {
+    let address = quorate_schemes::ethereum_address(key.scheme, &key.public_key);
+    eprintln!("to sign with key {} ({})", key.key_id, address.unwrap_or_default());
+    match (proposal.hash(), std::str::from_utf8(proposal.message())) {
+        (MessageHash::Raw, _) => eprintln!("a digest whose message is not shown"),
+        // Control characters of another device do not belong on this terminal.
+        (hash, Ok(text)) => eprintln!("message ({hash:?}): {}", text.escape_debug()),
+        (hash, Err(_)) => eprintln!("message ({hash:?}): 0x{}", hex::encode(proposal.message())),
+    }
+    eprintln!("digest: {}", hex::encode(proposal.digest().0));
+    if !std::io::stdin().is_terminal() {
+        eprintln!("nobody is here to agree; --yes agrees without asking");
+        return false;
+    }
+    eprint!("sign it? [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = tokio::task::block_in_place(|| std::io::stdin().read_line(&mut answer));
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
