@@ -1,0 +1,154 @@
+//! Two terminals play two phones over the binary relay, which is killed in the middle.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+
+use quorate_e2e::{Cluster, binary};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+fn device(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["device", "--folder"]).arg(folder).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end: whether it succeeded, and its last line of JSON.
+async fn answer(folder: &Path, arguments: &[&str]) -> (bool, Value) {
+    let output = device(folder, arguments).arg("--json").output().await.expect("it starts");
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    let last = text.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+    (output.status.success(), serde_json::from_slice(last.unwrap_or_default()).unwrap_or_default())
+}
+
+async fn told(folder: &Path, arguments: &[&str]) -> Value {
+    let (ok, answer) = answer(folder, arguments).await;
+    assert!(ok, "{arguments:?}: {answer}");
+    answer
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
+}
+
+/// Two devices, of both kinds of signers, in one room.
+async fn paired(folder: &Path, relay: &str) -> [std::path::PathBuf; 2] {
+    let [a, b] = [folder.join("a"), folder.join("b")];
+    told(&a, &["init", "--relay", relay]).await;
+    let other = told(&b, &["init", "--relay", relay, "--signer", "p256"]).await;
+    let room = told(&a, &["pair", text(&other["link"])]).await;
+    told(&b, &["pair", text(&room["link"])]).await;
+    [a, b]
+}
+
+/// Starts a signature on the first device; the second takes part.
+async fn sign(first: &Path, second: &Path, key: &str) -> Value {
+    let arguments = ["sign", "--json", "--key", key, "--message", "pay alice 5"];
+    let mut starting = device(first, &arguments).spawn().expect("it starts");
+    let mut lines = BufReader::new(starting.stdout.take().expect("piped")).lines();
+    let line = lines.next_line().await.expect("readable").expect("the link");
+    let link: Value = serde_json::from_str(&line).expect("JSON");
+    let theirs = told(second, &["sign", text(&link["link"]), "--yes"]).await;
+    let line = lines.next_line().await.expect("readable").expect("the signature");
+    let ours: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(ours, theirs);
+    ours
+}
+
+async fn verified(signed: &Value) -> bool {
+    let (key, signature) = (text(&signed["public_key"]), text(&signed["signature"]));
+    let words = ["verify", "--public-key", key, "--signature", signature];
+    let mut verify = Command::new(binary());
+    verify.args(words).args(["--message", "pay alice 5"]);
+    verify.stdout(Stdio::null()).status().await.expect("it starts").success()
+}
+
+#[tokio::test]
+async fn two_phones_pair_make_a_key_and_sign_over_the_relay_of_up() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let relay = text(&cluster.endpoints["relay"][0]).to_owned();
+    let relay = format!("ws://{relay}/v1/msg-relay");
+    let [a, b] = paired(folder.path(), &relay).await;
+    let (one, two) = tokio::join!(told(&a, &["keygen"]), told(&b, &["keygen"]));
+    assert_eq!(one, two);
+    let key = text(&one["key_id"]);
+    for (first, second) in [(&a, &b), (&b, &a)] {
+        assert!(verified(&sign(first, second, key).await).await);
+    }
+
+    let pass = folder.path().join("pass");
+    std::fs::write(&pass, "correct horse battery").expect("writable");
+    let (pass, file) =
+        (pass.display().to_string(), folder.path().join("share").display().to_string());
+    told(&a, &["export", "--key", key, "--passphrase-file", &pass, "--out", &file]).await;
+    let (ok, again) = answer(&a, &["import", &file, "--passphrase-file", &pass]).await;
+    assert_eq!((ok, &again["error"]), (false, &"conflict".into()));
+    let (ok, alone) = answer(&a, &["keygen"]).await;
+    assert_eq!((ok, &alone["error"]), (false, &"invalid_request".into()), "the room is left");
+}
+
+/// The relay alone, on a port of its own; the documented one may be taken.
+async fn relay(port: u16) -> Child {
+    let mut relay = Command::new(binary())
+        .args(["relay", "--only", "binary", "--json"])
+        .env("LISTEN", format!("127.0.0.1:{port}"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(relay.stdout.take().expect("piped")).lines();
+    let line = lines.next_line().await.expect("readable").expect("it says where it listens");
+    assert!(line.contains(&port.to_string()), "{line}");
+    relay
+}
+
+/// Runs keygen and calls `at` once the device says that it waits for this round.
+async fn keygen(folder: &Path, at: Option<tokio::sync::oneshot::Sender<()>>) -> bool {
+    let mut running = device(folder, &["keygen"]).spawn().expect("it starts");
+    let mut lines = BufReader::new(running.stderr.take().expect("piped")).lines();
+    let mut at = at;
+    while let Some(line) = lines.next_line().await.expect("readable") {
+        if line.ends_with("round 2")
+            && let Some(at) = at.take()
+        {
+            let _ = at.send(());
+        }
+    }
+    running.wait().await.expect("it ends").success()
+}
+
+#[tokio::test]
+async fn a_relay_that_is_killed_in_the_middle_costs_the_phones_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = held.local_addr().expect("bound").port();
+    drop(held);
+    let mut first = relay(port).await;
+    let url = format!("ws://127.0.0.1:{port}/v1/msg-relay");
+    let [a, b] = paired(folder.path(), &url).await;
+    let (reached, round) = tokio::sync::oneshot::channel();
+    let restart = async {
+        round.await.expect("round 2 comes");
+        first.kill().await.expect("it can be killed");
+        relay(port).await
+    };
+    let (one, two, _second) = tokio::join!(keygen(&a, Some(reached)), keygen(&b, None), restart);
+    assert!(one && two);
+    let keys = told(&a, &["show"]).await;
+    let key = text(&keys["keys"][0]["key_id"]).to_owned();
+    assert!(verified(&sign(&b, &a, &key).await).await);
+}
+
+#[tokio::test]
+async fn a_phone_that_nobody_meets_says_so_at_its_deadline() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let relay = format!("ws://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
+    let [a, _] = paired(folder.path(), &relay).await;
+    let (ok, alone) = answer(&a, &["keygen", "--limit", "1"]).await;
+    assert_eq!((ok, &alone["error"]), (false, &"session_expired".into()), "{alone}");
+    assert_eq!(alone["details"]["waiting_for"].as_array().map(Vec::len), Some(1));
+}
