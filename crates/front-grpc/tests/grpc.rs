@@ -12,6 +12,10 @@ use prost::Message as _;
 use quorate_front_grpc::{Services, routes};
 use quorate_ports::{Coordinator, Router};
 use quorate_rpc::proto::router::v1 as ro;
+use quorate_rpc::proto::router::v1::link_answer::Answer;
+use quorate_rpc::proto::router::v1::link_call::Call;
+use quorate_rpc::proto::router::v1::message_router_client::MessageRouterClient;
+use quorate_rpc::status::from_refusal;
 use quorate_rpc::remote::{Endpoint, RemoteCoordinator, RemoteRouter};
 use quorate_testkit::{Fake, MESSAGE, SESSION, message};
 use quorate_types::*;
@@ -118,6 +122,22 @@ async fn the_link_carries_what_a_session_needs() {
     router.acknowledge(&caller, ack).await.unwrap();
     let last = format!("acknowledge alice {MESSAGE} false");
     assert_eq!(fake.seen().last(), Some(&last));
+}
+
+#[tokio::test]
+async fn a_call_that_is_none_is_refused_and_the_link_goes_on() {
+    let (fake, stop) = (Arc::new(Fake::default()), CancellationToken::new());
+    let mut client = MessageRouterClient::new(app(&fake, &stop).await);
+    let beat = ro::HeartbeatRequest { party_id: "alice".into(), timestamp: 0 };
+    let calls = [
+        ro::LinkCall { id: 7, call: None },
+        ro::LinkCall { id: 7, call: Some(Call::Heartbeat(beat)) },
+    ];
+    let answers = client.link(futures_util::stream::iter(calls)).await.unwrap().into_inner();
+    let answers: Vec<_> = answers.map(|answer| answer.unwrap()).collect().await;
+    let Some(Answer::Refusal(refusal)) = &answers[0].answer else { panic!("{answers:?}") };
+    assert_eq!(from_refusal(refusal).code, ErrorCode::InvalidRequest);
+    assert!(matches!(&answers[1], ro::LinkAnswer { id: 7, answer: Some(Answer::Heartbeat(_)) }));
 }
 
 #[tokio::test]
