@@ -36,7 +36,8 @@ impl InstanceId {
 }
 
 /// What a letter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Slot {
     /// The sender is there, and what it wants to do.
     Opening,

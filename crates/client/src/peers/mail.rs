@@ -22,12 +22,12 @@ pub(crate) enum Order {
     Flush(oneshot::Sender<()>),
 }
 
-/// What carries a run's letters; the task ends with this value.
+/// What carries a run's letters; the task ends at the latest with this value.
 pub(crate) struct Mail {
     orders: mpsc::Sender<Order>,
     letters: mpsc::Receiver<Result<Letter>>,
     trouble: Trouble,
-    _carrier: AbortOnDropHandle<()>,
+    carrier: AbortOnDropHandle<()>,
 }
 
 /// The carrier's ends.
@@ -61,7 +61,7 @@ impl Mail {
         let trouble = Trouble::default();
         let ends = Ends { orders: orders_out, letters: letters_in, trouble: trouble.clone() };
         let task = tokio::spawn(carrier(ends));
-        Self { orders, letters, trouble, _carrier: AbortOnDropHandle::new(task) }
+        Self { orders, letters, trouble, carrier: AbortOnDropHandle::new(task) }
     }
 
     /// Says that a letter will be needed.
@@ -94,6 +94,12 @@ impl Mail {
     /// Why the relay is out of reach, if it is.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.get()
+    }
+
+    /// Lets the carrier end in its own way.
+    pub(crate) async fn close(self) {
+        drop((self.orders, self.letters));
+        let _ = self.carrier.await;
     }
 
     async fn order(&self, order: Order) -> Result<()> {

@@ -9,33 +9,24 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use quorate_party::Backoff;
 use quorate_types::{Error, ErrorCode, RelayId, Result};
 use quorate_wire::relay::{HEADER, Header, Ttl, ask, message_id, publish};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
+use super::connect::{SILENCE, Socket, connect};
 use super::letter::{InstanceId, Letter, Slot, open, seal};
 use super::mail::{Ends, Mail, Order};
 use super::signer::{MessageSigner, VerifyingKey};
 
 /// How often a letter goes out anew when somebody takes its place.
 const MAX_ATTEMPTS: u32 = 16;
-/// The relay pings every 20 s; after more than two of them the connection counts as dead.
-const SILENCE: Duration = Duration::from_secs(45);
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
 /// The largest message that a relay carries; junk of that size must not break the connection.
 const MAX_FRAME: usize = (16 << 20) + HEADER;
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What the carrier knows of a run.
 pub(crate) struct Route {
@@ -111,7 +102,7 @@ impl Carrier {
         let mut backoff = Backoff::default();
         let mut first = true;
         loop {
-            let trouble = match connect(&self.route.url).await {
+            let trouble = match connect(&self.route.url, MAX_FRAME).await {
                 Ok(socket) => {
                     self.ends.trouble.set(None);
                     backoff.reset();
@@ -262,19 +253,6 @@ fn next_attempt(attempt: u32) -> Result<u32> {
         "somebody who knows this instance floods it with junk; start again with a new instance, \
          and show it to nobody else",
     ))
-}
-
-async fn connect(url: &str) -> std::result::Result<Socket, String> {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(16 << 10)
-        .max_message_size(Some(MAX_FRAME))
-        .max_frame_size(Some(MAX_FRAME));
-    let connecting = connect_async_with_config(url, Some(config), true);
-    match tokio::time::timeout(CONNECT, connecting).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer in 10 s".into()),
-    }
 }
 
 async fn write(socket: &mut Socket, frames: Vec<Bytes>) -> std::result::Result<(), String> {

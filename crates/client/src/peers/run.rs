@@ -20,6 +20,8 @@ use super::what::Proposal;
 const SIGN_GRACE: Duration = Duration::from_secs(10);
 /// How long giving up may take.
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
+/// How long a carrier may take to leave: others may have missed our last letters.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest reason that is taken from another device, in bytes.
 const MAX_REASON: usize = 512;
 
@@ -69,7 +71,8 @@ pub(crate) struct Run<'a, 'h> {
     hooks: &'a mut Hooks<'h>,
     /// Letters that came before they were wanted.
     early: VecDeque<Letter>,
-    ids: Vec<Option<PartyId>>,
+    /// The members, in their order.
+    ids: Vec<PartyId>,
     stage: Stage,
 }
 
@@ -79,12 +82,8 @@ impl<'a, 'h> Run<'a, 'h> {
         terms: Terms,
         mail: Mail,
         hooks: &'a mut Hooks<'h>,
-        known: Option<Vec<PartyId>>,
+        ids: Vec<PartyId>,
     ) -> Self {
-        let ids = match known {
-            Some(ids) => ids.into_iter().map(Some).collect(),
-            None => vec![None; terms.members],
-        };
         let stage = Stage::Gathering(Vec::new());
         Self { worker, terms, mail, hooks, early: VecDeque::new(), ids, stage }
     }
@@ -102,6 +101,7 @@ impl<'a, 'h> Run<'a, 'h> {
             };
             let _ = tokio::time::timeout(ABORT_LIMIT, telling).await;
         }
+        let _ = tokio::time::timeout(LEAVE_LIMIT, self.mail.close()).await;
         ended
     }
 
@@ -141,7 +141,10 @@ impl<'a, 'h> Run<'a, 'h> {
             }
             let from = letter.from;
             let opening = Opening::read(&letter.payload, &self.name(from))?;
-            self.ids[from] = Some(opening.key.party_id());
+            if opening.key.party_id() != self.ids[from] {
+                let why = format!("{} opens with a key that is not its own", self.ids[from]);
+                return Err(Error::new(ErrorCode::Conflict, why));
+            }
             if !self.terms.purpose.fits(&opening.purpose) {
                 return Err(disagreement(&self.name(from), &opening.purpose, &self.terms.purpose));
             }
@@ -297,9 +300,7 @@ impl<'a, 'h> Run<'a, 'h> {
     }
 
     fn name(&self, at: usize) -> PartyId {
-        self.ids[at]
-            .clone()
-            .unwrap_or_else(|| format!("member-{}", at + 1).parse().expect("letters and digits"))
+        self.ids[at].clone()
     }
 
     fn late(&self) -> Error {
@@ -311,8 +312,7 @@ impl<'a, 'h> Run<'a, 'h> {
         let (why, who) = match &self.stage {
             Stage::Gathering(who) => (
                 format!(
-                    "the time is over and nothing came from {}; start it there with the same \
-                     instance, and here again with a new one",
+                    "the time is over and nothing came from {}; start again on all devices",
                     list(who)
                 ),
                 who.clone(),

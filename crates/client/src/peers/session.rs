@@ -3,30 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_party::{Compute, Keyring, Worker};
+use quorate_party::Keyring;
 use quorate_types::*;
 use tokio::time::Instant;
 
 use super::letter::{InstanceId, Purpose};
+use super::peer::{self, Peer};
 use super::relay::Route;
 use super::run::{Hooks, Run, Terms};
 use super::signer::{MessageSigner, VerifyingKey};
 use super::what::Proposal;
-
-/// How long a run may take when nothing else is said: a person must reach for the other phone.
-const LIMIT: Duration = Duration::from_secs(300);
 
 /// A device and the relay over which it meets others.
 ///
 /// The devices know each other's verifying keys and one fresh instance id per run before they
 /// start, from a QR code or another channel that they trust. Both, or all of them, name the members
 /// in the same order.
-pub struct RelaySession {
-    worker: Worker,
-    signer: Arc<dyn MessageSigner>,
-    url: String,
-    limit: Duration,
-}
+pub struct RelaySession(Peer);
 
 impl RelaySession {
     /// A device with its keys, at `url`, such as `ws://127.0.0.1:8000/v1/msg-relay`.
@@ -35,23 +28,13 @@ impl RelaySession {
     /// `invalid_request` when the keyring belongs to another device than the signer, or the
     /// address is none of a plain WebSocket.
     pub fn new(url: &str, signer: Arc<dyn MessageSigner>, keyring: Arc<Keyring>) -> Result<Self> {
-        if !url.starts_with("ws://") {
-            let why = "the relay's address begins with ws://; put a tunnel in front for TLS";
-            return Err(Error::invalid_field("relay", why));
-        }
-        let own = signer.verifying_key().party_id();
-        if *keyring.party() != own {
-            let why = format!("the keyring is of {}, the signer is {own}", keyring.party());
-            return Err(Error::invalid(why));
-        }
-        let worker = Worker { keyring, compute: Compute::default() };
-        Ok(Self { worker, signer, url: url.to_owned(), limit: LIMIT })
+        Peer::new(url, signer, keyring).map(Self)
     }
 
     /// The same with another time limit for a run.
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
+        self.0.limit = limit;
         self
     }
 
@@ -70,7 +53,7 @@ impl RelaySession {
         other: &VerifyingKey,
         hooks: &mut Hooks<'_>,
     ) -> Result<KeyRecord> {
-        let members = [self.signer.verifying_key(), other.clone()];
+        let members = [self.0.signer.verifying_key(), other.clone()];
         self.keygen(instance, &members, Threshold::new(2, 2)?, hooks).await
     }
 
@@ -84,7 +67,7 @@ impl RelaySession {
         other: &VerifyingKey,
         hooks: &mut Hooks<'_>,
     ) -> Result<KeyRecord> {
-        let members = [other.clone(), self.signer.verifying_key()];
+        let members = [other.clone(), self.0.signer.verifying_key()];
         self.keygen(instance, &members, Threshold::new(2, 2)?, hooks).await
     }
 
@@ -100,7 +83,7 @@ impl RelaySession {
         other: &VerifyingKey,
         hooks: &mut Hooks<'_>,
     ) -> Result<Signature> {
-        let members = [self.signer.verifying_key(), other.clone()];
+        let members = [self.0.signer.verifying_key(), other.clone()];
         self.sign(instance, &members, key, Some(proposal), hooks).await
     }
 
@@ -115,7 +98,7 @@ impl RelaySession {
         other: &VerifyingKey,
         hooks: &mut Hooks<'_>,
     ) -> Result<Signature> {
-        let members = [other.clone(), self.signer.verifying_key()];
+        let members = [other.clone(), self.0.signer.verifying_key()];
         self.sign(instance, &members, key, None, hooks).await
     }
 
@@ -136,8 +119,7 @@ impl RelaySession {
             let why = format!("{} members, {} parties", members.len(), threshold.parties());
             return Err(Error::invalid_field("members", why));
         }
-        let purpose = Purpose::Keygen { scheme: Scheme::default(), threshold };
-        self.run(instance, members, purpose, hooks).await?;
+        self.run(instance, members, peer::keygen(threshold), hooks).await?;
         self.key(instance.session().into()).await
     }
 
@@ -155,10 +137,7 @@ impl RelaySession {
     ) -> Result<Signature> {
         self.key(key).await?;
         let purpose = Purpose::Sign { key_id: key, proposal };
-        match self.run(instance, members, purpose, hooks).await? {
-            PartyOutcome::Signature { bytes, recovery_id } => Ok(Signature { bytes, recovery_id }),
-            _ => Err(Error::internal()),
-        }
+        peer::signature(self.run(instance, members, purpose, hooks).await?)
     }
 
     /// The public side of a key that this device holds a share of.
@@ -166,9 +145,7 @@ impl RelaySession {
     /// # Errors
     /// `not_found` when it holds none.
     pub async fn key(&self, key: KeyId) -> Result<KeyRecord> {
-        let open = self.worker.keyring.key(key, &self.worker.compute).await?;
-        let open = open.ok_or_else(|| Error::not_found("key", key))?;
-        Ok(open.stored.record.clone())
+        self.0.key(key).await
     }
 
     async fn run(
@@ -178,14 +155,14 @@ impl RelaySession {
         purpose: Purpose,
         hooks: &mut Hooks<'_>,
     ) -> Result<PartyOutcome> {
-        let key = self.signer.verifying_key();
+        let key = self.0.signer.verifying_key();
         let me = members.iter().position(|member| *member == key).ok_or_else(|| {
             Error::invalid_field("members", "this device is not among the members")
         })?;
-        let deadline = Instant::now() + self.limit;
+        let deadline = Instant::now() + self.0.limit;
         let route = Route {
-            url: self.url.clone(),
-            signer: Arc::clone(&self.signer),
+            url: self.0.url.clone(),
+            signer: Arc::clone(&self.0.signer),
             keys: members.to_vec(),
             me,
             instance,
@@ -193,6 +170,6 @@ impl RelaySession {
         };
         let known = members.iter().map(VerifyingKey::party_id).collect();
         let terms = Terms { instance, purpose, key, me, members: members.len(), deadline };
-        Run::new(&self.worker, terms, route.start(), hooks, Some(known)).finish().await
+        Run::new(&self.0.worker, terms, route.start(), hooks, known).finish().await
     }
 }

@@ -1,0 +1,127 @@
+//! What devices say in a session of the group relay.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use quorate_types::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::super::letter::{InstanceId, Slot, open, seal};
+use super::super::signer::{MessageSigner, VerifyingKey};
+use super::Invitation;
+
+/// A session, and what its letters are bound to.
+#[derive(Clone)]
+pub(super) struct Room {
+    pub(super) group: GroupId,
+    pub(super) session: SessionId,
+    pub(super) kind: SessionKind,
+    pub(super) instance: InstanceId,
+}
+
+/// The body of a message.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Body {
+    /// Round 0: which number this device has, and by which key it is known.
+    Introduction { number: u16, key: VerifyingKey, letter: String },
+    /// A letter of the run.
+    Letter { slot: Slot, letter: String },
+}
+
+/// A message as the relay delivers it.
+#[derive(Deserialize)]
+pub(super) struct Words {
+    pub(super) sender: u16,
+    uuid: String,
+    pub(super) body: Body,
+}
+
+impl Room {
+    pub(super) fn new(invitation: Invitation, kind: SessionKind) -> Self {
+        let Invitation { group, session } = invitation;
+        let hash = Sha256::new()
+            .chain_update(b"quorate/group-instance/v1")
+            .chain_update(group.0.as_bytes())
+            .chain_update(session.0.as_bytes());
+        Self { group, session, kind, instance: InstanceId(hash.finalize().into()) }
+    }
+
+    /// The parameters of a call about this session.
+    pub(super) fn params(&self) -> Value {
+        json!([self.group, self.session, self.kind])
+    }
+
+    /// The parameters of a message. Introductions are round 0.
+    pub(super) fn message(&self, sender: u16, receiver: Option<u16>, body: &Body) -> Value {
+        let round = match body {
+            Body::Introduction { .. } => 0,
+            Body::Letter { slot: Slot::Opening, .. } => 1,
+            Body::Letter { slot: Slot::Round { round, .. }, .. } => round.saturating_add(2),
+            Body::Letter { slot: Slot::Done | Slot::Abort, .. } => u16::MAX,
+        };
+        let message = json!({
+            "round": round, "sender": sender, "receiver": receiver,
+            "uuid": self.session, "body": body,
+        });
+        json!([self.group, self.session, self.kind, message])
+    }
+
+    /// A message of this session that a device of ours wrote.
+    pub(super) fn read(&self, message: Value) -> Option<Words> {
+        let words: Words = serde_json::from_value(message).ok()?;
+        (words.uuid == self.session.to_string()).then_some(words)
+    }
+
+    /// What a signature binds: the run, the kind of letter, the sender's number and the receiver's,
+    /// 0 for all.
+    fn place(&self, tag: u64, sender: u16, receiver: u16) -> Vec<u8> {
+        let tag = tag.to_be_bytes();
+        [&self.instance.0[..], &tag, &sender.to_be_bytes(), &receiver.to_be_bytes()].concat()
+    }
+
+    pub(super) async fn introduction(
+        &self,
+        signer: &dyn MessageSigner,
+        number: u16,
+    ) -> Result<Body> {
+        // Letters of a run have other tags.
+        let letter = seal(signer, &self.place(0, number, 0), b"").await?;
+        Ok(Body::Introduction {
+            number,
+            key: signer.verifying_key(),
+            letter: STANDARD.encode(letter),
+        })
+    }
+
+    /// Whether the key's owner says that it has this number.
+    pub(super) fn is_introduced(&self, number: u16, key: &VerifyingKey, letter: &str) -> bool {
+        let letter = STANDARD.decode(letter).unwrap_or_default().into();
+        open(key, &self.place(0, number, 0), &letter).is_some()
+    }
+
+    pub(super) async fn letter(
+        &self,
+        signer: &dyn MessageSigner,
+        slot: Slot,
+        (sender, receiver): (u16, u16),
+        payload: &Bytes,
+    ) -> Result<Body> {
+        let letter = seal(signer, &self.place(slot.tag(0), sender, receiver), payload).await?;
+        Ok(Body::Letter { slot, letter: STANDARD.encode(letter) })
+    }
+
+    /// The payload of a letter, if its sender signed it for this place.
+    pub(super) fn open(
+        &self,
+        key: &VerifyingKey,
+        slot: Slot,
+        (sender, receiver): (u16, u16),
+        letter: &str,
+    ) -> Option<Bytes> {
+        let letter = STANDARD.decode(letter).ok()?.into();
+        open(key, &self.place(slot.tag(0), sender, receiver), &letter)
+    }
+}
