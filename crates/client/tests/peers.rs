@@ -2,16 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
+mod common;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::{Identity, LONG, identity, proposal, yes};
 use futures_util::{SinkExt as _, StreamExt as _};
-use quorate_client::peers::{
-    Hooks, InstanceId, KeyType, MessageHash, MessageSigner, Proposal, RelaySession, SoftwareSigner,
-    Stage, VerifyingKey,
-};
-use quorate_client::{Keyring, MemoryVault, SealSource};
+use quorate_client::peers::{Hooks, InstanceId, KeyType, RelaySession, Stage, VerifyingKey};
 use quorate_front_relay::{Config, Relay};
 use quorate_types::*;
 use quorate_wire::relay::{Ttl, message_id, publish};
@@ -82,14 +81,8 @@ struct Device {
 }
 
 async fn device(server: &Server, key_type: KeyType, seed: u8, limit: Duration) -> Device {
-    let signer = Arc::new(SoftwareSigner::new(key_type, &Secret::new([seed; 32])).unwrap());
-    let key = signer.verifying_key();
-    let folder = tempfile::tempdir().unwrap();
-    let seal = SealSource::KeyFile(folder.path().join("seal"));
-    let identity = folder.path().join("identity");
-    let vault = Arc::new(MemoryVault::default());
-    let keyring = Keyring::open(key.party_id(), &identity, seal, vault).await.unwrap();
-    let session = RelaySession::new(&server.url(), signer, Arc::new(keyring)).unwrap();
+    let Identity { signer, key, keyring, folder } = identity(key_type, seed).await;
+    let session = RelaySession::new(&server.url(), signer, keyring).unwrap();
     Device { session: session.with_limit(limit), key, _folder: folder }
 }
 
@@ -97,16 +90,6 @@ async fn pair(server: &Server, limit: Duration) -> (Device, Device) {
     let first = device(server, KeyType::Ed25519, 1, limit).await;
     (first, device(server, KeyType::EcdsaP256Sec1, 2, limit).await)
 }
-
-fn yes<'a>() -> Hooks<'a> {
-    Hooks { approve: Box::new(|_| true), ..Hooks::default() }
-}
-
-fn proposal() -> Proposal {
-    Proposal::new(b"pay 1 to bob".to_vec(), MessageHash::Keccak256).unwrap()
-}
-
-const LONG: Duration = Duration::from_secs(120);
 
 async fn keygen(a: &Device, b: &Device, hooks: &mut Hooks<'_>) -> KeyRecord {
     let instance = a.session.random_instance_id();

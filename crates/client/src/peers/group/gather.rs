@@ -26,6 +26,8 @@ pub(super) struct Gathering {
     needed: usize,
     number: u16,
     introduction: Value,
+    /// All have signed up, as far as we can know.
+    started: bool,
     others: BTreeMap<u16, VerifyingKey>,
     early: Vec<Words>,
 }
@@ -46,6 +48,7 @@ impl Gathering {
             needed,
             number: 0,
             introduction: Value::Null,
+            started: false,
             others: BTreeMap::new(),
             early: Vec::new(),
         }
@@ -57,7 +60,7 @@ impl Gathering {
         tell: &mut (dyn FnMut(Vec<PartyId>) + Send),
     ) -> Result<()> {
         self.sign_up().await?;
-        while self.others.len() + 1 < self.needed {
+        while !self.started || self.others.len() + 1 < self.needed {
             tell(self.missing());
             match self.link.next().await {
                 Ok(heard) => self.hear(heard)?,
@@ -135,11 +138,15 @@ impl Gathering {
                 if id == json!(self.room.session) {
                     // Who came before may have left before the start. All introduce themselves now.
                     self.others.clear();
+                    self.started = true;
                     self.introduce();
                 }
             }
             // A relay that was restarted in between has not told us of the start.
-            Heard::Again => self.introduce(),
+            Heard::Again => {
+                self.started = true;
+                self.introduce();
+            }
             Heard::Event(name, message) if name == "sessionMessage" => {
                 if let Some(words) = self.room.read(message) {
                     self.take(words);
