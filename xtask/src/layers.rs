@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quorate", &["*"]),
     ("quorate-e2e", &["*"]),
     ("quorate-bench", &["*"]),
+    ("quorate-fuzz", &["*"]),
     ("xtask", &["*"]),
 ];
 

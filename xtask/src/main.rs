@@ -1,9 +1,10 @@
-//! The project's own tasks: `cargo xtask check | test | bench | layers`.
+//! The project's own tasks: `cargo xtask check | test | fuzz | bench | layers`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task runner speaks to its user")]
 
 mod check;
 mod files;
+mod fuzz;
 mod layers;
 mod setup;
 mod steps;
@@ -17,6 +18,7 @@ The project's own tasks.
 
   cargo xtask check [--fix]      every fast check: format, lints, layers, files, licences, documents
   cargo xtask test               check, then every test, after installing what they need
+  cargo xtask fuzz [OPTION ...]  changed inputs for the parsers; --seconds N, --target NAME, --seed S
   cargo xtask bench [WHAT ...]   measure, baseline and ours in turn; see `cargo xtask bench help`
   cargo xtask layers             only the rule that arrows point down
 ";
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(false),
         ["check", "--fix"] => check::run(true),
         ["test"] => test::run(),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["layers"] => layers::check().map(|()| println!("every arrow points down")),
         ["bench", rest @ ..] => bench(rest),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,8 +1,8 @@
-//! `test`: the checks, then every test.
+//! `test`: the checks, then every test and a little fuzzing.
 
 use crate::files::root;
 use crate::steps::{cargo, cargo_command, run as execute, step};
-use crate::{check, setup};
+use crate::{check, fuzz, setup};
 
 /// Runs everything.
 pub(crate) fn run() -> Result<(), String> {
@@ -19,5 +19,6 @@ pub(crate) fn run() -> Result<(), String> {
             .env("QUORATE_BIN", target.join("quorate"))
             .env("QUORATE_DEVICE", target.join("examples/device"))
             .env("QUORATE_PYTHON", python),
-    )
+    )?;
+    fuzz::short()
 }

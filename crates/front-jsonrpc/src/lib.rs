@@ -11,7 +11,7 @@ mod outbox;
 mod relay;
 mod routes;
 mod socket;
-mod translate;
+pub mod translate;
 
 pub use config::{Config, Limits};
 pub use keep::NotKept;

@@ -9,9 +9,11 @@ use quorate_wire::jsonrpc::{self, CLOSE_CONNECTION, Json, RpcCall, RpcError};
 use sha2::{Digest as _, Sha256};
 
 /// A command, and the token that its reply will tell.
-pub(crate) struct Asked {
-    pub(crate) command: Command,
-    pub(crate) token: Option<String>,
+pub struct Asked {
+    /// What is asked of the core.
+    pub command: Command,
+    /// The token's text, when the command makes one.
+    pub token: Option<String>,
 }
 
 fn random<const N: usize>() -> Result<[u8; N], RpcError> {
@@ -32,7 +34,10 @@ fn hash(token: &str) -> TokenHash {
 }
 
 /// A call as the core takes it, with the ids it needs.
-pub(crate) fn command(call: RpcCall) -> Result<Asked, RpcError> {
+///
+/// # Errors
+/// When the system gives no randomness.
+pub fn command(call: RpcCall) -> Result<Asked, RpcError> {
     let command = match call {
         RpcCall::ConnectionToken => {
             let token = hex::encode(random::<32>()?);
@@ -88,7 +93,7 @@ fn session(view: &SessionView) -> Json {
 }
 
 /// The result of a call; an empty acknowledgement has none.
-pub(crate) fn result(reply: &Reply, token: Option<String>) -> Option<Json> {
+pub fn result(reply: &Reply, token: Option<String>) -> Option<Json> {
     match reply {
         Reply::Done => None,
         Reply::Created(id) => Some(Json::of(id)),
@@ -103,14 +108,14 @@ pub(crate) fn result(reply: &Reply, token: Option<String>) -> Option<Json> {
 }
 
 /// A refusal as it is answered.
-pub(crate) fn error(refusal: &Refusal) -> RpcError {
+pub fn error(refusal: &Refusal) -> RpcError {
     let mut error = RpcError::new(refusal.code().row().json_rpc, refusal.to_string());
     error.data = refusal.closes().then(|| CLOSE_CONNECTION.to_owned());
     error
 }
 
 /// Whether a command can change what is kept.
-pub(crate) fn writes(command: &Command) -> bool {
+pub fn writes(command: &Command) -> bool {
     !matches!(
         command,
         Command::SessionJoin(..)
@@ -122,13 +127,13 @@ pub(crate) fn writes(command: &Command) -> bool {
 }
 
 /// The disk is behind.
-pub(crate) fn busy() -> RpcError {
+pub fn busy() -> RpcError {
     let code = ErrorCode::Unavailable.row().json_rpc;
     RpcError::new(code, "the disk is slower than the load; try again in a second")
 }
 
 /// An event as it is sent.
-pub(crate) fn event(event: &Event) -> Bytes {
+pub fn event(event: &Event) -> Bytes {
     match event {
         Event::SessionCreate(view) => jsonrpc::event("sessionCreate", &session(view)).into(),
         Event::SessionSignup(id) => {

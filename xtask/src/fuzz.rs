@@ -1,0 +1,18 @@
+//! `fuzz`: changed inputs for everything that strangers' bytes reach first.
+
+use crate::steps::cargo;
+
+/// Seconds for each target among the tests, and the seed they are made from: a failing test fails
+/// again.
+const SHORT: &[&str] = &["--seconds", "3", "--seed", "1"];
+
+/// Runs the fuzzer with its own options. In the development profile, where overflow panics.
+pub(crate) fn run(options: &[&str]) -> Result<(), String> {
+    let fuzz = ["run", "--quiet", "--locked", "-p", "quorate-fuzz", "--"];
+    cargo(&[&fuzz[..], options].concat())
+}
+
+/// The short run among the tests.
+pub(crate) fn short() -> Result<(), String> {
+    run(SHORT)
+}
