@@ -160,11 +160,21 @@ fn lax_spellings_are_understood() {
     assert_eq!((token.expose(), seen), ("secret", Some(3)));
 }
 
+#[test]
+fn a_number_comes_back_as_the_number_it_was() {
+    for number in ["118446744073709551616", "-0.3", "5e-324", "1.7976931348623157e308", "1e23"] {
+        let text = format!(r#"{{"id":{number},"method":"Connection.token"}}"#);
+        let id = RpcRequest::parse(&text).id.unwrap();
+        assert_eq!(id.parse::<f64>(), number.parse(), "{id}");
+    }
+}
+
 fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
         any::<String>().prop_map(Value::from),
         Just(Value::from(GROUP)),
         Just(Value::from("keygen")),
