@@ -5,12 +5,16 @@
 mod bare;
 mod cluster;
 mod ecdsa;
+mod jsonrpc;
 mod process;
 mod relay;
 mod route;
+mod sockets;
 mod stats;
 
 use std::process::ExitCode;
+
+use sockets::server::Kinds;
 
 /// As in the binary that is measured.
 #[global_allocator]
@@ -25,6 +29,7 @@ quorate-bench [WHAT] [--quick]
   memory      resident memory over 1 000 sequential signatures and 100 sessions at once
   route       one routed and acknowledged message, against a bare gRPC call
   relay       the binary relay, against a WebSocket echo and a plain relay
+  jsonrpc     the JSON-RPC group relay, against a WebSocket echo and a plain relay
   all         everything (default)
 ";
 
@@ -54,12 +59,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // How the relay's measurement starts its servers.
-    if let ["relay-server", kind] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        runtime.block_on(relay::serve(kind));
+    // How the measurements of the relays start their servers.
+    if let ["serve", service, kind] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        runtime.block_on(serve(service, kind));
         return ExitCode::SUCCESS;
     }
-    let known = ["sign", "throughput", "keygen", "memory", "route", "relay", "all"];
+    let known = ["sign", "throughput", "keygen", "memory", "route", "relay", "jsonrpc", "all"];
     if !known.contains(&what) {
         eprint!("{USAGE}");
         return ExitCode::from(2);
@@ -67,14 +72,30 @@ fn main() -> ExitCode {
     println!("{}", stats::machine());
     let chosen = |name: &str| what == "all" || what == name;
     runtime.block_on(async {
-        if what != "relay" {
+        if !["relay", "jsonrpc"].contains(&what) {
             protocols(what, effort).await;
         }
         if chosen("relay") {
             relay::relay(effort).await;
         }
+        if chosen("jsonrpc") {
+            jsonrpc::jsonrpc(effort).await;
+        }
     });
     ExitCode::SUCCESS
+}
+
+/// Serves one of the relays that are compared.
+async fn serve(service: &str, kind: &str) {
+    let mut all = Kinds::ALL.into_iter();
+    let Some(kind) = all.find(|known| format!("{known:?}") == kind) else {
+        return eprint!("{USAGE}");
+    };
+    let router = match service {
+        "relay" => relay::router(kind),
+        _ => jsonrpc::router(kind).await,
+    };
+    sockets::server::serve(router).await;
 }
 
 /// Everything that needs the services.

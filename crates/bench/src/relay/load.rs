@@ -9,8 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::client::{PING, PONG_LENGTH, handshake, id, on_the_wire, put_ask, put_publish};
-use super::servers::{Kinds, Server};
+use super::client::{id, put_ask, put_publish};
+use crate::sockets::client::{PING, PONG_LENGTH, on_the_wire};
+use crate::sockets::idle::connect;
+use crate::sockets::server::{Kinds, Server};
 
 /// Messages that are under way at once, over all connections.
 const UNDER_WAY: usize = 2_048;
@@ -55,7 +57,7 @@ impl Load {
         let echo = server.kind == Kinds::Echo;
         let mut streams = Vec::new();
         for number in 0..self.connections {
-            let mut stream = connect(&server.address).await;
+            let mut stream = connect(&server.endpoint).await;
             let mut bytes = Vec::new();
             for at in (0..self.window()).filter(|_| !echo) {
                 put_ask(&mut bytes, self.id(number ^ 1, 0, at));
@@ -140,27 +142,4 @@ async fn one(load: Load, mut stream: TcpStream, number: usize, echo: bool) {
         let send = async { writing.write_all(bytes).await.expect("it reads") };
         tokio::join!(send, receive);
     }
-}
-
-async fn connect(address: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.expect("the server listens");
-    stream.set_nodelay(true).expect("a TCP socket");
-    stream.write_all(handshake(address).as_bytes()).await.expect("it reads");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("it answers"));
-    }
-    stream
-}
-
-/// Connections that do nothing, once the server has them.
-pub(crate) async fn idle(server: &Server, count: usize) -> Vec<TcpStream> {
-    let mut streams = Vec::with_capacity(count);
-    for _ in 0..count {
-        let mut stream = connect(&server.address).await;
-        stream.write_all(PING).await.expect("it reads");
-        stream.read_exact(&mut [0; PONG_LENGTH]).await.expect("it answers");
-        streams.push(stream);
-    }
-    streams
 }

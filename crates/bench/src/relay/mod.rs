@@ -1,30 +1,29 @@
 //! The binary relay against a bare WebSocket echo and a plain relay, in turn.
 
 mod client;
+mod flood;
 mod load;
-mod memory;
 mod servers;
 
 use std::time::{Duration, Instant};
 
-use client::{Pinger, id, on_the_wire, put_ask, put_publish};
+use client::{id, put_ask, put_publish};
 use quorate_wire::relay::Ttl;
-pub(crate) use servers::serve;
-use servers::{Kinds, Server};
+pub(crate) use servers::router;
 
 use crate::Effort;
 use crate::process;
-use crate::stats::{Times, ratio};
+use crate::sockets::client::{Pinger, on_the_wire};
+use crate::sockets::idle;
+use crate::sockets::server::{Endpoint, Kinds, Server, Service};
+use crate::stats::{Times, median, ratio};
 
 /// Times every measurement is repeated, the servers in turn.
 const ROUNDS: usize = 5;
 
 /// Measures everything about the relay.
 pub(crate) async fn relay(effort: Effort) {
-    let mut all = Vec::new();
-    for kind in Kinds::ALL {
-        all.push(Server::start(kind).await);
-    }
+    let all = Server::all(Service::Relay).await;
     println!(
         "\nbinary relay: bare axum echo, a plain relay and Quorate in turn, medians of rounds"
     );
@@ -36,8 +35,8 @@ pub(crate) async fn relay(effort: Effort) {
     }
     throughput(&all, 64, 100_000, "100 kB", effort).await;
     drop(all);
-    memory::idle(effort).await;
-    memory::flood(effort).await;
+    idle::memory(Service::Relay, effort).await;
+    flood::flood(effort).await;
 }
 
 /// A sends to B, B answers: two messages through a relay, and two echoes.
@@ -46,11 +45,11 @@ async fn round_trips(all: &[Server], length: usize, name: &str, effort: Effort) 
     let mut times = [const { Vec::new() }; 3];
     for round in 0..ROUNDS {
         for (server, times) in all.iter().zip(&mut times) {
-            let (address, kind) = (server.address.clone(), server.kind);
+            let (endpoint, kind) = (server.endpoint.clone(), server.kind);
             let first = (round * (count + 1)) as u64;
             let taken = tokio::task::spawn_blocking(move || match kind {
-                Kinds::Echo => echoes(&address, length, count),
-                _ => pairs(&address, length, count, first),
+                Kinds::Echo => echoes(&endpoint, length, count),
+                _ => pairs(&endpoint, length, count, first),
             });
             times.extend(taken.await.expect("a client"));
         }
@@ -67,8 +66,8 @@ async fn round_trips(all: &[Server], length: usize, name: &str, effort: Effort) 
     println!("    Quorate / two echoes {:.2}, / plain {:.2}", against(echo), against(plain));
 }
 
-fn echoes(address: &str, length: usize, count: usize) -> Vec<Duration> {
-    let mut client = Pinger::connect(address);
+fn echoes(endpoint: &Endpoint, length: usize, count: usize) -> Vec<Duration> {
+    let mut client = Pinger::connect(endpoint);
     let mut frame = Vec::new();
     put_publish(&mut frame, id(0, 0), Ttl(0), length);
     let mut times = Vec::with_capacity(count);
@@ -84,8 +83,8 @@ fn echoes(address: &str, length: usize, count: usize) -> Vec<Duration> {
 }
 
 /// Each asks for its next message in the same write that carries its own, as devices do.
-fn pairs(address: &str, length: usize, count: usize, first: u64) -> Vec<Duration> {
-    let (mut a, mut b) = (Pinger::connect(address), Pinger::connect(address));
+fn pairs(endpoint: &Endpoint, length: usize, count: usize, first: u64) -> Vec<Duration> {
+    let (mut a, mut b) = (Pinger::connect(endpoint), Pinger::connect(endpoint));
     let (name_a, name_b) = (length as u64 * 2, length as u64 * 2 + 1);
     let turn = |number: u64| {
         let (mut from_a, mut from_b) = (Vec::new(), Vec::new());
@@ -141,9 +140,4 @@ async fn throughput(all: &[Server], connections: usize, length: usize, name: &st
         costs[2] / costs[1],
         costs[2] / costs[0],
     );
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }

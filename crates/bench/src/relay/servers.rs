@@ -1,7 +1,6 @@
-//! The three servers that are compared, each run as a process of its own.
+//! The relays that are compared.
 
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -9,67 +8,28 @@ use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use axum::routing::get;
-use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use quorate_front_relay::{Config, Relay};
 use quorate_types::RelayId;
 use quorate_wire::relay::{Header, Kind};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-/// Which server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kinds {
-    /// A bare axum WebSocket that sends back what comes.
-    Echo,
-    /// A plain relay, as one writes it first.
-    Plain,
-    /// Quorate's.
-    Ours,
-}
+use crate::sockets::server::{Kinds, Service, echo};
 
-impl Kinds {
-    pub(crate) const ALL: [Self; 3] = [Self::Echo, Self::Plain, Self::Ours];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Echo => "bare echo",
-            Self::Plain => "plain relay",
-            Self::Ours => "Quorate",
+/// The routes of one of them.
+pub(crate) fn router(kind: Kinds) -> Router {
+    let path = Service::Relay.path();
+    match kind {
+        Kinds::Echo => echo(Service::Relay),
+        Kinds::Plain => Router::new().route(path, get(plain)).with_state(Arc::<Plain>::default()),
+        Kinds::Ours => {
+            let relay = Relay::new(Config::default());
+            let router = relay.router();
+            tokio::spawn(async move { relay.run(CancellationToken::new()).await });
+            router
         }
     }
-}
-
-/// Serves one of them until the process is killed; its address is the first line of the output.
-pub(crate) async fn serve(name: &str) {
-    let relay = Relay::new(Config::default());
-    let router = match name {
-        "Echo" => Router::new().route("/v1/msg-relay", get(echo)),
-        "Plain" => {
-            Router::new().route("/v1/msg-relay", get(plain)).with_state(Arc::<Plain>::default())
-        }
-        _ => relay.router(),
-    };
-    tokio::spawn(async move { relay.run(CancellationToken::new()).await });
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    println!("{}", listener.local_addr().expect("it is bound"));
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, router).await.expect("it serves");
-}
-
-async fn echo(upgrade: WebSocketUpgrade) -> Response {
-    upgrade.on_upgrade(|mut socket| async move {
-        while let Some(Ok(message)) = socket.recv().await {
-            if matches!(message, Message::Binary(_)) && socket.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
 }
 
 /// What a plain relay knows of an id.
@@ -136,31 +96,4 @@ fn plain_frame(ids: &Arc<Plain>, frame: Bytes, sender: &UnboundedSender<Bytes>) 
         tokio::time::sleep(ttl).await;
         ids.lock().expect("no panic while it is held").remove(&header.id);
     });
-}
-
-/// A server in a process of its own.
-pub(crate) struct Server {
-    pub(crate) kind: Kinds,
-    pub(crate) address: String,
-    process: Child,
-}
-
-impl Server {
-    pub(crate) async fn start(kind: Kinds) -> Self {
-        let own = std::env::current_exe().expect("a running program has a path");
-        let mut process = Command::new(own)
-            .args(["relay-server", &format!("{kind:?}")])
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("a second process");
-        let stdout = process.stdout.take().expect("stdout is piped");
-        let line = BufReader::new(stdout).lines().next_line().await.expect("readable output");
-        Self { kind, address: line.expect("an address"), process }
-    }
-
-    /// The process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.id().expect("it runs")
-    }
 }
