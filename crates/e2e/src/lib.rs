@@ -135,3 +135,17 @@ pub async fn call(method: &str, url: &str, body: Option<&Value>) -> (u16, Value)
     let status = answer.status().as_u16();
     (status, answer.json().await.unwrap_or(Value::Null))
 }
+
+/// A program that is to run to its end: nothing to type, both outputs piped.
+pub fn quiet(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end: whether it succeeded, and its last line of JSON.
+pub async fn last_json(command: Command) -> (bool, Value) {
+    let output = quiet(command).output().await.expect("it starts");
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    let last = text.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+    (output.status.success(), serde_json::from_slice(last.unwrap_or_default()).unwrap_or_default())
+}

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 
-use quorate_e2e::{Cluster, binary};
+use quorate_e2e::{Cluster, binary, last_json, quiet};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -12,16 +12,11 @@ use tokio::process::{Child, Command};
 fn device(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(["device", "--folder"]).arg(folder).args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
+    quiet(command)
 }
 
-/// Runs a command to its end: whether it succeeded, and its last line of JSON.
 async fn answer(folder: &Path, arguments: &[&str]) -> (bool, Value) {
-    let output = device(folder, arguments).arg("--json").output().await.expect("it starts");
-    let text = if output.status.success() { output.stdout } else { output.stderr };
-    let last = text.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
-    (output.status.success(), serde_json::from_slice(last.unwrap_or_default()).unwrap_or_default())
+    last_json(device(folder, &[arguments, &["--json"]].concat())).await
 }
 
 async fn told(folder: &Path, arguments: &[&str]) -> Value {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use quorate_e2e::{Cluster, api_key, binary};
+use quorate_e2e::{Cluster, api_key, binary, last_json};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -18,16 +18,9 @@ fn certificate(folder: &Path) -> (String, String) {
 
 /// Runs a command line against the coordinator; its answer is on one of both streams.
 async fn quorate(url: &str, arguments: &[&str]) -> (bool, Value) {
-    let output = Command::new(binary())
-        .args(arguments)
-        .args(["--json", "--coordinator", url])
-        .output()
-        .await
-        .expect("the binary starts");
-    let text = if output.status.success() { output.stdout } else { output.stderr };
-    let last = text.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
-    let answer = serde_json::from_slice(last.unwrap_or_default()).unwrap_or(Value::Null);
-    (output.status.success(), answer)
+    let mut command = Command::new(binary());
+    command.args(arguments).args(["--json", "--coordinator", url]);
+    last_json(command).await
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod ask;
 mod client;
 mod demo;
 mod device;
+mod group;
 mod output;
 mod relay;
 mod roles;
@@ -63,6 +64,8 @@ enum Command {
     Relay(relay::RelayArgs),
     /// Be a device: make keys and sign with other devices over the binary relay
     Device(device::DeviceArgs),
+    /// Be a device in a group: make keys and sign over the JSON-RPC group relay
+    Group(group::GroupArgs),
     /// Manage API keys, for servers that require them
     ApiKeys(api_keys::ApiKeysArgs),
     /// Print shell completions
@@ -130,6 +133,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Party(args) => roles::party(args, out).await,
         Command::Relay(args) => relay::run(args, out).await,
         Command::Device(args) => device::run(args, out).await,
+        Command::Group(args) => group::run(args, out).await,
         Command::ApiKeys(args) => api_keys::run(args, out).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());

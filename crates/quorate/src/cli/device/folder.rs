@@ -27,7 +27,7 @@ struct Settings {
 
 /// Where a key is made, or was made, and with whom.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Room {
+pub(in crate::cli) struct Room {
     relay: String,
     instance: String,
     signers: u16,
@@ -35,7 +35,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         relay: String,
         instance: InstanceId,
         signers: u16,
@@ -45,7 +45,7 @@ impl Room {
     }
 
     /// Refuses a room that this device is not in, or in which somebody is twice.
-    pub(super) fn check(&self, own: &VerifyingKey) -> Result<()> {
+    pub(in crate::cli) fn check(&self, own: &VerifyingKey) -> Result<()> {
         if !self.members.contains(own) {
             let why = "this device is not among the members; its own link is in `device show`";
             return Err(Error::invalid_field("link", why));
@@ -59,27 +59,27 @@ impl Room {
         self.threshold().map(drop)
     }
 
-    pub(super) fn relay(&self) -> &str {
+    pub(in crate::cli) fn relay(&self) -> &str {
         &self.relay
     }
 
-    pub(super) fn members(&self) -> &[VerifyingKey] {
+    pub(in crate::cli) fn members(&self) -> &[VerifyingKey] {
         &self.members
     }
 
-    pub(super) fn threshold(&self) -> Result<Threshold> {
+    pub(in crate::cli) fn threshold(&self) -> Result<Threshold> {
         let all = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
         Threshold::new(self.signers.into(), all)
     }
 
-    pub(super) fn instance(&self) -> InstanceId {
+    pub(in crate::cli) fn instance(&self) -> InstanceId {
         let mut bytes = [0; 32];
         // Written by this program; a damaged one meets nobody.
         let _ = hex::decode_to_slice(&self.instance, &mut bytes);
         InstanceId(bytes)
     }
 
-    pub(super) fn link(&self) -> DeviceLink {
+    pub(in crate::cli) fn link(&self) -> DeviceLink {
         DeviceLink::Room {
             relay: self.relay.clone(),
             instance: self.instance(),
@@ -90,7 +90,7 @@ impl Room {
 }
 
 /// A device's folder.
-pub(super) struct Folder {
+pub(in crate::cli) struct Folder {
     data: DataFolder,
     settings: Settings,
     signer: Arc<SoftwareSigner>,
@@ -98,7 +98,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Makes a device.
-    pub(super) fn init(path: &Path, key_type: KeyType, relay: &str) -> Result<()> {
+    pub(in crate::cli) fn init(path: &Path, key_type: KeyType, relay: &str) -> Result<()> {
         let data = DataFolder::open(path)?;
         if data.file(DEVICE).exists() {
             let why = format!("{} is a device already; see `device show`", path.display());
@@ -110,7 +110,7 @@ impl Folder {
     }
 
     /// Opens a device.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(in crate::cli) fn open(path: &Path) -> Result<Self> {
         let data = DataFolder::open(path)?;
         let settings: Settings = read(&data, DEVICE)?.ok_or_else(|| {
             let why = format!("{} is no device yet; make it with `device init`", path.display());
@@ -121,16 +121,21 @@ impl Folder {
         Ok(Self { data, settings, signer })
     }
 
-    pub(super) fn relay(&self) -> &str {
+    pub(in crate::cli) fn relay(&self) -> &str {
         &self.settings.relay
     }
 
-    pub(super) fn verifying_key(&self) -> VerifyingKey {
+    /// The device's message signer.
+    pub(in crate::cli) fn signer(&self) -> Arc<SoftwareSigner> {
+        self.signer.clone()
+    }
+
+    pub(in crate::cli) fn verifying_key(&self) -> VerifyingKey {
         self.signer.verifying_key()
     }
 
     /// The device's shares.
-    pub(super) async fn keyring(&self) -> Result<Arc<Keyring>> {
+    pub(in crate::cli) async fn keyring(&self) -> Result<Arc<Keyring>> {
         let vault = Arc::new(SqliteVault::open(self.data.path())?);
         let seal = SealSource::KeyFile(self.data.file("seal.key"));
         let (party, identity) = (self.verifying_key().party_id(), self.data.file("identity.key"));
@@ -138,32 +143,36 @@ impl Folder {
     }
 
     /// A session over this relay.
-    pub(super) async fn session(&self, relay: &str, limit: Duration) -> Result<RelaySession> {
+    pub(in crate::cli) async fn session(
+        &self,
+        relay: &str,
+        limit: Duration,
+    ) -> Result<RelaySession> {
         let keyring = self.keyring().await?;
         Ok(RelaySession::new(relay, self.signer.clone(), keyring)?.with_limit(limit))
     }
 
     /// Enters a room, leaving the one before.
-    pub(super) fn enter(&self, room: &Room) -> Result<()> {
+    pub(in crate::cli) fn enter(&self, room: &Room) -> Result<()> {
         write(&self.data, ROOM, room)
     }
 
     /// The room this device is in.
-    pub(super) fn room(&self) -> Result<Room> {
+    pub(in crate::cli) fn room(&self) -> Result<Room> {
         read(&self.data, ROOM)?.ok_or_else(|| {
             Error::invalid("this device is in no room; open or enter one with `device pair`")
         })
     }
 
     /// Keeps who holds a key. The room was for this key: it is left.
-    pub(super) fn keep_members(&self, key: KeyId, room: &Room) -> Result<()> {
+    pub(in crate::cli) fn keep_members(&self, key: KeyId, room: &Room) -> Result<()> {
         write(&self.data, &peers_of(key), room)?;
         let left = std::fs::remove_file(self.data.file(ROOM));
         left.map_err(|error| Error::invalid(format!("the room cannot be left: {error}")))
     }
 
     /// Who holds a key, and where they met.
-    pub(super) fn members(&self, key: KeyId) -> Result<Room> {
+    pub(in crate::cli) fn members(&self, key: KeyId) -> Result<Room> {
         read(&self.data, &peers_of(key))?.ok_or_else(|| {
             let why = "this device does not know who else holds this key; `device show` lists keys";
             Error::invalid_field("key", why)

@@ -1,8 +1,8 @@
 //! device: this machine as a phone would be, with its own signer, shares and peers.
 
-mod folder;
-mod qr;
-mod sign;
+pub(super) mod folder;
+pub(super) mod qr;
+pub(super) mod sign;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -81,14 +81,14 @@ struct PairArgs {
 
 /// How long a run may take.
 #[derive(clap::Args)]
-struct RunArgs {
+pub(super) struct RunArgs {
     /// Seconds to wait for the others, and to finish
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     limit: u64,
 }
 
 impl RunArgs {
-    fn limit(&self) -> Duration {
+    pub(super) fn limit(&self) -> Duration {
         Duration::from_secs(self.limit)
     }
 }
@@ -253,7 +253,7 @@ async fn import(folder: &Folder, args: &ImportArgs, out: Output) -> Result<()> {
 }
 
 /// The public side of a key.
-fn described(key: &KeyRecord) -> Value {
+pub(super) fn described(key: &KeyRecord) -> Value {
     json!({
         "key_id": key.key_id,
         "scheme": key.scheme.name(),

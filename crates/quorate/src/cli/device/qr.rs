@@ -7,7 +7,7 @@ use qrcode::render::unicode::Dense1x2;
 
 /// The text as a QR code of half blocks, dark on light whatever the terminal's colours; nothing
 /// where no person looks, or where the text is too long for one.
-pub(super) fn code(text: &str) -> String {
+pub(in crate::cli) fn code(text: &str) -> String {
     if !std::io::stdout().is_terminal() {
         return String::new();
     }

@@ -13,7 +13,7 @@ use super::{RunArgs, Steps, qr};
 
 /// Arguments of `device sign`.
 #[derive(clap::Args)]
-pub(super) struct SignArgs {
+pub(in crate::cli) struct SignArgs {
     /// The link shown by the device that started it
     #[arg(value_name = "LINK", conflicts_with_all = ["key", "message", "digest", "with"])]
     link: Option<String>,
@@ -35,7 +35,7 @@ pub(super) struct SignArgs {
 /// What is proposed.
 #[derive(clap::Args)]
 #[group(multiple = false)]
-struct What {
+pub(in crate::cli) struct What {
     /// The message; it is hashed by --hash
     #[arg(long, value_name = "TEXT", group = "what")]
     message: Option<String>,
@@ -51,7 +51,7 @@ struct What {
 }
 
 impl What {
-    fn proposal(&self) -> Result<Proposal> {
+    pub(in crate::cli) fn proposal(&self) -> Result<Proposal> {
         let hex = |text: &str| {
             hex::decode(text.strip_prefix("0x").unwrap_or(text))
                 .map_err(|_| Error::invalid_field("message", "this is not hex"))
@@ -74,7 +74,7 @@ struct Meeting {
 }
 
 /// Signs, as the one who starts it or as one who takes part.
-pub(super) async fn run(folder: &Folder, args: SignArgs, out: Output) -> Result<()> {
+pub(in crate::cli) async fn run(folder: &Folder, args: SignArgs, out: Output) -> Result<()> {
     let (meeting, proposal) = match (&args.link, args.key) {
         (Some(link), _) => (meeting(link.parse()?)?, None),
         (None, Some(key)) => {
@@ -151,7 +151,7 @@ fn start(folder: &Folder, key: KeyId, with: &[PartyId]) -> Result<Meeting> {
 }
 
 /// Shows what is proposed and asks the person at the terminal.
-fn asked(key: &KeyRecord, proposal: &Proposal) -> bool {
+pub(in crate::cli) fn asked(key: &KeyRecord, proposal: &Proposal) -> bool {
     let address = quorate_schemes::ethereum_address(key.scheme, &key.public_key);
     eprintln!("to sign with key {} ({})", key.key_id, address.unwrap_or_default());
     match (proposal.hash(), std::str::from_utf8(proposal.message())) {

@@ -1,0 +1,181 @@
+//! group: devices that meet over the JSON-RPC group relay.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quorate_client::peers::{GroupSession, Hooks, Invitation, Made, Proposal, Seat, Task};
+use quorate_types::{GroupId, KeyId, Result, Threshold};
+use serde_json::json;
+
+use super::ask::lines;
+use super::device::folder::Folder;
+use super::device::sign::{What, asked};
+use super::device::{RunArgs, Steps, described, qr};
+use super::output::Output;
+
+/// Arguments of `group`.
+#[derive(clap::Args)]
+pub(crate) struct GroupArgs {
+    /// Folder of the device, made by `device init`
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "./quorate-device",
+        env = "QUORATE_DEVICE"
+    )]
+    folder: PathBuf,
+    /// The group relay
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "ws://127.0.0.1:3030/mpc",
+        env = "QUORATE_GROUP_RELAY"
+    )]
+    url: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Create a group and make a key in it; shows an invitation for the others
+    #[command(visible_alias = "keygen")]
+    Create(CreateArgs),
+    /// Take part in what an invitation is for: a key or a signature
+    Join(JoinArgs),
+    /// Start a signature; shows an invitation for the others
+    Sign(SignArgs),
+}
+
+#[derive(clap::Args)]
+struct CreateArgs {
+    /// Signers needed
+    #[arg(short, long, default_value_t = 2)]
+    threshold: u16,
+    /// Devices that hold a share
+    #[arg(short = 'n', long, default_value_t = 3)]
+    parties: u16,
+    /// A name for people
+    #[arg(long, default_value = "quorate")]
+    label: String,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(clap::Args)]
+struct JoinArgs {
+    /// The invitation, GROUP/SESSION
+    invitation: Invitation,
+    /// Agree to sign what is proposed without asking
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(clap::Args)]
+struct SignArgs {
+    /// The key's id
+    #[arg(short, long)]
+    key: KeyId,
+    #[command(flatten)]
+    what: What,
+    /// A group that exists, instead of a new one
+    #[arg(long)]
+    group: Option<GroupId>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Runs a group command.
+pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
+    let folder = Folder::open(&args.folder)?;
+    let limit = match &args.command {
+        Command::Create(CreateArgs { run, .. })
+        | Command::Join(JoinArgs { run, .. })
+        | Command::Sign(SignArgs { run, .. }) => run.limit(),
+    };
+    let session = meet(&folder, &args.url, limit).await?;
+    match args.command {
+        Command::Create(args) => {
+            let threshold = Threshold::new(args.threshold.into(), args.parties.into())?;
+            let seat = session.keygen(&args.label, threshold).await?;
+            invite(&seat, out);
+            finish(&session, seat, "making a key", false, out).await
+        }
+        Command::Join(args) => {
+            let seat = session.join(args.invitation).await?;
+            let what = match seat.task() {
+                Task::Keygen(_) => "making a key",
+                Task::Sign(..) => "signing",
+            };
+            finish(&session, seat, what, args.yes, out).await
+        }
+        Command::Sign(args) => {
+            let seat = session.sign(args.group, args.key, args.what.proposal()?).await?;
+            invite(&seat, out);
+            finish(&session, seat, "signing", false, out).await
+        }
+    }
+}
+
+async fn meet(folder: &Folder, url: &str, limit: Duration) -> Result<GroupSession> {
+    let keyring = folder.keyring().await?;
+    Ok(GroupSession::new(url, folder.signer(), keyring)?.with_limit(limit))
+}
+
+fn invite(seat: &Seat<'_>, out: Output) {
+    let invitation = seat.invitation().to_string();
+    out.show(&json!({ "invitation": invitation }), || {
+        format!(
+            "{}{invitation}\n\nthe others take part with `group join INVITATION`",
+            qr::code(&invitation)
+        )
+    });
+}
+
+async fn finish(
+    session: &GroupSession,
+    seat: Seat<'_>,
+    what: &'static str,
+    yes: bool,
+    out: Output,
+) -> Result<()> {
+    let task = seat.task().clone();
+    let record = match &task {
+        Task::Sign(key, _) => Some(session.key(*key).await?),
+        Task::Keygen(_) => None,
+    };
+    let mut seen = None;
+    let steps = Steps::new(out, what);
+    let approve = |proposal: &Proposal| {
+        seen = Some(proposal.clone());
+        steps.finish();
+        yes || record.as_ref().is_some_and(|record| asked(record, proposal))
+    };
+    let mut hooks = Hooks { approve: Box::new(approve), ..steps.hooks() };
+    let made = seat.run(&mut hooks).await;
+    drop(hooks);
+    steps.finish();
+    let value = match (made?, record, task) {
+        (Made::Key(record), ..) => described(&record),
+        (Made::Signature(signature), Some(record), Task::Sign(_, proposed)) => {
+            // What the others' letters proposed counts, where we did not propose it ourselves.
+            let proposal = seen.unwrap_or(proposed);
+            json!({
+                "key_id": record.key_id,
+                "public_key": hex::encode(&record.public_key.0),
+                "ethereum_address":
+                    quorate_schemes::ethereum_address(record.scheme, &record.public_key),
+                "message_hash": hex::encode(proposal.digest().0),
+                "signature": hex::encode(&signature.bytes),
+                "recovery_id": signature.recovery_id,
+            })
+        }
+        _ => return Err(quorate_types::Error::internal()),
+    };
+    out.show(&value, || lines(&value));
+    Ok(())
+}
