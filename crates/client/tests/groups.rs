@@ -32,21 +32,21 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 struct Server {
     address: SocketAddr,
     folder: Option<TempDir>,
-    compat: Compat,
+    config: Config,
     running: tokio::sync::Mutex<Option<(Relay, JoinHandle<()>)>>,
 }
 
 impl Server {
-    async fn start(compat: Compat, folder: Option<TempDir>) -> Arc<Self> {
+    async fn start(config: Config, folder: Option<TempDir>) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Self { address, folder, compat, running: tokio::sync::Mutex::default() };
+        let server = Self { address, folder, config, running: tokio::sync::Mutex::default() };
         *server.running.lock().await = Some(server.serve(listener).await);
         Arc::new(server)
     }
 
     async fn forgetful() -> Arc<Self> {
-        Self::start(Compat::Strict, None).await
+        Self::start(Config::default(), None).await
     }
 
     fn url(&self) -> String {
@@ -64,8 +64,7 @@ impl Server {
                 }
             },
         };
-        let config = Config { compat: self.compat, ..Config::default() };
-        let relay = Relay::open(config, store).await.unwrap();
+        let relay = Relay::open(self.config.clone(), store).await.unwrap();
         let router = relay.router();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         (relay, task)
@@ -138,7 +137,7 @@ async fn devices(url: &str) -> [Device; 3] {
     [device(url, 1, LONG).await, device(url, 2, LONG).await, device(url, 3, LONG).await]
 }
 
-/// Hooks that say when the first step is made: then the device has its number.
+/// Hooks that say when a step is made: at the first one the device has its number.
 fn telling<'a>(there: mpsc::Sender<()>) -> Hooks<'a> {
     let progress = move |_| {
         let _ = there.try_send(());
@@ -153,11 +152,16 @@ fn key(made: Made) -> KeyRecord {
     }
 }
 
-/// A 2-of-3 key, or as many signers. Its holders are in the order of the devices.
-async fn keygen(devices: &[Device; 3], signers: i64, hooks: &mut Hooks<'_>) -> KeyRecord {
+/// A key of so many signers, and its group. Its holders are in the order of the devices.
+async fn keygen(
+    devices: &[Device; 3],
+    signers: i64,
+    hooks: &mut Hooks<'_>,
+) -> (KeyRecord, GroupId) {
     let [a, b, c] = devices;
     let threshold = Threshold::new(signers, 3).unwrap();
     let seat = a.session.keygen("ours", threshold).await.unwrap();
+    let group = seat.invitation().group;
     let text = seat.invitation().to_string();
     let joined =
         async |device: &Device, after: Option<mpsc::Receiver<()>>, then: mpsc::Sender<()>| {
@@ -166,9 +170,7 @@ async fn keygen(devices: &[Device; 3], signers: i64, hooks: &mut Hooks<'_>) -> K
             }
             let seat = device.session.join(text.parse().unwrap()).await.unwrap();
             assert_eq!(*seat.task(), Task::Keygen(threshold));
-            let progress = move |_| drop(then.try_send(()));
-            let mut hooks = Hooks { progress: Box::new(progress), ..Hooks::default() };
-            key(seat.run(&mut hooks).await.unwrap())
+            key(seat.run(&mut telling(then)).await.unwrap())
         };
     let (first, second) = (mpsc::channel(1), mpsc::channel(1));
     let (third, _last) = mpsc::channel(1);
@@ -193,7 +195,7 @@ async fn keygen(devices: &[Device; 3], signers: i64, hooks: &mut Hooks<'_>) -> K
         assert_eq!(address(other), address(&made));
     }
     assert_eq!(made.holders, [&a.id, &b.id, &c.id].map(PartyId::clone));
-    made
+    (made, group)
 }
 
 fn check(key: &KeyRecord, made: Vec<Made>) {
@@ -252,9 +254,9 @@ impl Raw {
 async fn three_devices_make_a_key_and_the_last_two_sign_in_the_same_group_and_in_a_new_one() {
     let server = Server::forgetful().await;
     let devices = devices(&server.url()).await;
-    let key = keygen(&devices, 2, &mut Hooks::default()).await;
+    let (key, group) = keygen(&devices, 2, &mut Hooks::default()).await;
     let [_, b, c] = &devices;
-    sign(c, b, &key, None).await;
+    sign(c, b, &key, Some(group)).await;
     sign(b, c, &key, None).await;
 }
 
@@ -262,7 +264,7 @@ async fn three_devices_make_a_key_and_the_last_two_sign_in_the_same_group_and_in
 async fn number_and_index_and_key_index_may_all_differ() {
     let server = Server::forgetful().await;
     let devices = devices(&server.url()).await;
-    let key = keygen(&devices, 3, &mut Hooks::default()).await;
+    let (key, _) = keygen(&devices, 3, &mut Hooks::default()).await;
     let [a, b, c] = &devices;
     // Somebody takes number 1 and leaves, which is one place more than the key has holders.
     let mut other = Raw::connect(&server).await;
@@ -298,7 +300,7 @@ fn disturbing<'a>(disturb: mpsc::UnboundedSender<()>) -> Hooks<'a> {
 
 /// A key and a signature of the last two, where one device disturbs both in every round.
 async fn disturbed(devices: &[Device; 3], disturb: &mpsc::UnboundedSender<()>) {
-    let key = keygen(devices, 2, &mut disturbing(disturb.clone())).await;
+    let (key, _) = keygen(devices, 2, &mut disturbing(disturb.clone())).await;
     let [_, b, c] = devices;
     let seat = c.session.sign(None, key.key_id, proposal()).await.unwrap();
     let joined = b.session.join(seat.invitation()).await.unwrap();
@@ -309,7 +311,7 @@ async fn disturbed(devices: &[Device; 3], disturb: &mpsc::UnboundedSender<()>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_restarted_in_every_round_does_not_stop_them() {
-    let server = Server::start(Compat::Strict, Some(tempfile::tempdir().unwrap())).await;
+    let server = Server::start(Config::default(), Some(tempfile::tempdir().unwrap())).await;
     let devices = devices(&server.url()).await;
     let (disturb, mut disturbances) = mpsc::unbounded_channel();
     let restarts = tokio::spawn(async move {
@@ -346,6 +348,30 @@ async fn connections_that_are_cut_in_every_round_do_not_stop_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_was_given_up_before_the_start_is_taken_anew() {
+    let config = Config { grace: Duration::ZERO, ..Config::default() };
+    let server = Server::start(config, None).await;
+    let proxy = Proxy::start(server.address).await;
+    let [a, _, c] = &devices(&server.url()).await;
+    let b = device(&proxy.url(), 2, LONG).await;
+    let seat = a.session.keygen("ours", Threshold::new(2, 3).unwrap()).await.unwrap();
+    let invitation = seat.invitation();
+    let joined = b.session.join(invitation).await.unwrap();
+    let (there, mut is_there) = mpsc::channel(1);
+    let late = async {
+        is_there.recv().await.unwrap();
+        proxy.cut.notify_waiters();
+        // It is told of a step again when it has its new place.
+        is_there.recv().await.unwrap();
+        c.session.join(invitation).await.unwrap().run(&mut Hooks::default()).await
+    };
+    let (mut one, mut two) = (Hooks::default(), telling(there));
+    let (one, two, three) = tokio::join!(seat.run(&mut one), joined.run(&mut two), late);
+    let keys = [one, two, three].map(|made| key(made.unwrap()));
+    assert!(keys.iter().all(|key| key.public_key == keys[0].public_key));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_comes_back_without_its_memory_is_reported() {
     let server = Server::forgetful().await;
     let a = device(&server.url(), 1, LONG).await;
@@ -366,7 +392,7 @@ async fn a_relay_that_comes_back_without_its_memory_is_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_stays_alone_says_who_is_missing_at_its_deadline() {
     let server = Server::forgetful().await;
-    let a = device(&server.url(), 1, Duration::from_millis(300)).await;
+    let a = device(&server.url(), 1, Duration::from_secs(1)).await;
     let seat = a.session.keygen("ours", Threshold::new(2, 3).unwrap()).await.unwrap();
     let alone = seat.run(&mut Hooks::default()).await.unwrap_err();
     assert_eq!(alone.code, ErrorCode::SessionExpired);
@@ -378,7 +404,7 @@ async fn a_device_that_stays_alone_says_who_is_missing_at_its_deadline() {
 async fn a_device_that_does_not_agree_signs_nothing_and_the_other_is_told() {
     let server = Server::forgetful().await;
     let devices = devices(&server.url()).await;
-    let key = keygen(&devices, 2, &mut Hooks::default()).await;
+    let (key, _) = keygen(&devices, 2, &mut Hooks::default()).await;
     let [a, b, _] = &devices;
     let seat = a.session.sign(None, key.key_id, proposal()).await.unwrap();
     let joined = b.session.join(seat.invitation()).await.unwrap();
@@ -394,7 +420,7 @@ async fn a_device_that_does_not_agree_signs_nothing_and_the_other_is_told() {
 async fn what_does_not_fit_is_refused_before_it_begins() {
     let server = Server::forgetful().await;
     let devices = devices(&server.url()).await;
-    let key = keygen(&devices, 2, &mut Hooks::default()).await;
+    let (key, _) = keygen(&devices, 2, &mut Hooks::default()).await;
     let [a, ..] = &devices;
     let code = |refused: Result<_>| refused.map(|_: Invitation| ()).unwrap_err().code;
     let sign = async |device: &Device, group| {
@@ -439,31 +465,38 @@ async fn introduction(by: &dyn MessageSigner, to: Invitation, number: u16) -> Va
     json!({"introduction": {"number": number, "key": by.verifying_key(), "letter": letter}})
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn letters_by_another_key_than_the_numbers_are_dropped() {
-    // Here anybody in the group may speak in anybody's name.
-    let server = Server::start(Compat::Original, None).await;
-    let devices = devices(&server.url()).await;
-    let key = keygen(&devices, 2, &mut Hooks::default()).await;
-    let [a, b, _] = &devices;
-    let seat = a.session.sign(None, key.key_id, proposal()).await.unwrap();
-    let to = seat.invitation();
-    let mut impostor = Raw::connect(&server).await;
-    impostor.ask("Group.join", json!(to.group)).await;
-    let its = identity(KeyType::Ed25519, 7).await;
+/// Numbers, and what somebody else says in their name.
+async fn forgeries(to: Invitation, other: &VerifyingKey) -> Vec<(u16, Value)> {
+    let own = identity(KeyType::Ed25519, 7).await;
     let mut bodies = Vec::new();
-    for number in [1, 2] {
-        // Signed by the impostor, and in the other's name with a signature of its own.
-        let own = introduction(its.signer.as_ref(), to, number).await;
-        let mut forged = own.clone();
-        forged["introduction"]["key"] = json!(b.key);
-        bodies.extend([(number, own), (number, forged)]);
-        let letter = STANDARD.encode([number.to_be_bytes()[1]; 80]);
+    for number in [1_u16, 2] {
+        // By its own key, and by the other's with its own signature.
+        let introduced = introduction(own.signer.as_ref(), to, number).await;
+        let mut forged = introduced.clone();
+        forged["introduction"]["key"] = json!(other);
+        bodies.extend([(number, introduced), (number, forged)]);
+        let letter = STANDARD.encode([7; 80]);
         let round = json!({"round": {"round": 1, "direct": false}});
         for slot in [json!("opening"), json!("abort"), json!("done"), round] {
             bodies.push((number, json!({"letter": {"slot": slot, "letter": letter}})));
         }
     }
+    bodies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_by_another_key_than_the_numbers_are_dropped() {
+    // Here anybody in the group may speak in anybody's name.
+    let config = Config { compat: Compat::Original, ..Config::default() };
+    let server = Server::start(config, None).await;
+    let devices = devices(&server.url()).await;
+    let (key, _) = keygen(&devices, 2, &mut Hooks::default()).await;
+    let [a, b, _] = &devices;
+    let seat = a.session.sign(None, key.key_id, proposal()).await.unwrap();
+    let to = seat.invitation();
+    let mut impostor = Raw::connect(&server).await;
+    impostor.ask("Group.join", json!(to.group)).await;
+    let bodies = forgeries(to, &b.key).await;
     let (there, mut is_there) = mpsc::channel(1);
     let (disturb, mut rounds) = mpsc::unbounded_channel();
     let mut progress = disturbing(disturb).progress;

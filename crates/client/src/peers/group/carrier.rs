@@ -157,9 +157,7 @@ impl Carrier {
             Heard::Answer(id, answer) => match answer {
                 _ if !self.unanswered.contains(&id) => {}
                 Ok(_) => drop(self.unanswered.remove(&id)),
-                Err(refusal) if refusal.is_for_now() => {
-                    self.link.broke(refusal.error("it").message)
-                }
+                Err(refusal) if refusal.is_for_now() => self.link.broke(refusal.message),
                 Err(refusal) => return Err(refusal.error("a letter")),
             },
             Heard::Event(name, message) if name == "sessionMessage" => {

@@ -4,17 +4,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_types::*;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::super::signer::{MessageSigner, VerifyingKey};
 use super::carrier::Roster;
-use super::link::{Heard, Link, Refusal};
+use super::link::{Heard, Link};
 use super::words::{Body, Room, Words};
 
 /// Letters that another device can have sent, breaks of the line included, before we know all.
 const EARLY: usize = 16;
+/// How long the relay keeps the place of a device that has left, and a little more.
+const KEPT: Duration = Duration::from_secs(70);
 
 pub(super) struct Gathering {
     link: Link,
@@ -153,7 +157,7 @@ impl Gathering {
                 }
             }
             Heard::Answer(_, Err(refusal)) if refusal.is_for_now() => {
-                self.link.broke(refusal.error("it").message);
+                self.link.broke(refusal.message);
             }
             Heard::Answer(_, Err(refusal)) => return Err(refusal.error("an introduction")),
             Heard::Answer(_, Ok(_)) | Heard::Event(..) => {}
@@ -184,7 +188,7 @@ impl Gathering {
     }
 }
 
-pub(super) fn number(answer: &Value) -> Result<u16> {
+fn number(answer: &Value) -> Result<u16> {
     let number = answer.as_u64().and_then(|number| u16::try_from(number).ok());
     number.ok_or_else(strange)
 }
@@ -193,16 +197,13 @@ pub(super) fn strange() -> Error {
     Error::new(ErrorCode::Conflict, "the relay answers otherwise than a group relay does")
 }
 
-/// How long the relay keeps the place of a device that has left, and a little more.
-const KEPT: std::time::Duration = std::time::Duration::from_secs(70);
-
 /// Joins a group. One that is full may have a free place when it has forgotten who left.
 pub(super) async fn join_group(link: &mut Link, group: GroupId) -> Result<Value> {
-    let until = tokio::time::Instant::now() + KEPT;
+    let until = Instant::now() + KEPT;
     loop {
         match link.try_call("Group.join", json!(group)).await? {
             Ok(answer) => return Ok(answer),
-            Err(refusal) if Refusal::is_full(&refusal) && tokio::time::Instant::now() < until => {
+            Err(refusal) if refusal.is_full() && Instant::now() < until => {
                 link.pause().await;
             }
             Err(refusal) => return Err(refusal.error("this device's joining")),

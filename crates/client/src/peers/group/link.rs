@@ -61,7 +61,7 @@ pub(super) enum Heard {
 #[derive(Debug, Deserialize)]
 pub(super) struct Refusal {
     code: i64,
-    message: String,
+    pub(super) message: String,
     #[serde(default)]
     data: Value,
 }
