@@ -98,15 +98,24 @@ impl Everything {
         let params = &request["params"];
         let method = request["method"].as_str().unwrap_or_default();
         let mut answer = json!({"jsonrpc": "2.0", "id": request["id"]});
-        match self.call(own, method, params) {
+        let mut events = Vec::new();
+        match self.call(own, method, params, &mut events) {
             Some(Value::Null) => {}
             Some(result) => answer["result"] = result,
             None => answer["error"] = json!({"code": -32602, "message": "it does not fit"}),
         }
         self.tell(&[own], &answer);
+        events.iter().for_each(|(to, event)| self.tell(to, event));
     }
 
-    fn call(&mut self, own: u64, method: &str, params: &Value) -> Option<Value> {
+    /// Carries a call out; who is to hear of it once it is answered.
+    fn call(
+        &mut self,
+        own: u64,
+        method: &str,
+        params: &Value,
+        events: &mut Vec<(Vec<u64>, Value)>,
+    ) -> Option<Value> {
         if method == "Group.create" {
             self.last += 1;
             let id = format!("{:032x}", self.last);
@@ -124,23 +133,20 @@ impl Everything {
                 let id = format!("{:032x}", self.last);
                 group.sessions.insert(id.clone(), Vec::new());
                 let session = json!({"kind": params[1], "uuid": id, "value": params[2]});
-                let others = but(&group.members, own);
-                self.tell(&others, &event("sessionCreate", &session));
+                events.push((but(&group.members, own), event("sessionCreate", &session)));
                 return Some(session);
             }
             "Session.signup" => {
                 let session = group.sessions.get_mut(params[1].as_str()?)?;
                 session.push(own);
-                let (number, all) = (session.len(), session.clone());
-                if number == group.parties {
-                    self.tell(&all, &event("sessionSignup", &params[1]));
+                if session.len() == group.parties {
+                    events.push((session.clone(), event("sessionSignup", &params[1])));
                 }
-                return Some(number.into());
+                return Some(session.len().into());
             }
             "Session.message" => {
                 let session = group.sessions.get(params[1].as_str()?)?;
-                let others = but(session, own);
-                self.tell(&others, &event("sessionMessage", &params[3]));
+                events.push((but(session, own), event("sessionMessage", &params[3])));
             }
             _ => return None,
         }
