@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 const CLIENTS: usize = 64;
-const CALLS: u64 = 1_000;
+const CALLS: u64 = 10_000;
 const PARTIES: usize = 4;
 /// Every second call is a broadcast to the three others.
 const EVENTS: u64 = CALLS / 2 * (PARTIES as u64 - 1);
