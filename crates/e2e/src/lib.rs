@@ -110,6 +110,16 @@ impl Cluster {
     }
 }
 
+/// Writes a self-signed certificate for this host and its key.
+pub fn certificate(folder: &Path) -> (String, String) {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).expect("writable");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("writable");
+    (cert.display().to_string(), key.display().to_string())
+}
+
 /// Makes an API key in the data folder that [`Cluster::start`] uses in `folder`.
 pub async fn api_key(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new(binary())

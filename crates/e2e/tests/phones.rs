@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 
-use quorate_e2e::{Cluster, binary, last_json, quiet};
+use quorate_e2e::{Cluster, binary, certificate, last_json, quiet};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -136,6 +136,25 @@ async fn a_relay_that_is_killed_in_the_middle_costs_the_phones_nothing() {
     let keys = told(&a, &["show"]).await;
     let key = text(&keys["keys"][0]["key_id"]).to_owned();
     assert!(verified(&sign(&b, &a, &key).await).await);
+}
+
+#[tokio::test]
+async fn a_relay_with_tls_is_met_by_who_trusts_its_certificate_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cert, key) = certificate(folder.path());
+    let flags = ["--tls-cert", &cert, "--tls-key", &key];
+    let cluster = Cluster::start_with(folder.path(), &flags).await;
+    let relay = format!("wss://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
+    let [a, b] = paired(folder.path(), &relay).await;
+    let (ok, refused) = answer(&a, &["keygen"]).await;
+    assert_eq!((ok, &refused["error"]), (false, &"unavailable".into()), "{refused}");
+    let keygen = |folder: &Path| {
+        let mut command = device(folder, &["keygen", "--json"]);
+        command.env("SSL_CERT_FILE", &cert);
+        last_json(command)
+    };
+    let (one, two) = tokio::join!(keygen(&a), keygen(&b));
+    assert!(one.0 && one == two, "{one:?} {two:?}");
 }
 
 #[tokio::test]

@@ -1,20 +1,8 @@
 //! A public address: TLS, required keys, and clients that check the certificate.
 
-use std::path::Path;
-
-use quorate_e2e::{Cluster, api_key, binary, last_json};
+use quorate_e2e::{Cluster, api_key, binary, certificate, last_json};
 use serde_json::Value;
 use tokio::process::Command;
-
-/// Writes a self-signed certificate for this host and its key.
-fn certificate(folder: &Path) -> (String, String) {
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).expect("writable");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("writable");
-    (cert.display().to_string(), key.display().to_string())
-}
 
 /// Runs a command line against the coordinator; its answer is on one of both streams.
 async fn quorate(url: &str, arguments: &[&str]) -> (bool, Value) {

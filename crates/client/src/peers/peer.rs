@@ -26,8 +26,8 @@ impl Peer {
         signer: Arc<dyn MessageSigner>,
         keyring: Arc<Keyring>,
     ) -> Result<Self> {
-        if !url.starts_with("ws://") {
-            let why = "the relay's address begins with ws://; put a tunnel in front for TLS";
+        if !url.starts_with("ws://") && !url.starts_with("wss://") {
+            let why = "the relay's address begins with ws:// or wss://";
             return Err(Error::invalid_field("relay", why));
         }
         let own = signer.verifying_key().party_id();

@@ -26,7 +26,7 @@ impl RelaySession {
     ///
     /// # Errors
     /// `invalid_request` when the keyring belongs to another device than the signer, or the
-    /// address is none of a plain WebSocket.
+    /// address is none of a WebSocket. With `wss` the system's authorities are trusted.
     pub fn new(url: &str, signer: Arc<dyn MessageSigner>, keyring: Arc<Keyring>) -> Result<Self> {
         Peer::new(url, signer, keyring).map(Self)
     }

@@ -78,9 +78,13 @@ impl RelayPorts {
             Ports::Default => options.addresses(),
             Ports::Ephemeral => "127.0.0.1:0".to_owned(),
         };
+        let or_without = |error: Error| {
+            Error::invalid(format!("{}; --no-relays starts without the relays", error.message))
+        };
+        let jsonrpc = ports.address(host.options.host, endpoints::JSONRPC);
         Ok(Self {
-            jsonrpc: bind(ports.address(host.options.host, endpoints::JSONRPC)).await?,
-            binary: relays::bind_binary(&binary).await?,
+            jsonrpc: bind(jsonrpc).await.map_err(or_without)?,
+            binary: relays::bind_binary(&binary).await.map_err(or_without)?,
         })
     }
 }

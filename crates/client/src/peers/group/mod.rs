@@ -93,7 +93,7 @@ impl GroupSession {
     ///
     /// # Errors
     /// `invalid_request` when the keyring belongs to another device than the signer, or the
-    /// address is none of a plain WebSocket.
+    /// address is none of a WebSocket. With `wss` the system's authorities are trusted.
     pub fn new(url: &str, signer: Arc<dyn MessageSigner>, keyring: Arc<Keyring>) -> Result<Self> {
         Ok(Self { peer: Peer::new(url, signer, keyring)?, passes: Passes::default() })
     }

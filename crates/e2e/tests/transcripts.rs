@@ -1,15 +1,21 @@
-//! Recorded conversations of older clients, frame by frame, in the mode that is made for them.
+//! Recorded conversations of older clients with `quorate relay`, frame by frame, in the mode that is
+//! made for them.
 //!
 //! Ids are new in each run, and the order of frames is compared for each connection by itself.
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
-mod common;
+#[path = "../../front-jsonrpc/tests/common/client.rs"]
+mod client;
 
 use std::collections::{HashMap, VecDeque};
 
-use common::{Client, Server};
+use client::Client;
 use futures_util::SinkExt as _;
+use quorate_e2e::{binary, quiet};
 use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
 use tokio_tungstenite::tungstenite::Message;
 
 const UUID: usize = 36;
@@ -24,6 +30,33 @@ fn uuids(text: &str) -> Vec<usize> {
     };
     let windows = text.as_bytes().windows(UUID).enumerate();
     windows.filter(|(_, part)| is_uuid(part)).map(|(at, _)| at).collect()
+}
+
+/// The relay as a process, its address and its data.
+struct Server(
+    #[allow(dead_code, reason = "held, not read")] Child,
+    String,
+    #[allow(dead_code)] TempDir,
+);
+
+impl Server {
+    async fn original() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(binary());
+        command
+            .args(["relay", "--only", "jsonrpc", "--compat", "original", "--port", "0", "--json"]);
+        command.arg("--data").arg(folder.path());
+        let mut process = quiet(command).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap().expect("it says where it listens");
+        let told: Value = serde_json::from_str(&line).unwrap();
+        let url = format!("ws://{}/mpc", told["jsonrpc"].as_str().unwrap());
+        Self(process, url, folder)
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(&self.1).await
+    }
 }
 
 struct Replay {
