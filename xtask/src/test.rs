@@ -17,7 +17,7 @@ pub(crate) fn run() -> Result<(), String> {
         cargo_command()
             .args(["test", "--workspace", "--locked", "--no-fail-fast"])
             .env("QUORATE_BIN", target.join("quorate"))
-            .env("QUORATE_DEVICE", target.join("examples/device"))
+            .env("QUORATE_DEVICE_EXAMPLE", target.join("examples/device"))
             .env("QUORATE_PYTHON", python),
     )?;
     fuzz::short()

@@ -16,7 +16,7 @@ async fn device(
 ) -> Value {
     let router = |protocol| format!("http://{}", cluster.address("router", protocol));
     let coordinator = format!("http://{}", cluster.address("coordinator", "http"));
-    let mut command = Command::new(beside_test("QUORATE_DEVICE", "examples/device"));
+    let mut command = Command::new(beside_test("QUORATE_DEVICE_EXAMPLE", "examples/device"));
     command.arg(folder.join(party)).arg(party);
     command.arg(created["session_id"].as_str().expect("an id"));
     command.arg(created["join_tokens"][party].as_str().expect("a token"));

@@ -1,9 +1,10 @@
 //! One accept loop for every service: HTTP/1.1, HTTP/2 and WebSocket, with or without TLS.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
@@ -14,7 +15,7 @@ use quorate_types::{Error, Result};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -30,16 +31,48 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// HTTP/2 windows: several protocol messages of 150 kB in flight on a stream.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// How long an ended connection keeps its port, and a little more.
+const LINGERING: Duration = Duration::from_secs(65);
+/// Pause between attempts at such a port.
+const BIND_PAUSE: Duration = Duration::from_millis(200);
 /// Pause after `accept` failed, which happens when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Binds an address, or says which and why not.
+///
+/// The gRPC ports lie where the system takes ports for outgoing connections from, and such a port
+/// stays taken for a minute after its connection has ended. So a port that is taken and on which
+/// nobody listens is waited for.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Error::invalid(format!(
-            "{address} cannot be listened on: {error}; choose another with --ports or --host"
-        ))
-    })
+    let deadline = Instant::now() + LINGERING;
+    let mut told = false;
+    loop {
+        let error = match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        let lingers = error.kind() == ErrorKind::AddrInUse && !is_served(address).await;
+        if !lingers || Instant::now() >= deadline {
+            return Err(Error::invalid(format!(
+                "{address} cannot be listened on: {error}; choose another with --ports or --host"
+            )));
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(%address, "an outgoing connection holds the port; waiting for it");
+        }
+        // The system does not tell when a port becomes free.
+        tokio::time::sleep(BIND_PAUSE).await;
+    }
+}
+
+/// Whether somebody listens there.
+async fn is_served(address: SocketAddr) -> bool {
+    let ip = match (address.ip().is_unspecified(), address.is_ipv4()) {
+        (false, _) => address.ip(),
+        (true, true) => Ipv4Addr::LOCALHOST.into(),
+        (true, false) => Ipv6Addr::LOCALHOST.into(),
+    };
+    TcpStream::connect((ip, address.port())).await.is_ok()
 }
 
 /// Reads a certificate chain and its key.
@@ -140,4 +173,36 @@ pub(crate) fn by_content_type(rest: Router, grpc: Router) -> Router {
         let router = if is_grpc(&request) { grpc.clone() } else { rest.clone() };
         router.oneshot(request)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_served_is_refused_at_once() {
+        let held = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = held.local_addr().unwrap();
+        let error = bind(address).await.unwrap_err();
+        assert!(error.message.contains(&address.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_of_an_outgoing_connection_is_waited_for() {
+        let server = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let outgoing = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+        let address = outgoing.local_addr().unwrap();
+        let incoming = server.accept().await.unwrap().0;
+        let mut binding = std::pin::pin!(bind(address));
+        tokio::select! {
+            biased;
+            _ = &mut binding => panic!("the port was taken"),
+            () = tokio::time::sleep(BIND_PAUSE * 2) => {}
+        }
+        // Who ends a connection first keeps its port: here that is the other side.
+        drop(incoming);
+        let _ = outgoing.readable().await;
+        drop(outgoing);
+        assert_eq!(binding.await.unwrap().local_addr().unwrap(), address);
+    }
 }
