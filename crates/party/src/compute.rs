@@ -14,10 +14,11 @@ pub struct Compute {
 }
 
 impl Default for Compute {
-    /// One job per core and one more, so that a job handing over its result leaves no core idle.
+    /// Two jobs per core and two more: the system shares the cores out better than a queue does
+    /// between jobs of a millisecond each, and a job handing over its result leaves no core idle.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self::new(cores + 1)
+        Self::new(2 * cores + 2)
     }
 }
 
