@@ -13,7 +13,7 @@ mod handshake;
 mod metrics;
 mod outbox;
 mod relay;
-mod websocket;
+pub mod websocket;
 
 pub use bind::{DEFAULT_ADDRESS, bind_all};
 pub use config::Config;

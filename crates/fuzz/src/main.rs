@@ -21,7 +21,8 @@ const USAGE: &str = "\
 quorate-fuzz [--seconds N] [--target NAME] [--seed S] [--input FILE]
 
   --seconds N    how long each target runs (5)
-  --target NAME  only this one: jsonrpc-frame, relay-frame, router-message or envelope
+  --target NAME  only this one: jsonrpc-frame, relay-frame, router-message, envelope or
+                 websocket-frame
   --seed S       the inputs are made from it (else another one each time)
   --input FILE   runs the target on this one input
 ";

@@ -7,7 +7,7 @@ mod tests;
 mod writer;
 
 pub(crate) use header::{BINARY, CLOSE, PING, PONG};
-pub(crate) use reader::{Fault, Incoming, Payload, Reader};
+pub use reader::{Fault, Incoming, Payload, Reader};
 pub(crate) use writer::{Out, Writer};
 
 /// Bytes read or gathered for one system call. They lie on the stack, so they cost nothing while

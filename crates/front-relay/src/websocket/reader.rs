@@ -20,20 +20,24 @@ const FORETHOUGHT: usize = 256 << 10;
 
 /// The bytes of a message, copied only if they are kept.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Payload<'a> {
+pub enum Payload<'a> {
+    /// In the bytes that were read together.
     Borrowed(&'a [u8]),
+    /// In a buffer of its own.
     Owned(Bytes),
 }
 
 impl Payload<'_> {
-    pub(crate) fn as_slice(&self) -> &[u8] {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Owned(bytes) => bytes,
         }
     }
 
-    pub(crate) fn into_bytes(self) -> Bytes {
+    /// The bytes, to be kept.
+    pub fn into_bytes(self) -> Bytes {
         match self {
             Self::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Self::Owned(bytes) => bytes,
@@ -43,17 +47,22 @@ impl Payload<'_> {
 
 /// What a client says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Incoming<'a> {
+pub enum Incoming<'a> {
+    /// A binary message.
     Binary(Payload<'a>),
+    /// A text message, which is not looked at.
     Text,
+    /// A ping, to be answered with the same bytes.
     Ping(Payload<'a>),
+    /// The answer to a ping.
     Pong,
+    /// The client says goodbye.
     Close,
 }
 
 /// Why nothing more can be read.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// The peer is gone, or the connection is broken.
     Gone,
     /// The peer does not keep to the protocol.
@@ -74,7 +83,7 @@ struct Partial {
 }
 
 /// The reading half of a connection.
-pub(crate) struct Reader {
+pub struct Reader {
     longest: usize,
     /// Read, and not yet handled.
     carry: Vec<u8>,
@@ -87,19 +96,19 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// A reader that takes messages of up to `longest` bytes.
-    pub(crate) fn new(longest: usize) -> Self {
+    pub fn new(longest: usize) -> Self {
         Self { longest, carry: Vec::new(), paused: false, partial: None, fragments: None }
     }
 
     /// Bytes of a message that has not come whole.
-    pub(crate) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         let partial = self.partial.as_ref().map_or(0, |partial| partial.payload.len());
         partial + self.fragments.as_ref().map_or(0, |(_, fragments)| fragments.len())
     }
 
     /// Reads once and hands on what is whole. `Break` from the handler leaves the rest for the
     /// next call. Answers with how many bytes were read.
-    pub(crate) fn poll(
+    pub fn poll(
         &mut self,
         io: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,

@@ -4,6 +4,7 @@ mod envelope;
 mod jsonrpc;
 mod relay;
 mod router;
+mod websocket;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher as _};
@@ -22,6 +23,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "relay-frame", run: relay::run, words: relay::WORDS },
     Target { name: "router-message", run: router::run, words: router::WORDS },
     Target { name: "envelope", run: envelope::run, words: envelope::WORDS },
+    Target { name: "websocket-frame", run: websocket::run, words: websocket::WORDS },
 ];
 
 /// What happened: each thing together with the one before it.
