@@ -1,6 +1,5 @@
 //! group: devices that meet over the JSON-RPC group relay.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_client::peers::{GroupSession, Hooks, Invitation, Made, Proposal, Seat, Task};
@@ -10,21 +9,14 @@ use serde_json::json;
 use super::ask::lines;
 use super::device::folder::Folder;
 use super::device::sign::{What, asked};
-use super::device::{RunArgs, Steps, described, qr};
+use super::device::{FolderArgs, RunArgs, Steps, described, qr};
 use super::output::Output;
 
 /// Arguments of `group`.
 #[derive(clap::Args)]
 pub(crate) struct GroupArgs {
-    /// Folder of the device, made by `device init`
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        default_value = "./quorate-device",
-        env = "QUORATE_DEVICE"
-    )]
-    folder: PathBuf,
+    #[command(flatten)]
+    at: FolderArgs,
     /// The group relay
     #[arg(
         long,
@@ -91,7 +83,7 @@ struct SignArgs {
 
 /// Runs a group command.
 pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
-    let folder = Folder::open(&args.folder)?;
+    let folder = Folder::open(&args.at.folder)?;
     let limit = match &args.command {
         Command::Create(CreateArgs { run, .. })
         | Command::Join(JoinArgs { run, .. })

@@ -16,9 +16,9 @@ use super::ask::lines;
 use super::output::{Output, table};
 use folder::{Folder, Room};
 
-/// Arguments of `device`.
+/// Where a device is.
 #[derive(clap::Args)]
-pub(crate) struct DeviceArgs {
+pub(super) struct FolderArgs {
     /// Folder with the device's signer, identity and sealed shares
     #[arg(
         long,
@@ -27,7 +27,14 @@ pub(crate) struct DeviceArgs {
         default_value = "./quorate-device",
         env = "QUORATE_DEVICE"
     )]
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
+}
+
+/// Arguments of `device`.
+#[derive(clap::Args)]
+pub(crate) struct DeviceArgs {
+    #[command(flatten)]
+    at: FolderArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -117,7 +124,7 @@ struct ImportArgs {
 
 /// Runs a device command.
 pub(crate) async fn run(args: DeviceArgs, out: Output) -> Result<()> {
-    let path = args.folder.as_path();
+    let path = args.at.folder.as_path();
     match args.command {
         Command::Init(args) => {
             let key_type = match args.signer {
