@@ -15,7 +15,7 @@ use super::{RunArgs, Steps, qr};
 #[derive(clap::Args)]
 pub(in crate::cli) struct SignArgs {
     /// The link shown by the device that started it
-    #[arg(value_name = "LINK", conflicts_with_all = ["key", "message", "digest", "with"])]
+    #[arg(value_name = "LINK", conflicts_with_all = ["key", "what", "with"])]
     link: Option<String>,
     /// Start a signature with this key
     #[arg(short, long, required_unless_present = "link")]
@@ -34,7 +34,7 @@ pub(in crate::cli) struct SignArgs {
 
 /// What is proposed.
 #[derive(clap::Args)]
-#[group(multiple = false)]
+#[group(skip)]
 pub(in crate::cli) struct What {
     /// The message; it is hashed by --hash
     #[arg(long, value_name = "TEXT", group = "what")]
@@ -170,4 +170,26 @@ pub(in crate::cli) fn asked(key: &KeyRecord, proposal: &Proposal) -> bool {
     let mut answer = String::new();
     let read = tokio::task::block_in_place(|| std::io::stdin().read_line(&mut answer));
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        what: What,
+    }
+
+    #[test]
+    fn a_message_goes_with_its_hash_and_with_no_other_message() {
+        let parse = |words: &[&str]| Line::try_parse_from([&["x"], words].concat());
+        let line = parse(&["--message", "hello", "--hash", "sha256"]).ok().unwrap();
+        assert_eq!(line.what.proposal().unwrap().hash(), MessageHash::Sha256);
+        assert!(parse(&["--message", "hello", "--digest", "00"]).is_err());
+        assert!(parse(&["--message-hex", "00", "--digest", "00"]).is_err());
+    }
 }
