@@ -14,8 +14,8 @@ pub(crate) use servers::router;
 use crate::Effort;
 use crate::process;
 use crate::sockets::client::{Pinger, on_the_wire};
-use crate::sockets::idle;
 use crate::sockets::server::{Endpoint, Kinds, Server, Service};
+use crate::sockets::{idle, print_rates};
 use crate::stats::{Times, median, ratio};
 
 /// Times every measurement is repeated, the servers in turn.
@@ -129,15 +129,5 @@ async fn throughput(all: &[Server], connections: usize, length: usize, name: &st
     }
     let (rates, costs) = (rates.map(median), costs.map(median));
     println!("\n  messages of {name} over {connections} connections");
-    for (at, kind) in Kinds::ALL.iter().enumerate() {
-        let (rate, cost) = (rates[at], costs[at]);
-        println!("    {:<12} {rate:9.0} /s   server CPU {cost:6.2} µs a message", kind.name());
-    }
-    println!(
-        "    Quorate / plain {:.2}, / echo {:.2}; CPU / plain {:.2}, / echo {:.2}",
-        rates[2] / rates[1],
-        rates[2] / rates[0],
-        costs[2] / costs[1],
-        costs[2] / costs[0],
-    );
+    print_rates(rates, costs, "message");
 }
