@@ -43,7 +43,8 @@ async fn send(app: Router, request: Request<Body>) -> Answer {
 }
 
 fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
-    Request::builder().method(method).uri(path).body(body.into()).unwrap()
+    let request = Request::builder().method(method).uri(path);
+    request.header("content-type", "application/json").body(body.into()).unwrap()
 }
 
 async fn call(method: &str, path: &str, body: &str) -> (Answer, Vec<String>) {
@@ -275,7 +276,7 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_allow() {
 }
 
 #[tokio::test]
-async fn content_type_may_be_absent_or_json_and_nothing_else() {
+async fn a_body_needs_a_json_content_type() {
     for (kind, status) in [
         ("application/json", 201),
         ("Application/JSON; charset=utf-8", 201),
@@ -292,6 +293,10 @@ async fn content_type_may_be_absent_or_json_and_nothing_else() {
             assert!(answer.body["message"].as_str().unwrap().contains("curl"));
         }
     }
+    let mut untyped = request("POST", "/api/v1/sessions", KEYGEN);
+    untyped.headers_mut().remove("content-type");
+    let answer = send(app(Arc::default()), untyped).await;
+    assert_refused(&answer, 415, "unsupported_media_type", "");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 
 use super::auth::{Gate, identify, parse_trust};
 use super::data::DataFolder;
+use super::edge::{Edge, guard};
 use super::endpoints::Pair;
 use super::listener::{bind, by_content_type};
 use super::net::Net;
@@ -32,6 +33,7 @@ pub(crate) struct Host {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) net: Net,
     gate: Arc<Gate>,
+    edge: Arc<Edge>,
     pub(crate) started: Instant,
 }
 
@@ -50,7 +52,10 @@ impl Host {
                 clock: clock.clone(),
             },
         };
-        Ok(Self { options, data, store, clock, net, gate: Arc::new(gate), started: Instant::now() })
+        let certificate = options.tls_cert.as_deref();
+        let edge = Arc::new(Edge::new(&options.allow_host, &options.allow_origin, certificate)?);
+        let (gate, started) = (Arc::new(gate), Instant::now());
+        Ok(Self { options, data, store, clock, net, gate, edge, started })
     }
 
     /// Binds a service's two ports.
@@ -66,8 +71,7 @@ impl Host {
         services: Services,
     ) -> Result<Pair> {
         let grpc = quorate_front_grpc::routes(services).await;
-        let router = by_content_type(rest, grpc)
-            .layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify));
+        let router = self.guarded(by_content_type(rest, grpc));
         let serve =
             |listener, router| self.net.serve(listener, router).map_err(|_| Error::internal());
         Ok(Pair { http: serve(bound.http, router.clone())?, grpc: serve(bound.grpc, router)? })
@@ -87,7 +91,9 @@ impl Host {
     }
 
     fn guarded(&self, router: Router) -> Router {
-        router.layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify))
+        router
+            .layer(axum::middleware::from_fn_with_state(self.gate.clone(), identify))
+            .layer(axum::middleware::from_fn_with_state(self.edge.clone(), guard))
     }
 
     /// The pages that every service has.

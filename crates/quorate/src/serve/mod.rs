@@ -3,6 +3,7 @@
 pub(crate) mod auth;
 pub(crate) mod compose;
 pub(crate) mod data;
+pub(crate) mod edge;
 pub(crate) mod endpoints;
 pub(crate) mod listener;
 pub(crate) mod logging;

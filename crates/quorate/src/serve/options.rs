@@ -40,6 +40,13 @@ pub(crate) struct ServeOptions {
     /// A party that may call, with its identity key: NAME=HEX. Give it once per party
     #[arg(long = "trust", value_name = "NAME=HEX")]
     pub(crate) trust: Vec<String>,
+    /// A name under which clients reach this server, beside IP addresses, localhost and the names
+    /// in its certificate. Give it once per name; *.NAME covers one level
+    #[arg(long = "allow-host", value_name = "NAME")]
+    pub(crate) allow_host: Vec<String>,
+    /// An origin whose web pages may call, such as https://wallet.example. Give it once per origin
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    pub(crate) allow_origin: Vec<String>,
     /// Seconds that running sessions get to finish at the end
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) grace: u64,
