@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod groups;
 pub mod mailbox;
+pub mod policy;
 pub mod postbox;
 pub mod presence;
 pub mod session;

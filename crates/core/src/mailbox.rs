@@ -80,6 +80,8 @@ impl Record {
 
 #[derive(Default)]
 struct Conversation {
+    /// Who owns the session; messages written before that was known are the default tenant's.
+    tenant: Tenant,
     members: Vec<PartyId>,
     ended: bool,
     bytes: usize,
@@ -140,8 +142,9 @@ impl Mailboxes {
     }
 
     /// Opens a session for its members. Opening it again changes nothing.
-    pub fn open_session(&mut self, session: SessionId, members: &[PartyId]) {
+    pub fn open_session(&mut self, session: SessionId, tenant: &Tenant, members: &[PartyId]) {
         self.sessions.entry(session).or_insert_with(|| Conversation {
+            tenant: tenant.clone(),
             members: members.to_vec(),
             ..Conversation::default()
         });
@@ -191,6 +194,11 @@ impl Mailboxes {
                 self.ended_records -= conversation.messages.len();
             }
         }
+    }
+
+    /// Who owns a session that is known here.
+    pub fn owner(&self, session: SessionId) -> Option<&Tenant> {
+        self.sessions.get(&session).map(|conversation| &conversation.tenant)
     }
 
     /// Whether messages of this session are taken and delivered.
@@ -361,14 +369,14 @@ impl Mailboxes {
         .waiting_for(behind.into_iter().map(|(_, party)| party).collect())
     }
 
-    /// The next messages for a stream whose last one had the sequence `cursor` (0 at first).
+    /// The next messages for a stream: of one session or all, behind its last sequence (0 at
+    /// first) and accepted after a moment, of the owners that its caller `sees`.
     pub fn next(
         &mut self,
         now: Timestamp,
         party: &PartyId,
-        session: Option<SessionId>,
-        cursor: u64,
-        after: Timestamp,
+        (session, cursor, after): (Option<SessionId>, u64, Timestamp),
+        sees: impl Fn(&Tenant) -> bool,
         max: usize,
     ) -> Vec<(u64, Message)> {
         // A stream that has seen all that is later need not look through what is earlier.
@@ -376,13 +384,16 @@ impl Mailboxes {
             return Vec::new();
         };
         let behind = (Bound::Excluded(cursor), Bound::Unbounded);
-        let later = |row: &&Arc<MessageRow>| row.message.created_at > after;
+        let fits = |row: &&Arc<MessageRow>| {
+            let owner = self.sessions.get(&row.message.session_id).map(|c| &c.tenant);
+            row.message.created_at > after && owner.is_some_and(&sees)
+        };
         let rows: Vec<_> = match session {
             None => mailbox
                 .entries
                 .range(behind)
                 .map(|(_, row)| row)
-                .filter(later)
+                .filter(fits)
                 .take(max)
                 .cloned()
                 .collect(),
@@ -392,7 +403,7 @@ impl Mailboxes {
                 .into_iter()
                 .flat_map(|sequences| sequences.range(behind))
                 .filter_map(|sequence| mailbox.entries.get(sequence))
-                .filter(later)
+                .filter(fits)
                 .take(max)
                 .cloned()
                 .collect(),
@@ -430,7 +441,8 @@ impl Mailboxes {
         after: Timestamp,
     ) -> Result<Vec<Message>> {
         self.check_member(session, party)?;
-        let messages = self.next(now, party, Some(session), 0, after, usize::MAX);
+        let from = (Some(session), 0, after);
+        let messages = self.next(now, party, from, |_| true, usize::MAX);
         Ok(messages.into_iter().map(|(_, message)| message).collect())
     }
 

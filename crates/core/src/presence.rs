@@ -138,6 +138,7 @@ impl Presence {
         let view = |known: &Known| PartyView {
             registration: known.registration.clone(),
             online: known.is_online(now),
+            offline: false,
             registered_at: known.registered_at,
             last_seen_at: known.last_seen_at,
         };

@@ -527,6 +527,7 @@ impl Session {
             hello: p.hello.clone(),
         };
         SessionView {
+            tenant: self.tenant.clone(),
             session_id: self.session_id,
             kind: self.kind,
             scheme: self.scheme,

@@ -127,7 +127,7 @@ impl World {
     fn open(&mut self) {
         let members: Vec<_> = (0..PARTIES).map(name).collect();
         for of in (0..SESSIONS).filter(|of| !self.closed[*of]) {
-            self.boxes.open_session(session(of), &members);
+            self.boxes.open_session(session(of), &Tenant::default(), &members);
         }
     }
 
@@ -220,7 +220,8 @@ impl World {
         let reader = self.readers[stream].clone();
         let (cursor, after) = (reader.cursor, reader.after);
         let now = self.now();
-        let got = self.boxes.next(now, &name(party), of.map(session), cursor, after, max);
+        let got =
+            self.boxes.next(now, &name(party), (of.map(session), cursor, after), |_| true, max);
         let mut expected = self.waiting(party, of, after);
         expected.retain(|id| !reader.shown.contains(id));
         expected.truncate(max);

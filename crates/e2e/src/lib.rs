@@ -1,6 +1,6 @@
 //! The harness of the end-to-end tests: the real binary as a process of its own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -122,9 +122,14 @@ pub fn certificate(folder: &Path) -> (String, String) {
 
 /// Makes an API key in the data folder that [`Cluster::start`] uses in `folder`.
 pub async fn api_key(folder: &Path, arguments: &[&str]) -> String {
+    api_key_in(&folder.join("data"), arguments).await
+}
+
+/// Makes an API key in a data folder.
+pub async fn api_key_in(data: &Path, arguments: &[&str]) -> String {
     let output = Command::new(binary())
         .args(["api-keys", "--json", "--data"])
-        .arg(folder.join("data"))
+        .arg(data)
         .arg("create")
         .args(arguments)
         .output()
@@ -158,4 +163,39 @@ pub async fn last_json(command: Command) -> (bool, Value) {
     let text = if output.status.success() { output.stdout } else { output.stderr };
     let last = text.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
     (output.status.success(), serde_json::from_slice(last.unwrap_or_default()).unwrap_or_default())
+}
+
+/// A role of an installation in a process of its own.
+pub struct Role {
+    /// The process.
+    pub process: Child,
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Role {
+    /// Starts a role on these HTTP and gRPC ports with its data in `folder`, and returns when it
+    /// says that it serves. All roles of one `folder` share a link secret.
+    pub async fn start(folder: &Path, role: &str, ports: [u16; 2], more: &[&str]) -> Self {
+        let mut process = Command::new(binary())
+            .args([role, "--json", "--data"])
+            .arg(folder.join(role))
+            .arg("--link-key")
+            .arg(folder.join("link.key"))
+            .args(["--http-port", &ports[0].to_string(), "--grpc-port", &ports[1].to_string()])
+            .args(more)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        let mut stdout = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let ready = stdout.next_line().await.expect("readable");
+        assert!(ready.is_some(), "{role} says when it is ready");
+        Self { process, _stdout: stdout }
+    }
+}
+
+/// Ports that were free a moment ago: roles must know each other's before they start.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("bound").port())
 }

@@ -1,38 +1,8 @@
 //! Every role in a process of its own, talking gRPC; the router dies and comes back, and the
 //! coordinator in the middle of a keygen.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::Stdio;
-
-use quorate_e2e::{binary, call};
+use quorate_e2e::{Role, call, free_ports};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
-
-/// A role that runs, and its standard output, which must stay open.
-struct Role(Child, #[allow(dead_code, reason = "held, not read")] Lines<BufReader<ChildStdout>>);
-
-/// Ports that were free a moment ago: the roles must know each other's before they start.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.map(|listener| listener.local_addr().expect("bound").port())
-}
-
-async fn start(folder: &Path, role: &str, ports: [u16; 2], more: &[&str]) -> Role {
-    let mut process = Command::new(binary())
-        .args([role, "--json", "--data"])
-        .arg(folder.join(role))
-        .args(["--http-port", &ports[0].to_string(), "--grpc-port", &ports[1].to_string()])
-        .args(more)
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the binary starts");
-    let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-    assert!(lines.next_line().await.expect("readable").is_some(), "{role} says when it is ready");
-    Role(process, lines)
-}
 
 /// Asks until the parties are online and the session could be created.
 async fn session(url: &str, body: &Value) -> Value {
@@ -58,15 +28,17 @@ async fn roles_apart_make_a_key_and_sign_and_a_restarted_router_or_coordinator_g
     let router_ports = [ports[0], ports[1]];
     let to_coordinator = ["--coordinator", coordinator_url.as_str()];
     let to_router = ["--router", router_url.as_str()];
-    let mut router = start(folder.path(), "router", router_ports, &to_coordinator).await;
+    let mut router = Role::start(folder.path(), "router", router_ports, &to_coordinator).await;
     let coordinator_ports = [ports[2], ports[3]];
-    let mut coordinator = start(folder.path(), "coordinator", coordinator_ports, &to_router).await;
-    let _accounts = start(folder.path(), "accounts", [ports[4], ports[5]], &to_coordinator).await;
+    let mut coordinator =
+        Role::start(folder.path(), "coordinator", coordinator_ports, &to_router).await;
+    let _accounts =
+        Role::start(folder.path(), "accounts", [ports[4], ports[5]], &to_coordinator).await;
     let mut parties = Vec::new();
     for (name, at) in [("alpha", 6), ("beta", 8)] {
         let own = folder.path().join(name);
         let more = [&["--id", name][..], &to_router].concat();
-        parties.push(start(&own, "party", [ports[at], ports[at + 1]], &more).await);
+        parties.push(Role::start(&own, "party", [ports[at], ports[at + 1]], &more).await);
     }
     let url = format!("http://127.0.0.1:{}/api/v1/sessions", ports[2]);
     let keygen = json!({"session_type": "keygen", "threshold_n": 2, "threshold_t": 2});
@@ -81,8 +53,8 @@ async fn roles_apart_make_a_key_and_sign_and_a_restarted_router_or_coordinator_g
     let (status, account) = call("POST", &accounts, Some(&account)).await;
     assert_eq!(status, 201, "{account}");
 
-    router.0.kill().await.expect("it can be killed");
-    let _router = start(folder.path(), "router", router_ports, &to_coordinator).await;
+    router.process.kill().await.expect("it can be killed");
+    let _router = Role::start(folder.path(), "router", router_ports, &to_coordinator).await;
     let signed = session(&url, &sign(2)).await;
     assert_eq!(signed["status"], "completed", "{signed}");
 
@@ -91,8 +63,9 @@ async fn roles_apart_make_a_key_and_sign_and_a_restarted_router_or_coordinator_g
     let begun = format!("{url}/{}", begun["session_id"].as_str().expect("an id"));
     let (_, running) = call("GET", &format!("{begun}?wait=start&wait_seconds=60"), None).await;
     assert_eq!(running["status"], "in_progress", "{running}");
-    coordinator.0.kill().await.expect("it can be killed");
-    let _coordinator = start(folder.path(), "coordinator", coordinator_ports, &to_router).await;
+    coordinator.process.kill().await.expect("it can be killed");
+    let _coordinator =
+        Role::start(folder.path(), "coordinator", coordinator_ports, &to_router).await;
     let (_, ended) = call("GET", &format!("{begun}?wait=end&wait_seconds=60"), None).await;
     assert_eq!(ended["status"], "completed", "the parties went on and reported: {ended}");
     let signed = session(&url, &sign(3)).await;

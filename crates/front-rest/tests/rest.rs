@@ -359,7 +359,7 @@ struct Party;
 
 #[async_trait]
 impl PartyInfo for Party {
-    async fn keys(&self) -> quorate_types::Result<Vec<KeyJson>> {
+    async fn keys(&self, _: &Caller) -> quorate_types::Result<Vec<KeyJson>> {
         Ok(vec![])
     }
 

@@ -146,6 +146,7 @@ impl Net {
             hello: None,
         };
         let view = SessionView {
+            tenant: Tenant::default(),
             session_id,
             kind,
             scheme: Scheme::EcdsaSecp256k1,

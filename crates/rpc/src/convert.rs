@@ -131,6 +131,7 @@ pub fn detail(view: &SessionView) -> ro::SessionDetail {
         failure: view.failure.as_ref().map(failure_out),
         created_at: millis(view.created_at),
         expires_at: millis(view.expires_at),
+        tenant: view.tenant.as_str().into(),
     }
 }
 
@@ -150,6 +151,10 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
     };
     Ok(SessionView {
         session_id: detail.session_id.parse()?,
+        tenant: match detail.tenant.as_str() {
+            "" => Tenant::default(),
+            name => name.parse()?,
+        },
         kind,
         scheme: detail.scheme.parse()?,
         status: detail.status.parse()?,

@@ -1,11 +1,13 @@
 //! gRPC: generated stubs, conversions to the shared words, errors as statuses, and the ports over
 //! the network for a role or a party that runs in another process.
 
+mod behalf;
 mod convert;
 mod link;
 pub mod remote;
 pub mod status;
 
+pub use behalf::{ON_BEHALF_OF, behalf_in};
 pub use convert::*;
 
 /// What the protos say.

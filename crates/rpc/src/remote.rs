@@ -17,6 +17,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Request, Status};
 
+use crate::behalf::{ON_BEHALF_OF, behalf_out};
 use crate::link::{Link, misunderstood};
 use crate::proto::coordinator::v1 as co;
 use crate::proto::coordinator::v1::session_coordinator_client::SessionCoordinatorClient;
@@ -55,6 +56,7 @@ impl Credentials for ApiKey {
 pub struct Endpoint {
     channel: Channel,
     credentials: Option<Arc<dyn Credentials>>,
+    forwards: bool,
 }
 
 impl Endpoint {
@@ -78,13 +80,20 @@ impl Endpoint {
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
             endpoint = endpoint.tls_config(tls).map_err(|_| malformed("unusable authority"))?;
         }
-        Ok(Self { channel: endpoint.connect_lazy(), credentials: None })
+        Ok(Self { channel: endpoint.connect_lazy(), credentials: None, forwards: false })
     }
 
     /// The same address with credentials on every call.
     #[must_use]
     pub fn with_credentials(mut self, credentials: Arc<dyn Credentials>) -> Self {
         self.credentials = Some(credentials);
+        self
+    }
+
+    /// The same address for a role that asks for its own callers: every call says for whom.
+    #[must_use]
+    pub fn forwarding(mut self) -> Self {
+        self.forwards = true;
         self
     }
 
@@ -110,12 +119,31 @@ impl Interceptor for Authorize {
     }
 }
 
-/// One call: the answer, or the refusal as we know it.
+/// A client, and whether its calls say for whom they are made.
+#[derive(Clone)]
+struct Peer<C> {
+    client: C,
+    forwards: bool,
+}
+
+impl<C> Peer<C> {
+    fn request<T>(&self, caller: &Caller, body: T) -> Result<Request<T>> {
+        let mut request = Request::new(body);
+        if self.forwards {
+            let value =
+                MetadataValue::try_from(behalf_out(caller)).map_err(|_| Error::internal())?;
+            request.metadata_mut().insert(ON_BEHALF_OF, value);
+        }
+        Ok(request)
+    }
+}
+
+/// One call for a caller: the answer, or the refusal as we know it.
 macro_rules! call {
-    ($client:expr, $method:ident, $request:expr) => {
-        $client
+    ($at:expr, $caller:expr, $method:ident, $request:expr) => {
+        $at.client
             .clone()
-            .$method($request)
+            .$method($at.request($caller, $request)?)
             .await
             .map(tonic::Response::into_inner)
             .map_err(|status| to_error(&status))
@@ -144,58 +172,63 @@ fn status_request(
 
 /// The coordinator in another process.
 #[derive(Clone)]
-pub struct RemoteCoordinator(SessionCoordinatorClient<Authorized>);
+pub struct RemoteCoordinator(Peer<SessionCoordinatorClient<Authorized>>);
 
 impl RemoteCoordinator {
     /// The coordinator at this address.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self(
-            SessionCoordinatorClient::new(endpoint.service())
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
-        )
+        let forwards = endpoint.forwards;
+        let client = SessionCoordinatorClient::new(endpoint.service())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        Self(Peer { client, forwards })
     }
 }
 
 #[async_trait]
 impl Coordinator for RemoteCoordinator {
-    async fn create(&self, _: &Caller, request: CreateSession) -> Result<CreatedSession> {
-        convert::created_in(call!(self.0, create_session, convert::create_out(request))?)
+    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
+        convert::created_in(call!(self.0, caller, create_session, convert::create_out(request))?)
     }
 
-    async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
-        convert::joined_in(call!(self.0, join_session, convert::join_out(request))?)
+    async fn join(&self, caller: &Caller, request: JoinSession) -> Result<JoinedSession> {
+        convert::joined_in(call!(self.0, caller, join_session, convert::join_out(request))?)
     }
 
-    async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
+    async fn ready(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        party: &PartyId,
+    ) -> Result<ReadyCount> {
         let (session_id, party_id) = (session.to_string(), party.to_string());
         let request = ro::MarkPartyReadyRequest { session_id, party_id };
-        Ok(convert::ready_in(&call!(self.0, mark_party_ready, request)?))
+        Ok(convert::ready_in(&call!(self.0, caller, mark_party_ready, request)?))
     }
 
-    async fn start(&self, _: &Caller, session: SessionId) -> Result<SessionView> {
+    async fn start(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
         let request = co::StartSessionRequest { session_id: session.to_string() };
-        convert::view(call!(self.0, start_session, request)?.detail)
+        convert::view(call!(self.0, caller, start_session, request)?.detail)
     }
 
     async fn status(
         &self,
-        _: &Caller,
+        caller: &Caller,
         session: SessionId,
         wait: Option<(WaitFor, Duration)>,
     ) -> Result<SessionView> {
         let request = status_request(session, wait);
-        convert::view(call!(self.0, get_session_status, request)?.detail)
+        convert::view(call!(self.0, caller, get_session_status, request)?.detail)
     }
 
-    async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
+    async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
         let request = convert::report_out(report);
-        convert::view(call!(self.0, report_completion, request)?.detail)
+        convert::view(call!(self.0, caller, report_completion, request)?.detail)
     }
 
-    async fn close(&self, _: &Caller, session: SessionId) -> Result<SessionView> {
+    async fn close(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
         let request = co::CloseSessionRequest { session_id: session.to_string() };
-        convert::view(call!(self.0, close_session, request)?.detail)
+        convert::view(call!(self.0, caller, close_session, request)?.detail)
     }
 
     async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline> {
@@ -204,7 +237,7 @@ impl Coordinator for RemoteCoordinator {
 
     async fn follow(
         &self,
-        _: &Caller,
+        caller: &Caller,
         session: SessionId,
         wait: Option<(usize, Duration)>,
     ) -> Result<Timeline> {
@@ -214,22 +247,23 @@ impl Coordinator for RemoteCoordinator {
             seen: i32::try_from(seen).unwrap_or(i32::MAX),
             wait_millis: millis(limit),
         };
-        convert::timeline_in(call!(self.0, get_timeline, request)?)
+        convert::timeline_in(call!(self.0, caller, get_timeline, request)?)
     }
 
     async fn list(
         &self,
-        _: &Caller,
+        caller: &Caller,
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<SessionView>> {
         let before = before.map_or(0, |before| before.0);
-        let answer = call!(self.0, list_sessions, co::ListSessionsRequest { before, limit })?;
+        let answer =
+            call!(self.0, caller, list_sessions, co::ListSessionsRequest { before, limit })?;
         answer.sessions.into_iter().map(|detail| convert::view(Some(detail))).collect()
     }
 
-    async fn keys(&self, _: &Caller, limit: u32) -> Result<Vec<KeyRecord>> {
-        let answer = call!(self.0, list_keys, co::ListKeysRequest { limit })?;
+    async fn keys(&self, caller: &Caller, limit: u32) -> Result<Vec<KeyRecord>> {
+        let answer = call!(self.0, caller, list_keys, co::ListKeysRequest { limit })?;
         answer.keys.into_iter().map(convert::key_in).collect()
     }
 
@@ -239,8 +273,9 @@ impl Coordinator for RemoteCoordinator {
             party_id: party.to_string(),
             round_number: round,
         };
+        let noted = async { call!(self.0, &Caller::System, report_progress, request) };
         // A note for the timeline: its loss is no error.
-        let _: Result<_> = call!(self.0, report_progress, request);
+        let _: Result<_> = noted.await;
     }
 }
 
@@ -259,17 +294,26 @@ macro_rules! linked {
 /// The router in another process.
 #[derive(Clone)]
 pub struct RemoteRouter {
-    client: RouterClient,
+    at: Peer<RouterClient>,
     link: Link,
 }
 
 impl RemoteRouter {
     /// The router at this address.
     pub fn new(endpoint: Endpoint) -> Self {
+        let forwards = endpoint.forwards;
         let client = MessageRouterClient::new(endpoint.service())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Self { link: Link::new(client.clone()), client }
+        Self { link: Link::new(client.clone()), at: Peer { client, forwards } }
+    }
+
+    /// The stream of calls, which is its opener's own: calls for others go one by one.
+    fn link(&self) -> Result<&Link> {
+        if self.at.forwards {
+            return Err(Error::internal());
+        }
+        Ok(&self.link)
     }
 
     /// The session calls that this router passes on to its coordinator.
@@ -280,14 +324,14 @@ impl RemoteRouter {
 
 #[async_trait]
 impl Router for RemoteRouter {
-    async fn register(&self, _: &Caller, registration: Registration) -> Result<Timestamp> {
+    async fn register(&self, caller: &Caller, registration: Registration) -> Result<Timestamp> {
         let request = convert::registration_out(registration);
-        Ok(Timestamp(call!(self.client, register_party, request)?.registered_at))
+        Ok(Timestamp(call!(self.at, caller, register_party, request)?.registered_at))
     }
 
     async fn heartbeat(&self, _: &Caller, party: &PartyId) -> Result<Pulse> {
         let request = ro::HeartbeatRequest { party_id: party.to_string(), timestamp: 0 };
-        let answer = linked!(self.link, Heartbeat, request)?;
+        let answer = linked!(self.link()?, Heartbeat, request)?;
         Ok(Pulse {
             server_time: Timestamp(answer.server_timestamp),
             pending_messages: u32::try_from(answer.pending_messages).unwrap_or(0),
@@ -295,12 +339,12 @@ impl Router for RemoteRouter {
     }
 
     async fn route(&self, _: &Caller, request: RouteRequest) -> Result<MessageId> {
-        linked!(self.link, Route, convert::route_out(request))?.message_id.parse()
+        linked!(self.link()?, Route, convert::route_out(request))?.message_id.parse()
     }
 
     async fn subscribe(
         &self,
-        _: &Caller,
+        caller: &Caller,
         session: Option<SessionId>,
         party: &PartyId,
         after: Timestamp,
@@ -310,7 +354,7 @@ impl Router for RemoteRouter {
             party_id: party.to_string(),
             after_timestamp: after.0,
         };
-        let stream = call!(self.client, subscribe_messages, request)?;
+        let stream = call!(self.at, caller, subscribe_messages, request)?;
         Ok(Box::pin(stream.map(|item| match item {
             Ok(message) => convert::message_in(message),
             Err(status) => Err(to_error(&status)),
@@ -319,7 +363,7 @@ impl Router for RemoteRouter {
 
     async fn pending(
         &self,
-        _: &Caller,
+        caller: &Caller,
         session: SessionId,
         party: &PartyId,
         after: Timestamp,
@@ -329,7 +373,7 @@ impl Router for RemoteRouter {
             party_id: party.to_string(),
             after_timestamp: after.0,
         };
-        let answer = call!(self.client, get_pending_messages, request)?;
+        let answer = call!(self.at, caller, get_pending_messages, request)?;
         answer.messages.into_iter().map(convert::message_in).collect()
     }
 
@@ -341,12 +385,12 @@ impl Router for RemoteRouter {
             success: ack.success,
             error_message: String::new(),
         };
-        linked!(self.link, Acknowledge, request).map(drop)
+        linked!(self.link()?, Acknowledge, request).map(drop)
     }
 
     async fn message_status(
         &self,
-        _: &Caller,
+        caller: &Caller,
         session: SessionId,
         message: MessageId,
     ) -> Result<Vec<Delivery>> {
@@ -354,13 +398,13 @@ impl Router for RemoteRouter {
             message_id: message.to_string(),
             session_id: session.to_string(),
         };
-        let answer = call!(self.client, get_message_status, request)?;
+        let answer = call!(self.at, caller, get_message_status, request)?;
         answer.deliveries.into_iter().map(convert::delivery_in).collect()
     }
 
     async fn subscribe_events(
         &self,
-        _: &Caller,
+        caller: &Caller,
         party: &PartyId,
         kinds: Vec<EventKind>,
     ) -> Result<BoxStream<Result<SessionEvent>>> {
@@ -368,22 +412,22 @@ impl Router for RemoteRouter {
             party_id: party.to_string(),
             event_types: kinds.into_iter().map(|kind| kind.name().into()).collect(),
         };
-        let stream = call!(self.client, subscribe_session_events, request)?;
+        let stream = call!(self.at, caller, subscribe_session_events, request)?;
         Ok(Box::pin(stream.map(|item| match item {
             Ok(event) => convert::event_in(event),
             Err(status) => Err(to_error(&status)),
         })))
     }
 
-    async fn publish_event(&self, _: &Caller, event: SessionEvent) -> Result<u32> {
+    async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {
         let request = ro::PublishSessionEventRequest { event: Some(convert::event_out(event)) };
-        let answer = call!(self.client, publish_session_event, request)?;
+        let answer = call!(self.at, caller, publish_session_event, request)?;
         Ok(u32::try_from(answer.subscriber_count).unwrap_or(0))
     }
 
     async fn parties(
         &self,
-        _: &Caller,
+        caller: &Caller,
         role: Option<PartyRole>,
         only_online: bool,
     ) -> Result<Vec<PartyView>> {
@@ -391,7 +435,7 @@ impl Router for RemoteRouter {
             role_filter: role.map(|role| role.name().into()).unwrap_or_default(),
             only_online,
         };
-        let answer = call!(self.client, get_registered_parties, request)?;
+        let answer = call!(self.at, caller, get_registered_parties, request)?;
         answer.parties.into_iter().map(convert::registered_in).collect()
     }
 }
@@ -414,13 +458,13 @@ impl Coordinator for ProxiedCoordinator {
     }
 
     async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
-        convert::joined_in(linked!(self.0.link, Join, convert::join_out(request))?)
+        convert::joined_in(linked!(self.0.link()?, Join, convert::join_out(request))?)
     }
 
     async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
         let (session_id, party_id) = (session.to_string(), party.to_string());
         let request = ro::MarkPartyReadyRequest { session_id, party_id };
-        Ok(convert::ready_in(&linked!(self.0.link, Ready, request)?))
+        Ok(convert::ready_in(&linked!(self.0.link()?, Ready, request)?))
     }
 
     async fn start(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
@@ -429,17 +473,17 @@ impl Coordinator for ProxiedCoordinator {
 
     async fn status(
         &self,
-        _: &Caller,
+        caller: &Caller,
         session: SessionId,
         wait: Option<(WaitFor, Duration)>,
     ) -> Result<SessionView> {
         let request = status_request(session, wait);
-        convert::view(call!(self.0.client, get_session_status, request)?.detail)
+        convert::view(call!(self.0.at, caller, get_session_status, request)?.detail)
     }
 
     async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
         let request = convert::report_out(report);
-        convert::view(linked!(self.0.link, Report, request)?.detail)
+        convert::view(linked!(self.0.link()?, Report, request)?.detail)
     }
 
     async fn close(&self, _: &Caller, _: SessionId) -> Result<SessionView> {

@@ -27,6 +27,7 @@ pub fn session() -> SessionView {
         hello: None,
     };
     SessionView {
+        tenant: Tenant::default(),
         session_id: SESSION.parse().unwrap(),
         kind: SessionKind::Keygen,
         scheme: Scheme::default(),

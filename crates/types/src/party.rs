@@ -86,6 +86,8 @@ pub struct PartyView {
     pub registration: Registration,
     /// Whether it is connected or has sent a heartbeat lately.
     pub online: bool,
+    /// Whether it has a notification channel whose address is not shown here.
+    pub offline: bool,
     /// First registration.
     pub registered_at: Timestamp,
     /// Last sign of life.
@@ -151,7 +153,38 @@ pub enum Scope {
     System,
 }
 
+impl Scope {
+    /// All scopes.
+    pub const ALL: [Self; 5] =
+        [Self::Sessions, Self::Read, Self::Accounts, Self::Party, Self::System];
+
+    /// The scope's name on the wire and the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Read => "read",
+            Self::Accounts => "accounts",
+            Self::Party => "party",
+            Self::System => "system",
+        }
+    }
+
+    /// The scope of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
+    }
+}
+
 impl Caller {
+    /// Whether this is another role of the installation, or a key with all its rights.
+    pub fn is_system(&self) -> bool {
+        match self {
+            Self::System => true,
+            Self::Key { scopes, .. } => scopes.contains(&Scope::System),
+            Self::Open | Self::Party(_) => false,
+        }
+    }
+
     /// The tenant whose things this caller sees; `None` sees all.
     pub fn tenant(&self) -> Option<Tenant> {
         match self {
@@ -184,7 +217,8 @@ impl Caller {
     /// Refuses a caller without `scope`. Parties may read, and nothing else.
     pub fn may(&self, scope: Scope) -> Result<(), Error> {
         let allowed = match self {
-            Self::Open | Self::System => true,
+            Self::System => true,
+            Self::Open => scope != Scope::System,
             Self::Party(_) => scope == Scope::Read,
             Self::Key { scopes, .. } => {
                 scopes.contains(&scope)
@@ -197,7 +231,10 @@ impl Caller {
         }
         Err(Error::new(
             ErrorCode::Forbidden,
-            format!("this needs the scope {scope:?}; ask the operator for a key that has it"),
+            format!(
+                "this needs the scope {}; ask the operator for a key that has it",
+                scope.name()
+            ),
         ))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::ids::{EventId, KeyId, PartyId, SessionId};
+use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
 use crate::party::{DeviceInfo, Hello};
 use crate::scheme::{Digest, PublicKey, Scheme, SessionKind, Signature};
 use crate::secret::Secret;
@@ -289,6 +289,8 @@ pub struct ParticipantView {
 pub struct SessionView {
     /// The session.
     pub session_id: SessionId,
+    /// Who owns it. Travels between roles and to parties; JSON does not show it.
+    pub tenant: Tenant,
     /// Keygen or sign.
     pub kind: SessionKind,
     /// The key's scheme.

@@ -166,7 +166,7 @@ pub struct PartyJson {
 
 impl From<PartyView> for PartyJson {
     fn from(view: PartyView) -> Self {
-        let PartyView { registration, online, registered_at, last_seen_at } = view;
+        let PartyView { registration, online, offline, registered_at, last_seen_at } = view;
         let registered = RegisterJson::from(registration);
         Self {
             party_id: registered.party_id,
@@ -175,7 +175,10 @@ impl From<PartyView> for PartyJson {
             version: registered.version,
             registered_at,
             last_seen_at,
-            notification: registered.notification,
+            notification: match offline {
+                true => Some(NotificationJson::default()),
+                false => registered.notification,
+            },
             identity: registered.identity,
         }
     }
@@ -183,6 +186,7 @@ impl From<PartyView> for PartyJson {
 
 impl From<PartyJson> for PartyView {
     fn from(json: PartyJson) -> Self {
+        let offline = json.notification == Some(NotificationJson::default());
         let registration = RegisterJson {
             party_id: json.party_id,
             party_role: json.role,
@@ -193,6 +197,7 @@ impl From<PartyJson> for PartyView {
         Self {
             registration: registration.into(),
             online: json.online,
+            offline,
             registered_at: json.registered_at,
             last_seen_at: json.last_seen_at,
         }
@@ -251,6 +256,7 @@ mod tests {
                 identity: Some([9; 32]),
             },
             online: true,
+            offline: false,
             registered_at: Timestamp(1),
             last_seen_at: Timestamp(2),
         };

@@ -171,6 +171,7 @@ impl TryFrom<SessionJson> for SessionView {
             .flatten();
         Ok(Self {
             session_id: json.session_id,
+            tenant: Tenant::default(),
             kind: json.session_type,
             scheme: json.scheme,
             status: json.status,
@@ -260,6 +261,7 @@ pub(crate) mod tests {
         };
         let session_id: SessionId = "550e8400-e29b-41d4-a716-446655440000".parse().unwrap();
         SessionView {
+            tenant: Tenant::default(),
             session_id,
             kind: SessionKind::Sign,
             scheme: Scheme::default(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use quorate_core::policy;
 use quorate_types::*;
 use tokio::sync::mpsc;
 
@@ -11,13 +12,15 @@ pub(super) const EVENT_QUEUE: usize = 4_096;
 
 struct Subscriber {
     id: u64,
+    caller: Caller,
     kinds: Vec<EventKind>,
     queue: mpsc::Sender<SessionEvent>,
 }
 
 impl Subscriber {
-    fn wants(&self, kind: EventKind) -> bool {
-        self.kinds.is_empty() || self.kinds.contains(&kind)
+    fn wants(&self, event: &SessionEvent) -> bool {
+        let asked = self.kinds.is_empty() || self.kinds.contains(&event.kind);
+        asked && policy::sees(&self.caller, &event.session.tenant)
     }
 }
 
@@ -47,7 +50,7 @@ impl EventBoard {
                 continue;
             };
             subscribers.retain(|subscriber| {
-                if !subscriber.wants(event.kind) {
+                if !subscriber.wants(&event) {
                     return true;
                 }
                 let sent = subscriber.queue.try_send(event.for_party(party)).is_ok();
@@ -92,19 +95,20 @@ impl EventBoard {
     /// Adds a subscriber: the events it has to catch up with, its live queue and its id.
     pub(super) fn subscribe(
         &mut self,
+        caller: &Caller,
         party: &PartyId,
         kinds: Vec<EventKind>,
     ) -> (Vec<SessionEvent>, mpsc::Receiver<SessionEvent>, u64) {
         let (queue, receiver) = mpsc::channel(EVENT_QUEUE);
         self.next_id += 1;
-        let subscriber = Subscriber { id: self.next_id, kinds, queue };
+        let subscriber = Subscriber { id: self.next_id, caller: caller.clone(), kinds, queue };
         let mut missed = Vec::new();
         for session in self.sessions_of.get(party).into_iter().flatten() {
             let Some(open) = self.open.get(session) else {
                 continue;
             };
             let event = open.started.as_ref().unwrap_or(&open.created);
-            if subscriber.wants(event.kind) {
+            if subscriber.wants(event) {
                 missed.push(event.for_party(party));
             }
         }

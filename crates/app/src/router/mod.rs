@@ -4,10 +4,11 @@ mod events;
 mod service;
 mod streams;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use quorate_core::mailbox::{Limits, Mailboxes};
+use quorate_core::policy;
 use quorate_core::presence::Presence;
 use quorate_ports::store::{PartyRow, RecoveredMessage};
 use quorate_ports::{Store, Urgency, Write};
@@ -53,6 +54,8 @@ struct State {
     mailboxes: Mailboxes,
     presence: Presence,
     board: EventBoard,
+    /// Names whose identity the operator trusts.
+    reserved: HashSet<PartyId>,
     /// Wakes the streams of a party; an entry exists while one is open.
     bells: HashMap<PartyId, watch::Sender<()>>,
     /// Senders that wait until all recipients have acknowledged.
@@ -79,12 +82,32 @@ impl RouterApp {
             mailboxes,
             presence,
             board: EventBoard::default(),
+            reserved: HashSet::new(),
             bells: HashMap::new(),
             settling: HashMap::new(),
             unclaimed,
         });
         let RouterParts { store, progress, clock, .. } = parts;
         Ok(Self(Arc::new(Inner { store, progress, clock, state })))
+    }
+
+    /// Lets nobody but its own proof act as this party.
+    pub fn reserve(&self, party: &PartyId) {
+        lock(&self.0.state).reserved.insert(party.clone());
+    }
+
+    /// Refuses a caller that may not act as `party`.
+    fn act_as(&self, caller: &Caller, party: &PartyId) -> Result<()> {
+        policy::act_as(caller, party, lock(&self.0.state).reserved.contains(party))
+    }
+
+    /// Refuses a session of another tenant, as if it did not exist.
+    fn visible(&self, caller: &Caller, session: SessionId) -> Result<()> {
+        let state = lock(&self.0.state);
+        match state.mailboxes.owner(session) {
+            Some(owner) if policy::sees(caller, owner) => Ok(()),
+            _ => Err(Error::not_found("session", session)),
+        }
     }
 
     /// Drops messages of sessions that the coordinator does not know any more. To be called when
@@ -106,7 +129,7 @@ impl RouterApp {
         } else {
             let members: Vec<_> =
                 event.session.participants.iter().map(|p| p.party_id.clone()).collect();
-            state.mailboxes.open_session(session, &members);
+            state.mailboxes.open_session(session, &event.session.tenant, &members);
             for found in state.unclaimed.remove(&session).unwrap_or_default() {
                 state.mailboxes.restore(found.row, &found.acknowledged);
             }

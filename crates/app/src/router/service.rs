@@ -1,6 +1,7 @@
 //! The router as its fronts call it.
 
 use async_trait::async_trait;
+use quorate_core::policy;
 use quorate_ports::store::PartyRow;
 use quorate_ports::{BoxStream, Commit, Router, Urgency, Write};
 use quorate_types::*;
@@ -12,10 +13,11 @@ use crate::lock;
 #[async_trait]
 impl Router for RouterApp {
     async fn register(&self, caller: &Caller, registration: Registration) -> Result<Timestamp> {
-        caller.speaks_for(&registration.party_id)?;
         let (row, changed) = {
             let now = self.0.clock.now();
             let mut state = lock(&self.0.state);
+            let reserved = state.reserved.contains(&registration.party_id);
+            policy::register(caller, &registration, reserved)?;
             let registered = state.presence.register(now, registration.clone())?;
             (PartyRow { registration, registered_at: registered.registered_at }, registered.changed)
         };
@@ -27,7 +29,7 @@ impl Router for RouterApp {
     }
 
     async fn heartbeat(&self, caller: &Caller, party: &PartyId) -> Result<Pulse> {
-        caller.speaks_for(party)?;
+        self.act_as(caller, party)?;
         let server_time = self.0.clock.now();
         let mut state = lock(&self.0.state);
         state.presence.heartbeat(server_time, party)?;
@@ -35,7 +37,8 @@ impl Router for RouterApp {
     }
 
     async fn route(&self, caller: &Caller, request: RouteRequest) -> Result<MessageId> {
-        caller.speaks_for(&request.from_party)?;
+        self.act_as(caller, &request.from_party)?;
+        self.visible(caller, request.session_id)?;
         self.0.store.health()?;
         let (from, session) = (request.from_party.clone(), request.session_id);
         let id = MessageId(uuid::Uuid::new_v4());
@@ -62,12 +65,13 @@ impl Router for RouterApp {
         party: &PartyId,
         after: Timestamp,
     ) -> Result<BoxStream<Result<Message>>> {
-        caller.speaks_for(party)?;
+        self.act_as(caller, party)?;
         if let Some(session) = session {
+            self.visible(caller, session)?;
             // Asking for the status of membership is asking for nothing: an empty look does it.
             lock(&self.0.state).mailboxes.check_member(session, party)?;
         }
-        Ok(self.message_stream(session, party, after))
+        Ok(self.message_stream(caller, session, party, after))
     }
 
     async fn pending(
@@ -77,13 +81,15 @@ impl Router for RouterApp {
         party: &PartyId,
         after: Timestamp,
     ) -> Result<Vec<Message>> {
-        caller.speaks_for(party)?;
+        self.act_as(caller, party)?;
+        self.visible(caller, session)?;
         let now = self.0.clock.now();
         lock(&self.0.state).mailboxes.pending(now, session, party, after)
     }
 
     async fn acknowledge(&self, caller: &Caller, ack: Acknowledge) -> Result<()> {
-        caller.speaks_for(&ack.party_id)?;
+        self.act_as(caller, &ack.party_id)?;
+        self.visible(caller, ack.session_id)?;
         let mut state = lock(&self.0.state);
         self.settle_one(&mut state, &ack)
     }
@@ -95,6 +101,7 @@ impl Router for RouterApp {
         message: MessageId,
     ) -> Result<Vec<Delivery>> {
         caller.may(Scope::Read)?;
+        self.visible(caller, session)?;
         lock(&self.0.state).mailboxes.status(session, message)
     }
 
@@ -104,8 +111,8 @@ impl Router for RouterApp {
         party: &PartyId,
         kinds: Vec<EventKind>,
     ) -> Result<BoxStream<Result<SessionEvent>>> {
-        caller.speaks_for(party)?;
-        Ok(self.event_stream(party, kinds))
+        self.act_as(caller, party)?;
+        Ok(self.event_stream(caller, party, kinds))
     }
 
     async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {
@@ -121,7 +128,8 @@ impl Router for RouterApp {
     ) -> Result<Vec<PartyView>> {
         caller.may(Scope::Read)?;
         let now = self.0.clock.now();
-        Ok(lock(&self.0.state).presence.list(now, role, only_online))
+        let known = lock(&self.0.state).presence.list(now, role, only_online);
+        Ok(known.into_iter().map(|view| policy::registered_as_seen(caller, view)).collect())
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use futures_util::stream;
+use quorate_core::policy;
 use quorate_ports::BoxStream;
 use quorate_types::*;
 use tokio::sync::{mpsc, watch};
@@ -47,6 +48,7 @@ impl Drop for Connected {
 }
 
 struct MessageStream {
+    caller: Caller,
     bell: watch::Receiver<()>,
     session: Option<SessionId>,
     after: Timestamp,
@@ -68,8 +70,9 @@ impl MessageStream {
                 let now = router.clock.now();
                 let mut state = lock(&router.state);
                 let party = &self.connected.party;
-                let next =
-                    state.mailboxes.next(now, party, self.session, self.cursor, self.after, BATCH);
+                let sees = |owner: &Tenant| policy::sees(&self.caller, owner);
+                let from = (self.session, self.cursor, self.after);
+                let next = state.mailboxes.next(now, party, from, sees, BATCH);
                 self.batch.extend(next);
                 let over = self.session.is_some_and(|id| !state.mailboxes.is_open(id));
                 if self.batch.is_empty() && over {
@@ -86,23 +89,25 @@ impl MessageStream {
 impl RouterApp {
     pub(super) fn message_stream(
         &self,
+        caller: &Caller,
         session: Option<SessionId>,
         party: &PartyId,
         after: Timestamp,
     ) -> BoxStream<Result<Message>> {
         let bell = lock(&self.0.state).bells.entry(party.clone()).or_default().subscribe();
         let connected = Connected::new(self, party, None);
-        let stream =
-            MessageStream { bell, session, after, cursor: 0, batch: VecDeque::new(), connected };
+        let (caller, batch) = (caller.clone(), VecDeque::new());
+        let stream = MessageStream { caller, bell, session, after, cursor: 0, batch, connected };
         Box::pin(stream::unfold(stream, MessageStream::next))
     }
 
     pub(super) fn event_stream(
         &self,
+        caller: &Caller,
         party: &PartyId,
         kinds: Vec<EventKind>,
     ) -> BoxStream<Result<SessionEvent>> {
-        let (missed, live, id) = lock(&self.0.state).board.subscribe(party, kinds);
+        let (missed, live, id) = lock(&self.0.state).board.subscribe(caller, party, kinds);
         let connected = Connected::new(self, party, Some(id));
         let state = (VecDeque::from(missed), live, connected);
         Box::pin(stream::unfold(Some(state), |state| async {

@@ -190,6 +190,7 @@ impl<'a, 'h> Run<'a, 'h> {
             hello: Some(opening.hello()),
         };
         let mut view = SessionView {
+            tenant: Tenant::default(),
             session_id: session,
             kind: SessionKind::Keygen,
             scheme: Scheme::default(),

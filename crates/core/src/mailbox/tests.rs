@@ -28,7 +28,7 @@ fn request(from: usize, to: &[usize]) -> RouteRequest {
 
 fn open(limits: Limits) -> Mailboxes {
     let mut boxes = Mailboxes::new(limits);
-    boxes.open_session(session(1), &[name(0), name(1), name(2)]);
+    boxes.open_session(session(1), &Tenant::default(), &[name(0), name(1), name(2)]);
     boxes
 }
 
@@ -55,7 +55,13 @@ fn ids(messages: Vec<(u64, Message)>) -> Vec<MessageId> {
 }
 
 fn stream(boxes: &mut Mailboxes, party: usize, of: Option<u128>, cursor: u64) -> Vec<MessageId> {
-    ids(boxes.next(Timestamp(6), &name(party), of.map(session), cursor, Timestamp(0), 100))
+    ids(boxes.next(
+        Timestamp(6),
+        &name(party),
+        (of.map(session), cursor, Timestamp(0)),
+        |_| true,
+        100,
+    ))
 }
 
 #[test]
@@ -72,7 +78,7 @@ fn nobody_named_means_all_others_and_says_so() {
 #[test]
 fn sequences_count_from_one_over_all_sessions() {
     let mut boxes = open(Limits::default());
-    boxes.open_session(session(2), &[name(0), name(1)]);
+    boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
     assert_eq!(routed(&mut boxes, 1, 0, &[]).row.sequence, 1);
     let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
     assert_eq!(boxes.accept(Timestamp(5), id(2), other).unwrap().row.sequence, 2);
@@ -129,7 +135,7 @@ fn a_full_session_names_the_party_that_does_not_read() {
 #[test]
 fn the_bound_on_all_sessions_holds_for_each_of_them() {
     let mut boxes = open(Limits { total_bytes: 15, ..Limits::default() });
-    boxes.open_session(session(2), &[name(0), name(1)]);
+    boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
     let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
     boxes.accept(Timestamp(5), id(1), other).unwrap();
     assert_eq!(refused(&mut boxes, request(0, &[])).code, ErrorCode::RateLimited);
@@ -186,7 +192,7 @@ fn after_the_last_message_seen_come_all_later_ones_even_if_the_clock_stands_or_g
         last = got[0].created_at;
     }
     assert_eq!(last, Timestamp(200), "the clock's own time where that is later");
-    assert!(boxes.next(Timestamp(200), &name(1), None, 0, last, 100).is_empty());
+    assert!(boxes.next(Timestamp(200), &name(1), (None, 0, last), |_| true, 100).is_empty());
 }
 
 #[test]
@@ -234,7 +240,7 @@ fn a_closed_session_delivers_and_takes_nothing_but_still_knows() {
     let late = ack(&mut boxes, 2, 1, true).unwrap();
     assert!(late.first && late.all);
     assert_eq!(boxes.held_bytes(), 0);
-    boxes.open_session(session(1), &[name(0), name(1)]);
+    boxes.open_session(session(1), &Tenant::default(), &[name(0), name(1)]);
     assert!(!boxes.is_open(session(1)), "an ended session is not opened again");
 }
 
@@ -243,7 +249,7 @@ fn the_records_of_the_last_ended_sessions_are_kept() {
     let mut boxes = Mailboxes::new(Limits::default());
     let count = u128::try_from(ENDED_KEPT).unwrap() + 1;
     for n in 1..=count {
-        boxes.open_session(session(n), &[name(0), name(1)]);
+        boxes.open_session(session(n), &Tenant::default(), &[name(0), name(1)]);
         let request = RouteRequest { session_id: session(n), ..request(0, &[]) };
         boxes.accept(Timestamp(5), id(n), request).unwrap();
         boxes.close_session(session(n));
@@ -261,7 +267,7 @@ fn the_records_of_ended_sessions_are_bounded_together() {
     let each = 20_000;
     let mut boxes = Mailboxes::new(Limits { session_messages: each, ..Limits::default() });
     for n in 0..6 {
-        boxes.open_session(session(n), &[name(0), name(1)]);
+        boxes.open_session(session(n), &Tenant::default(), &[name(0), name(1)]);
         for message in 0..u128::try_from(each).unwrap() {
             let request = RouteRequest { session_id: session(n), ..request(0, &[]) };
             boxes.accept(Timestamp(5), id(message), request).unwrap();
@@ -280,7 +286,7 @@ fn what_is_put_back_keeps_its_place_and_its_acknowledgements() {
     let mut boxes = Mailboxes::new(Limits::default());
     boxes.restore(rows[0].clone(), &[]);
     assert_eq!(boxes.held_bytes(), 0, "its session is not open");
-    boxes.open_session(session(1), &[name(0), name(1), name(2)]);
+    boxes.open_session(session(1), &Tenant::default(), &[name(0), name(1), name(2)]);
     boxes.continue_after(3);
     boxes.restore(rows[1].clone(), &[name(1)]);
     boxes.restore(rows[1].clone(), &[]);
@@ -292,4 +298,16 @@ fn what_is_put_back_keeps_its_place_and_its_acknowledgements() {
     assert!(new.row.message.created_at > rows[1].message.created_at);
     assert_eq!(stream(&mut boxes, 1, None, 0), [id(9)]);
     assert_eq!(stream(&mut boxes, 2, None, 0), [id(2), id(9)]);
+}
+
+#[test]
+fn a_stream_finds_nothing_of_another_owner() {
+    let mut boxes = open(Limits::default());
+    routed(&mut boxes, 1, 0, &[1]);
+    let seen = |tenant: &Tenant| tenant.as_str() == "other";
+    let from = (None, 0, Timestamp(0));
+    assert!(boxes.next(Timestamp(9), &name(1), from, seen, 10).is_empty());
+    let untouched = boxes.status(session(1), id(1)).unwrap();
+    assert_eq!(untouched[0].state, DeliveryState::Pending);
+    assert_eq!(boxes.next(Timestamp(9), &name(1), from, |_| true, 10).len(), 1);
 }

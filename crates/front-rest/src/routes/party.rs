@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use quorate_types::Scope;
+use quorate_types::{Caller, Scope};
 use quorate_wire::{ErrorJson, KeyJson, KeysJson};
 
 use crate::answer::Answer;
@@ -19,8 +19,8 @@ use crate::params::Params;
 /// What a party says of itself.
 #[async_trait]
 pub trait PartyInfo: Send + Sync + 'static {
-    /// The keys it holds a share of, newest first.
-    async fn keys(&self) -> quorate_types::Result<Vec<KeyJson>>;
+    /// The keys it holds a share of that this caller may know, newest first.
+    async fn keys(&self, caller: &Caller) -> quorate_types::Result<Vec<KeyJson>>;
 
     /// Whether it can compute now, and if not, why: one sentence each. Must not block.
     fn ready(&self) -> Result<(), Vec<String>>;
@@ -44,5 +44,5 @@ pub(crate) async fn keys(
 ) -> Answer<Json<KeysJson>> {
     params.done()?;
     caller.may(Scope::Read)?;
-    Ok(Json(KeysJson { keys: info.keys().await? }))
+    Ok(Json(KeysJson { keys: info.keys(&caller).await? }))
 }

@@ -182,7 +182,7 @@ async fn keep(
 ) -> Result<(), Failure> {
     let record = KeyRecord {
         key_id: session.into(),
-        tenant: Tenant::default(),
+        tenant: view.tenant.clone(),
         scheme: view.scheme,
         threshold: view.threshold,
         public_key,
@@ -252,6 +252,7 @@ mod tests {
         let session = net.keygen(2, &["a", "b"]);
         assert_eq!(net.ended(session).await.status, SessionStatus::Completed);
         let view = SessionView {
+            tenant: Tenant::default(),
             kind: SessionKind::Sign,
             key_id: Some(session.into()),
             digest: Some(Digest([3; 32])),

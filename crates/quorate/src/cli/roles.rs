@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use quorate_app::{CoordinatorApp, RemoteEvents, RemoteProgress};
 use quorate_party::Compute;
 use quorate_ports::{Coordinator, Router};
-use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
+use quorate_rpc::remote::{Endpoint, RemoteCoordinator, RemoteRouter};
 use quorate_types::*;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,16 @@ struct PeerArgs {
 }
 
 impl PeerArgs {
-    fn endpoint(&self, url: &str) -> Result<quorate_rpc::remote::Endpoint> {
+    /// Another role, which is told for whom this one asks.
+    fn role(&self, url: &str, host: &Host) -> Result<Endpoint> {
+        let endpoint = self.endpoint(url)?.forwarding();
+        Ok(match (&self.api_key, &host.link) {
+            (None, Some(link)) => endpoint.with_credentials(Arc::new(link.clone())),
+            _ => endpoint,
+        })
+    }
+
+    fn endpoint(&self, url: &str) -> Result<Endpoint> {
         peers::endpoint(url, self.api_key.as_deref(), self.tls_ca.as_deref())
     }
 }
@@ -128,7 +137,8 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
-    let router: Arc<dyn Router> = Arc::new(RemoteRouter::new(args.peers.endpoint(&args.router)?));
+    let router: Arc<dyn Router> =
+        Arc::new(RemoteRouter::new(args.peers.role(&args.router, &host)?));
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
     host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
@@ -172,7 +182,7 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
     let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
-    let endpoint = args.peers.endpoint(&args.coordinator)?;
+    let endpoint = args.peers.role(&args.coordinator, &host)?;
     let coordinator: Arc<dyn Coordinator> = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.net.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
@@ -187,7 +197,7 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
-    let endpoint = args.peers.endpoint(&args.coordinator)?;
+    let endpoint = args.peers.role(&args.coordinator, &host)?;
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
     announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone()).await?);
     compose::signalled().await;

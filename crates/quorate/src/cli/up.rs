@@ -147,6 +147,7 @@ impl Running {
         pin_each_other(&prepared).await?;
         for party in &prepared {
             host.trust(party.id(), party.identity());
+            router.reserve(party.id());
         }
         let router_address = match &host.options.tls_cert {
             None => served.router.grpc,

@@ -1,18 +1,24 @@
 //! Who is calling: nobody asks (`open`), or an API key or a party's identity proves it (`required`).
 //!
+//! Another role of the installation proves in both modes that it belongs, by the link secret or an
+//! API key with the scope `system`, and says for whom it asks; nobody else may say that.
+//!
 //! A party proves itself with `Authorization: Quorate-Party <name> <ms> <signature hex>`, an
 //! Ed25519 signature by its identity key over its name and the time. It is accepted for a minute
 //! either way, which is why such calls need TLS anywhere but on loopback.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
+use super::link::{LINK_SCHEME, LinkSecret};
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use quorate_app::{ApiKeys, Clock};
 use quorate_engine::{Identity, verify_identity};
+use quorate_rpc::{ON_BEHALF_OF, behalf_in};
 use quorate_types::{Caller, Error, ErrorCode, PartyId, Result, Timestamp};
 
 const DOMAIN: &str = "quorate/party-call/v1";
@@ -23,33 +29,74 @@ const WINDOW: u64 = 60_000;
 const RENEW: u64 = 20_000;
 
 /// How callers are told apart.
-pub(crate) enum Gate {
-    /// Everybody is believed.
-    Open,
-    /// Keys and identities are checked.
-    Required {
-        /// The installation's API keys.
-        keys: Arc<ApiKeys>,
-        /// Parties that may call, with their identity keys.
-        trusted: RwLock<HashMap<PartyId, [u8; 32]>>,
-        /// The time.
-        clock: Arc<dyn Clock>,
-    },
+pub(crate) struct Gate {
+    /// The installation's API keys; `None` believes every caller to be the party it says.
+    keys: Option<Arc<ApiKeys>>,
+    /// Parties that prove themselves, with their identity keys.
+    trusted: RwLock<HashMap<PartyId, [u8; 32]>>,
+    /// What other roles prove.
+    link: Option<LinkSecret>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Gate {
-    /// Lets a party in that proves this identity.
-    pub(crate) fn trust(&self, party: PartyId, identity: [u8; 32]) {
-        if let Self::Required { trusted, .. } = self {
-            trusted.write().unwrap_or_else(PoisonError::into_inner).insert(party, identity);
-        }
+    /// A gate that checks API keys, or believes everybody where there are none to check.
+    pub(crate) fn new(
+        keys: Option<Arc<ApiKeys>>,
+        trusted: HashMap<PartyId, [u8; 32]>,
+        link: Option<LinkSecret>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { keys, trusted: RwLock::new(trusted), link, clock }
     }
 
-    fn caller(&self, authorization: Option<&str>) -> Result<Option<Caller>> {
-        let Self::Required { keys, trusted, clock } = self else {
-            return Ok(Some(Caller::Open));
+    /// Lets a party in that proves this identity.
+    pub(crate) fn trust(&self, party: PartyId, identity: [u8; 32]) {
+        self.trusted().insert(party, identity);
+    }
+
+    fn trusted(&self) -> RwLockWriteGuard<'_, HashMap<PartyId, [u8; 32]>> {
+        self.trusted.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>> {
+        let peer = self.peer(headers.get(AUTHORIZATION))?;
+        let Some(value) = headers.get(ON_BEHALF_OF) else { return Ok(peer) };
+        let caller = value.to_str().map_err(|_| Error::invalid("unreadable"));
+        let caller = caller.and_then(behalf_in)?;
+        if peer.as_ref().is_some_and(Caller::is_system) {
+            return Ok(Some(caller));
+        }
+        // A role without the link secret cannot ask for others, and a stranger not for anybody.
+        Err(Error::new(
+            ErrorCode::Forbidden,
+            "only another role of this installation may ask for somebody else; start the roles \
+             with the same --link-key",
+        ))
+    }
+
+    fn peer(&self, authorization: Option<&HeaderValue>) -> Result<Option<Caller>> {
+        let value = authorization.and_then(|value| value.to_str().ok());
+        if let Some(secret) = value.and_then(|value| value.strip_prefix(LINK_SCHEME)) {
+            if self.link.as_ref().is_some_and(|link| link.is(secret.trim())) {
+                return Ok(Some(Caller::System));
+            }
+            return Err(Error::new(
+                ErrorCode::Unauthorized,
+                "the link secret is not this installation's; start the roles with the same \
+                 --link-key",
+            ));
+        }
+        let Some(keys) = &self.keys else {
+            // Believed anyway; a proof that holds says more.
+            let proof = value.and_then(|value| value.strip_prefix(SCHEME));
+            let party = proof.map(|proof| check_proof(proof, &self.trusted(), self.clock.now()));
+            return Ok(Some(match party {
+                Some(Ok(party)) => Caller::Party(party),
+                _ => Caller::Open,
+            }));
         };
-        let Some(value) = authorization else {
+        let Some(value) = value else {
             return Ok(None);
         };
         if let Some(key) = value.strip_prefix("Bearer ") {
@@ -61,8 +108,8 @@ impl Gate {
                 "use `Authorization: Bearer <API key>`, or a party's own proof of identity",
             )
         })?;
-        let trusted = trusted.read().unwrap_or_else(PoisonError::into_inner);
-        check_proof(proof, &trusted, clock.now()).map(|party| Some(Caller::Party(party)))
+        check_proof(proof, &self.trusted(), self.clock.now())
+            .map(|party| Some(Caller::Party(party)))
     }
 }
 
@@ -138,8 +185,7 @@ pub(crate) async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match gate.caller(authorization) {
+    match gate.caller(request.headers()) {
         Ok(Some(caller)) => {
             request.extensions_mut().insert(caller);
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -21,6 +21,7 @@ use super::auth::{Gate, identify, parse_trust};
 use super::data::DataFolder;
 use super::edge::{Edge, guard};
 use super::endpoints::Pair;
+use super::link::LinkSecret;
 use super::listener::{bind, by_content_type};
 use super::net::Net;
 use super::options::{AuthMode, ServeOptions};
@@ -34,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) net: Net,
     gate: Arc<Gate>,
     edge: Arc<Edge>,
+    /// What this role shows to others.
+    pub(crate) link: Option<LinkSecret>,
     pub(crate) started: Instant,
 }
 
@@ -44,18 +47,18 @@ impl Host {
         let data = DataFolder::open(&options.data.data)?;
         let store = Arc::new(SqliteStore::open(data.path())?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let gate = match options.auth() {
-            AuthMode::Open => Gate::Open,
-            AuthMode::Required => Gate::Required {
-                keys: Arc::new(ApiKeys::open(store.clone(), clock.clone()).await?),
-                trusted: RwLock::new(parse_trust(&options.trust)?),
-                clock: clock.clone(),
-            },
+        let keys = match options.auth() {
+            AuthMode::Open => None,
+            AuthMode::Required => {
+                Some(Arc::new(ApiKeys::open(store.clone(), clock.clone()).await?))
+            }
         };
+        let link = options.link()?;
+        let gate = Gate::new(keys, parse_trust(&options.trust)?, link.clone(), clock.clone());
         let certificate = options.tls_cert.as_deref();
         let edge = Arc::new(Edge::new(&options.allow_host, &options.allow_origin, certificate)?);
         let (gate, started) = (Arc::new(gate), Instant::now());
-        Ok(Self { options, data, store, clock, net, gate, edge, started })
+        Ok(Self { options, data, store, clock, net, gate, edge, link, started })
     }
 
     /// Binds a service's two ports.
@@ -127,7 +130,11 @@ pub(crate) async fn open_router(
         progress,
         clock: host.clock.clone(),
     };
-    Ok(Arc::new(RouterApp::open(parts).await?))
+    let router = Arc::new(RouterApp::open(parts).await?);
+    for party in parse_trust(&host.options.trust)?.keys() {
+        router.reserve(party);
+    }
+    Ok(router)
 }
 
 /// A coordinator over a directory of parties and a sink for its events.

@@ -5,6 +5,7 @@ pub(crate) mod compose;
 pub(crate) mod data;
 pub(crate) mod edge;
 pub(crate) mod endpoints;
+pub(crate) mod link;
 pub(crate) mod listener;
 pub(crate) mod logging;
 pub(crate) mod net;

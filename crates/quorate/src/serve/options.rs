@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use quorate_types::{Error, Result};
 
+use super::link::{LinkSecret, default_path};
 use crate::cli::DataArgs;
 
 /// Who may call.
@@ -47,6 +48,10 @@ pub(crate) struct ServeOptions {
     /// An origin whose web pages may call, such as https://wallet.example. Give it once per origin
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     pub(crate) allow_origin: Vec<String>,
+    /// File with the secret by which the roles of one installation know each other, 64 hex digits
+    /// [default on loopback: link.key in $XDG_STATE_HOME/quorate, made by the first role]
+    #[arg(long = "link-key", value_name = "FILE", env = "QUORATE_LINK_KEY")]
+    pub(crate) link_key: Option<PathBuf>,
     /// Seconds that running sessions get to finish at the end
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) grace: u64,
@@ -57,6 +62,16 @@ impl ServeOptions {
     pub(crate) fn auth(&self) -> AuthMode {
         let default = if self.host.is_loopback() { AuthMode::Open } else { AuthMode::Required };
         self.auth.unwrap_or(default)
+    }
+
+    /// The secret that other roles prove: the file given, or on loopback the user's own.
+    pub(crate) fn link(&self) -> Result<Option<LinkSecret>> {
+        match (&self.link_key, self.host.is_loopback()) {
+            (Some(path), false) => LinkSecret::read(path).map(Some),
+            (Some(path), true) => LinkSecret::find_or_make(path).map(Some),
+            (None, true) => default_path().map(|path| LinkSecret::find_or_make(&path)).transpose(),
+            (None, false) => Ok(None),
+        }
     }
 
     /// Refuses what would be unsafe by accident.

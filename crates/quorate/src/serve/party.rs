@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_app::Clock;
+use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
 use quorate_party::{Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource};
 use quorate_ports::Vault as _;
@@ -116,8 +117,9 @@ struct Info {
 
 #[async_trait]
 impl PartyInfo for Info {
-    async fn keys(&self) -> Result<Vec<KeyJson>> {
-        Ok(self.keyring.keys().await?.into_iter().map(KeyJson::from).collect())
+    async fn keys(&self, caller: &Caller) -> Result<Vec<KeyJson>> {
+        let keys = self.keyring.keys().await?.into_iter();
+        Ok(keys.filter(|key| policy::sees(caller, &key.tenant)).map(KeyJson::from).collect())
     }
 
     fn ready(&self) -> std::result::Result<(), Vec<String>> {

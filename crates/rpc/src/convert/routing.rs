@@ -124,7 +124,10 @@ pub fn registered_out(party: PartyView) -> ro::RegisteredParty {
         online: party.online,
         registered_at: millis(party.registered_at),
         last_seen_at: millis(party.last_seen_at),
-        notification: channel_out(party.registration.notification),
+        notification: match party.offline {
+            true => Some(ro::NotificationChannel::default()),
+            false => channel_out(party.registration.notification),
+        },
         version: party.registration.version,
         identity_key: identity_out(party.registration.identity),
     }
@@ -132,7 +135,9 @@ pub fn registered_out(party: PartyView) -> ro::RegisteredParty {
 
 /// A registered party, as it comes back.
 pub fn registered_in(party: ro::RegisteredParty) -> Result<PartyView> {
+    let blank = ro::NotificationChannel::default();
     Ok(PartyView {
+        offline: party.notification.as_ref() == Some(&blank),
         registration: Registration {
             party_id: party.party_id.parse()?,
             role: party.role.parse()?,

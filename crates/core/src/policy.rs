@@ -1,0 +1,132 @@
+//! Who may do what at the router: the rules that need more than the caller itself.
+
+use quorate_types::*;
+
+/// Refuses a caller that may not act as `party`.
+///
+/// A `reserved` name is one whose identity the operator trusts: only its proof speaks for it,
+/// whatever an API key or an open server would allow otherwise.
+///
+/// # Errors
+/// `forbidden`, saying what is missing.
+pub fn act_as(caller: &Caller, party: &PartyId, reserved: bool) -> Result<()> {
+    caller.speaks_for(party)?;
+    let proven = caller.is_system() || matches!(caller, Caller::Party(_));
+    if reserved && !proven {
+        return Err(Error::new(
+            ErrorCode::Forbidden,
+            format!("{party} is a trusted party: only its own proof of identity speaks for it"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a registration that claims more than its caller has: parties of the role `persistent`
+/// are chosen to fill sessions, and the operator says which those are.
+///
+/// # Errors
+/// `forbidden`, naming the way out.
+pub fn register(caller: &Caller, registration: &Registration, reserved: bool) -> Result<()> {
+    act_as(caller, &registration.party_id, reserved)?;
+    let claims = registration.role == PartyRole::Persistent;
+    let granted = match caller {
+        Caller::Open | Caller::Party(_) | Caller::System => true,
+        Caller::Key { .. } => caller.is_system(),
+    };
+    if claims && !granted {
+        return Err(Error::new(
+            ErrorCode::Forbidden,
+            "a persistent party proves its identity, and the router is started with --trust \
+             NAME=HEX for it; other parties register as temporary or delegate",
+        )
+        .with_field("party_role"));
+    }
+    Ok(())
+}
+
+/// Whether things of `owner` exist for this caller.
+///
+/// A proven party and another role are bounded by what they take part in, not by a tenant.
+pub fn sees(caller: &Caller, owner: &Tenant) -> bool {
+    match caller {
+        Caller::Party(_) => true,
+        _ => caller.tenant().is_none_or(|tenant| tenant == *owner),
+    }
+}
+
+/// A registered party as this caller may see it: how to reach it is the notifier's business.
+/// A channel stays visible as a channel with blank fields, so that offline mode does.
+pub fn registered_as_seen(caller: &Caller, mut view: PartyView) -> PartyView {
+    if !caller.is_system() && !view.registration.notification.is_empty() {
+        view.offline = true;
+        view.registration.notification = NotificationChannel::default();
+    }
+    view
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(tenant: &str, scopes: &[Scope]) -> Caller {
+        Caller::Key { tenant: tenant.parse().unwrap(), scopes: scopes.into() }
+    }
+
+    fn registration(role: PartyRole) -> Registration {
+        Registration {
+            party_id: "p".parse().unwrap(),
+            role,
+            version: String::new(),
+            notification: NotificationChannel { email: "p@x".into(), ..Default::default() },
+            identity: None,
+        }
+    }
+
+    #[test]
+    fn only_its_own_proof_speaks_for_a_trusted_name() {
+        let party: PartyId = "p".parse().unwrap();
+        let own = Caller::Party(party.clone());
+        for caller in [Caller::Open, key("a", &[Scope::Party])] {
+            assert!(act_as(&caller, &party, false).is_ok(), "{caller:?}");
+            assert!(act_as(&caller, &party, true).is_err(), "{caller:?}");
+        }
+        for caller in [own, Caller::System, key("a", &[Scope::System])] {
+            assert!(act_as(&caller, &party, true).is_ok(), "{caller:?}");
+        }
+        let other = Caller::Party("q".parse().unwrap());
+        assert!(act_as(&other, &party, false).is_err());
+    }
+
+    #[test]
+    fn an_api_key_cannot_claim_to_be_chosen() {
+        let claim = |caller: &Caller, role| register(caller, &registration(role), false).is_ok();
+        let tenant = key("a", &[Scope::Party]);
+        assert!(!claim(&tenant, PartyRole::Persistent));
+        assert!(claim(&tenant, PartyRole::Temporary) && claim(&tenant, PartyRole::Delegate));
+        assert!(claim(&Caller::Open, PartyRole::Persistent));
+        assert!(claim(&Caller::Party("p".parse().unwrap()), PartyRole::Persistent));
+    }
+
+    #[test]
+    fn tenants_do_not_exist_for_each_other() {
+        let acme: Tenant = "acme".parse().unwrap();
+        assert!(sees(&key("acme", &[Scope::Read]), &acme));
+        assert!(!sees(&key("evil", &Scope::ALL[..4]), &acme));
+        assert!(!sees(&Caller::Open, &acme) && sees(&Caller::Open, &Tenant::default()));
+        assert!(sees(&Caller::System, &acme));
+    }
+
+    #[test]
+    fn contact_data_is_blank_but_its_presence_shows() {
+        let view = PartyView {
+            registration: registration(PartyRole::Temporary),
+            online: true,
+            offline: false,
+            registered_at: Timestamp(0),
+            last_seen_at: Timestamp(0),
+        };
+        let seen = registered_as_seen(&key("a", &[Scope::Read]), view.clone());
+        assert!(seen.offline && seen.registration.notification.is_empty());
+        assert_eq!(registered_as_seen(&Caller::System, view.clone()), view);
+    }
+}

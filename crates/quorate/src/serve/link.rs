@@ -1,0 +1,137 @@
+//! The secret by which the roles of one installation know each other.
+//!
+//! On loopback the first role makes the file and the others find it. Anywhere else `--link-key`
+//! names a file that the operator has put beside each role, or the roles use an API key with the
+//! scope `system`.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use quorate_rpc::remote::Credentials;
+use quorate_types::{Error, Result, Secret};
+use subtle::ConstantTimeEq as _;
+
+/// The scheme of the `Authorization` header.
+pub(crate) const LINK_SCHEME: &str = "Quorate-Link ";
+
+/// 32 bytes that every role of an installation knows, in hex.
+#[derive(Clone)]
+pub(crate) struct LinkSecret(std::sync::Arc<Secret<String>>);
+
+impl LinkSecret {
+    /// Reads the secret of `path`.
+    ///
+    /// # Errors
+    /// When the file is missing, holds no 64 hex digits, or others than its owner may read it.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let unreadable = |error: std::io::Error| {
+            Error::invalid(format!("the link key {} cannot be read: {error}", path.display()))
+        };
+        let mode = fs::metadata(path).map_err(unreadable)?.mode();
+        if mode & 0o077 != 0 {
+            return Err(Error::invalid(format!(
+                "others can read the link key {}; run chmod 600 on it, or make a new one",
+                path.display()
+            )));
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?.trim_end().to_owned();
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Error::invalid(format!(
+                "the link key {} is damaged: it holds 64 hex digits; copy it from another role, \
+                 or remove it and restart all roles",
+                path.display()
+            )));
+        }
+        Ok(Self(std::sync::Arc::new(Secret::new(text.to_ascii_lowercase()))))
+    }
+
+    /// Reads the secret of `path`, making it where it is missing. Of roles that start at once one
+    /// makes it.
+    pub(crate) fn find_or_make(path: &Path) -> Result<Self> {
+        let unwritable = |error: std::io::Error| {
+            Error::invalid(format!("the link key {} cannot be made: {error}", path.display()))
+        };
+        if !path.exists() {
+            if let Some(folder) = path.parent() {
+                let mut builder = fs::DirBuilder::new();
+                builder.recursive(true).mode(0o700).create(folder).map_err(unwritable)?;
+            }
+            let mut bytes = [0_u8; 32];
+            getrandom::fill(&mut bytes).map_err(|_| Error::internal())?;
+            let part = path.with_extension(format!("{}.part", std::process::id()));
+            let mut options = fs::OpenOptions::new();
+            let mut file = options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&part)
+                .map_err(unwritable)?;
+            file.write_all(hex::encode(bytes).as_bytes()).map_err(unwritable)?;
+            file.sync_all().map_err(unwritable)?;
+            // A link is made whole or not at all, and never over another role's.
+            let made = fs::hard_link(&part, path);
+            fs::remove_file(&part).map_err(unwritable)?;
+            match made {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(unwritable(error));
+                }
+                _ => {}
+            }
+        }
+        Self::read(path)
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn is(&self, presented: &str) -> bool {
+        self.0.expose().as_bytes().ct_eq(presented.as_bytes()).into()
+    }
+}
+
+impl Credentials for LinkSecret {
+    fn authorization(&self) -> String {
+        format!("{LINK_SCHEME}{}", self.0.expose())
+    }
+}
+
+/// Where the roles of one user on one machine find their secret.
+pub(crate) fn default_path() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
+    state.map(|state| state.join("quorate/link.key"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_first_role_makes_the_secret_and_others_find_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/link.key");
+        assert!(LinkSecret::read(&path).is_err());
+        let first = LinkSecret::find_or_make(&path).unwrap();
+        let second = LinkSecret::find_or_make(&path).unwrap();
+        let shown = first.authorization();
+        assert!(second.is(shown.strip_prefix(LINK_SCHEME).unwrap()));
+        assert!(!second.is("") && !second.is(&"0".repeat(64)));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no part is left");
+    }
+
+    #[test]
+    fn a_damaged_or_readable_secret_is_refused_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("link.key");
+        crate::serve::data::write_private(&path, b"short").unwrap();
+        assert!(LinkSecret::find_or_make(&path).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"short");
+        fs::write(&path, "ab".repeat(32)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(LinkSecret::find_or_make(&path).is_err());
+    }
+}
