@@ -207,7 +207,7 @@ async fn stay(
         None => work(attempt, &mut views, &mut transport, &stop, deadline).await?,
     };
     match left {
-        Left::Ended(view) => Ok(view),
+        Left::Ended(view) => Ok(*view),
         Left::Outcome(outcome) => {
             let report =
                 async { tokio::join!(party.report(session, outcome), transport.close()).0 };
@@ -244,7 +244,7 @@ async fn join(
 /// How the work on a session was left.
 enum Left {
     /// The session is over.
-    Ended(SessionView),
+    Ended(Box<SessionView>),
     /// This is to be reported.
     Outcome(PartyOutcome),
 }
@@ -262,7 +262,7 @@ async fn work(
     let goes_on = |status: SessionStatus| status == SessionStatus::InProgress || status.is_final();
     let view = in_time(deadline, until(views, goes_on)).await?;
     if view.status.is_final() {
-        return Ok(Left::Ended(view));
+        return Ok(Left::Ended(Box::new(view)));
     }
     let mut computation = pin!(attempt.compute(&view, transport, |_| ()));
     let over = tokio::select! {
@@ -272,7 +272,7 @@ async fn work(
     };
     stop.cancel();
     let _ = computation.await;
-    over.map(Left::Ended)
+    over.map(|view| Left::Ended(Box::new(view)))
 }
 
 fn give_up(failure: Failure) -> PartyOutcome {
