@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
+use super::edge::is_grpc;
 use super::link::{LINK_SCHEME, LinkSecret};
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -179,23 +180,37 @@ impl PartyProof {
 /// Middleware: puts the [`Caller`] where the fronts look for it, or refuses a false proof.
 ///
 /// A request without any proof goes on without a caller, so that health and documentation stay
-/// reachable; every call that does something then refuses it.
+/// reachable. REST asks for the caller before it reads a body; gRPC decodes first, so its calls
+/// are refused here, before a byte of their messages is held.
 pub(crate) async fn identify(
     State(gate): State<Arc<Gate>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match gate.caller(request.headers()) {
+    let refusal = match gate.caller(request.headers()) {
         Ok(Some(caller)) => {
             request.extensions_mut().insert(caller);
+            return next.run(request).await;
         }
-        Ok(None) => {}
+        Ok(None) => Error::new(
+            ErrorCode::Unauthorized,
+            "this server wants credentials: metadata `authorization: Bearer <API key>`",
+        ),
         Err(error) => {
-            // Fronts render it in their own way: JSON for REST, a status for gRPC.
-            request.extensions_mut().insert(error);
+            // REST renders it in its own way.
+            request.extensions_mut().insert(error.clone());
+            error
         }
+    };
+    if is_grpc(request.headers()) && !is_public(request.uri().path()) {
+        return quorate_rpc::status::to_status(refusal).into_http();
     }
     next.run(request).await
+}
+
+/// gRPC services that answer anybody, with messages of a few bytes.
+fn is_public(path: &str) -> bool {
+    path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.")
 }
 
 /// Reads `--trust NAME=HEX`.
@@ -254,6 +269,27 @@ mod tests {
             let error = check_proof(proof, &trusted, Timestamp(5)).unwrap_err();
             assert_eq!(error.code, ErrorCode::Unauthorized, "{proof}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_without_a_key_is_refused_before_its_body() {
+        let store = tempfile::tempdir().unwrap();
+        let store = Arc::new(quorate_store::SqliteStore::open(store.path()).unwrap());
+        let clock = Arc::new(ManualClock::at(Timestamp(0)));
+        let keys = Arc::new(ApiKeys::open(store, clock.clone()).await.unwrap());
+        let gate = Arc::new(Gate::new(Some(keys), HashMap::new(), None, clock));
+        let read = |body: axum::body::Bytes| async move { body.len().to_string() };
+        let router = axum::Router::new()
+            .fallback(axum::routing::any(read))
+            .layer(axum::middleware::from_fn_with_state(gate, identify));
+        let silent = futures_util::stream::pending::<std::io::Result<axum::body::Bytes>>();
+        let request = Request::builder()
+            .uri("/mpc.router.v1.MessageRouter/RouteMessage")
+            .header("content-type", "application/grpc")
+            .body(axum::body::Body::from_stream(silent))
+            .unwrap();
+        let answer = tower::ServiceExt::oneshot(router, request).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "16");
     }
 
     #[test]

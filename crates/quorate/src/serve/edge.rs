@@ -161,12 +161,13 @@ impl Head<'_> {
             && is(MODE, "navigate")
             && is(DEST, "document")
     }
+}
 
-    fn is_grpc(&self) -> bool {
-        self.headers
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-    }
+/// Whether a request is a gRPC or gRPC-web call.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Middleware around everything a port serves.
@@ -181,7 +182,9 @@ pub(crate) async fn guard(State(edge): State<Arc<Edge>>, request: Request, next:
     let preflight = head.method == Method::OPTIONS
         && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match edge.check(&head) {
-        Err(error) if head.is_grpc() => quorate_rpc::status::to_status(error).into_http::<Body>(),
+        Err(error) if is_grpc(head.headers) => {
+            quorate_rpc::status::to_status(error).into_http::<Body>()
+        }
         Err(error) => Refusal(error).into_response(),
         Ok(()) if preflight && origin.is_some() => permissions(),
         Ok(()) => next.run(request).await,

@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::edge::is_grpc;
+
 /// Connections of one port at once. An idle one costs a few KiB; the rest wait in the backlog.
 const MAX_CONNECTIONS: usize = 20_000;
 /// A client must finish its TLS handshake, and each request's header, in this time.
@@ -163,14 +165,8 @@ where
 
 /// Sends gRPC calls to one router and everything else to the other: one port speaks all.
 pub(crate) fn by_content_type(rest: Router, grpc: Router) -> Router {
-    let is_grpc = |request: &Request| {
-        request
-            .headers()
-            .get(axum::http::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-    };
     Router::new().fallback_service(tower::service_fn(move |request: Request| {
-        let router = if is_grpc(&request) { grpc.clone() } else { rest.clone() };
+        let router = if is_grpc(request.headers()) { grpc.clone() } else { rest.clone() };
         router.oneshot(request)
     }))
 }
