@@ -1,19 +1,27 @@
 //! Drives one run over one transport: compute, send, receive, again.
 
+use std::time::Duration;
+
 use quorate_engine::{Fault, Output, Run, Step};
 use quorate_types::{Error, MessageId, PartyId};
 
 use crate::compute::Compute;
+use crate::gate::Gate;
 use crate::transport::{Incoming, Transport};
 
 /// Messages handed to the run in one go: one from each peer of the largest session.
 const BATCH_LEN: usize = 16;
+
+/// How long the acknowledgements of a run that has failed may take.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a run ended without an output.
 #[derive(Debug)]
 pub enum Ended {
     /// The protocol cannot go on; the fault says why and through whom.
     Fault(Fault),
+    /// Another run has banned one of the signers meanwhile.
+    Locked(Error),
     /// The messages cannot go on: the router refused for good, or the stream has ended.
     Transport(Error),
 }
@@ -52,7 +60,7 @@ struct Turn {
 }
 
 /// Takes the messages in, then computes if nobody is missing. `first` computes in any case.
-fn turn(mut run: Run, batch: Vec<Incoming>, first: bool) -> Turn {
+fn turn(mut run: Run, batch: Vec<Incoming>, first: bool, gate: &Gate) -> Turn {
     let mut refused = Vec::new();
     let mut accepted = Vec::with_capacity(batch.len());
     for incoming in batch {
@@ -63,15 +71,31 @@ fn turn(mut run: Run, batch: Vec<Incoming>, first: bool) -> Turn {
     }
     let due = first || (!accepted.is_empty() && run.waiting_for().is_empty());
     let step = if due { run.advance() } else { Ok(Step { outgoing: Vec::new(), output: None }) };
+    if let Err(fault) = &step {
+        gate.settle(fault);
+    }
     Turn { run, refused, accepted, step }
+}
+
+/// Does one thing with the transport, unless a signer is banned or becomes so meanwhile.
+async fn unless_locked<T>(
+    gate: &Gate,
+    work: impl Future<Output = quorate_types::Result<T>>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        biased;
+        error = gate.locked() => Err(Ended::Locked(error)),
+        done = work => done.map_err(Ended::Transport),
+    }
 }
 
 /// Runs `run` to its output.
 ///
 /// Everything the run computes happens on `compute`. Sending never waits for durability, and a
-/// refused message is acknowledged as failed and ignored: only the run's own step or a transport
-/// that is gone for good ends it. There is no time limit here; put one around it. Dropping the
-/// future stops the run after the computation under way.
+/// refused message is acknowledged as failed and ignored: only the run's own step, a ban of a
+/// signer or a transport that is gone for good ends it. There is no time limit here; put one
+/// around it. Dropping the future stops the run after the computation under way, whose fault still
+/// takes effect: it is settled where it arises, before the transport is asked for anything.
 ///
 /// # Errors
 /// [`Ended`] says whether the protocol or the transport stopped it.
@@ -79,6 +103,7 @@ pub async fn drive(
     mut run: Run,
     transport: &mut dyn Transport,
     compute: &Compute,
+    gate: &Gate,
     mut progress: impl FnMut(Progress) + Send,
 ) -> Result<Output, Ended> {
     let mut batch = Vec::new();
@@ -86,35 +111,40 @@ pub async fn drive(
     let mut round = None;
     loop {
         let messages = std::mem::take(&mut batch);
-        let done = compute.run(move || turn(run, messages, first)).await;
+        let settling = gate.clone();
+        let done = compute.run(move || turn(run, messages, first, &settling)).await;
         run = done.run;
         first = false;
+        let step = match done.step {
+            Ok(step) => step,
+            Err(fault) => {
+                // The session is lost: a peer that waits for its acknowledgement learns it anyway.
+                let _ = tokio::time::timeout(LEAVE_LIMIT, transport.flush()).await;
+                return Err(Ended::Fault(fault));
+            }
+        };
         for message in done.accepted {
             transport.accepted(message);
         }
         for (incoming, fault) in done.refused {
-            transport.refused(incoming.message_id).await?;
+            unless_locked(gate, transport.refused(incoming.message_id)).await?;
             progress(Progress::Refused { from: incoming.from, fault });
         }
-        let step = match done.step {
-            Ok(step) => step,
-            Err(fault) => {
-                transport.flush().await?;
-                return Err(Ended::Fault(fault));
-            }
-        };
         for outgoing in step.outgoing {
-            transport.send(outgoing).await?;
+            unless_locked(gate, transport.send(outgoing)).await?;
+        }
+        if step.output.is_some() {
+            gate.check().map_err(Ended::Locked)?;
         }
         // At the end nothing needs an acknowledgement any more: the messages go with the session.
         if let Some(output) = step.output {
             return Ok(output);
         }
-        transport.flush().await?;
+        unless_locked(gate, transport.flush()).await?;
         if round.replace(run.round()) != Some(run.round()) {
             progress(Progress::Round { round: run.round(), waiting_for: run.waiting_for() });
         }
-        batch.push(transport.receive().await?);
+        batch.push(unless_locked(gate, transport.receive()).await?);
         while batch.len() < BATCH_LEN {
             match transport.try_receive() {
                 Some(incoming) => batch.push(incoming),

@@ -14,6 +14,7 @@ use quorate_engine::{Identity, SealContext, SealKey, Share};
 use quorate_ports::Vault;
 use quorate_ports::vault::{Ban, SealedShare};
 use quorate_types::*;
+use tokio::sync::watch;
 
 use crate::clock;
 use crate::compute::Compute;
@@ -69,6 +70,7 @@ pub struct Keyring {
     seal: Arc<SealKey>,
     vault: Arc<dyn Vault>,
     memory: Mutex<Memory>,
+    changes: watch::Sender<u64>,
 }
 
 struct Memory {
@@ -76,6 +78,8 @@ struct Memory {
     pins: HashMap<PartyId, [u8; 32]>,
     /// Bans made by this process: they hold even when the vault could not take them.
     bans: Vec<Ban>,
+    /// Keys with bans that the vault has not taken yet.
+    unstored: Vec<(KeyId, u32)>,
 }
 
 impl Keyring {
@@ -105,14 +109,19 @@ impl Keyring {
 
     /// A keyring from its parts.
     pub fn new(party: PartyId, identity: Identity, seal: SealKey, vault: Arc<dyn Vault>) -> Self {
-        let memory =
-            Memory { open: ShareCache::new(OPEN_SHARES), pins: HashMap::new(), bans: Vec::new() };
+        let memory = Memory {
+            open: ShareCache::new(OPEN_SHARES),
+            pins: HashMap::new(),
+            bans: Vec::new(),
+            unstored: Vec::new(),
+        };
         Self {
             party,
             identity: Arc::new(identity),
             seal: Arc::new(seal),
             vault,
             memory: Mutex::new(memory),
+            changes: watch::Sender::new(0),
         }
     }
 
@@ -184,10 +193,9 @@ impl Keyring {
         Ok(())
     }
 
-    /// Removes the share of a keygen that never completed.
-    pub async fn forget(&self, key: KeyId) -> Result<()> {
-        self.memory().open.remove(key);
-        self.vault.remove_share(key).await
+    /// Whether the vault holds a share of a key, of whatever epoch.
+    pub async fn holds(&self, key: KeyId) -> Result<bool> {
+        Ok(self.vault.share(key).await?.is_some())
     }
 
     /// Refuses if one of `peers` is banned under this key. Only one process may use a vault at a
@@ -201,7 +209,17 @@ impl Keyring {
         let concerns = |ban: &&Ban| {
             ban.key_id == stored.key_id && ban.epoch == stored.epoch && peers.contains(&ban.peer)
         };
-        let Some(ban) = key.bans.iter().chain(&memory.bans).find(concerns) else { return Ok(()) };
+        let Some(ban) = key.bans.iter().chain(&memory.bans).find(concerns) else {
+            if memory.unstored.contains(&(stored.key_id, stored.epoch)) {
+                let message = format!(
+                    "key_locked: a ban under key {} is not on the disk yet; free or repair the \
+                     disk of {}",
+                    stored.key_id, self.party
+                );
+                return Err(Error::new(ErrorCode::KeyLocked, message));
+            }
+            return Ok(());
+        };
         let message = format!(
             "key_locked: {} must not sign with {} under key {}: {}; the key needs a refresh before \
              they sign together again",
@@ -211,12 +229,36 @@ impl Keyring {
         Err(Error::new(ErrorCode::KeyLocked, message).blaming(blame))
     }
 
-    /// Bans a peer under a key; returns once it is on disk. It holds in memory even if that fails.
-    pub async fn ban(&self, key: &OpenKey, peer: PartyId, reason: String) -> Result<()> {
+    /// Bans a peer under a key. It holds in this process when this returns, and the key is locked
+    /// for all its holders until [`Keyring::store_ban`] has brought it to the disk.
+    pub fn ban_now(&self, key: &OpenKey, peer: PartyId, reason: String) -> Ban {
         let (key_id, epoch) = (key.stored.key_id, key.stored.epoch);
         let ban = Ban { key_id, epoch, peer, reason, at: clock::now() };
-        self.memory().bans.push(ban.clone());
-        self.vault.ban(ban).await
+        let mut memory = self.memory();
+        let known = |known: &Ban| {
+            (known.key_id, known.epoch, &known.peer) == (ban.key_id, ban.epoch, &ban.peer)
+        };
+        if !memory.bans.iter().any(known) {
+            memory.bans.push(ban.clone());
+            memory.unstored.push((key_id, epoch));
+        }
+        drop(memory);
+        self.changes.send_modify(|count| *count += 1);
+        ban
+    }
+
+    /// Writes a ban that holds already; returns once it is on disk. The first ban of a peer tells
+    /// what happened, so writing it again changes nothing.
+    pub async fn store_ban(&self, ban: Ban) -> Result<()> {
+        let stored = (ban.key_id, ban.epoch);
+        self.vault.ban(ban).await?;
+        self.memory().unstored.retain(|unstored| *unstored != stored);
+        Ok(())
+    }
+
+    /// Counts the bans made by this process.
+    pub(crate) fn ban_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Compares a peer's identity with the pinned one, pinning it at first sight.

@@ -31,7 +31,14 @@ impl MemoryVault {
 #[async_trait]
 impl Vault for MemoryVault {
     async fn put_share(&self, share: SealedShare) -> Result<()> {
-        self.held().shares.insert(share.key_id, share);
+        let mut held = self.held();
+        if held.shares.get(&share.key_id).is_some_and(|old| share.epoch != old.epoch + 1) {
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                "the vault holds a share of this key, and only one of the next epoch replaces it",
+            ));
+        }
+        held.shares.insert(share.key_id, share);
         Ok(())
     }
 
@@ -46,11 +53,6 @@ impl Vault for MemoryVault {
         }
         shares.sort_by_key(|share| std::cmp::Reverse((share.record.created_at, share.key_id)));
         Ok(shares)
-    }
-
-    async fn remove_share(&self, key: KeyId) -> Result<()> {
-        self.held().shares.remove(&key);
-        Ok(())
     }
 
     async fn ban(&self, ban: Ban) -> Result<()> {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::retry;
+use crate::gate::Gate;
 
 /// Calls that wait to be started. A step of a run makes at most one message per peer and one
 /// broadcast, 16; the acknowledgements of a round are as many.
@@ -23,7 +24,7 @@ const WINDOW: usize = 16;
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 enum Post {
-    Route(RouteRequest),
+    Route(RouteRequest, Gate),
     Acknowledge(Acknowledge),
 }
 
@@ -47,9 +48,10 @@ impl Outbox {
         Self { posts, trouble, task: AbortOnDropHandle::new(task) }
     }
 
-    /// Queues a message.
-    pub(crate) async fn route(&mut self, request: RouteRequest) -> Result<()> {
-        self.post(Post::Route(request)).await
+    /// Queues a message. The gate is asked again right before it leaves, however long the router
+    /// keeps the queue from moving.
+    pub(crate) async fn route(&mut self, request: RouteRequest, gate: Gate) -> Result<()> {
+        self.post(Post::Route(request, gate)).await
     }
 
     /// Queues an acknowledgement.
@@ -112,8 +114,12 @@ async fn empty(
 
 async fn carry(router: &dyn Router, caller: &Caller, post: Post) -> Result<()> {
     match post {
-        Post::Route(request) => {
-            let routed = retry(|| router.route(caller, request.clone())).await;
+        Post::Route(request, gate) => {
+            let route = || async {
+                gate.check()?;
+                router.route(caller, request.clone()).await
+            };
+            let routed = retry(route).await;
             routed.map(drop).inspect_err(|error| {
                 tracing::warn!(round = request.round, %error, "a message was refused");
             })
@@ -151,7 +157,7 @@ mod tests {
         let mut outbox = Outbox::start(net.clone(), Caller::Party(party("a")));
         let rounds: Vec<i32> = (0..200).collect();
         for round in &rounds {
-            outbox.route(request(session, *round)).await.unwrap();
+            outbox.route(request(session, *round), Gate::open()).await.unwrap();
         }
         outbox.close().await;
         let stream = net.subscribe(&Caller::Open, None, &party("b"), Timestamp(0)).await.unwrap();
@@ -165,7 +171,7 @@ mod tests {
         let session = net.keygen(2, &["a", "b"]);
         net.away(3);
         let mut outbox = Outbox::start(net.clone(), Caller::Party(party("a")));
-        outbox.route(request(session, 1)).await.unwrap();
+        outbox.route(request(session, 1), Gate::open()).await.unwrap();
         outbox.close().await;
         let mut stream =
             net.subscribe(&Caller::Open, None, &party("b"), Timestamp(0)).await.unwrap();

@@ -87,7 +87,8 @@ impl Party {
         wait: Option<(WaitFor, Duration)>,
     ) -> Result<SessionView> {
         let caller = self.caller();
-        retry(|| self.coordinator.status(&caller, session, wait)).await
+        let view = retry(|| self.coordinator.status(&caller, session, wait)).await?;
+        of_session(session, view)
     }
 
     /// Reports an outcome until it is taken or refused for good.
@@ -103,7 +104,7 @@ impl Party {
         loop {
             let error = match retry(|| self.coordinator.complete(&caller, report.clone())).await {
                 Err(error) => error,
-                Ok(view) => return Ok(view),
+                Ok(view) => return of_session(session_id, view),
             };
             match error.code {
                 ErrorCode::SessionExpired => return self.status(session_id, None).await,
@@ -121,6 +122,20 @@ impl Party {
     }
 }
 
+/// Refuses an answer about another session than the one asked for.
+fn of_session(session: SessionId, view: SessionView) -> Result<SessionView> {
+    if view.session_id == session {
+        return Ok(view);
+    }
+    Err(Error::new(
+        ErrorCode::Conflict,
+        format!(
+            "the coordinator answered for session {} when asked for {session}",
+            view.session_id
+        ),
+    ))
+}
+
 /// What reaches one session's task from outside.
 pub struct Feed {
     /// The session as it is known; only ever moves forward. `None` until it is known.
@@ -136,8 +151,8 @@ pub struct Feed {
 ///
 /// Answers with the session as it ended, also when it failed: what went wrong is in the view. A
 /// party that cannot take part joins all the same and reports why, so that the creator reads the
-/// reason instead of a deadline. The share of a keygen is on disk before it is reported, and
-/// removed again when the session ends without a key; when the end is never learned, it stays.
+/// reason instead of a deadline. The share of a keygen is on disk before it is reported, and stays
+/// there however the coordinator says that the session ended: nothing it says removes a share.
 ///
 /// # Errors
 /// When the party could not join, or could not learn how the session ended.
@@ -184,7 +199,6 @@ pub async fn take_part(
         ended = staying => ended?,
         () = joined_again => return Err(Error::internal()),
     };
-    tidy(party, &ended).await;
     Ok(ended)
 }
 
@@ -307,15 +321,4 @@ fn silent() -> Error {
         ErrorCode::SessionExpired,
         "the session's time is over and how it ended is not known; ask the coordinator for it",
     )
-}
-
-/// Removes the share of a keygen that ended without a key.
-async fn tidy(party: &Party, ended: &SessionView) {
-    let failed = matches!(ended.status, SessionStatus::Failed | SessionStatus::Expired);
-    if ended.kind == SessionKind::Keygen
-        && failed
-        && let Err(error) = party.worker.keyring.forget(ended.session_id.into()).await
-    {
-        tracing::warn!(%error, "the share of a failed keygen was not removed");
-    }
 }

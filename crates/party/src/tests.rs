@@ -85,6 +85,26 @@ async fn a_keygen_with_a_silent_party_expires_and_leaves_no_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_keygen_that_is_told_to_have_failed_keeps_its_share() {
+    let net = Net::new();
+    let (machines, servers) = serve(&net, &["a", "b"]).await;
+    let session = net.keygen(2, &["a", "b"]);
+    net.until(session, |view| {
+        view.participants.iter().any(|p| p.status == ParticipantStatus::Completed)
+    })
+    .await;
+    net.expire(session);
+    for server in servers {
+        server.shutdown().await;
+    }
+    let mut kept = 0;
+    for machine in &machines {
+        kept += machine.vault.shares().await.unwrap().len();
+    }
+    assert!(kept > 0, "what a coordinator says about the end removes no share");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forged_messages_are_refused_and_do_no_harm() {
     let net = Net::new();
     let (_, _servers) = serve(&net, &["a", "b"]).await;

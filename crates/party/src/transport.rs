@@ -11,6 +11,7 @@ use quorate_types::*;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::gate::Gate;
 use crate::outbox::Outbox;
 
 /// Message ids remembered per session to drop what a new stream delivers again. An honest keygen
@@ -39,6 +40,11 @@ pub trait Transport: Send {
     async fn expect(&mut self, expected: &[Expected]) -> Result<()> {
         let _ = expected;
         Ok(())
+    }
+
+    /// Told once, before anything is sent: what is queued asks this gate again before it leaves.
+    fn guard(&mut self, gate: &Gate) {
+        let _ = gate;
     }
 
     /// Hands a message over, in order. Returns before it is delivered or durable; a failure shows
@@ -71,6 +77,7 @@ pub struct RouterTransport {
     acknowledges: Vec<MessageId>,
     seen: HashSet<MessageId>,
     stop: CancellationToken,
+    gate: Gate,
 }
 
 impl RouterTransport {
@@ -85,12 +92,22 @@ impl RouterTransport {
     ) -> Self {
         let outbox = Outbox::start(router, Caller::Party(me.clone()));
         let (acknowledges, seen) = (Vec::new(), HashSet::new());
-        Self { session, me, inbox, outbox, acknowledges, seen, stop }
+        Self { session, me, inbox, outbox, acknowledges, seen, stop, gate: Gate::open() }
     }
 
     /// Waits until everything sent is delivered or refused for good.
     pub async fn close(self) {
         self.outbox.close().await;
+    }
+
+    /// Queues an acknowledgement, unless the run is to stop: a router that lets the queue fill up
+    /// must not hold a run.
+    async fn acknowledge(&mut self, ack: Acknowledge) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(stopped()),
+            queued = self.outbox.acknowledge(ack) => queued,
+        }
     }
 
     fn acknowledgement(&self, message_id: MessageId, success: bool) -> Acknowledge {
@@ -122,6 +139,10 @@ fn stopped() -> Error {
 
 #[async_trait]
 impl Transport for RouterTransport {
+    fn guard(&mut self, gate: &Gate) {
+        self.gate = gate.clone();
+    }
+
     async fn send(&mut self, outgoing: Outgoing) -> Result<()> {
         let request = RouteRequest {
             session_id: self.session,
@@ -135,7 +156,7 @@ impl Transport for RouterTransport {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(stopped()),
-            queued = self.outbox.route(request) => queued,
+            queued = self.outbox.route(request, self.gate.clone()) => queued,
         }
     }
 
@@ -172,13 +193,13 @@ impl Transport for RouterTransport {
 
     async fn refused(&mut self, message: MessageId) -> Result<()> {
         let refusal = self.acknowledgement(message, false);
-        self.outbox.acknowledge(refusal).await
+        self.acknowledge(refusal).await
     }
 
     async fn flush(&mut self) -> Result<()> {
         for message in std::mem::take(&mut self.acknowledges) {
             let ack = self.acknowledgement(message, true);
-            self.outbox.acknowledge(ack).await?;
+            self.acknowledge(ack).await?;
         }
         Ok(())
     }

@@ -38,7 +38,10 @@ pub struct Ban {
 /// Durable state of one party. Every method returns after the change is on disk.
 #[async_trait]
 pub trait Vault: Send + Sync + 'static {
-    /// Adds or replaces a share.
+    /// Adds a share, or replaces the one of the epoch before: nothing else removes a share.
+    ///
+    /// # Errors
+    /// `conflict` when a share of the same, a later or a much older epoch is there.
     async fn put_share(&self, share: SealedShare) -> Result<()>;
 
     /// One share.
@@ -46,9 +49,6 @@ pub trait Vault: Send + Sync + 'static {
 
     /// All shares, newest first, without their sealed bytes.
     async fn shares(&self) -> Result<Vec<SealedShare>>;
-
-    /// Removes a share, of a keygen that never completed.
-    async fn remove_share(&self, key: KeyId) -> Result<()>;
 
     /// Adds a ban.
     async fn ban(&self, ban: Ban) -> Result<()>;

@@ -60,7 +60,7 @@ fn put(connection: &Connection, share: &SealedShare) -> rusqlite::Result<bool> {
          ON CONFLICT (key_id) DO UPDATE SET epoch = excluded.epoch,
          share_index = excluded.share_index, created_at = excluded.created_at,
          record = excluded.record, identities = excluded.identities, sealed = excluded.sealed
-         WHERE excluded.epoch >= shares.epoch",
+         WHERE excluded.epoch = shares.epoch + 1",
         params![
             share.key_id.0.as_bytes(),
             share.epoch,
@@ -83,7 +83,7 @@ impl Vault for SqliteVault {
         }
         Err(Error::new(
             ErrorCode::Conflict,
-            "the vault holds a share of a later epoch of this key; keep that one",
+            "the vault holds a share of this key, and only one of the next epoch replaces it",
         ))
     }
 
@@ -111,17 +111,6 @@ impl Vault for SqliteVault {
                     )?
                     .query_map([], share)?
                     .collect()
-            })
-            .await
-    }
-
-    async fn remove_share(&self, key: KeyId) -> Result<()> {
-        self.connection
-            .run(move |connection| {
-                let sql = "DELETE FROM shares WHERE key_id = ?1";
-                connection.execute(sql, [key.0.as_bytes()])?;
-                clear_log(connection);
-                Ok(())
             })
             .await
     }

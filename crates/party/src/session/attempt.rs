@@ -9,6 +9,7 @@ use super::Worker;
 use super::failure::{could_not, of_error, of_fault};
 use crate::clock;
 use crate::drive::{Ended, Progress, drive};
+use crate::gate::Gate;
 use crate::keyring::{OpenKey, foreign_identity};
 use crate::transport::Transport;
 
@@ -16,15 +17,26 @@ use crate::transport::Transport;
 const FIRST_EPOCH: u32 = 0;
 
 /// Checks whether this party can take part: for signing it opens the share and looks at the
-/// holders and bans. For keygen there is nothing to check.
+/// holders and bans. A keygen must not be of a key that it holds already.
 pub(super) async fn prepare(
     worker: &Worker,
     view: &SessionView,
 ) -> Result<Option<Arc<OpenKey>>, Failure> {
-    if view.kind == SessionKind::Keygen {
-        return Ok(None);
-    }
     let me = worker.id();
+    if view.kind == SessionKind::Keygen {
+        let key = view.session_id.into();
+        return match worker.keyring.holds(key).await {
+            Ok(false) => Ok(None),
+            Ok(true) => Err(could_not(
+                me,
+                format!(
+                    "{me} holds a share of key {key} already and does not replace it; start a \
+                     new keygen"
+                ),
+            )),
+            Err(error) => Err(of_error(me, error)),
+        };
+    }
     let Some(key_id) = view.key_id else {
         return Err(could_not(me, "the session does not say which key to sign with"));
     };
@@ -81,7 +93,16 @@ impl Attempt<'_> {
         if let Err(error) = transport.expect(&run.expected()).await {
             return Err(of_error(me, error));
         }
-        let outcome = drive(run, transport, &worker.compute, |p| note(p, &mut progress)).await;
+        let gate = match &key {
+            Some(key) => {
+                let signers = view.participants.iter().map(|p| p.party_id.clone()).collect();
+                Gate::new(&worker.keyring, key, signers)
+            }
+            None => Gate::open(),
+        };
+        transport.guard(&gate);
+        let outcome =
+            drive(run, transport, &worker.compute, &gate, |p| note(p, &mut progress)).await;
         match (outcome, key) {
             (Ok(Output::Key { share, public_key }), None) => {
                 keep(worker, session, view, share, public_key.clone(), identities).await?;
@@ -92,7 +113,7 @@ impl Attempt<'_> {
                 Ok(PartyOutcome::Signature { bytes, recovery_id })
             }
             (Ok(_), _) => Err(could_not(me, "the protocol made something else than was asked for")),
-            (Err(Ended::Transport(error)), _) => Err(of_error(me, error)),
+            (Err(Ended::Transport(error) | Ended::Locked(error)), _) => Err(of_error(me, error)),
             (Err(Ended::Fault(fault)), key) => Err(settle(worker, fault, key.as_deref()).await),
         }
     }
@@ -201,14 +222,17 @@ async fn keep(
 async fn settle(worker: &Worker, fault: Fault, key: Option<&OpenKey>) -> Failure {
     let banned = match (&fault.blame, fault.severity, key) {
         (Some(peer), Severity::Ban, Some(key)) => {
-            worker.keyring.ban(key, peer.clone(), fault.message.clone()).await
+            let ban = worker.keyring.ban_now(key, peer.clone(), fault.message.clone());
+            worker.keyring.store_ban(ban).await
         }
         _ => Ok(()),
     };
     let mut failure = of_fault(fault);
     if let Err(error) = banned {
-        tracing::error!(%error, "a ban could not be stored: it holds until this party restarts");
-        failure.message.push_str("; the ban could not be stored and holds until a restart");
+        tracing::error!(%error, "a ban could not be stored: its key is locked until this party restarts");
+        failure
+            .message
+            .push_str("; the ban could not be stored: the key is locked for all its holders");
     }
     failure
 }
@@ -278,6 +302,97 @@ mod tests {
         assert_eq!((&bans[0].peer, bans[0].epoch), (&"b".parse().unwrap(), 0));
         let locked = prepare(&party.worker, &view).await.err().unwrap();
         assert!(locked.message.starts_with("key_locked"), "{}", locked.message);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_ban_ends_every_parked_run_of_the_pair_alike() {
+        const RUNS: usize = 64;
+        let net = Net::new();
+        let (a, b) = (Machine::new("a"), Machine::new("b"));
+        let served = b.serve(&net).await;
+        let _server = a.serve(&net).await;
+        let made = net.keygen(2, &["a", "b"]);
+        assert_eq!(net.ended(made).await.status, SessionStatus::Completed);
+        served.shutdown().await;
+        net.silence("b");
+        let sessions: Vec<_> = (0..RUNS).map(|_| net.sign(made.into(), &["a", "b"])).collect();
+        let compute = Compute::default();
+        let key = a.keyring.key(made.into(), &compute).await.unwrap().unwrap();
+        let mut runs = Vec::new();
+        for session in sessions {
+            let (ours, secret) =
+                quorate_engine::introduce(a.keyring.identity(), session, &party("a"));
+            let (theirs, _) = quorate_engine::introduce(b.keyring.identity(), session, &party("b"));
+            let mut view = net.view(session);
+            view.participants[0].hello = Some(ours.clone());
+            view.participants[1].hello = Some(theirs);
+            let worker = Worker { keyring: a.keyring.clone(), compute: compute.clone() };
+            let (waiting, parked) = tokio::sync::oneshot::channel();
+            let task = tokio::spawn(async move {
+                let mut transport = Parked { sent: 0, waiting: Some(waiting) };
+                let attempt = Attempt { worker: &worker, session, hello: ours, secret };
+                let ended = attempt.compute(&view, &mut transport, |_| ()).await;
+                (ended, transport.sent)
+            });
+            assert_eq!(parked.await.unwrap(), 1, "its first message is out, it waits for b's");
+            runs.push(task);
+        }
+        let gate = Gate::new(&a.keyring, &key, parties(&["a", "b"]));
+        gate.settle(&ban());
+        let mut told = std::collections::BTreeSet::new();
+        for run in runs {
+            let (ended, sent) = run.await.unwrap();
+            assert_eq!(sent, 1, "nothing leaves after the ban");
+            let failure = ended.err().unwrap();
+            assert!(failure.message.starts_with("key_locked"), "{}", failure.message);
+            told.insert(failure.message);
+        }
+        assert_eq!(told.len(), 1, "all say the same: {told:?}");
+    }
+
+    /// A transport whose peer never answers.
+    struct Parked {
+        sent: usize,
+        waiting: Option<tokio::sync::oneshot::Sender<usize>>,
+    }
+
+    #[async_trait::async_trait]
+    impl Transport for Parked {
+        async fn send(&mut self, _: quorate_engine::Outgoing) -> Result<()> {
+            self.sent += 1;
+            Ok(())
+        }
+
+        async fn receive(&mut self) -> Result<crate::Incoming> {
+            if let Some(waiting) = self.waiting.take() {
+                let _ = waiting.send(self.sent);
+            }
+            std::future::pending().await
+        }
+
+        fn try_receive(&mut self) -> Option<crate::Incoming> {
+            None
+        }
+
+        fn accepted(&mut self, _: MessageId) {}
+
+        async fn refused(&mut self, _: MessageId) -> Result<()> {
+            Ok(())
+        }
+
+        async fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_keygen_of_a_key_that_is_held_is_refused() {
+        let (a, party, mut view) = holders().await;
+        view.kind = SessionKind::Keygen;
+        let before = a.vault.share(view.session_id.into()).await.unwrap();
+        let refused = prepare(&party.worker, &view).await.err().unwrap();
+        assert!(refused.message.contains("does not replace it"), "{}", refused.message);
+        assert!(a.vault.share(view.session_id.into()).await.unwrap() == before);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,87 @@
+//! The gate between a run and its messages: no run releases anything once its pair is banned.
+//!
+//! The multiplication's set-up lives as long as the key, and each attempt at its check leaks one
+//! bit of it. A ban therefore holds for (key, epoch, peer) over all runs of the process: it is set
+//! inside the computation in which the fault arises, before anything can be sent, and it ends the
+//! other runs, which all say the same.
+
+use std::sync::Arc;
+
+use quorate_engine::{Fault, Severity};
+use quorate_types::{Error, PartyId, Result};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::keyring::{Keyring, OpenKey};
+
+/// One run's view of the bans that concern it. A keygen has none.
+#[derive(Clone)]
+pub struct Gate(Option<Arc<Guarded>>);
+
+struct Guarded {
+    keyring: Arc<Keyring>,
+    key: Arc<OpenKey>,
+    signers: Vec<PartyId>,
+    runtime: Handle,
+    changes: watch::Receiver<u64>,
+}
+
+impl Gate {
+    /// The gate of a run that uses no key.
+    pub fn open() -> Self {
+        Self(None)
+    }
+
+    /// The gate of a run that signs with `key` among `signers`. Must be called on a runtime.
+    pub(crate) fn new(keyring: &Arc<Keyring>, key: &Arc<OpenKey>, signers: Vec<PartyId>) -> Self {
+        Self(Some(Arc::new(Guarded {
+            keyring: Arc::clone(keyring),
+            key: Arc::clone(key),
+            signers,
+            runtime: Handle::current(),
+            changes: keyring.ban_changes(),
+        })))
+    }
+
+    /// Takes the consequence of a fault: a ban holds when this returns, and a task that nothing
+    /// cancels writes it to the vault.
+    pub(crate) fn settle(&self, fault: &Fault) {
+        let (Some(guarded), Severity::Ban, Some(peer)) = (&self.0, fault.severity, &fault.blame)
+        else {
+            return;
+        };
+        let ban = guarded.keyring.ban_now(&guarded.key, peer.clone(), fault.message.clone());
+        let keyring = Arc::clone(&guarded.keyring);
+        guarded.runtime.spawn(async move {
+            if let Err(error) = keyring.store_ban(ban).await {
+                tracing::error!(%error, "a ban could not be stored: its key is locked");
+            }
+        });
+    }
+
+    /// Refuses to release anything when a signer is banned.
+    ///
+    /// # Errors
+    /// `key_locked`.
+    pub fn check(&self) -> Result<()> {
+        match &self.0 {
+            Some(guarded) => guarded.keyring.check_bans(&guarded.key, &guarded.signers),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a signer is banned.
+    pub(crate) async fn locked(&self) -> Error {
+        let Some(guarded) = &self.0 else { return std::future::pending().await };
+        let mut changes = guarded.changes.clone();
+        loop {
+            changes.mark_unchanged();
+            if let Err(error) = self.check() {
+                return error;
+            }
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
