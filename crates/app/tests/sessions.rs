@@ -125,6 +125,38 @@ async fn two_hundred_simultaneous_readies_all_start_their_sessions() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_is_not_on_disk_is_told_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let created = started(&world, &["a", "b"]).await;
+    started(&world, &["c", "d"]).await;
+    let id = created.session.session_id;
+    let report = |name: &str| Report {
+        session_id: id,
+        party_id: party(name),
+        outcome: PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap()),
+    };
+    world.coordinator.complete(&Caller::Open, report("a")).await.unwrap();
+    let coordinator = world.coordinator.clone();
+    let waiting = tokio::spawn(async move {
+        let wait = Some((WaitFor::End, Duration::from_secs(60)));
+        coordinator.status(&Caller::Open, id, wait).await
+    });
+    // A table that is gone stands for a disk that fails.
+    let database = rusqlite::Connection::open(folder.path().join("quorate.db")).unwrap();
+    database.execute_batch("DROP TABLE sessions").unwrap();
+    let told = world.coordinator.complete(&Caller::Open, report("b")).await.unwrap_err();
+    assert_eq!(told.code, ErrorCode::Unavailable);
+    assert_eq!(waiting.await.unwrap().unwrap_err().code, ErrorCode::Unavailable);
+    let later = world.coordinator.status(&Caller::Open, id, None).await.unwrap_err();
+    assert_eq!(later.code, ErrorCode::Unavailable);
+    // The other session's deadline passes: that is tried once, and not in a loop.
+    world.clock.advance(400_000);
+    let stop = tokio_util::sync::CancellationToken::new();
+    world.coordinator.watch_deadlines(stop).await;
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
@@ -245,7 +277,7 @@ async fn a_silent_party_is_named_at_the_deadline() {
     };
     world.coordinator.complete(&Caller::Open, report).await.unwrap();
     world.clock.advance(301_000);
-    world.coordinator.expire_due().await;
+    world.coordinator.expire_due().await.unwrap();
     let view = world.coordinator.status(&Caller::Open, id, None).await.unwrap();
     assert_eq!(view.status, SessionStatus::Failed);
     let failure = view.failure.unwrap();

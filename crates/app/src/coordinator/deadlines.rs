@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use quorate_core::session::Command;
+use quorate_types::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::CoordinatorApp;
 use crate::lock;
 
+/// Pause after a session could not be expired although the store works.
+const RETRY: Duration = Duration::from_secs(1);
+
 impl CoordinatorApp {
-    /// Expires sessions as their deadlines pass, until `stop`.
+    /// Expires sessions as their deadlines pass, until `stop` or until the store has failed: then
+    /// nothing can end any more before a restart, and nothing is tried again.
     pub async fn watch_deadlines(&self, stop: CancellationToken) {
         loop {
             let next = lock(&self.0.state).deadlines.first().map(|(at, _)| *at);
@@ -18,20 +23,28 @@ impl CoordinatorApp {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.0.sooner.notified() => continue,
-                () = pause(wait) => self.expire_due().await,
+                () = pause(wait) => if self.expire_due().await.is_err() {
+                    if self.0.parts.store.health().is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(RETRY).await;
+                },
             }
         }
     }
 
     /// Expires every session whose deadline has passed.
-    pub async fn expire_due(&self) {
+    ///
+    /// # Errors
+    /// What kept the first one from it; it is logged.
+    pub async fn expire_due(&self) -> Result<()> {
         loop {
             let now = self.0.parts.clock.now();
             let due = lock(&self.0.state).deadlines.first().copied().filter(|(at, _)| *at <= now);
-            let Some((_, id)) = due else { return };
+            let Some((_, id)) = due else { return Ok(()) };
             if let Err(error) = self.execute(id, Command::Expire).await {
                 tracing::error!(%error, session = %id, "a session could not be expired");
-                return;
+                return Err(error);
             }
         }
     }

@@ -195,7 +195,8 @@ impl CoordinatorApp {
         if !applied.after.is_empty()
             && let Some(slot) = lock(&self.0.state).sessions.get_mut(&applied.view.session_id)
         {
-            slot.ending = false;
+            // A result that is not on the disk is told to nobody: whoever waits hears of the disk.
+            slot.ending = durable.is_err();
             slot.changed.send_replace(());
         }
         durable?;
@@ -239,10 +240,13 @@ impl CoordinatorApp {
     async fn find(&self, id: SessionId) -> Result<Session> {
         loop {
             let mut changed = match lock(&self.0.state).sessions.get(&id) {
-                Some(slot) if slot.ending => slot.changed.subscribe(),
                 Some(slot) => {
+                    let changed = slot.changed.subscribe();
                     self.0.parts.store.health()?;
-                    return Ok(slot.session.clone());
+                    if !slot.ending {
+                        return Ok(slot.session.clone());
+                    }
+                    changed
                 }
                 None => break,
             };

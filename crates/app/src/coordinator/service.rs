@@ -80,7 +80,7 @@ impl Coordinator for CoordinatorApp {
         let found = self.find(session).await?;
         Self::visible(&found, caller)?;
         match wait {
-            Some((wait, limit)) => Ok(self.wait(found, limit, |s| reached(s, wait)).await.view()),
+            Some((wait, limit)) => Ok(self.wait(found, limit, |s| reached(s, wait)).await?.view()),
             None => Ok(found.view()),
         }
     }
@@ -115,7 +115,7 @@ impl Coordinator for CoordinatorApp {
         Self::visible(&found, caller)?;
         if let Some((seen, limit)) = wait {
             let news = |s: &Session| s.timeline().len() > seen || s.status().is_final();
-            found = self.wait(found, limit, news).await;
+            found = self.wait(found, limit, news).await?;
         }
         Ok(Timeline { session: found.view(), entries: found.timeline().to_vec() })
     }
@@ -190,7 +190,7 @@ impl CoordinatorApp {
         mut found: Session,
         limit: Duration,
         done: impl Fn(&Session) -> bool + Send,
-    ) -> Session {
+    ) -> Result<Session> {
         let deadline = tokio::time::Instant::now() + limit;
         while !done(&found) {
             let Some(mut changed) = lock(&self.0.state).sessions.get(&found.id()).map(|slot| {
@@ -200,8 +200,9 @@ impl CoordinatorApp {
                 }
                 changed
             }) else {
-                return found;
+                return Ok(found);
             };
+            self.0.parts.store.health()?;
             if done(&found) {
                 break;
             }
@@ -209,7 +210,7 @@ impl CoordinatorApp {
                 break;
             }
         }
-        found
+        Ok(found)
     }
 }
 

@@ -26,6 +26,10 @@ use crate::common::MESSAGE_BODY;
 /// Read buffer per connection: most frames are small, and thousands of sockets are idle.
 const READ_BUFFER: usize = 4 << 10;
 
+/// Most bytes that wait for one socket: a message of the largest size beside a batch. Without a
+/// bound a client that pings and never reads makes the server keep every pong.
+const WRITE_BUFFER: usize = 2 * MESSAGE_BODY;
+
 /// The server pings this often, below what proxies and address translators forget.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -59,6 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
             Ok(upgrade) => Ok(Self(
                 upgrade
                     .read_buffer_size(READ_BUFFER)
+                    .max_write_buffer_size(WRITE_BUFFER)
                     .max_message_size(MESSAGE_BODY)
                     .max_frame_size(MESSAGE_BODY),
             )),
