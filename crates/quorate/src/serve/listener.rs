@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,7 +26,8 @@ use super::edge::is_grpc;
 
 /// Connections of one port at once. An idle one costs a few KiB; the rest wait in the backlog.
 const MAX_CONNECTIONS: usize = 20_000;
-/// A client must finish its TLS handshake, and each request's header, in this time.
+/// A client must finish its TLS handshake, its first request's header after that, and each
+/// further one's, in this time.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// HTTP/2 pings find peers that have vanished.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -146,11 +147,32 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(1_024);
-    let service = router
-        .map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
+    let asked = Arc::new(Notify::new());
+    let first = Arc::clone(&asked);
+    let service = router.map_request(move |request: Request<hyper::body::Incoming>| {
+        first.notify_one();
+        request.map(axum::body::Body::new)
+    });
     let connection = builder
         .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
+    // The library's own limit for headers begins with the first bytes only, and which protocol
+    // they are may take them for ever to say.
+    tokio::select! {
+        biased;
+        () = asked.notified() => {}
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended before its first request");
+            }
+            return;
+        }
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(HEADER_TIME) => {
+            tracing::debug!("a connection asked for nothing");
+            return;
+        }
+    }
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {

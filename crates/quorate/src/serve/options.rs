@@ -45,7 +45,7 @@ pub(crate) struct ServeOptions {
     /// in its certificate. Give it once per name; *.NAME covers one level
     #[arg(long = "allow-host", value_name = "NAME")]
     pub(crate) allow_host: Vec<String>,
-    /// An origin whose web pages may call, such as https://wallet.example. Give it once per origin
+    /// An origin whose web pages may call, such as `https://wallet.example`. Give it once per origin
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     pub(crate) allow_origin: Vec<String>,
     /// File with the secret by which the roles of one installation know each other, 64 hex digits

@@ -1,0 +1,72 @@
+//! Clients that take without giving: what they cost is bounded, and others are served meanwhile.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use quorate_e2e::{Cluster, call};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Resident memory of a process in MiB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux");
+    line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") >> 10
+}
+
+async fn upgrade(address: SocketAddr, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 101", "{path}");
+    stream
+}
+
+#[tokio::test]
+async fn a_client_that_pings_and_never_reads_costs_little() {
+    let (cluster, _folder) = Cluster::temporary().await;
+    let jsonrpc: SocketAddr =
+        cluster.endpoints["jsonrpc"].as_str().expect("an address").parse().expect("host:port");
+    let router = cluster.address("router", "http");
+    // 1 MiB of pings of 100 bytes, masked with zeros.
+    let ping = [&[0x89, 0x80 | 100, 0, 0, 0, 0][..], &[b'x'; 100]].concat();
+    let pings = ping.repeat((1 << 20) / ping.len());
+    for (address, path) in
+        [(jsonrpc, "/mpc"), (router, "/api/v1/events/subscribe?party_id=somebody")]
+    {
+        let mut stream = upgrade(address, path).await;
+        let before = resident(cluster.pid());
+        for _ in 0..200 {
+            // A server that stops reading bounds the cost as well.
+            if timeout(Duration::from_secs(1), stream.write_all(&pings)).await.is_err() {
+                break;
+            }
+        }
+        let cost = resident(cluster.pid()).saturating_sub(before);
+        assert!(cost <= 64, "{path}: {cost} MiB");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_is_closed() {
+    let (cluster, _folder) = Cluster::temporary().await;
+    let address = cluster.address("coordinator", "http");
+    let silent = [&b""[..], b"PRI * HT", b"GET /health HT"].map(async |start| {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(start).await.expect("it reads");
+        let mut rest = Vec::new();
+        let closed = timeout(Duration::from_secs(15), stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "{start:?} is cut after the time for a first request");
+    });
+    futures_util::future::join_all(silent).await;
+    let keygen = json!({"session_type": "keygen", "threshold_n": 3, "threshold_t": 2});
+    let url = cluster.url("coordinator", "/api/v1/sessions");
+    assert_eq!(call("POST", &url, Some(&keygen)).await.0, 201);
+}
