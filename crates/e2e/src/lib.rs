@@ -51,8 +51,19 @@ impl Cluster {
 
     /// As [`Cluster::start`], with more arguments.
     pub async fn start_with(folder: &Path, arguments: &[&str]) -> Self {
+        Self::run(Command::new(binary()), folder, arguments).await
+    }
+
+    /// As [`Cluster::start`], after a shell's `ulimit` command.
+    pub async fn start_limited(folder: &Path, ulimit: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{ulimit} && exec \"$0\" \"$@\"")).arg(binary());
+        Self::run(shell, folder, &[]).await
+    }
+
+    async fn run(mut command: Command, folder: &Path, arguments: &[&str]) -> Self {
         let file = folder.join("endpoints.json");
-        let mut process = Command::new(binary())
+        let mut process = command
             .args(["up", "--ports", "ephemeral", "--json", "--data"])
             .arg(folder.join("data"))
             .arg("--endpoints")

@@ -70,3 +70,35 @@ async fn a_connection_that_asks_nothing_is_closed() {
     let url = cluster.url("coordinator", "/api/v1/sessions");
     assert_eq!(call("POST", &url, Some(&keygen)).await.0, 201);
 }
+
+#[tokio::test]
+async fn one_address_cannot_take_every_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start_limited(folder.path(), "ulimit -n 400").await;
+    let relay: SocketAddr =
+        cluster.endpoints["relay"][0].as_str().expect("an address").parse().expect("host:port");
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.2:0".parse().expect("an address")).expect("all of 127/8 is ours");
+        silent.push(socket.connect(relay).await.expect("it listens"));
+    }
+    let keygen = json!({"session_type": "keygen", "threshold_n": 3, "threshold_t": 2});
+    let sessions = cluster.url("coordinator", "/api/v1/sessions");
+    let (status, created) = call("POST", &sessions, Some(&keygen)).await;
+    assert_eq!(status, 201, "{created}");
+    let id = created["session_id"].as_str().expect("an id");
+    let (_, ended) = call("GET", &format!("{sessions}/{id}?wait=end&wait_seconds=60"), None).await;
+    assert_eq!(ended["status"], "completed", "{ended}");
+}
+
+#[tokio::test]
+async fn a_crash_leaves_no_core_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start_limited(folder.path(), "ulimit -c unlimited").await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", cluster.pid()));
+    let limits = limits.expect("it runs");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("Linux");
+    let words: Vec<_> = core.split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{core}");
+}

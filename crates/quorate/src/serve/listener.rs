@@ -16,16 +16,15 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::connections::Connections;
 use super::edge::is_grpc;
 
-/// Connections of one port at once. An idle one costs a few KiB; the rest wait in the backlog.
-const MAX_CONNECTIONS: usize = 20_000;
 /// A client must finish its TLS handshake, its first request's header after that, and each
 /// further one's, in this time.
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -102,22 +101,24 @@ pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
+    connections: Arc<Connections>,
     tracker: TaskTracker,
     stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
+        let Ok(place) = connections.admit(peer) else { continue };
         let _ = stream.set_nodelay(true);
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
         tracker.spawn(async move {
@@ -129,7 +130,7 @@ pub(crate) async fn serve(
                     Err(_) => tracing::debug!("TLS handshake took too long"),
                 },
             }
-            drop(permit);
+            drop(place);
         });
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod compose;
+pub(crate) mod connections;
 pub(crate) mod data;
 pub(crate) mod edge;
 pub(crate) mod endpoints;
@@ -12,4 +13,5 @@ pub(crate) mod net;
 pub(crate) mod options;
 pub(crate) mod party;
 pub(crate) mod peers;
+pub(crate) mod process;
 pub(crate) mod relays;

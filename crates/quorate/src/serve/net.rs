@@ -1,6 +1,7 @@
 //! The sockets of a serving process and its way to stop.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,8 +11,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connections::Connections;
 use super::listener::{serve, tls};
 use super::options::ServeOptions;
+use super::process::{keep_memory_private, raise_open_files};
 
 /// Serves routers until it is told to stop.
 pub(crate) struct Net {
@@ -19,12 +22,14 @@ pub(crate) struct Net {
     tracker: TaskTracker,
     tls: Option<TlsAcceptor>,
     grace: Duration,
+    connections: Arc<Connections>,
 }
 
 impl Net {
     /// Checks the options and reads the certificate.
     pub(crate) fn open(options: &ServeOptions) -> Result<Self> {
         options.check()?;
+        keep_memory_private()?;
         let tls = match (&options.tls_cert, &options.tls_key) {
             (Some(cert), Some(key)) => Some(tls(cert, key)?),
             _ => None,
@@ -34,6 +39,7 @@ impl Net {
             tracker: TaskTracker::new(),
             tls,
             grace: Duration::from_secs(options.grace),
+            connections: Connections::new(raise_open_files()),
         })
     }
 
@@ -63,7 +69,8 @@ impl Net {
     ) -> std::io::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
-        self.tracker.spawn(serve(listener, tls, router, tracker, stop));
+        let connections = self.connections.clone();
+        self.tracker.spawn(serve(listener, tls, router, connections, tracker, stop));
         Ok(address)
     }
 
