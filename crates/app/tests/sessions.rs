@@ -157,6 +157,33 @@ async fn a_result_that_is_not_on_disk_is_told_to_nobody() {
     world.coordinator.watch_deadlines(stop).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_store_is_told_to_lists_and_other_waiters() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let failing = started(&world, &["a", "b"]).await.session.session_id;
+    let other = started(&world, &["c", "d"]).await.session.session_id;
+    // Writes fail, reads go on.
+    let database = rusqlite::Connection::open(folder.path().join("quorate.db")).unwrap();
+    let broken = "CREATE TRIGGER i BEFORE INSERT ON sessions BEGIN SELECT RAISE(ABORT, 'full'); END;
+                  CREATE TRIGGER u BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'full'); END;";
+    database.execute_batch(broken).unwrap();
+    let wait = Some((WaitFor::End, Duration::from_secs(60)));
+    let mut waiting = Box::pin(world.coordinator.status(&Caller::Open, other, wait));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    for name in ["a", "b"] {
+        let outcome = PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap());
+        let report = Report { session_id: failing, party_id: party(name), outcome };
+        let _ = world.coordinator.complete(&Caller::Open, report).await;
+    }
+    assert!(world.store.health().is_err(), "the store has failed");
+    let limit = Duration::from_secs(30);
+    let told = tokio::time::timeout(limit, waiting).await.expect("long before its limit");
+    assert_eq!(told.unwrap_err().code, ErrorCode::Unavailable);
+    let listed = world.coordinator.list(&Caller::Open, None, 10).await;
+    assert_eq!(listed.unwrap_err().code, ErrorCode::Unavailable);
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();

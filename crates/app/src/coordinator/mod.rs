@@ -199,6 +199,12 @@ impl CoordinatorApp {
             slot.ending = durable.is_err();
             slot.changed.send_replace(());
         }
+        if durable.is_err() {
+            // The store is lost for all: nobody waits for what cannot come any more.
+            for slot in lock(&self.0.state).sessions.values() {
+                slot.changed.send_replace(());
+            }
+        }
         durable?;
         for kind in applied.after {
             self.publish(&applied.view, kind);

@@ -127,12 +127,18 @@ impl Coordinator for CoordinatorApp {
         limit: u32,
     ) -> Result<Vec<SessionView>> {
         caller.may(Scope::Read)?;
+        self.0.parts.store.health()?;
         let limit = limit.clamp(1, MAX_LIST);
         let rows = self.0.parts.store.sessions(caller.tenant(), before, limit).await?;
         let mut views = Vec::with_capacity(rows.len());
         for row in rows {
             // Memory is ahead of the disk by what is written lazily.
-            let live = lock(&self.0.state).sessions.get(&row.session_id).map(|s| s.session.view());
+            let live = lock(&self.0.state)
+                .sessions
+                .get(&row.session_id)
+                // An end that is not on the disk yet is told to nobody.
+                .filter(|slot| !slot.ending)
+                .map(|slot| slot.session.view());
             let view = match live {
                 Some(view) => view,
                 None => decode(&row)?.view(),
@@ -207,6 +213,8 @@ impl CoordinatorApp {
                 break;
             }
             if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
+                // The store may have failed for another session meanwhile.
+                self.0.parts.store.health()?;
                 break;
             }
         }
