@@ -56,7 +56,7 @@ struct Turn {
     run: Run,
     refused: Vec<(Incoming, Fault)>,
     accepted: Vec<MessageId>,
-    step: Result<Step, Fault>,
+    step: Result<Step, Ended>,
 }
 
 /// Takes the messages in, then computes if nobody is missing. `first` computes in any case.
@@ -70,10 +70,10 @@ fn turn(mut run: Run, batch: Vec<Incoming>, first: bool, gate: &Gate) -> Turn {
         }
     }
     let due = first || (!accepted.is_empty() && run.waiting_for().is_empty());
-    let step = if due { run.advance() } else { Ok(Step { outgoing: Vec::new(), output: None }) };
-    if let Err(fault) = &step {
-        gate.settle(fault);
-    }
+    let step = match due {
+        true => gate.pass().and_then(|()| run.advance().map_err(|fault| gate.settle(fault))),
+        false => Ok(Step { outgoing: Vec::new(), output: None }),
+    };
     Turn { run, refused, accepted, step }
 }
 
@@ -84,7 +84,7 @@ async fn unless_locked<T>(
 ) -> Result<T, Ended> {
     tokio::select! {
         biased;
-        error = gate.locked() => Err(Ended::Locked(error)),
+        ended = gate.locked() => Err(ended),
         done = work => done.map_err(Ended::Transport),
     }
 }
@@ -112,15 +112,16 @@ pub async fn drive(
     loop {
         let messages = std::mem::take(&mut batch);
         let settling = gate.clone();
-        let done = compute.run(move || turn(run, messages, first, &settling)).await;
+        let computing = compute.run(move || turn(run, messages, first, &settling));
+        let done = unless_locked(gate, async { Ok(computing.await) }).await?;
         run = done.run;
         first = false;
         let step = match done.step {
             Ok(step) => step,
-            Err(fault) => {
+            Err(ended) => {
                 // The session is lost: a peer that waits for its acknowledgement learns it anyway.
                 let _ = tokio::time::timeout(LEAVE_LIMIT, transport.flush()).await;
-                return Err(Ended::Fault(fault));
+                return Err(ended);
             }
         };
         for message in done.accepted {
@@ -134,7 +135,7 @@ pub async fn drive(
             unless_locked(gate, transport.send(outgoing)).await?;
         }
         if step.output.is_some() {
-            gate.check().map_err(Ended::Locked)?;
+            gate.pass()?;
         }
         // At the end nothing needs an acknowledgement any more: the messages go with the session.
         if let Some(output) = step.output {

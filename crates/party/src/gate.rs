@@ -5,13 +5,14 @@
 //! inside the computation in which the fault arises, before anything can be sent, and it ends the
 //! other runs, which all say the same.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use quorate_engine::{Fault, Severity};
 use quorate_types::{Error, PartyId, Result};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::drive::Ended;
 use crate::keyring::{Keyring, OpenKey};
 
 /// One run's view of the bans that concern it. A keygen has none.
@@ -24,6 +25,8 @@ struct Guarded {
     signers: Vec<PartyId>,
     runtime: Handle,
     changes: watch::Receiver<u64>,
+    /// The fault by which this run banned its peer, if it was the first to.
+    own: OnceLock<Fault>,
 }
 
 impl Gate {
@@ -40,23 +43,45 @@ impl Gate {
             signers,
             runtime: Handle::current(),
             changes: keyring.ban_changes(),
+            own: OnceLock::new(),
         })))
     }
 
-    /// Takes the consequence of a fault: a ban holds when this returns, and a task that nothing
-    /// cancels writes it to the vault.
-    pub(crate) fn settle(&self, fault: &Fault) {
-        let (Some(guarded), Severity::Ban, Some(peer)) = (&self.0, fault.severity, &fault.blame)
-        else {
-            return;
-        };
-        let ban = guarded.keyring.ban_now(&guarded.key, peer.clone(), fault.message.clone());
-        let keyring = Arc::clone(&guarded.keyring);
-        guarded.runtime.spawn(async move {
-            if let Err(error) = keyring.store_ban(ban).await {
-                tracing::error!(%error, "a ban could not be stored: its key is locked");
-            }
-        });
+    /// Takes the consequence of a fault and says how the run ends. A ban holds when this returns,
+    /// and a task that nothing cancels writes it to the vault.
+    ///
+    /// Of runs that come upon faults of one pair side by side only the first says so: the others
+    /// end as those that found nothing, or each would tell something about the key.
+    pub(crate) fn settle(&self, fault: Fault) -> Ended {
+        let Some(guarded) = &self.0 else { return Ended::Fault(fault) };
+        if let (Severity::Ban, Some(peer)) = (fault.severity, &fault.blame) {
+            let (peer, reason) = (peer.clone(), fault.message.clone());
+            let first = || drop(guarded.own.set(fault.clone()));
+            let ban = guarded.keyring.ban_now(&guarded.key, peer, reason, first);
+            let keyring = Arc::clone(&guarded.keyring);
+            guarded.runtime.spawn(async move {
+                if let Err(error) = keyring.store_ban(ban).await {
+                    tracing::error!(%error, "a ban could not be stored: its key is locked");
+                }
+            });
+        }
+        match self.check() {
+            Err(error) => self.ended(error),
+            Ok(()) => Ended::Fault(fault),
+        }
+    }
+
+    /// How a run ends when a signer is banned: by its own fault if that was the first.
+    fn ended(&self, locked: Error) -> Ended {
+        match self.0.as_ref().and_then(|guarded| guarded.own.get()) {
+            Some(fault) => Ended::Fault(fault.clone()),
+            None => Ended::Locked(locked),
+        }
+    }
+
+    /// Ends the run when a signer is banned.
+    pub(crate) fn pass(&self) -> std::result::Result<(), Ended> {
+        self.check().map_err(|error| self.ended(error))
     }
 
     /// Refuses to release anything when a signer is banned.
@@ -71,13 +96,13 @@ impl Gate {
     }
 
     /// Waits until a signer is banned.
-    pub(crate) async fn locked(&self) -> Error {
+    pub(crate) async fn locked(&self) -> Ended {
         let Some(guarded) = &self.0 else { return std::future::pending().await };
         let mut changes = guarded.changes.clone();
         loop {
             changes.mark_unchanged();
             if let Err(error) = self.check() {
-                return error;
+                return self.ended(error);
             }
             if changes.changed().await.is_err() {
                 return std::future::pending().await;

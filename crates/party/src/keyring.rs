@@ -78,8 +78,8 @@ struct Memory {
     pins: HashMap<PartyId, [u8; 32]>,
     /// Bans made by this process: they hold even when the vault could not take them.
     bans: Vec<Ban>,
-    /// Keys with bans that the vault has not taken yet.
-    unstored: Vec<(KeyId, u32)>,
+    /// Bans that the vault could not take, by key, epoch and peer.
+    unstored: Vec<(KeyId, u32, PartyId)>,
 }
 
 impl Keyring {
@@ -210,7 +210,8 @@ impl Keyring {
             ban.key_id == stored.key_id && ban.epoch == stored.epoch && peers.contains(&ban.peer)
         };
         let Some(ban) = key.bans.iter().chain(&memory.bans).find(concerns) else {
-            if memory.unstored.contains(&(stored.key_id, stored.epoch)) {
+            let key = (stored.key_id, stored.epoch);
+            if memory.unstored.iter().any(|(id, epoch, _)| (*id, *epoch) == key) {
                 let message = format!(
                     "key_locked: a ban under key {} is not on the disk yet; free or repair the \
                      disk of {}",
@@ -229,18 +230,24 @@ impl Keyring {
         Err(Error::new(ErrorCode::KeyLocked, message).blaming(blame))
     }
 
-    /// Bans a peer under a key. It holds in this process when this returns, and the key is locked
-    /// for all its holders until [`Keyring::store_ban`] has brought it to the disk.
-    pub fn ban_now(&self, key: &OpenKey, peer: PartyId, reason: String) -> Ban {
+    /// Bans a peer under a key, which holds in this process when this returns. `first` is called
+    /// before anybody can see the ban, unless one of the key's epoch was there already.
+    pub fn ban_now(
+        &self,
+        key: &OpenKey,
+        peer: PartyId,
+        reason: String,
+        first: impl FnOnce(),
+    ) -> Ban {
         let (key_id, epoch) = (key.stored.key_id, key.stored.epoch);
         let ban = Ban { key_id, epoch, peer, reason, at: clock::now() };
-        let mut memory = self.memory();
-        let known = |known: &Ban| {
+        let same = |known: &Ban| {
             (known.key_id, known.epoch, &known.peer) == (ban.key_id, ban.epoch, &ban.peer)
         };
-        if !memory.bans.iter().any(known) {
+        let mut memory = self.memory();
+        if !memory.bans.iter().chain(&key.bans).any(same) {
+            first();
             memory.bans.push(ban.clone());
-            memory.unstored.push((key_id, epoch));
         }
         drop(memory);
         self.changes.send_modify(|count| *count += 1);
@@ -248,11 +255,26 @@ impl Keyring {
     }
 
     /// Writes a ban that holds already; returns once it is on disk. The first ban of a peer tells
-    /// what happened, so writing it again changes nothing.
+    /// what happened, so writing it again changes nothing. While one cannot be written, its key is
+    /// locked for all holders.
     pub async fn store_ban(&self, ban: Ban) -> Result<()> {
-        let stored = (ban.key_id, ban.epoch);
-        self.vault.ban(ban).await?;
-        self.memory().unstored.retain(|unstored| *unstored != stored);
+        let stored = (ban.key_id, ban.epoch, ban.peer.clone());
+        let written = self.vault.ban(ban).await;
+        let mut memory = self.memory();
+        memory.unstored.retain(|unstored| *unstored != stored);
+        if written.is_err() {
+            memory.unstored.push(stored);
+        }
+        written
+    }
+
+    /// Writes all bans of a key that this process has made.
+    pub(crate) async fn store_bans(&self, key: &OpenKey) -> Result<()> {
+        let of_key = |ban: &&Ban| (ban.key_id, ban.epoch) == (key.stored.key_id, key.stored.epoch);
+        let bans: Vec<_> = self.memory().bans.iter().filter(of_key).cloned().collect();
+        for ban in bans {
+            self.store_ban(ban).await?;
+        }
         Ok(())
     }
 

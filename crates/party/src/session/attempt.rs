@@ -113,6 +113,13 @@ impl Attempt<'_> {
                 Ok(PartyOutcome::Signature { bytes, recovery_id })
             }
             (Ok(_), _) => Err(could_not(me, "the protocol made something else than was asked for")),
+            (Err(Ended::Locked(error)), Some(key)) => {
+                // What another run has found is on disk before this one says anything either.
+                if let Err(error) = worker.keyring.store_bans(&key).await {
+                    tracing::error!(%error, "a ban could not be stored: its key is locked");
+                }
+                Err(of_error(me, error))
+            }
             (Err(Ended::Transport(error) | Ended::Locked(error)), _) => Err(of_error(me, error)),
             (Err(Ended::Fault(fault)), key) => Err(settle(worker, fault, key.as_deref()).await),
         }
@@ -222,7 +229,7 @@ async fn keep(
 async fn settle(worker: &Worker, fault: Fault, key: Option<&OpenKey>) -> Failure {
     let banned = match (&fault.blame, fault.severity, key) {
         (Some(peer), Severity::Ban, Some(key)) => {
-            let ban = worker.keyring.ban_now(key, peer.clone(), fault.message.clone());
+            let ban = worker.keyring.ban_now(key, peer.clone(), fault.message.clone(), || ());
             worker.keyring.store_ban(ban).await
         }
         _ => Ok(()),
@@ -338,7 +345,13 @@ mod tests {
             runs.push(task);
         }
         let gate = Gate::new(&a.keyring, &key, parties(&["a", "b"]));
-        gate.settle(&ban());
+        assert!(matches!(gate.settle(ban()), Ended::Fault(_)), "the first says what it found");
+        let second = Gate::new(&a.keyring, &key, parties(&["a", "b"]));
+        assert!(matches!(second.settle(ban()), Ended::Locked(_)), "the second does not");
+        let other = Fault { severity: Severity::Recoverable, ..ban() };
+        assert!(matches!(second.settle(other), Ended::Locked(_)), "whatever it found");
+        let third = Gate::new(&a.keyring, &key, parties(&["a", "c"]));
+        assert!(third.check().is_ok(), "another pair goes on");
         let mut told = std::collections::BTreeSet::new();
         for run in runs {
             let (ended, sent) = run.await.unwrap();
