@@ -178,7 +178,7 @@ pub async fn last_json(command: Command) -> (bool, Value) {
 
 /// A role of an installation in a process of its own.
 pub struct Role {
-    /// The process.
+    /// The running role, killed when this is dropped.
     pub process: Child,
     _stdout: Lines<BufReader<ChildStdout>>,
 }

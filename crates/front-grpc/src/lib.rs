@@ -72,12 +72,15 @@ fn caller(extensions: &Extensions) -> Result<Caller, Status> {
     if let Some(error) = extensions.get::<Error>() {
         return Err(to_status(error.clone()));
     }
-    extensions.get::<Caller>().cloned().ok_or_else(|| {
-        to_status(Error::new(
-            ErrorCode::Unauthorized,
-            "this server wants credentials: metadata `authorization: Bearer <API key>`",
-        ))
-    })
+    extensions.get::<Caller>().cloned().ok_or_else(|| to_status(no_credentials()))
+}
+
+/// The refusal of a call without credentials: `unauthorized`, saying which are taken.
+pub fn no_credentials() -> Error {
+    Error::new(
+        ErrorCode::Unauthorized,
+        "this server wants credentials: metadata `authorization: Bearer <API key>`",
+    )
 }
 
 type Outgoing<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -134,11 +134,9 @@ pub async fn drive(
         for outgoing in step.outgoing {
             unless_locked(gate, transport.send(outgoing)).await?;
         }
-        if step.output.is_some() {
-            gate.pass()?;
-        }
         // At the end nothing needs an acknowledgement any more: the messages go with the session.
         if let Some(output) = step.output {
+            gate.pass()?;
             return Ok(output);
         }
         unless_locked(gate, transport.flush()).await?;

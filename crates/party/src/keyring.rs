@@ -4,7 +4,7 @@ mod cache;
 mod export;
 mod files;
 
-pub use files::secret as secret_file;
+pub use files::{make as make_secret_file, secret as secret_file};
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -192,18 +192,17 @@ impl CoordinatorApp {
             Some(commit) => commit.await,
             None => Ok(()),
         };
-        if !applied.after.is_empty()
-            && let Some(slot) = lock(&self.0.state).sessions.get_mut(&applied.view.session_id)
-        {
-            // A result that is not on the disk is told to nobody: whoever waits hears of the disk.
-            slot.ending = durable.is_err();
-            slot.changed.send_replace(());
-        }
         if durable.is_err() {
-            // The store is lost for all: nobody waits for what cannot come any more.
+            // A result that is not on the disk is told to nobody: whoever waits, for this session
+            // or another, hears of the disk.
             for slot in lock(&self.0.state).sessions.values() {
                 slot.changed.send_replace(());
             }
+        } else if !applied.after.is_empty()
+            && let Some(slot) = lock(&self.0.state).sessions.get_mut(&applied.view.session_id)
+        {
+            slot.ending = false;
+            slot.changed.send_replace(());
         }
         durable?;
         for kind in applied.after {

@@ -64,6 +64,20 @@ struct State {
     unclaimed: HashMap<SessionId, Vec<RecoveredMessage>>,
 }
 
+impl State {
+    fn act_as(&self, caller: &Caller, party: &PartyId) -> Result<()> {
+        policy::act_as(caller, party, self.reserved.contains(party))
+    }
+
+    /// Refuses a session of another tenant, as if it did not exist.
+    fn visible(&self, caller: &Caller, session: SessionId) -> Result<()> {
+        match self.mailboxes.owner(session) {
+            Some(owner) if policy::sees(caller, owner) => Ok(()),
+            _ => Err(Error::not_found("session", session)),
+        }
+    }
+}
+
 impl RouterApp {
     /// Loads registrations and unacknowledged messages. The messages are delivered once the
     /// coordinator publishes their sessions.
@@ -98,16 +112,14 @@ impl RouterApp {
 
     /// Refuses a caller that may not act as `party`.
     fn act_as(&self, caller: &Caller, party: &PartyId) -> Result<()> {
-        policy::act_as(caller, party, lock(&self.0.state).reserved.contains(party))
+        lock(&self.0.state).act_as(caller, party)
     }
 
-    /// Refuses a session of another tenant, as if it did not exist.
-    fn visible(&self, caller: &Caller, session: SessionId) -> Result<()> {
+    /// Refuses a caller that may not act as `party`, and a session of another tenant.
+    fn act_in(&self, caller: &Caller, party: &PartyId, session: SessionId) -> Result<()> {
         let state = lock(&self.0.state);
-        match state.mailboxes.owner(session) {
-            Some(owner) if policy::sees(caller, owner) => Ok(()),
-            _ => Err(Error::not_found("session", session)),
-        }
+        state.act_as(caller, party)?;
+        state.visible(caller, session)
     }
 
     /// Drops messages of sessions that the coordinator does not know any more. To be called when

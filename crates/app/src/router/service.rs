@@ -37,8 +37,7 @@ impl Router for RouterApp {
     }
 
     async fn route(&self, caller: &Caller, request: RouteRequest) -> Result<MessageId> {
-        self.act_as(caller, &request.from_party)?;
-        self.visible(caller, request.session_id)?;
+        self.act_in(caller, &request.from_party, request.session_id)?;
         self.0.store.health()?;
         let (from, session) = (request.from_party.clone(), request.session_id);
         let id = MessageId(uuid::Uuid::new_v4());
@@ -65,11 +64,12 @@ impl Router for RouterApp {
         party: &PartyId,
         after: Timestamp,
     ) -> Result<BoxStream<Result<Message>>> {
-        self.act_as(caller, party)?;
-        if let Some(session) = session {
-            self.visible(caller, session)?;
-            // Asking for the status of membership is asking for nothing: an empty look does it.
-            lock(&self.0.state).mailboxes.check_member(session, party)?;
+        match session {
+            None => self.act_as(caller, party)?,
+            Some(session) => {
+                self.act_in(caller, party, session)?;
+                lock(&self.0.state).mailboxes.check_member(session, party)?;
+            }
         }
         Ok(self.message_stream(caller, session, party, after))
     }
@@ -81,15 +81,13 @@ impl Router for RouterApp {
         party: &PartyId,
         after: Timestamp,
     ) -> Result<Vec<Message>> {
-        self.act_as(caller, party)?;
-        self.visible(caller, session)?;
+        self.act_in(caller, party, session)?;
         let now = self.0.clock.now();
         lock(&self.0.state).mailboxes.pending(now, session, party, after)
     }
 
     async fn acknowledge(&self, caller: &Caller, ack: Acknowledge) -> Result<()> {
-        self.act_as(caller, &ack.party_id)?;
-        self.visible(caller, ack.session_id)?;
+        self.act_in(caller, &ack.party_id, ack.session_id)?;
         let mut state = lock(&self.0.state);
         self.settle_one(&mut state, &ack)
     }
@@ -101,8 +99,9 @@ impl Router for RouterApp {
         message: MessageId,
     ) -> Result<Vec<Delivery>> {
         caller.may(Scope::Read)?;
-        self.visible(caller, session)?;
-        lock(&self.0.state).mailboxes.status(session, message)
+        let state = lock(&self.0.state);
+        state.visible(caller, session)?;
+        state.mailboxes.status(session, message)
     }
 
     async fn subscribe_events(

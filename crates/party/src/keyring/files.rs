@@ -18,7 +18,9 @@ pub fn secret(path: &Path) -> Result<Secret<[u8; LEN]>> {
         Error::new(ErrorCode::Internal, message)
     };
     if !path.try_exists().map_err(unusable)? {
-        make(path).map_err(unusable)?;
+        let mut bytes = [0; LEN];
+        getrandom::fill(&mut bytes).map_err(|error| unusable(io::Error::other(error)))?;
+        make(path, Secret::new(bytes).expose()).map_err(unusable)?;
     }
     read(path).map_err(unusable)
 }
@@ -36,18 +38,19 @@ fn read(path: &Path) -> io::Result<Secret<[u8; LEN]>> {
     Ok(Secret::new(bytes))
 }
 
-/// Writes a temporary file and gives it its name only when it is on disk. Of two processes that
-/// do this at once, one wins and both read the same bytes.
-fn make(path: &Path) -> io::Result<()> {
+/// Writes a file that only its owner can read, whole or not at all, and never over one that is
+/// there: a temporary file gets the name only when it is on disk. Of two processes that do this at
+/// once, one wins and both read the same bytes.
+///
+/// # Errors
+/// The system's.
+pub fn make(path: &Path, contents: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut bytes = [0; LEN];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    let bytes = Secret::new(bytes);
     let temporary = temporary(path);
     let written =
-        write(&temporary, bytes.expose()).and_then(|()| match fs::hard_link(&temporary, path) {
+        write(&temporary, contents).and_then(|()| match fs::hard_link(&temporary, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
         });
@@ -106,7 +109,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity");
         let first = secret(&path).unwrap();
-        make(&path).unwrap();
+        make(&path, &[7; LEN]).unwrap();
         assert_eq!(first.expose(), secret(&path).unwrap().expose());
     }
 

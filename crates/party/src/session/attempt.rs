@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_engine::{Fault, HelloSecret, Member, Output, Run, Severity, Share, Task};
+use quorate_engine::{HelloSecret, Member, Output, Run, Share, Task};
 use quorate_types::*;
 
 use super::Worker;
@@ -113,15 +113,7 @@ impl Attempt<'_> {
                 Ok(PartyOutcome::Signature { bytes, recovery_id })
             }
             (Ok(_), _) => Err(could_not(me, "the protocol made something else than was asked for")),
-            (Err(Ended::Locked(error)), Some(key)) => {
-                // What another run has found is on disk before this one says anything either.
-                if let Err(error) = worker.keyring.store_bans(&key).await {
-                    tracing::error!(%error, "a ban could not be stored: its key is locked");
-                }
-                Err(of_error(me, error))
-            }
-            (Err(Ended::Transport(error) | Ended::Locked(error)), _) => Err(of_error(me, error)),
-            (Err(Ended::Fault(fault)), key) => Err(settle(worker, fault, key.as_deref()).await),
+            (Err(ended), key) => Err(settle(worker, ended, key.as_deref()).await),
         }
     }
 
@@ -225,23 +217,28 @@ async fn keep(
     })
 }
 
-/// A fault as it is reported; a ban is on disk before.
-async fn settle(worker: &Worker, fault: Fault, key: Option<&OpenKey>) -> Failure {
-    let banned = match (&fault.blame, fault.severity, key) {
-        (Some(peer), Severity::Ban, Some(key)) => {
-            let ban = worker.keyring.ban_now(key, peer.clone(), fault.message.clone(), || ());
-            worker.keyring.store_ban(ban).await
-        }
+/// How a run ended, as it is reported; the bans of its key are on disk before, whichever run of
+/// the key has made them.
+async fn settle(worker: &Worker, ended: Ended, key: Option<&OpenKey>) -> Failure {
+    let banned = match (&ended, key) {
+        (Ended::Fault(_) | Ended::Locked(_), Some(key)) => worker.keyring.store_bans(key).await,
         _ => Ok(()),
     };
-    let mut failure = of_fault(fault);
-    if let Err(error) = banned {
+    if let Err(error) = &banned {
         tracing::error!(%error, "a ban could not be stored: its key is locked until this party restarts");
-        failure
-            .message
-            .push_str("; the ban could not be stored: the key is locked for all its holders");
     }
-    failure
+    match ended {
+        Ended::Fault(fault) => {
+            let mut failure = of_fault(fault);
+            if banned.is_err() {
+                failure.message.push_str(
+                    "; the ban could not be stored: the key is locked for all its holders",
+                );
+            }
+            failure
+        }
+        Ended::Locked(error) | Ended::Transport(error) => of_error(worker.id(), error),
+    }
 }
 
 fn note(progress: Progress, tell: &mut impl FnMut(u16)) {
@@ -258,7 +255,7 @@ fn note(progress: Progress, tell: &mut impl FnMut(u16)) {
 
 #[cfg(test)]
 mod tests {
-    use quorate_engine::FaultCode;
+    use quorate_engine::{Fault, FaultCode, Severity};
     use quorate_ports::Vault as _;
 
     use super::*;
@@ -273,6 +270,12 @@ mod tests {
             blame: Some(party("b")),
             message: "b failed the check".into(),
         }
+    }
+
+    /// The report of a run between `a` and `b` that has come upon a fault.
+    async fn faulted(worker: &Worker, fault: Fault, key: &Arc<OpenKey>) -> Failure {
+        let gate = Gate::new(&worker.keyring, key, parties(&["a", "b"]));
+        settle(worker, gate.settle(fault), Some(key)).await
     }
 
     /// Two parties with a key, and a view of a session that signs with it.
@@ -302,7 +305,7 @@ mod tests {
     async fn a_ban_is_in_the_vault_before_it_is_reported_and_locks_the_pair() {
         let (a, party, view) = holders().await;
         let key = prepare(&party.worker, &view).await.ok().flatten().unwrap();
-        let failure = settle(&party.worker, ban(), Some(&key)).await;
+        let failure = faulted(&party.worker, ban(), &key).await;
         assert_eq!(failure.reason, FailureReason::PartyCheated);
         assert_eq!(failure.parties, parties(&["b"]));
         let bans = a.vault.bans(key.stored.key_id).await.unwrap();
@@ -412,7 +415,7 @@ mod tests {
     async fn an_exported_share_comes_back_with_its_bans_and_opens_for_its_party_only() {
         let (a, party, view) = holders().await;
         let key = prepare(&party.worker, &view).await.ok().flatten().unwrap();
-        settle(&party.worker, ban(), Some(&key)).await;
+        faulted(&party.worker, ban(), &key).await;
         let (key_id, compute) = (key.stored.key_id, &party.worker.compute);
         let secret = Secret::new("correct horse".to_owned());
         let file = a.keyring.export(key_id, &secret, compute).await.unwrap();
@@ -441,7 +444,7 @@ mod tests {
         let (a, party, view) = holders().await;
         let key = prepare(&party.worker, &view).await.ok().flatten().unwrap();
         let fault = Fault { severity: Severity::Recoverable, ..ban() };
-        let failure = settle(&party.worker, fault, Some(&key)).await;
+        let failure = faulted(&party.worker, fault, &key).await;
         assert_eq!(failure.reason, FailureReason::PartyFailed);
         assert_eq!(failure.message, "ot_check_failed: b failed the check");
         assert!(a.vault.bans(key.stored.key_id).await.unwrap().is_empty());

@@ -8,10 +8,8 @@
 //! either way, which is why such calls need TLS anywhere but on loopback.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use super::edge::is_grpc;
-use super::link::{LINK_SCHEME, LinkSecret};
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
@@ -21,6 +19,9 @@ use quorate_app::{ApiKeys, Clock};
 use quorate_engine::{Identity, verify_identity};
 use quorate_rpc::{ON_BEHALF_OF, behalf_in};
 use quorate_types::{Caller, Error, ErrorCode, PartyId, Result, Timestamp};
+
+use super::edge::is_grpc;
+use super::link::{LINK_SCHEME, LinkSecret};
 
 const DOMAIN: &str = "quorate/party-call/v1";
 const SCHEME: &str = "Quorate-Party";
@@ -53,11 +54,17 @@ impl Gate {
 
     /// Lets a party in that proves this identity.
     pub(crate) fn trust(&self, party: PartyId, identity: [u8; 32]) {
-        self.trusted().insert(party, identity);
+        let mut trusted = self.trusted.write().unwrap_or_else(PoisonError::into_inner);
+        trusted.insert(party, identity);
     }
 
-    fn trusted(&self) -> RwLockWriteGuard<'_, HashMap<PartyId, [u8; 32]>> {
-        self.trusted.write().unwrap_or_else(PoisonError::into_inner)
+    /// The parties that prove themselves.
+    pub(crate) fn trusted_parties(&self) -> Vec<PartyId> {
+        self.trusted().keys().cloned().collect()
+    }
+
+    fn trusted(&self) -> RwLockReadGuard<'_, HashMap<PartyId, [u8; 32]>> {
+        self.trusted.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>> {
@@ -192,10 +199,7 @@ pub(crate) async fn identify(
             request.extensions_mut().insert(caller);
             return next.run(request).await;
         }
-        Ok(None) => Error::new(
-            ErrorCode::Unauthorized,
-            "this server wants credentials: metadata `authorization: Bearer <API key>`",
-        ),
+        Ok(None) => quorate_front_grpc::no_credentials(),
         Err(error) => {
             // REST renders it in its own way.
             request.extensions_mut().insert(error.clone());

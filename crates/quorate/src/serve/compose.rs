@@ -131,8 +131,8 @@ pub(crate) async fn open_router(
         clock: host.clock.clone(),
     };
     let router = Arc::new(RouterApp::open(parts).await?);
-    for party in parse_trust(&host.options.trust)?.keys() {
-        router.reserve(party);
+    for party in host.gate.trusted_parties() {
+        router.reserve(&party);
     }
     Ok(router)
 }

@@ -5,10 +5,11 @@
 //! scope `system`.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use quorate_party::make_secret_file;
 use quorate_rpc::remote::Credentials;
 use quorate_types::{Error, Result, Secret};
 use subtle::ConstantTimeEq as _;
@@ -18,7 +19,7 @@ pub(crate) const LINK_SCHEME: &str = "Quorate-Link ";
 
 /// 32 bytes that every role of an installation knows, in hex.
 #[derive(Clone)]
-pub(crate) struct LinkSecret(std::sync::Arc<Secret<String>>);
+pub(crate) struct LinkSecret(Arc<Secret<String>>);
 
 impl LinkSecret {
     /// Reads the secret of `path`.
@@ -44,7 +45,7 @@ impl LinkSecret {
                 path.display()
             )));
         }
-        Ok(Self(std::sync::Arc::new(Secret::new(text.to_ascii_lowercase()))))
+        Ok(Self(Arc::new(Secret::new(text.to_ascii_lowercase()))))
     }
 
     /// Reads the secret of `path`, making it where it is missing. Of roles that start at once one
@@ -60,26 +61,8 @@ impl LinkSecret {
             }
             let mut bytes = [0_u8; 32];
             getrandom::fill(&mut bytes).map_err(|_| Error::internal())?;
-            let part = path.with_extension(format!("{}.part", std::process::id()));
-            let mut options = fs::OpenOptions::new();
-            let mut file = options
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&part)
-                .map_err(unwritable)?;
-            file.write_all(hex::encode(bytes).as_bytes()).map_err(unwritable)?;
-            file.sync_all().map_err(unwritable)?;
-            // A link is made whole or not at all, and never over another role's.
-            let made = fs::hard_link(&part, path);
-            fs::remove_file(&part).map_err(unwritable)?;
-            match made {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                    return Err(unwritable(error));
-                }
-                _ => {}
-            }
+            let secret = Secret::new(hex::encode(bytes));
+            make_secret_file(path, secret.expose().as_bytes()).map_err(unwritable)?;
         }
         Self::read(path)
     }

@@ -158,7 +158,7 @@ where
         .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     // The library's own limit for headers begins with the first bytes only, and which protocol
-    // they are may take them for ever to say.
+    // they are may never become clear.
     tokio::select! {
         biased;
         () = asked.notified() => {}
