@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use quorate_core::accounts::AccountBook;
@@ -132,7 +133,8 @@ proptest! {
         for (what, n, pause) in steps {
             now += pause;
             let party: PartyId = format!("p{n}").parse().unwrap();
-            let at = Timestamp(now);
+            let monotonic = Duration::from_millis(now.unsigned_abs());
+            let at = Moment { wall: Timestamp(now), monotonic };
             let known = model.get_mut(&n);
             match (what, known) {
                 (0, known) => {

@@ -149,6 +149,9 @@ pub trait Store: Send + Sync + 'static {
     /// An error once the disk has failed us; then nothing is accepted any more.
     fn health(&self) -> Result<()>;
 
+    /// Resolves with the error of [`Store::health`] as soon as there is one.
+    async fn failed(&self) -> Error;
+
     /// Sessions that have not ended.
     async fn open_sessions(&self) -> Result<Vec<SessionRow>>;
 

@@ -69,6 +69,10 @@ impl Store for SqliteStore {
         self.writer.health()
     }
 
+    async fn failed(&self) -> Error {
+        self.writer.failed().await
+    }
+
     async fn open_sessions(&self) -> Result<Vec<SessionRow>> {
         self.reader.run(|c| reads::open_sessions(c)).await
     }

@@ -5,13 +5,13 @@
 //! a restart brings them together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::{Error, Result};
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::database;
 use crate::queue::{Full, Item, Queue};
@@ -20,17 +20,17 @@ use crate::rows;
 #[derive(Default)]
 struct Shared {
     queue: Queue,
-    failed: AtomicBool,
+    failed: watch::Sender<bool>,
     commits: AtomicU64,
 }
 
 impl Shared {
     fn fail(&self) {
-        self.failed.store(true, Ordering::Release);
+        self.failed.send_replace(true);
     }
 
     fn health(&self) -> Result<()> {
-        if self.failed.load(Ordering::Acquire) { Err(broken()) } else { Ok(()) }
+        if *self.failed.borrow() { Err(broken()) } else { Ok(()) }
     }
 }
 
@@ -87,6 +87,12 @@ impl Writer {
 
     pub(crate) fn health(&self) -> Result<()> {
         self.shared.health()
+    }
+
+    pub(crate) async fn failed(&self) -> Error {
+        // The sender lives as long as `self`.
+        let _ = self.shared.failed.subscribe().wait_for(|failed| *failed).await;
+        broken()
     }
 
     pub(crate) fn commits(&self) -> u64 {
@@ -187,10 +193,12 @@ mod tests {
         let writer = nearly_full(&folder, 2);
         writer.submit(session(1, 10), Urgency::Now).await.unwrap();
         assert!(writer.health().is_ok());
+        assert!(writer.failed().now_or_never().is_none());
         let error = writer.submit(session(2, 1 << 20), Urgency::Now).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::Unavailable);
         assert!(error.message.contains("free space"), "{error}");
         assert_eq!(writer.health().unwrap_err().code, ErrorCode::Unavailable);
+        assert_eq!(writer.failed().await.code, ErrorCode::Unavailable);
         // It would fit, but what is in memory may rest on what was lost.
         assert!(writer.submit(session(3, 10), Urgency::Now).await.is_err());
         assert_eq!(writer.commits(), 1);

@@ -23,4 +23,4 @@ pub use scheme::{Digest, KeyRecord, PublicKey, Scheme, SessionKind, Signature};
 pub use secret::Secret;
 pub use session::*;
 pub use threshold::{PartyIndex, ShareIndex, Threshold};
-pub use time::Timestamp;
+pub use time::{Moment, Timestamp};

@@ -1,5 +1,7 @@
 //! Time as the wires carry it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch.
@@ -25,4 +27,13 @@ impl Timestamp {
     pub fn as_seconds(self) -> i64 {
         self.0.saturating_add(999).div_euclid(1000)
     }
+}
+
+/// Now, on two clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// What people read. It jumps when somebody sets the clock.
+    pub wall: Timestamp,
+    /// Time since a fixed moment of this process, for everything that is measured.
+    pub monotonic: Duration,
 }

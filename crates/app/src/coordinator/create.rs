@@ -8,7 +8,8 @@ use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::*;
 use sha2::{Digest as _, Sha256};
 
-use super::{CoordinatorApp, encode, remember_key};
+use super::state::{Slot, remember_key};
+use super::{CoordinatorApp, encode};
 use crate::lock;
 use crate::tokens::TokenMint;
 
@@ -69,7 +70,12 @@ impl CoordinatorApp {
         let idempotency = request.idempotency_key.clone().map(|key| (tenant, key));
         match self.enter(session, effects, idempotency, fingerprint)? {
             Entered::New(view, commit) => {
-                commit.await?;
+                // Who asks again waits for this, also when this caller hangs up.
+                let (app, id) = (self.clone(), view.session_id);
+                let durable = tokio::spawn(async move {
+                    commit.await.inspect(|()| lock(&app.0.state).created(id))
+                });
+                durable.await.map_err(|_| Error::internal())??;
                 Ok(self.created(*view))
             }
             // The same request came twice at once: the first one won.
@@ -107,7 +113,8 @@ impl CoordinatorApp {
         }
         let commit = self.0.parts.store.submit(writes, Urgency::Now);
         let view = session.view();
-        self.insert(&mut state, session, idempotency);
+        state.insert(Slot::new(session, self.0.parts.clock.monotonic(), idempotency));
+        self.0.sooner.notify_one();
         // The parties may start while the disk works: a session lost in a crash is created again
         // by its creator, who has had no answer yet.
         for kind in effects.events {
@@ -164,7 +171,22 @@ impl CoordinatorApp {
                 "this idempotency key came with another request before; use a new one",
             ));
         }
-        Ok(self.created(self.find(session).await?.view()))
+        Ok(self.created(self.find_durable(session).await?.view()))
+    }
+
+    /// The session of an earlier request, once its creation is on the disk.
+    async fn find_durable(&self, id: SessionId) -> Result<Session> {
+        loop {
+            let undurable = lock(&self.0.state)
+                .sessions
+                .get(&id)
+                .filter(|slot| !slot.created)
+                .map(|slot| slot.changed.subscribe());
+            match undurable {
+                Some(changed) => self.next_change(changed).await?,
+                None => return self.find(id).await,
+            }
+        }
     }
 
     /// The key a signing request means.

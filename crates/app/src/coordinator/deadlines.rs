@@ -18,15 +18,13 @@ impl CoordinatorApp {
     pub async fn watch_deadlines(&self, stop: CancellationToken) {
         loop {
             let next = lock(&self.0.state).deadlines.first().map(|(at, _)| *at);
-            let now = self.0.parts.clock.now();
-            let wait = next.map_or(Duration::MAX, |at| Duration::from_millis(at.millis_since(now)));
+            let now = self.0.parts.clock.monotonic();
+            let wait = next.map_or(Duration::MAX, |at| at.saturating_sub(now));
             tokio::select! {
                 () = stop.cancelled() => return,
+                _ = self.0.parts.store.failed() => return,
                 () = self.0.sooner.notified() => continue,
                 () = pause(wait) => if self.expire_due().await.is_err() {
-                    if self.0.parts.store.health().is_err() {
-                        return;
-                    }
                     tokio::time::sleep(RETRY).await;
                 },
             }
@@ -39,7 +37,7 @@ impl CoordinatorApp {
     /// What kept the first one from it; it is logged.
     pub async fn expire_due(&self) -> Result<()> {
         loop {
-            let now = self.0.parts.clock.now();
+            let now = self.0.parts.clock.monotonic();
             let due = lock(&self.0.state).deadlines.first().copied().filter(|(at, _)| *at <= now);
             let Some((_, id)) = due else { return Ok(()) };
             if let Err(error) = self.execute(id, Command::Expire).await {

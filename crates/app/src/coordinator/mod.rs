@@ -3,8 +3,10 @@
 mod create;
 mod deadlines;
 mod service;
+mod state;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use quorate_core::session::{Command, Durability, Effects, Reply, Session};
@@ -15,8 +17,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::links::EventSink;
+use crate::lock;
 use crate::tokens::TokenMint;
-use crate::{ENDED_KEPT, lock};
+use state::{Slot, State, remember_key};
 
 /// Settings of the coordinator.
 #[derive(Clone, Copy, Debug)]
@@ -33,27 +36,6 @@ impl Default for CoordinatorConfig {
     fn default() -> Self {
         Self { default_lifetime: 300, max_lifetime: 7 * 24 * 3600, max_open: 100_000 }
     }
-}
-
-/// Keys kept in memory for signing; about 0.5 KiB each. When full, the cache starts afresh.
-const KEYS_CACHED: usize = 10_000;
-
-struct Slot {
-    session: Session,
-    changed: watch::Sender<()>,
-    /// The end is decided and not yet durable: nobody is told before it is.
-    ending: bool,
-    idempotency: Option<(Tenant, String)>,
-}
-
-#[derive(Default)]
-struct State {
-    sessions: HashMap<SessionId, Slot>,
-    open: usize,
-    ended: VecDeque<SessionId>,
-    deadlines: BTreeSet<(Timestamp, SessionId)>,
-    idempotency: HashMap<(Tenant, String), ([u8; 32], SessionId)>,
-    keys: HashMap<KeyId, Arc<KeyRecord>>,
 }
 
 /// The parts a coordinator is made of.
@@ -83,6 +65,22 @@ struct Inner {
     sooner: Notify,
 }
 
+/// Where a command led.
+enum Step {
+    Applied(Box<Applied>),
+    /// The session has just ended, which is not durable yet: nothing is said of it before.
+    Ending(watch::Receiver<()>),
+    /// It is not in memory.
+    Gone,
+}
+
+/// A session as memory has it.
+enum Look {
+    Here(Box<Session>, watch::Receiver<()>),
+    Ending(watch::Receiver<()>),
+    Gone,
+}
+
 /// What a command led to.
 struct Applied {
     reply: Result<Reply>,
@@ -100,8 +98,10 @@ impl CoordinatorApp {
         let app = Self(Arc::new(Inner { parts, state: Mutex::default(), sooner: Notify::new() }));
         {
             let mut state = lock(&app.0.state);
+            let clock = &app.0.parts.clock;
+            let (now, monotonic) = (clock.now(), clock.monotonic());
             for row in rows {
-                app.insert(&mut state, decode(&row)?, None);
+                state.insert(Slot::restored(decode(&row)?, now, monotonic));
             }
         }
         app.republish();
@@ -116,14 +116,6 @@ impl CoordinatorApp {
             let kind = if started { EventKind::SessionStarted } else { EventKind::SessionCreated };
             self.publish(&slot.session.view(), kind);
         }
-    }
-
-    fn insert(&self, state: &mut State, session: Session, idempotency: Option<(Tenant, String)>) {
-        state.deadlines.insert((session.expires_at(), session.id()));
-        state.open += 1;
-        let slot = Slot { changed: watch::Sender::new(()), ending: false, idempotency, session };
-        state.sessions.insert(slot.session.id(), slot);
-        self.0.sooner.notify_one();
     }
 
     fn publish(&self, view: &SessionView, kind: EventKind) {
@@ -145,31 +137,36 @@ impl CoordinatorApp {
 
     /// Applies a command to an open session. Events of a session that goes on are published at
     /// once; those of its end only after they are durable.
-    fn apply(&self, id: SessionId, command: Command) -> Result<Applied> {
+    fn apply(&self, id: SessionId, command: &Command) -> Result<Step> {
         self.0.parts.store.health()?;
-        let now = self.0.parts.clock.now();
         let mut state = lock(&self.0.state);
-        let slot = state.sessions.get_mut(&id).ok_or_else(|| Error::not_found("session", id))?;
+        let Some(slot) = state.sessions.get_mut(&id) else { return Ok(Step::Gone) };
+        if slot.ending {
+            return Ok(Step::Ending(slot.changed.subscribe()));
+        }
+        let now = slot.time(self.0.parts.clock.monotonic());
         let mut effects = Effects::default();
-        let reply = slot.session.apply(now, command, &mut effects);
+        let reply = slot.session.apply(now, command.clone(), &mut effects);
         let view = slot.session.view();
         let commit = self.persist(&slot.session, &effects);
-        slot.ending |= effects.ended;
-        if !effects.events.is_empty() && !slot.ending {
-            slot.changed.send_replace(());
-        }
+        slot.ending = effects.ended;
         let mut after = effects.events;
         if effects.ended {
+            let deadline = (slot.ends, id);
+            state.deadlines.remove(&deadline);
+            state.open -= 1;
             if let Some(key) = effects.key {
                 remember_key(&mut state.keys, Arc::new(key));
             }
-            self.retire(&mut state, id);
         } else {
+            if !after.is_empty() {
+                slot.changed.send_replace(());
+            }
             for kind in after.drain(..) {
                 self.publish(&view, kind);
             }
         }
-        Ok(Applied { reply, view, commit, after })
+        Ok(Step::Applied(Box::new(Applied { reply, view, commit, after })))
     }
 
     /// Queues what must be kept. Joins and readies are not: a session that has not started is
@@ -186,76 +183,73 @@ impl CoordinatorApp {
         awaited.then_some(commit)
     }
 
-    /// Waits for durability and then tells the parties how a session ended.
+    /// Waits for durability and then tells everybody how a session ended.
     async fn settle(&self, applied: Applied) -> Result<(Reply, SessionView)> {
-        let durable = match applied.commit {
-            Some(commit) => commit.await,
-            None => Ok(()),
-        };
-        if durable.is_err() {
-            // A result that is not on the disk is told to nobody: whoever waits, for this session
-            // or another, hears of the disk.
-            for slot in lock(&self.0.state).sessions.values() {
-                slot.changed.send_replace(());
-            }
-        } else if !applied.after.is_empty()
-            && let Some(slot) = lock(&self.0.state).sessions.get_mut(&applied.view.session_id)
-        {
-            slot.ending = false;
-            slot.changed.send_replace(());
+        if let Some(commit) = applied.commit {
+            commit.await?;
         }
-        durable?;
+        if !applied.after.is_empty() {
+            lock(&self.0.state).retire(applied.view.session_id);
+        }
         for kind in applied.after {
             self.publish(&applied.view, kind);
         }
         Ok((applied.reply?, applied.view))
     }
 
+    /// Runs a command, through the shared state while the session is there, on a copy from the
+    /// store when it has ended and left the memory (the core then only refuses or repeats).
     async fn execute(&self, id: SessionId, command: Command) -> Result<(Reply, SessionView)> {
-        let applied = self.apply(id, command)?;
+        let applied = loop {
+            match self.apply(id, &command)? {
+                Step::Applied(applied) => break applied,
+                Step::Ending(changed) => self.next_change(changed).await?,
+                Step::Gone => {
+                    let mut ended = self.find(id).await?;
+                    let now = self.0.parts.clock.now();
+                    let reply = ended.apply(now, command, &mut Effects::default())?;
+                    return Ok((reply, ended.view()));
+                }
+            }
+        };
         if applied.commit.is_none() {
-            return self.settle(applied).await;
+            return self.settle(*applied).await;
         }
         // A caller that hangs up must not keep the parties from hearing of the end.
         let app = self.clone();
-        tokio::spawn(async move { app.settle(applied).await })
+        tokio::spawn(async move { app.settle(*applied).await })
             .await
             .map_err(|_| Error::internal())?
     }
 
-    /// Takes an ended session off the open ones and forgets the oldest ended ones.
-    fn retire(&self, state: &mut State, id: SessionId) {
-        let Some(slot) = state.sessions.get(&id) else {
-            return;
-        };
-        if !state.deadlines.remove(&(slot.session.expires_at(), id)) {
-            return;
+    /// Waits for the next change of a session, or for the store's failure: what is not on the disk
+    /// is told to nobody, and whoever waits, for this session or another, hears of the disk.
+    async fn next_change(&self, mut changed: watch::Receiver<()>) -> Result<()> {
+        tokio::select! {
+            biased;
+            error = self.0.parts.store.failed() => Err(error),
+            // An error means that the session has left the memory, which is a change too.
+            _ = changed.changed() => Ok(()),
         }
-        state.open -= 1;
-        state.ended.push_back(id);
-        while state.ended.len() > ENDED_KEPT {
-            let oldest = state.ended.pop_front().expect("longer than the bound");
-            if let Some(key) = state.sessions.remove(&oldest).and_then(|slot| slot.idempotency) {
-                state.idempotency.remove(&key);
-            }
-        }
+    }
+
+    fn look(&self, id: SessionId) -> Result<Look> {
+        self.0.parts.store.health()?;
+        Ok(match lock(&self.0.state).sessions.get(&id) {
+            None => Look::Gone,
+            Some(slot) if slot.ending => Look::Ending(slot.changed.subscribe()),
+            Some(slot) => Look::Here(Box::new(slot.session.clone()), slot.changed.subscribe()),
+        })
     }
 
     /// The session from memory, or from the store when it ended long ago.
     async fn find(&self, id: SessionId) -> Result<Session> {
         loop {
-            let mut changed = match lock(&self.0.state).sessions.get(&id) {
-                Some(slot) => {
-                    let changed = slot.changed.subscribe();
-                    self.0.parts.store.health()?;
-                    if !slot.ending {
-                        return Ok(slot.session.clone());
-                    }
-                    changed
-                }
-                None => break,
-            };
-            let _ = changed.changed().await;
+            match self.look(id)? {
+                Look::Here(session, _) => return Ok(*session),
+                Look::Ending(changed) => self.next_change(changed).await?,
+                Look::Gone => break,
+            }
         }
         let row = self.0.parts.store.session(id).await?;
         decode(&row.ok_or_else(|| Error::not_found("session", id))?)
@@ -269,13 +263,6 @@ impl CoordinatorApp {
         };
         if seen { Ok(()) } else { Err(Error::not_found("session", session.id())) }
     }
-}
-
-fn remember_key(keys: &mut HashMap<KeyId, Arc<KeyRecord>>, record: Arc<KeyRecord>) {
-    if keys.len() >= KEYS_CACHED {
-        keys.clear();
-    }
-    keys.insert(record.key_id, record);
 }
 
 fn encode(session: &Session) -> SessionRow {

@@ -7,7 +7,7 @@ use quorate_core::session::{Command, Reply, Session};
 use quorate_ports::Coordinator;
 use quorate_types::*;
 
-use super::{CoordinatorApp, decode};
+use super::{CoordinatorApp, Look, Step, decode};
 use crate::links::ProgressSink;
 use crate::lock;
 use crate::tokens::TokenMint;
@@ -43,7 +43,7 @@ impl Coordinator for CoordinatorApp {
             hello: request.hello,
             ready: request.ready,
         };
-        match self.run(session, command).await? {
+        match self.execute(session.id(), command).await? {
             (Reply::Joined { party_index }, session) => Ok(JoinedSession { party_index, session }),
             _ => Err(Error::internal()),
         }
@@ -58,7 +58,7 @@ impl Coordinator for CoordinatorApp {
         caller.speaks_for(party)?;
         let session = self.find(session).await?;
         Self::visible(&session, caller)?;
-        match self.run(session, Command::Ready { party: party.clone() }).await? {
+        match self.execute(session.id(), Command::Ready { party: party.clone() }).await? {
             (Reply::Ready(count), _) => Ok(count),
             _ => Err(Error::internal()),
         }
@@ -67,7 +67,7 @@ impl Coordinator for CoordinatorApp {
     async fn start(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
         let session = self.find(session).await?;
         Self::visible(&session, caller)?;
-        Ok(self.run(session, Command::Start).await?.1)
+        Ok(self.execute(session.id(), Command::Start).await?.1)
     }
 
     async fn status(
@@ -90,14 +90,14 @@ impl Coordinator for CoordinatorApp {
         let session = self.find(report.session_id).await?;
         Self::visible(&session, caller)?;
         let command = Command::Report { party: report.party_id, outcome: report.outcome };
-        Ok(self.run(session, command).await?.1)
+        Ok(self.execute(session.id(), command).await?.1)
     }
 
     async fn close(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
         caller.may(Scope::Sessions)?;
         let session = self.find(session).await?;
         Self::visible(&session, caller)?;
-        Ok(self.run(session, Command::Close).await?.1)
+        Ok(self.execute(session.id(), Command::Close).await?.1)
     }
 
     async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline> {
@@ -169,8 +169,8 @@ impl Coordinator for CoordinatorApp {
 impl ProgressSink for CoordinatorApp {
     fn progress(&self, session: SessionId, party: &PartyId, round: i32) {
         // A note for the timeline: that the session has just ended is no error.
-        let applied = self.apply(session, Command::Progress { party: party.clone(), round });
-        if applied.is_ok()
+        let applied = self.apply(session, &Command::Progress { party: party.clone(), round });
+        if matches!(applied, Ok(Step::Applied(_)))
             && let Some(slot) = lock(&self.0.state).sessions.get(&session)
         {
             slot.changed.send_replace(());
@@ -179,18 +179,7 @@ impl ProgressSink for CoordinatorApp {
 }
 
 impl CoordinatorApp {
-    /// Runs a command on a found session: through the shared state while it is there, on the copy
-    /// when it has ended and left the memory (the core then only refuses or repeats).
-    async fn run(&self, session: Session, command: Command) -> Result<(Reply, SessionView)> {
-        if lock(&self.0.state).sessions.contains_key(&session.id()) {
-            return self.execute(session.id(), command).await;
-        }
-        let mut ended = session;
-        let now = self.0.parts.clock.now();
-        let reply = ended.apply(now, command, &mut quorate_core::session::Effects::default())?;
-        Ok((reply, ended.view()))
-    }
-
+    /// Waits until a session is as wanted, at the latest until `limit`; answers with how it stands.
     async fn wait(
         &self,
         mut found: Session,
@@ -199,24 +188,24 @@ impl CoordinatorApp {
     ) -> Result<Session> {
         let deadline = tokio::time::Instant::now() + limit;
         while !done(&found) {
-            let Some(mut changed) = lock(&self.0.state).sessions.get(&found.id()).map(|slot| {
-                let changed = slot.changed.subscribe();
-                if !slot.ending {
-                    found = slot.session.clone();
+            let changed = match self.look(found.id())? {
+                // It has ended and left the memory.
+                Look::Gone => return self.find(found.id()).await,
+                Look::Ending(changed) => changed,
+                Look::Here(session, changed) => {
+                    found = *session;
+                    changed
                 }
-                changed
-            }) else {
-                return Ok(found);
             };
-            self.0.parts.store.health()?;
             if done(&found) {
                 break;
             }
-            if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
-                // The store may have failed for another session meanwhile.
+            let next = tokio::time::timeout_at(deadline, self.next_change(changed)).await;
+            let Ok(change) = next else {
                 self.0.parts.store.health()?;
                 break;
-            }
+            };
+            change?;
         }
         Ok(found)
     }

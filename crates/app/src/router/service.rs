@@ -14,7 +14,7 @@ use crate::lock;
 impl Router for RouterApp {
     async fn register(&self, caller: &Caller, registration: Registration) -> Result<Timestamp> {
         let (row, changed) = {
-            let now = self.0.clock.now();
+            let now = self.0.clock.moment();
             let mut state = lock(&self.0.state);
             let reserved = state.reserved.contains(&registration.party_id);
             policy::register(caller, &registration, reserved)?;
@@ -30,9 +30,10 @@ impl Router for RouterApp {
 
     async fn heartbeat(&self, caller: &Caller, party: &PartyId) -> Result<Pulse> {
         self.act_as(caller, party)?;
-        let server_time = self.0.clock.now();
+        let now = self.0.clock.moment();
         let mut state = lock(&self.0.state);
-        state.presence.heartbeat(server_time, party)?;
+        state.presence.heartbeat(now, party)?;
+        let server_time = now.wall;
         Ok(Pulse { server_time, pending_messages: state.mailboxes.pending_count(party) })
     }
 
@@ -126,7 +127,7 @@ impl Router for RouterApp {
         only_online: bool,
     ) -> Result<Vec<PartyView>> {
         caller.may(Scope::Read)?;
-        let now = self.0.clock.now();
+        let now = self.0.clock.moment();
         let known = lock(&self.0.state).presence.list(now, role, only_online);
         Ok(known.into_iter().map(|view| policy::registered_as_seen(caller, view)).collect())
     }

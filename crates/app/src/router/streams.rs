@@ -26,7 +26,7 @@ pub(super) struct Connected {
 
 impl Connected {
     pub(super) fn new(router: &RouterApp, party: &PartyId, subscriber: Option<u64>) -> Self {
-        let now = router.0.clock.now();
+        let now = router.0.clock.moment();
         lock(&router.0.state).presence.connected(now, party);
         Self { router: router.clone(), party: party.clone(), subscriber }
     }
@@ -34,7 +34,7 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let now = self.router.0.clock.now();
+        let now = self.router.0.clock.moment();
         let mut state = lock(&self.router.0.state);
         state.presence.disconnected(now, &self.party);
         if let Some(id) = self.subscriber {

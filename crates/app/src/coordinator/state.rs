@@ -1,0 +1,115 @@
+//! The sessions in memory: the open ones with their deadlines, and those that ended lately.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_core::session::Session;
+use quorate_types::*;
+use tokio::sync::watch;
+
+use crate::ENDED_KEPT;
+
+/// Keys kept in memory for signing; about 0.5 KiB each. When full, the cache starts afresh.
+const KEYS_CACHED: usize = 10_000;
+
+/// A session in memory.
+pub(super) struct Slot {
+    pub(super) session: Session,
+    /// Its deadline on the monotonic clock.
+    pub(super) ends: Duration,
+    pub(super) changed: watch::Sender<()>,
+    /// Its creation is on the disk.
+    pub(super) created: bool,
+    /// The end is decided and not yet durable: nobody is told before it is.
+    pub(super) ending: bool,
+    /// The idempotency key that made it.
+    pub(super) idempotency: Option<(Tenant, String)>,
+}
+
+impl Slot {
+    /// A session that is not on the disk yet and ends `lifetime` milliseconds from now.
+    pub(super) fn new(
+        session: Session,
+        monotonic: Duration,
+        idempotency: Option<(Tenant, String)>,
+    ) -> Self {
+        let lifetime = session.expires_at().millis_since(session.created_at());
+        let ends = monotonic.saturating_add(Duration::from_millis(lifetime));
+        let changed = watch::Sender::new(());
+        Self { session, ends, changed, created: false, ending: false, idempotency }
+    }
+
+    /// A session found at start: it has what is left of its lifetime by the wall clock, and never
+    /// more than the whole, also when the clock has been set back meanwhile.
+    pub(super) fn restored(session: Session, now: Timestamp, monotonic: Duration) -> Self {
+        let left = session.expires_at().millis_since(now);
+        let mut slot = Self { created: true, ..Self::new(session, monotonic, None) };
+        slot.ends = slot.ends.min(monotonic.saturating_add(Duration::from_millis(left)));
+        slot
+    }
+
+    /// The session's own time: what the wall clock would show, had nobody set it meanwhile.
+    pub(super) fn time(&self, monotonic: Duration) -> Timestamp {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let deadline = self.session.expires_at().0;
+        match self.ends.checked_sub(monotonic).filter(|left| !left.is_zero()) {
+            // A started millisecond is left, so that the deadline is not reached early.
+            Some(left) => {
+                let left = left.saturating_add(Duration::from_nanos(999_999));
+                Timestamp(deadline.saturating_sub(millis(left)))
+            }
+            None => Timestamp(deadline.saturating_add(millis(monotonic.saturating_sub(self.ends)))),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) sessions: HashMap<SessionId, Slot>,
+    pub(super) open: usize,
+    /// Ended sessions that are still in memory, oldest first.
+    ended: VecDeque<SessionId>,
+    /// Open sessions by their monotonic deadline.
+    pub(super) deadlines: BTreeSet<(Duration, SessionId)>,
+    pub(super) idempotency: HashMap<(Tenant, String), ([u8; 32], SessionId)>,
+    pub(super) keys: HashMap<KeyId, Arc<KeyRecord>>,
+}
+
+impl State {
+    /// Takes an open session in.
+    pub(super) fn insert(&mut self, slot: Slot) {
+        self.deadlines.insert((slot.ends, slot.session.id()));
+        self.open += 1;
+        self.sessions.insert(slot.session.id(), slot);
+    }
+
+    /// A new session is on the disk.
+    pub(super) fn created(&mut self, id: SessionId) {
+        if let Some(slot) = self.sessions.get_mut(&id) {
+            slot.created = true;
+            slot.changed.send_replace(());
+        }
+    }
+
+    /// An end is on the disk: it may be told, and the oldest ended session be forgotten.
+    pub(super) fn retire(&mut self, id: SessionId) {
+        let Some(slot) = self.sessions.get_mut(&id) else { return };
+        slot.ending = false;
+        slot.changed.send_replace(());
+        self.ended.push_back(id);
+        while self.ended.len() > ENDED_KEPT {
+            let oldest = self.ended.pop_front().expect("longer than the bound");
+            if let Some(key) = self.sessions.remove(&oldest).and_then(|slot| slot.idempotency) {
+                self.idempotency.remove(&key);
+            }
+        }
+    }
+}
+
+pub(super) fn remember_key(keys: &mut HashMap<KeyId, Arc<KeyRecord>>, record: Arc<KeyRecord>) {
+    if keys.len() >= KEYS_CACHED {
+        keys.clear();
+    }
+    keys.insert(record.key_id, record);
+}
