@@ -350,3 +350,29 @@ async fn a_finished_key_is_attached_to_its_account() {
     let keys = world.coordinator.keys(&Caller::Open, 10).await.unwrap();
     assert_eq!(Some(&keys[0].public_key), account.public_key.as_ref());
 }
+
+#[tokio::test]
+async fn streams_of_one_party_and_caller_are_bounded_and_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let mut unread = Vec::new();
+    let refused = loop {
+        match world.router.subscribe_events(&Caller::Open, &party("a"), vec![]).await {
+            Ok(events) => unread.push(events),
+            Err(error) => break error,
+        }
+        assert!(unread.len() < 100, "there is a bound");
+    };
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    let more = world.router.subscribe(&Caller::Open, None, &party("a"), Timestamp(0)).await;
+    assert_eq!(more.err().map(|error| error.code), Some(ErrorCode::RateLimited), "messages too");
+    assert!(world.router.subscribe_events(&Caller::Open, &party("b"), vec![]).await.is_ok());
+    let created = world.coordinator.create(&Caller::Open, keygen(&["a", "b"], None)).await.unwrap();
+    for events in &mut unread {
+        let event = events.next().await.unwrap().unwrap();
+        assert_eq!(event.session.session_id, created.session.session_id);
+        assert!(event.join_tokens.keys().eq([&party("a")]), "its own token only");
+    }
+    unread.pop();
+    assert!(world.router.subscribe_events(&Caller::Open, &party("a"), vec![]).await.is_ok());
+}

@@ -5,9 +5,11 @@
 //! clock that stands still, and in a replay.
 
 pub mod accounts;
+pub mod events;
 pub mod groups;
 pub mod mailbox;
 pub mod policy;
 pub mod postbox;
 pub mod presence;
 pub mod session;
+pub mod subscriptions;

@@ -1,5 +1,7 @@
 //! The harness of the end-to-end tests: the real binary as a process of its own.
 
+pub mod hostile;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

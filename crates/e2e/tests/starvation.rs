@@ -3,31 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use quorate_e2e::hostile::{resident, upgrade};
 use quorate_e2e::{Cluster, call};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-/// Resident memory of a process in MiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux");
-    line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") >> 10
-}
-
-async fn upgrade(address: SocketAddr, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.expect("it reads");
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).await.expect("an answer");
-    assert_eq!(&head, b"HTTP/1.1 101", "{path}");
-    stream
-}
 
 #[tokio::test]
 async fn a_client_that_pings_and_never_reads_costs_little() {

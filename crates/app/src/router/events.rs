@@ -1,128 +1,109 @@
-//! Session events to their parties: where each open session stands first, then live.
+//! Streams of session events: a cursor into the log, and a bell that says when to look again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-use quorate_core::policy;
+use futures_util::stream;
+use quorate_core::events::{Events, SubscriberId};
+use quorate_ports::BoxStream;
 use quorate_types::*;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
-/// Events a subscriber may be behind. One that is further behind is cut off; when it subscribes
-/// again it is told where each open session stands, so nothing is lost.
-pub(super) const EVENT_QUEUE: usize = 4_096;
+use super::RouterApp;
+use super::streams::Connected;
+use crate::lock;
 
-struct Subscriber {
-    id: u64,
-    caller: Caller,
-    kinds: Vec<EventKind>,
-    queue: mpsc::Sender<SessionEvent>,
-}
+/// Events that a stream takes from the log under one lock: what a stalled one holds on to.
+const BATCH: usize = 8;
 
-impl Subscriber {
-    fn wants(&self, event: &SessionEvent) -> bool {
-        let asked = self.kinds.is_empty() || self.kinds.contains(&event.kind);
-        asked && policy::sees(&self.caller, &event.session.tenant)
-    }
-}
-
-/// Who listens, and the open sessions of each party.
+/// The log of events and the bells of its readers.
 #[derive(Default)]
 pub(super) struct EventBoard {
-    next_id: u64,
-    subscribers: HashMap<PartyId, Vec<Subscriber>>,
-    open: HashMap<SessionId, OpenSession>,
-    sessions_of: HashMap<PartyId, Vec<SessionId>>,
-}
-
-/// The events that a party which comes late must see.
-struct OpenSession {
-    created: SessionEvent,
-    started: Option<SessionEvent>,
+    events: Events,
+    /// Wakes the streams of a party; an entry exists while one is open.
+    bells: HashMap<PartyId, watch::Sender<()>>,
 }
 
 impl EventBoard {
-    /// Posts an event; answers with the number of subscribers it reached.
+    /// Posts an event and wakes its readers; answers with their number.
     pub(super) fn post(&mut self, event: SessionEvent) -> u32 {
-        self.remember(&event);
-        let mut reached = 0;
+        let event = Arc::new(event);
+        let reached = self.events.post(&event);
         for participant in &event.session.participants {
-            let party = &participant.party_id;
-            let Some(subscribers) = self.subscribers.get_mut(party) else {
-                continue;
-            };
-            subscribers.retain(|subscriber| {
-                if !subscriber.wants(&event) {
-                    return true;
-                }
-                let sent = subscriber.queue.try_send(event.for_party(party)).is_ok();
-                reached += u32::from(sent);
-                sent
-            });
-            if subscribers.is_empty() {
-                self.subscribers.remove(party);
+            if let Some(bell) = self.bells.get(&participant.party_id) {
+                bell.send_replace(());
             }
         }
         reached
     }
+}
 
-    fn remember(&mut self, event: &SessionEvent) {
-        let session = event.session.session_id;
-        let parties = event.session.participants.iter().map(|p| &p.party_id);
-        if event.session.status.is_final() {
-            self.open.remove(&session);
-            for party in parties {
-                if let Some(sessions) = self.sessions_of.get_mut(party) {
-                    sessions.retain(|id| *id != session);
-                    if sessions.is_empty() {
-                        self.sessions_of.remove(party);
-                    }
-                }
-            }
-            return;
-        }
-        let known = self.open.entry(session).or_insert_with(|| {
-            for party in parties {
-                self.sessions_of.entry(party.clone()).or_default().push(session);
-            }
-            OpenSession { created: event.clone(), started: None }
-        });
-        match event.kind {
-            EventKind::SessionCreated => known.created = event.clone(),
-            EventKind::SessionStarted => known.started = Some(event.clone()),
-            _ => {}
+/// A subscriber in the log for as long as it lives.
+struct Subscribed {
+    id: SubscriberId,
+    connected: Connected,
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        let mut state = lock(&self.connected.router.0.state);
+        state.board.events.unsubscribe(self.id);
+        let party = &self.connected.party;
+        // The last stream takes its party's bell with it; this one's receiver is gone already.
+        if state.board.bells.get(party).is_some_and(|bell| bell.receiver_count() == 0) {
+            state.board.bells.remove(party);
         }
     }
+}
 
-    /// Adds a subscriber: the events it has to catch up with, its live queue and its id.
-    pub(super) fn subscribe(
-        &mut self,
+struct EventStream {
+    // Dropped in this order: the bell is counted by what follows it.
+    bell: watch::Receiver<()>,
+    batch: VecDeque<Arc<SessionEvent>>,
+    subscribed: Subscribed,
+}
+
+impl EventStream {
+    async fn next(mut self) -> Option<(Result<SessionEvent>, Option<Self>)> {
+        loop {
+            if let Some(event) = self.batch.pop_front() {
+                let event = event.for_party(&self.subscribed.connected.party);
+                return Some((Ok(event), Some(self)));
+            }
+            self.bell.mark_unchanged();
+            let read = {
+                let mut state = lock(&self.subscribed.connected.router.0.state);
+                state.board.events.read(self.subscribed.id, BATCH)
+            };
+            match read {
+                Ok(events) => self.batch.extend(events),
+                Err(_) => {
+                    let behind = "you fell too far behind; subscribe again";
+                    return Some((Err(Error::unavailable(behind)), None));
+                }
+            }
+            if self.batch.is_empty() && self.bell.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+}
+
+impl RouterApp {
+    pub(super) fn event_stream(
+        &self,
         caller: &Caller,
         party: &PartyId,
         kinds: Vec<EventKind>,
-    ) -> (Vec<SessionEvent>, mpsc::Receiver<SessionEvent>, u64) {
-        let (queue, receiver) = mpsc::channel(EVENT_QUEUE);
-        self.next_id += 1;
-        let subscriber = Subscriber { id: self.next_id, caller: caller.clone(), kinds, queue };
-        let mut missed = Vec::new();
-        for session in self.sessions_of.get(party).into_iter().flatten() {
-            let Some(open) = self.open.get(session) else {
-                continue;
-            };
-            let event = open.started.as_ref().unwrap_or(&open.created);
-            if subscriber.wants(event) {
-                missed.push(event.for_party(party));
-            }
-        }
-        self.subscribers.entry(party.clone()).or_default().push(subscriber);
-        (missed, receiver, self.next_id)
-    }
-
-    /// Removes a subscriber that went away.
-    pub(super) fn unsubscribe(&mut self, party: &PartyId, id: u64) {
-        if let Some(subscribers) = self.subscribers.get_mut(party) {
-            subscribers.retain(|subscriber| subscriber.id != id);
-            if subscribers.is_empty() {
-                self.subscribers.remove(party);
-            }
-        }
+    ) -> Result<BoxStream<Result<SessionEvent>>> {
+        let connected = Connected::new(self, caller, party)?;
+        let (id, bell) = {
+            let mut state = lock(&self.0.state);
+            let id = state.board.events.subscribe(caller, party, kinds);
+            (id, state.board.bells.entry(party.clone()).or_default().subscribe())
+        };
+        let subscribed = Subscribed { id, connected };
+        let stream = EventStream { bell, batch: VecDeque::new(), subscribed };
+        Ok(Box::pin(stream::unfold(Some(stream), |stream| async { stream?.next().await })))
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use quorate_core::mailbox::{Limits, Mailboxes};
 use quorate_core::policy;
 use quorate_core::presence::Presence;
+use quorate_core::subscriptions::Subscriptions;
 use quorate_ports::store::{PartyRow, RecoveredMessage};
 use quorate_ports::{Store, Urgency, Write};
 use quorate_types::*;
@@ -54,6 +55,7 @@ struct State {
     mailboxes: Mailboxes,
     presence: Presence,
     board: EventBoard,
+    subscriptions: Subscriptions,
     /// Names whose identity the operator trusts.
     reserved: HashSet<PartyId>,
     /// Wakes the streams of a party; an entry exists while one is open.
@@ -96,6 +98,7 @@ impl RouterApp {
             mailboxes,
             presence,
             board: EventBoard::default(),
+            subscriptions: Subscriptions::default(),
             reserved: HashSet::new(),
             bells: HashMap::new(),
             settling: HashMap::new(),

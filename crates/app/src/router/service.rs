@@ -72,7 +72,7 @@ impl Router for RouterApp {
                 lock(&self.0.state).mailboxes.check_member(session, party)?;
             }
         }
-        Ok(self.message_stream(caller, session, party, after))
+        self.message_stream(caller, session, party, after)
     }
 
     async fn pending(
@@ -112,7 +112,7 @@ impl Router for RouterApp {
         kinds: Vec<EventKind>,
     ) -> Result<BoxStream<Result<SessionEvent>>> {
         self.act_as(caller, party)?;
-        Ok(self.event_stream(caller, party, kinds))
+        self.event_stream(caller, party, kinds)
     }
 
     async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 
 use futures_util::stream;
 use quorate_core::policy;
+use quorate_core::subscriptions::Account;
 use quorate_ports::BoxStream;
 use quorate_types::*;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::RouterApp;
 use crate::lock;
@@ -17,18 +18,23 @@ use crate::lock;
 /// Messages taken from a mailbox under one lock.
 const BATCH: usize = 64;
 
-/// Says that a party is connected for as long as it lives.
+/// Says that a party is connected, and holds its stream's place, for as long as it lives.
 pub(super) struct Connected {
-    router: RouterApp,
-    party: PartyId,
-    subscriber: Option<u64>,
+    pub(super) router: RouterApp,
+    pub(super) party: PartyId,
+    account: Account,
 }
 
 impl Connected {
-    pub(super) fn new(router: &RouterApp, party: &PartyId, subscriber: Option<u64>) -> Self {
+    /// # Errors
+    /// `rate_limited` when this caller, or all, have as many streams as they may.
+    pub(super) fn new(router: &RouterApp, caller: &Caller, party: &PartyId) -> Result<Self> {
         let now = router.0.clock.moment();
-        lock(&router.0.state).presence.connected(now, party);
-        Self { router: router.clone(), party: party.clone(), subscriber }
+        let mut state = lock(&router.0.state);
+        let account = state.subscriptions.open(caller, party)?;
+        state.presence.connected(now, party);
+        drop(state);
+        Ok(Self { router: router.clone(), party: party.clone(), account })
     }
 }
 
@@ -37,9 +43,7 @@ impl Drop for Connected {
         let now = self.router.0.clock.moment();
         let mut state = lock(&self.router.0.state);
         state.presence.disconnected(now, &self.party);
-        if let Some(id) = self.subscriber {
-            state.board.unsubscribe(&self.party, id);
-        }
+        state.subscriptions.close(&self.account, &self.party);
         // The last stream takes its party's bell with it.
         if state.bells.get(&self.party).is_some_and(|bell| bell.receiver_count() == 0) {
             state.bells.remove(&self.party);
@@ -93,36 +97,11 @@ impl RouterApp {
         session: Option<SessionId>,
         party: &PartyId,
         after: Timestamp,
-    ) -> BoxStream<Result<Message>> {
+    ) -> Result<BoxStream<Result<Message>>> {
+        let connected = Connected::new(self, caller, party)?;
         let bell = lock(&self.0.state).bells.entry(party.clone()).or_default().subscribe();
-        let connected = Connected::new(self, party, None);
         let (caller, batch) = (caller.clone(), VecDeque::new());
         let stream = MessageStream { caller, bell, session, after, cursor: 0, batch, connected };
-        Box::pin(stream::unfold(stream, MessageStream::next))
-    }
-
-    pub(super) fn event_stream(
-        &self,
-        caller: &Caller,
-        party: &PartyId,
-        kinds: Vec<EventKind>,
-    ) -> BoxStream<Result<SessionEvent>> {
-        let (missed, live, id) = lock(&self.0.state).board.subscribe(caller, party, kinds);
-        let connected = Connected::new(self, party, Some(id));
-        let state = (VecDeque::from(missed), live, connected);
-        Box::pin(stream::unfold(Some(state), |state| async {
-            let (mut missed, mut live, connected): (VecDeque<_>, mpsc::Receiver<_>, _) = state?;
-            let next = match missed.pop_front() {
-                Some(event) => Some(event),
-                None => live.recv().await,
-            };
-            match next {
-                Some(event) => Some((Ok(event), Some((missed, live, connected)))),
-                None => Some((
-                    Err(Error::unavailable("you fell too far behind; subscribe again")),
-                    None,
-                )),
-            }
-        }))
+        Ok(Box::pin(stream::unfold(stream, MessageStream::next)))
     }
 }

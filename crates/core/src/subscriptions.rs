@@ -1,0 +1,143 @@
+//! How many streams are open at the router, by account and party.
+
+use std::collections::HashMap;
+
+use quorate_types::*;
+
+/// Streams of one party that one account may have open: a few processes with two each, and those
+/// of connections that have died unnoticed. Each is woken for every event of the party.
+const PER_PARTY: usize = 32;
+/// Streams of all accounts. An idle one costs its connection, about 10 KiB.
+const IN_ALL: usize = 1 << 16;
+/// Streams of one account: half of all, so that none can take the place of all others.
+const PER_ACCOUNT: usize = IN_ALL / 2;
+/// Seconds after which one that was refused may try again.
+const RETRY_SECONDS: u32 = 5;
+
+/// Who pays for something: bounds that hold for each account keep its neighbours free.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// All callers of a tenant.
+    Tenant(Tenant),
+    /// A party that has proven its identity, whatever tenant it serves.
+    Party(PartyId),
+    /// Another role of the installation.
+    Role,
+}
+
+impl Account {
+    /// The account of a caller.
+    pub fn of(caller: &Caller) -> Self {
+        match (caller, caller.tenant()) {
+            (Caller::Party(party), _) => Self::Party(party.clone()),
+            (_, Some(tenant)) => Self::Tenant(tenant),
+            (_, None) => Self::Role,
+        }
+    }
+}
+
+/// The open streams, counted.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    total: usize,
+    accounts: HashMap<Account, usize>,
+    parties: HashMap<(Account, PartyId), usize>,
+}
+
+impl Subscriptions {
+    /// Counts a stream of `party` for a caller. What is counted is to be given back by
+    /// [`Subscriptions::close`] with the account in the answer.
+    ///
+    /// # Errors
+    /// `rate_limited` when the party, the account or the router has as many as it may.
+    pub fn open(&mut self, caller: &Caller, party: &PartyId) -> Result<Account> {
+        let account = Account::of(caller);
+        let key = (account, party.clone());
+        let of_party = self.parties.get(&key).copied().unwrap_or(0);
+        let of_account = self.accounts.get(&key.0).copied().unwrap_or(0);
+        let problem = if of_party >= PER_PARTY {
+            Some(format!("{party} has {of_party} streams open; close some of them"))
+        } else if self.total >= IN_ALL {
+            Some("the router has as many streams open as it may; try again later".into())
+        } else if of_account >= PER_ACCOUNT && key.0 != Account::Role {
+            Some(format!("{of_account} streams are open for this tenant; close some of them"))
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            let mut error = Error::new(ErrorCode::RateLimited, problem);
+            error.details.retry_after = Some(RETRY_SECONDS);
+            return Err(error);
+        }
+        self.total += 1;
+        *self.accounts.entry(key.0.clone()).or_default() += 1;
+        let account = key.0.clone();
+        *self.parties.entry(key).or_default() += 1;
+        Ok(account)
+    }
+
+    /// Gives a stream's place back.
+    pub fn close(&mut self, account: &Account, party: &PartyId) {
+        self.total -= 1;
+        decrement(&mut self.accounts, account);
+        decrement(&mut self.parties, &(account.clone(), party.clone()));
+    }
+}
+
+fn decrement<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(tenant: &str) -> Caller {
+        Caller::Key { tenant: tenant.parse().unwrap(), scopes: vec![Scope::Party] }
+    }
+
+    fn name(text: &str) -> PartyId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_neighbour_cannot_take_a_partys_streams() {
+        let mut open = Subscriptions::default();
+        for _ in 0..PER_PARTY {
+            open.open(&key("evil"), &name("alice")).unwrap();
+        }
+        let refused = open.open(&key("evil"), &name("alice")).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::RateLimited);
+        assert!(refused.details.retry_after.is_some());
+        assert!(open.open(&key("evil"), &name("bob")).is_ok());
+        let account = open.open(&key("acme"), &name("alice")).unwrap();
+        assert_eq!(account, Account::Tenant("acme".parse().unwrap()));
+        assert!(open.open(&Caller::Party(name("alice")), &name("alice")).is_ok());
+    }
+
+    #[test]
+    fn a_tenant_leaves_room_for_the_others() {
+        let mut open = Subscriptions::default();
+        for n in 0..PER_ACCOUNT {
+            open.open(&key("evil"), &name(&format!("p{n}"))).unwrap();
+        }
+        assert!(open.open(&key("evil"), &name("one-more")).is_err());
+        let account = open.open(&key("acme"), &name("alice")).unwrap();
+        open.close(&account, &name("alice"));
+        open.close(&Account::of(&key("evil")), &name("p0"));
+        assert!(open.open(&key("evil"), &name("one-more")).is_ok());
+    }
+
+    #[test]
+    fn closed_streams_leave_nothing_behind() {
+        let mut open = Subscriptions::default();
+        let account = open.open(&key("a"), &name("p")).unwrap();
+        open.close(&account, &name("p"));
+        assert!(open.total == 0 && open.accounts.is_empty() && open.parties.is_empty());
+    }
+}
