@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use quorate_app::*;
+use quorate_core::mailbox::{Limits, MESSAGE_COST};
 use quorate_ports::{Coordinator, Router, Store};
 use quorate_store::SqliteStore;
 use quorate_types::*;
@@ -22,18 +23,22 @@ struct World {
 const GENERATOR: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
 
 async fn open(folder: &TempDir) -> World {
+    open_with(folder, Limits::default(), CoordinatorConfig::default().max_open).await
+}
+
+async fn open_with(folder: &TempDir, limits: Limits, max_open: usize) -> World {
     let clock = Arc::new(ManualClock::at(Timestamp(1_700_000_000_000)));
     let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
     let late = Arc::new(LateProgress::default());
     let parts = RouterParts {
-        config: RouterConfig::default(),
+        config: RouterConfig { limits },
         store: store.clone(),
         progress: late.clone(),
         clock: clock.clone(),
     };
     let router = Arc::new(RouterApp::open(parts).await.unwrap());
     let parts = CoordinatorParts {
-        config: CoordinatorConfig::default(),
+        config: CoordinatorConfig { max_open, ..CoordinatorConfig::default() },
         store: store.clone(),
         mint: TokenMint::new(Secret::new([7; 32])),
         directory: router.clone(),
@@ -375,4 +380,43 @@ async fn streams_of_one_party_and_caller_are_bounded_and_given_back() {
     }
     unread.pop();
     assert!(world.router.subscribe_events(&Caller::Open, &party("a"), vec![]).await.is_ok());
+}
+
+fn tenant_key(tenant: &str) -> Caller {
+    let scopes = vec![Scope::Sessions, Scope::Party];
+    Caller::Key { tenant: tenant.parse().unwrap(), scopes }
+}
+
+#[tokio::test]
+async fn one_tenant_cannot_fill_the_router_or_the_sessions_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { total_bytes: 20 * (8 + MESSAGE_COST), ..Limits::default() };
+    let world = open_with(&folder, limits, 10).await;
+    let (evil, acme) = (tenant_key("evil"), tenant_key("acme"));
+    let mut squatted = Vec::new();
+    let refused = loop {
+        match world.coordinator.create(&evil, keygen(&["x", "y"], None)).await {
+            Ok(created) => squatted.push(created.session.session_id),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((refused.code, squatted.len()), (ErrorCode::RateLimited, 5), "{refused}");
+    assert!(refused.details.retry_after.is_some());
+    let filled = (0..100).map(|round| message(squatted[0], "x", &["y"], round));
+    let mut sent = 0;
+    for message in filled {
+        match world.router.route(&evil, message).await {
+            Ok(_) => sent += 1,
+            Err(error) => {
+                assert_eq!(error.code, ErrorCode::RateLimited, "{error}");
+                break;
+            }
+        }
+    }
+    assert!((5..=10).contains(&sent), "{sent}: half of the bytes");
+    let created = world.coordinator.create(&acme, keygen(&["a", "b"], None)).await.unwrap();
+    let honest = message(created.session.session_id, "a", &["b"], 1);
+    world.router.route(&acme, honest).await.unwrap();
+    world.coordinator.close(&evil, squatted[0]).await.unwrap();
+    assert!(world.coordinator.create(&evil, keygen(&["x", "y"], None)).await.is_ok());
 }

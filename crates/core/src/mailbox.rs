@@ -13,12 +13,20 @@ use std::sync::Arc;
 
 use quorate_types::*;
 
+use crate::budget::{Budget, Over};
+
 /// Ended sessions whose delivery records are kept for late questions.
 const ENDED_KEPT: usize = 256;
 /// Delivery records kept of all ended sessions together: at 16 parties about 1.5 KiB each.
 const ENDED_RECORDS_KEPT: usize = 100_000;
 
-/// Bounds of the mailboxes.
+/// What a waiting message takes beside its payload, in bytes: its row, places in boxes and indexes.
+pub const MESSAGE_COST: usize = 1_024;
+/// Seconds after which one that was refused for want of room may try again.
+const RETRY_SECONDS: u32 = 5;
+
+/// Bounds of the mailboxes. A tenant has at most half of what holds for all sessions, and its fair
+/// share once that is three quarters used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one payload. Keygen's largest message is 150 kB.
@@ -26,10 +34,12 @@ pub struct Limits {
     /// Messages of one session from its start to its end, because their delivery records stay:
     /// 16 parties, 8 rounds, every pair, twice over.
     pub session_messages: usize,
-    /// Payload bytes of one session that nobody has acknowledged.
+    /// Bytes of one session's messages that wait for acknowledgement, [`MESSAGE_COST`] included.
     pub session_bytes: usize,
-    /// Payload bytes of all sessions that nobody has acknowledged.
+    /// The same of all sessions together.
     pub total_bytes: usize,
+    /// Delivery records of all open sessions: each up to 1.5 KiB until its session ends.
+    pub records: usize,
     /// Bytes of a message type.
     pub type_bytes: usize,
 }
@@ -41,6 +51,7 @@ impl Default for Limits {
             session_messages: 4_096,
             session_bytes: 64 << 20,
             total_bytes: 1 << 30,
+            records: 1_000_000,
             type_bytes: 64,
         }
     }
@@ -118,7 +129,6 @@ impl Mailbox {
 }
 
 /// The mailboxes of all parties.
-#[derive(Default)]
 pub struct Mailboxes {
     limits: Limits,
     sessions: HashMap<SessionId, Conversation>,
@@ -126,13 +136,23 @@ pub struct Mailboxes {
     ended_records: usize,
     boxes: HashMap<PartyId, Mailbox>,
     last_sequence: u64,
-    bytes: usize,
+    bytes: Budget<Tenant>,
+    records: Budget<Tenant>,
 }
 
 impl Mailboxes {
     /// Empty mailboxes with these bounds.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+        Self {
+            limits,
+            sessions: HashMap::new(),
+            ended: VecDeque::new(),
+            ended_records: 0,
+            boxes: HashMap::new(),
+            last_sequence: 0,
+            bytes: Budget::new(limits.total_bytes),
+            records: Budget::new(limits.records),
+        }
     }
 
     /// Goes on counting behind messages that were found in the store, before any of them is put
@@ -161,7 +181,8 @@ impl Mailboxes {
         }
         conversation.ended = true;
         conversation.rounds = HashSet::new();
-        self.bytes -= std::mem::take(&mut conversation.bytes);
+        self.bytes.give_back(&conversation.tenant, std::mem::take(&mut conversation.bytes));
+        self.records.give_back(&conversation.tenant, conversation.messages.len());
         self.ended_records += conversation.messages.len();
         let mut gone = Vec::new();
         for (id, record) in &mut conversation.messages {
@@ -274,7 +295,7 @@ impl Mailboxes {
     }
 
     fn put(&mut self, row: &Arc<MessageRow>, acknowledged: &[PartyId]) {
-        let bytes = row.message.payload.len();
+        let bytes = row.message.payload.len() + MESSAGE_COST;
         let delivery = |party: &PartyId| Delivery {
             party_id: party.clone(),
             state: match acknowledged.contains(party) {
@@ -300,7 +321,8 @@ impl Mailboxes {
             conversation.last_at = conversation.last_at.max(message.created_at);
             conversation.rounds.insert((message.from_party.clone(), message.round));
             conversation.messages.insert(row.message.message_id, record);
-            self.bytes += bytes;
+            self.bytes.add(&conversation.tenant, bytes);
+            self.records.add(&conversation.tenant, 1);
         }
     }
 
@@ -339,13 +361,22 @@ impl Mailboxes {
                 ),
             ));
         }
-        if conversation.bytes + bytes > limits.session_bytes {
-            return Err(self.full(&format!("session {session}"), session, conversation));
-        }
-        if self.bytes + bytes > limits.total_bytes {
-            return Err(self.full("the router", session, conversation));
-        }
+        self.check_room(session, conversation, bytes + MESSAGE_COST)?;
         Ok(recipients)
+    }
+
+    /// Refuses a message for which its session, its tenant or the router has no room.
+    fn check_room(&self, session: SessionId, of: &Conversation, bytes: usize) -> Result<()> {
+        let over = if of.bytes + bytes > self.limits.session_bytes {
+            Err(format!("session {session}"))
+        } else {
+            let records = self.records.check(&of.tenant, 1);
+            records.and_then(|()| self.bytes.check(&of.tenant, bytes)).map_err(|over| match over {
+                Over::Whole => "the router".into(),
+                Over::Share => "this tenant".into(),
+            })
+        };
+        over.map_err(|what| self.full(&what, session, of))
     }
 
     /// Names the parties whose boxes hold messages of the session, the fullest first.
@@ -360,13 +391,11 @@ impl Mailboxes {
             Some((_, party)) => format!("; the box of {party} is the fullest"),
             None => String::new(),
         };
-        Error::new(
-            ErrorCode::RateLimited,
-            format!(
-                "{what} holds as many unacknowledged bytes as it may{whose}: wait and try again"
-            ),
-        )
-        .waiting_for(behind.into_iter().map(|(_, party)| party).collect())
+        let problem =
+            format!("{what} has as many messages waiting as it may{whose}: wait and try again");
+        let mut error = Error::new(ErrorCode::RateLimited, problem);
+        error.details.retry_after = Some(RETRY_SECONDS);
+        error.waiting_for(behind.into_iter().map(|(_, party)| party).collect())
     }
 
     /// The next messages for a stream: of one session or all, behind its last sequence (0 at
@@ -475,7 +504,7 @@ impl Mailboxes {
         if all && let Some(row) = record.row.take() {
             row.settle();
             conversation.bytes -= record.bytes;
-            self.bytes -= record.bytes;
+            self.bytes.give_back(&conversation.tenant, record.bytes);
         }
         if let Some(mailbox) = self.boxes.get_mut(&ack.party_id) {
             mailbox.remove(ack.session_id, sequence);
@@ -502,9 +531,9 @@ impl Mailboxes {
         u32::try_from(waiting).unwrap_or(u32::MAX)
     }
 
-    /// Payload bytes held for all sessions.
+    /// Bytes of all messages that wait for acknowledgement.
     pub fn held_bytes(&self) -> usize {
-        self.bytes
+        self.bytes.used()
     }
 }
 

@@ -5,10 +5,21 @@ use std::time::Duration;
 
 use quorate_types::*;
 
+use crate::budget::{Budget, Over};
+use crate::subscriptions::Account;
+
 /// A party without an open stream is online for so long after its last sign of life.
 const ALIVE: Duration = Duration::from_secs(30);
 /// Registered parties at most; a registration takes about 0.5 KiB.
 const MAX_PARTIES_KNOWN: usize = 100_000;
+/// A registration without an identity key is forgotten after so long without a sign of life.
+const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// One with an identity key holds its name longer: a device may lie in a drawer.
+const FORGET_IDENTITY: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Silent registrations are looked for at most this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// Seconds after which one that was refused for want of room may try again.
+const RETRY_SECONDS: u32 = 60;
 /// Longest free text accepted in a registration, in bytes.
 const MAX_TEXT: usize = 256;
 
@@ -19,6 +30,8 @@ struct Known {
     last_seen_at: Timestamp,
     /// Its last sign of life in this process, on the monotonic clock.
     alive: Option<Duration>,
+    /// Who pays for it. One found in the store pays nobody's share, only the whole.
+    account: Account,
     streams: u32,
     /// Its last stream has closed and it has not been heard of since.
     left: bool,
@@ -47,22 +60,89 @@ pub struct Registered {
 }
 
 /// All registered parties.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Presence {
     parties: BTreeMap<PartyId, Known>,
+    accounts: Budget<Account>,
+    /// When silent registrations were last looked for, on the monotonic clock.
+    swept: Option<Duration>,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        let (parties, accounts) = (BTreeMap::new(), Budget::new(MAX_PARTIES_KNOWN));
+        Self { parties, accounts, swept: None }
+    }
 }
 
 impl Presence {
     /// Puts back a registration found in the store.
     pub fn restore(&mut self, registration: Registration, registered_at: Timestamp) {
+        self.insert(Account::Role, registration, registered_at);
+    }
+
+    fn insert(&mut self, account: Account, registration: Registration, registered_at: Timestamp) {
         let last_seen_at = registered_at;
         let (alive, streams, left) = (None, 0, false);
-        let known = Known { registration, registered_at, last_seen_at, alive, streams, left };
+        self.accounts.add(&account, 1);
+        let known =
+            Known { registration, registered_at, last_seen_at, alive, account, streams, left };
         self.parties.insert(known.registration.party_id.clone(), known);
     }
 
-    /// Registers a party or renews its registration. An identity key, once given, stays.
-    pub fn register(&mut self, now: Moment, registration: Registration) -> Result<Registered> {
+    /// Forgets the parties that have been silent for too long: their names. Looks at all of them
+    /// at most every ten minutes.
+    pub fn forget_silent(&mut self, now: Moment) -> Vec<PartyId> {
+        // Nobody has been heard of before the start: silence is counted from there.
+        let swept = *self.swept.get_or_insert(now.monotonic);
+        if now.monotonic.saturating_sub(swept) < SWEEP_EVERY {
+            return Vec::new();
+        }
+        self.swept = Some(now.monotonic);
+        let silent = |known: &Known| {
+            let limit = match known.registration.identity {
+                None => FORGET,
+                Some(_) => FORGET_IDENTITY,
+            };
+            let quiet = now.monotonic.saturating_sub(known.alive.unwrap_or_default());
+            known.streams == 0 && quiet >= limit
+        };
+        let gone = self.parties.iter().filter(|(_, known)| silent(known));
+        let gone: Vec<_> = gone.map(|(party, _)| party.clone()).collect();
+        for party in &gone {
+            if let Some(known) = self.parties.remove(party) {
+                self.accounts.give_back(&known.account, 1);
+            }
+        }
+        gone
+    }
+
+    fn check_room(&self, account: &Account) -> Result<()> {
+        let problem = match self.accounts.check(account, 1) {
+            Ok(()) => return Ok(()),
+            // The roles' own parties are few, and without them nothing works.
+            Err(Over::Share) if *account == Account::Role => return Ok(()),
+            Err(Over::Share) => "this tenant has as many parties registered as it may",
+            Err(Over::Whole) => "too many parties are registered",
+        };
+        let message = format!("{problem}; those that are silent are forgotten after a day");
+        let mut error = Error::new(ErrorCode::RateLimited, message);
+        error.details.retry_after = Some(RETRY_SECONDS);
+        Err(error)
+    }
+
+    /// Registers a party for an account, or renews its registration. An identity key, once given,
+    /// stays.
+    ///
+    /// # Errors
+    /// `invalid_request` for a text that is too long, `forbidden` for another identity key,
+    /// `rate_limited` when the account or all have as many as they may.
+    pub fn register(
+        &mut self,
+        now: Moment,
+        account: Account,
+        registration: Registration,
+    ) -> Result<Registered> {
         let notification = &registration.notification;
         let texts = [
             ("version", &registration.version),
@@ -79,13 +159,10 @@ impl Presence {
                 ));
             }
         }
-        let full = self.parties.len() >= MAX_PARTIES_KNOWN;
         let Some(known) = self.parties.get_mut(&registration.party_id) else {
-            if full {
-                return Err(Error::new(ErrorCode::RateLimited, "too many parties are registered"));
-            }
+            self.check_room(&account)?;
             let name = registration.party_id.clone();
-            self.restore(registration, now.wall);
+            self.insert(account, registration, now.wall);
             self.heartbeat(now, &name)?;
             return Ok(Registered { registered_at: now.wall, changed: true });
         };
@@ -167,6 +244,10 @@ mod tests {
         }
     }
 
+    fn tenant(name: &str) -> Account {
+        Account::Tenant(name.parse().unwrap())
+    }
+
     /// Both clocks at the same number of milliseconds.
     fn at(millis: i64) -> Moment {
         let monotonic = Duration::from_millis(millis.unsigned_abs());
@@ -181,7 +262,7 @@ mod tests {
     fn setting_the_clock_takes_nobody_offline_or_back() {
         const HOUR: i64 = 3_600_000;
         let mut presence = Presence::default();
-        presence.register(at(0), party("p", None)).unwrap();
+        presence.register(at(0), tenant("a"), party("p", None)).unwrap();
         let online = |wall, monotonic| {
             let now = Moment { wall: Timestamp(wall), monotonic: Duration::from_secs(monotonic) };
             presence.list(now, None, true).len()
@@ -193,7 +274,7 @@ mod tests {
     #[test]
     fn a_party_is_online_while_it_streams_or_has_lately_lived() {
         let mut presence = Presence::default();
-        presence.register(at(0), party("p", None)).unwrap();
+        presence.register(at(0), tenant("a"), party("p", None)).unwrap();
         let name = "p".parse().unwrap();
         assert_eq!(online(&presence, 29_999), 1);
         assert_eq!(online(&presence, 30_000), 0);
@@ -210,10 +291,10 @@ mod tests {
     #[test]
     fn an_identity_key_cannot_be_replaced_but_may_be_left_out() {
         let mut presence = Presence::default();
-        presence.register(at(0), party("p", Some([1; 32]))).unwrap();
-        let error = presence.register(at(1), party("p", Some([2; 32]))).unwrap_err();
+        presence.register(at(0), tenant("a"), party("p", Some([1; 32]))).unwrap();
+        let error = presence.register(at(1), tenant("a"), party("p", Some([2; 32]))).unwrap_err();
         assert_eq!(error.code, ErrorCode::Forbidden);
-        let again = presence.register(at(2), party("p", None)).unwrap();
+        let again = presence.register(at(2), tenant("a"), party("p", None)).unwrap();
         assert_eq!(again, Registered { registered_at: Timestamp(0), changed: false });
     }
 
@@ -221,5 +302,39 @@ mod tests {
     fn a_heartbeat_of_a_stranger_is_not_found() {
         let error = Presence::default().heartbeat(at(0), &"p".parse().unwrap()).unwrap_err();
         assert_eq!(error.code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn one_tenant_cannot_register_for_all() {
+        let mut presence = Presence::default();
+        let names = |prefix: &'static str| (0..).map(move |n| party(&format!("{prefix}{n}"), None));
+        let mut squatters = names("evil-");
+        let taken = squatters
+            .by_ref()
+            .take_while(|one| presence.register(at(0), tenant("evil"), one.clone()).is_ok())
+            .count();
+        assert_eq!(taken, MAX_PARTIES_KNOWN / 2);
+        presence.register(at(0), tenant("acme"), party("alice", None)).unwrap();
+        let own = party("server-party-1", Some([1; 32]));
+        presence.register(at(0), Account::Party(own.party_id.clone()), own).unwrap();
+    }
+
+    #[test]
+    fn silent_registrations_are_forgotten_after_a_day_or_a_season() {
+        const DAY: i64 = 24 * 3_600_000;
+        let mut presence = Presence::default();
+        presence.restore(party("old", None), Timestamp(0));
+        for (name, identity) in [("plain", None), ("pinned", Some([1; 32])), ("here", None)] {
+            presence.register(at(1), tenant("a"), party(name, identity)).unwrap();
+        }
+        let name = |text: &str| text.parse::<PartyId>().unwrap();
+        presence.connected(at(2), &name("here"));
+        assert!(presence.forget_silent(at(2)).is_empty());
+        assert_eq!(presence.forget_silent(at(DAY)), [name("old")]);
+        assert!(presence.forget_silent(at(DAY + 1)).is_empty(), "not looked at yet");
+        assert_eq!(presence.forget_silent(at(2 * DAY)), [name("plain")]);
+        assert_eq!(presence.forget_silent(at(91 * DAY)), [name("pinned")]);
+        assert_eq!(presence.list(at(91 * DAY), None, false).len(), 1, "a stream is life");
+        assert_eq!(presence.accounts.used(), 1);
     }
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use quorate_types::*;
 
+use crate::budget::{Budget, Over};
+
 /// Streams of one party that one account may have open: a few processes with two each, and those
 /// of connections that have died unnoticed. Each is woken for every event of the party.
 const PER_PARTY: usize = 32;
 /// Streams of all accounts. An idle one costs its connection, about 10 KiB.
 const IN_ALL: usize = 1 << 16;
-/// Streams of one account: half of all, so that none can take the place of all others.
-const PER_ACCOUNT: usize = IN_ALL / 2;
 /// Seconds after which one that was refused may try again.
 const RETRY_SECONDS: u32 = 5;
 
@@ -37,11 +37,16 @@ impl Account {
 }
 
 /// The open streams, counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Subscriptions {
-    total: usize,
-    accounts: HashMap<Account, usize>,
+    accounts: Budget<Account>,
     parties: HashMap<(Account, PartyId), usize>,
+}
+
+impl Default for Subscriptions {
+    fn default() -> Self {
+        Self { accounts: Budget::new(IN_ALL), parties: HashMap::new() }
+    }
 }
 
 impl Subscriptions {
@@ -52,43 +57,38 @@ impl Subscriptions {
     /// `rate_limited` when the party, the account or the router has as many as it may.
     pub fn open(&mut self, caller: &Caller, party: &PartyId) -> Result<Account> {
         let account = Account::of(caller);
-        let key = (account, party.clone());
+        let key = (account.clone(), party.clone());
         let of_party = self.parties.get(&key).copied().unwrap_or(0);
-        let of_account = self.accounts.get(&key.0).copied().unwrap_or(0);
-        let problem = if of_party >= PER_PARTY {
-            Some(format!("{party} has {of_party} streams open; close some of them"))
-        } else if self.total >= IN_ALL {
-            Some("the router has as many streams open as it may; try again later".into())
-        } else if of_account >= PER_ACCOUNT && key.0 != Account::Role {
-            Some(format!("{of_account} streams are open for this tenant; close some of them"))
-        } else {
-            None
+        let problem = match self.accounts.check(&account, 1) {
+            _ if of_party >= PER_PARTY => {
+                format!("{party} has {of_party} streams open; close some of them")
+            }
+            Err(Over::Whole) => {
+                "the router has as many streams open as it may; try again later".into()
+            }
+            Err(Over::Share) if account != Account::Role => {
+                "this tenant has as many streams open as it may; close some of them".into()
+            }
+            _ => {
+                self.accounts.add(&account, 1);
+                *self.parties.entry(key).or_default() += 1;
+                return Ok(account);
+            }
         };
-        if let Some(problem) = problem {
-            let mut error = Error::new(ErrorCode::RateLimited, problem);
-            error.details.retry_after = Some(RETRY_SECONDS);
-            return Err(error);
-        }
-        self.total += 1;
-        *self.accounts.entry(key.0.clone()).or_default() += 1;
-        let account = key.0.clone();
-        *self.parties.entry(key).or_default() += 1;
-        Ok(account)
+        let mut error = Error::new(ErrorCode::RateLimited, problem);
+        error.details.retry_after = Some(RETRY_SECONDS);
+        Err(error)
     }
 
     /// Gives a stream's place back.
     pub fn close(&mut self, account: &Account, party: &PartyId) {
-        self.total -= 1;
-        decrement(&mut self.accounts, account);
-        decrement(&mut self.parties, &(account.clone(), party.clone()));
-    }
-}
-
-fn decrement<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
+        self.accounts.give_back(account, 1);
+        let key = (account.clone(), party.clone());
+        if let Some(count) = self.parties.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.parties.remove(&key);
+            }
         }
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_tenant_leaves_room_for_the_others() {
         let mut open = Subscriptions::default();
-        for n in 0..PER_ACCOUNT {
+        for n in 0..IN_ALL / 2 {
             open.open(&key("evil"), &name(&format!("p{n}"))).unwrap();
         }
         assert!(open.open(&key("evil"), &name("one-more")).is_err());
@@ -138,6 +138,6 @@ mod tests {
         let mut open = Subscriptions::default();
         let account = open.open(&key("a"), &name("p")).unwrap();
         open.close(&account, &name("p"));
-        assert!(open.total == 0 && open.accounts.is_empty() && open.parties.is_empty());
+        assert!(open.accounts.used() == 0 && open.parties.is_empty());
     }
 }

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use quorate_core::mailbox::{Limits, Mailboxes};
+use quorate_core::mailbox::{Limits, MESSAGE_COST, Mailboxes};
 use quorate_types::*;
 
 const PARTIES: usize = 3;
 const SESSIONS: usize = 2;
 const BYTES: usize = 10;
+const COST: usize = BYTES + MESSAGE_COST;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -318,7 +319,7 @@ impl World {
 
     fn check(&self) -> Result<(), TestCaseError> {
         let open = |sent: &&Sent| !sent.waiting.is_empty() && !self.closed[sent.session];
-        prop_assert_eq!(self.boxes.held_bytes(), self.sent.iter().filter(open).count() * BYTES);
+        prop_assert_eq!(self.boxes.held_bytes(), self.sent.iter().filter(open).count() * COST);
         for party in 0..PARTIES {
             let waiting = self.waiting(party, None, Timestamp(0)).len();
             prop_assert_eq!(self.boxes.pending_count(&name(party)) as usize, waiting);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use quorate_core::accounts::AccountBook;
 use quorate_core::presence::Presence;
+use quorate_core::subscriptions::Account;
 use quorate_types::*;
 
 fn account_id(n: usize) -> AccountId {
@@ -127,6 +128,7 @@ proptest! {
     ) {
         const ALIVE: i64 = 30_000;
         let mut presence = Presence::default();
+        let account = Account::Tenant(Tenant::default());
         // Per party: open streams, last sign of life, and whether it left.
         let mut model: BTreeMap<usize, (u32, i64, bool)> = BTreeMap::new();
         let mut now = 0;
@@ -145,7 +147,7 @@ proptest! {
                         notification: NotificationChannel::default(),
                         identity: None,
                     };
-                    presence.register(at, registration).unwrap();
+                    presence.register(at, account.clone(), registration).unwrap();
                     let streams = known.map_or(0, |known| known.0);
                     model.insert(n, (streams, now, false));
                 }

@@ -93,6 +93,8 @@ pub enum Write {
     Idempotency(IdempotencyRow),
     /// Inserts or replaces a registration.
     Party(PartyRow),
+    /// Removes a registration.
+    ForgetParty(PartyId),
     /// Inserts a message, unless it is settled by the time of the commit.
     Message(std::sync::Arc<MessageRow>),
     /// One recipient has acknowledged; the row goes when all have.

@@ -52,6 +52,9 @@ pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<
             ],
         )
         .map(drop),
+        Write::ForgetParty(party) => {
+            execute(connection, "DELETE FROM parties WHERE id = ?1", [party.as_str()]).map(drop)
+        }
         Write::Message(row) if row.is_settled() => Ok(()),
         Write::Message(row) => message(connection, row),
         Write::Acknowledged { message, party } => acknowledged(connection, *message, party),

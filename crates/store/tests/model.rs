@@ -45,6 +45,7 @@ impl Model {
             Write::Party(row) => {
                 self.parties.insert(row.registration.party_id.clone(), row);
             }
+            Write::ForgetParty(party) => drop(self.parties.remove(&party)),
             Write::Message(row) => {
                 let id = row.message.message_id;
                 if !row.is_settled() && self.messages.iter().all(|m| m.0.message.message_id != id) {
@@ -265,7 +266,7 @@ fn any_write() -> impl Strategy<Value = Write> {
         1 => any_account(),
         1 => pending,
         1 => slot,
-        1 => any_party(),
+        1 => prop_oneof![3 => any_party(), 1 => name().prop_map(Write::ForgetParty)],
         4 => any_message(),
         4 => acknowledged,
         1 => small_id().prop_map(|n| Write::ForgetMessages(session_id(n))),

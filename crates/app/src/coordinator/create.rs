@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use quorate_core::budget::Over;
 use quorate_core::session::{Effects, NewSession, Session};
 use quorate_ports::store::IdempotencyRow;
 use quorate_ports::{Commit, Urgency, Write};
@@ -18,11 +19,25 @@ const OFFLINE_LIFETIME: u64 = 24 * 3600;
 /// Longest idempotency key accepted, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
+/// Seconds after which one that has too many sessions open may try again.
+const RETRY_SECONDS: u32 = 5;
+
 /// What became of a request to create.
 enum Entered {
     New(Box<SessionView>, Commit),
     /// An earlier request with the same key: its fingerprint and session.
     Known(([u8; 32], SessionId)),
+}
+
+fn too_many_open(over: Over) -> Error {
+    let whose = match over {
+        Over::Whole => "too many sessions are open",
+        Over::Share => "this tenant has as many sessions open as it may",
+    };
+    let mut error =
+        Error::new(ErrorCode::RateLimited, format!("{whose}; close some, or wait for some to end"));
+    error.details.retry_after = Some(RETRY_SECONDS);
+    error
 }
 
 impl CoordinatorApp {
@@ -98,12 +113,7 @@ impl CoordinatorApp {
         {
             return Ok(Entered::Known(*first));
         }
-        if state.open >= self.0.parts.config.max_open {
-            return Err(Error::new(
-                ErrorCode::RateLimited,
-                "too many sessions are open; wait for some to end",
-            ));
-        }
+        state.open.check(session.tenant(), 1).map_err(too_many_open)?;
         let mut writes = vec![Write::Session(encode(&session))];
         if let Some((tenant, key)) = idempotency.clone() {
             state.idempotency.insert((tenant.clone(), key.clone()), (fingerprint, session_id));

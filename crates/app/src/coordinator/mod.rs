@@ -95,7 +95,8 @@ impl CoordinatorApp {
     /// Loads the open sessions and publishes where each of them stands.
     pub async fn open(parts: CoordinatorParts) -> Result<Self> {
         let rows = parts.store.open_sessions().await?;
-        let app = Self(Arc::new(Inner { parts, state: Mutex::default(), sooner: Notify::new() }));
+        let state = Mutex::new(State::new(parts.config.max_open));
+        let app = Self(Arc::new(Inner { parts, state, sooner: Notify::new() }));
         {
             let mut state = lock(&app.0.state);
             let clock = &app.0.parts.clock;
@@ -154,7 +155,7 @@ impl CoordinatorApp {
         if effects.ended {
             let deadline = (slot.ends, id);
             state.deadlines.remove(&deadline);
-            state.open -= 1;
+            state.open.give_back(&view.tenant, 1);
             if let Some(key) = effects.key {
                 remember_key(&mut state.keys, Arc::new(key));
             }

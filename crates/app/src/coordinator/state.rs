@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_core::budget::Budget;
 use quorate_core::session::Session;
 use quorate_types::*;
 use tokio::sync::watch;
@@ -64,10 +65,10 @@ impl Slot {
     }
 }
 
-#[derive(Default)]
 pub(super) struct State {
     pub(super) sessions: HashMap<SessionId, Slot>,
-    pub(super) open: usize,
+    /// Open sessions by tenant.
+    pub(super) open: Budget<Tenant>,
     /// Ended sessions that are still in memory, oldest first.
     ended: VecDeque<SessionId>,
     /// Open sessions by their monotonic deadline.
@@ -77,10 +78,22 @@ pub(super) struct State {
 }
 
 impl State {
+    /// No sessions yet, and at most `max_open` open ones later.
+    pub(super) fn new(max_open: usize) -> Self {
+        Self {
+            sessions: HashMap::new(),
+            open: Budget::new(max_open),
+            ended: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            idempotency: HashMap::new(),
+            keys: HashMap::new(),
+        }
+    }
+
     /// Takes an open session in.
     pub(super) fn insert(&mut self, slot: Slot) {
         self.deadlines.insert((slot.ends, slot.session.id()));
-        self.open += 1;
+        self.open.add(slot.session.tenant(), 1);
         self.sessions.insert(slot.session.id(), slot);
     }
 

@@ -245,7 +245,7 @@ async fn a_repeated_request_waits_until_the_first_is_durable() {
     drop(first);
     world.store.hold(false);
     let id = second.await.unwrap().session.session_id;
-    assert_eq!(lock(&world.app.0.state).open, 1);
+    assert_eq!(lock(&world.app.0.state).open.used(), 1);
     assert!(world.store.session(id).await.unwrap().is_some());
 }
 

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use quorate_core::policy;
+use quorate_core::subscriptions::Account;
 use quorate_ports::store::PartyRow;
 use quorate_ports::{BoxStream, Commit, Router, Urgency, Write};
 use quorate_types::*;
@@ -18,7 +19,11 @@ impl Router for RouterApp {
             let mut state = lock(&self.0.state);
             let reserved = state.reserved.contains(&registration.party_id);
             policy::register(caller, &registration, reserved)?;
-            let registered = state.presence.register(now, registration.clone())?;
+            for silent in state.presence.forget_silent(now) {
+                drop(self.0.store.submit(vec![Write::ForgetParty(silent)], Urgency::Now));
+            }
+            let account = Account::of(caller);
+            let registered = state.presence.register(now, account, registration.clone())?;
             (PartyRow { registration, registered_at: registered.registered_at }, registered.changed)
         };
         let registered_at = row.registered_at;

@@ -115,12 +115,12 @@ fn an_id_that_is_taken_is_a_conflict() {
     routed(&mut boxes, 1, 0, &[]);
     let again = boxes.accept(Timestamp(6), id(1), request(1, &[]));
     assert_eq!(again.unwrap_err().code, ErrorCode::Conflict);
-    assert_eq!(boxes.held_bytes(), 10);
+    assert_eq!(boxes.held_bytes(), 10 + MESSAGE_COST);
 }
 
 #[test]
 fn a_full_session_names_the_party_that_does_not_read() {
-    let mut boxes = open(Limits { session_bytes: 30, ..Limits::default() });
+    let mut boxes = open(Limits { session_bytes: 3 * (10 + MESSAGE_COST), ..Limits::default() });
     routed(&mut boxes, 1, 0, &[2]);
     routed(&mut boxes, 2, 0, &[]);
     routed(&mut boxes, 3, 1, &[2]);
@@ -134,7 +134,7 @@ fn a_full_session_names_the_party_that_does_not_read() {
 
 #[test]
 fn the_bound_on_all_sessions_holds_for_each_of_them() {
-    let mut boxes = open(Limits { total_bytes: 15, ..Limits::default() });
+    let mut boxes = open(Limits { total_bytes: 2 * (10 + MESSAGE_COST), ..Limits::default() });
     boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
     let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
     boxes.accept(Timestamp(5), id(1), other).unwrap();
@@ -203,7 +203,8 @@ fn an_acknowledged_message_is_never_delivered_again_and_its_body_goes_with_the_l
     assert_eq!((stream(&mut boxes, 1, None, 0), boxes.pending_count(&name(1))), (vec![], 0));
     assert_eq!(ack(&mut boxes, 1, 1, false).unwrap(), Acked { first: false, all: false });
     assert!(!row.is_settled());
-    assert_eq!((boxes.held_bytes(), boxes.pending_count(&name(2))), (10, 1));
+    let held = (boxes.held_bytes(), boxes.pending_count(&name(2)));
+    assert_eq!(held, (10 + MESSAGE_COST, 1));
     assert_eq!(ack(&mut boxes, 1, 2, false).unwrap(), Acked { first: true, all: true });
     assert!(row.is_settled());
     assert_eq!(boxes.held_bytes(), 0);
@@ -291,7 +292,7 @@ fn what_is_put_back_keeps_its_place_and_its_acknowledgements() {
     boxes.restore(rows[1].clone(), &[name(1)]);
     boxes.restore(rows[1].clone(), &[]);
     boxes.restore(rows[2].clone(), &[name(1), name(2)]);
-    assert_eq!(boxes.held_bytes(), 10, "once, and not what all have");
+    assert_eq!(boxes.held_bytes(), 10 + MESSAGE_COST, "once, and not what all have");
     let new = routed(&mut boxes, 9, 0, &[]);
     assert_eq!(new.row.sequence, 4);
     assert!(!new.first_of_round, "the round was seen before the restart");
@@ -310,4 +311,46 @@ fn a_stream_finds_nothing_of_another_owner() {
     let untouched = boxes.status(session(1), id(1)).unwrap();
     assert_eq!(untouched[0].state, DeliveryState::Pending);
     assert_eq!(boxes.next(Timestamp(9), &name(1), from, |_| true, 10).len(), 1);
+}
+
+#[test]
+fn a_tenant_that_fills_its_half_leaves_the_others_theirs() {
+    let one = 10 + MESSAGE_COST;
+    let mut boxes = Mailboxes::new(Limits { total_bytes: 8 * one, ..Limits::default() });
+    let tenants: [Tenant; 2] = ["evil".parse().unwrap(), "acme".parse().unwrap()];
+    for (n, tenant) in tenants.iter().enumerate() {
+        boxes.open_session(session(n as u128), tenant, &[name(0), name(1)]);
+    }
+    let send = |boxes: &mut Mailboxes, of: u128, message: u128| {
+        let request = RouteRequest { session_id: session(of), ..request(0, &[]) };
+        boxes.accept(Timestamp(5), id(message), request)
+    };
+    for message in 0..4 {
+        send(&mut boxes, 0, message).unwrap();
+    }
+    let refused = send(&mut boxes, 0, 9).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    assert!(refused.message.contains("this tenant") && refused.details.retry_after.is_some());
+    for message in 10..14 {
+        send(&mut boxes, 1, message).unwrap();
+    }
+    boxes.close_session(session(0));
+    assert_eq!(boxes.held_bytes(), 4 * one);
+}
+
+#[test]
+fn empty_messages_are_bounded_also_after_they_were_acknowledged() {
+    let mut boxes = open(Limits { records: 6, ..Limits::default() });
+    for message in 0..3 {
+        let empty = RouteRequest { payload: vec![].into(), ..request(0, &[1]) };
+        boxes.accept(Timestamp(5), id(message), empty).unwrap();
+        assert_eq!(boxes.held_bytes(), MESSAGE_COST);
+        ack(&mut boxes, message, 1, true).unwrap();
+        assert_eq!(boxes.held_bytes(), 0);
+    }
+    assert_eq!(refused(&mut boxes, request(0, &[])).code, ErrorCode::RateLimited);
+    boxes.close_session(session(1));
+    boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
+    let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
+    assert!(boxes.accept(Timestamp(5), id(7), other).is_ok(), "given back at the session's end");
 }
