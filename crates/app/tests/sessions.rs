@@ -352,7 +352,7 @@ async fn a_finished_key_is_attached_to_its_account() {
     accounts.closed().await;
     let account = accounts.get(&Caller::Open, account.id).await.unwrap();
     assert_eq!(account.key_id, Some(created.session.session_id.into()));
-    let keys = world.coordinator.keys(&Caller::Open, 10).await.unwrap();
+    let keys = world.coordinator.keys(&Caller::Open, None, 10).await.unwrap().items;
     assert_eq!(Some(&keys[0].public_key), account.public_key.as_ref());
 }
 

@@ -105,12 +105,13 @@ pub enum Reply {
 /// How soon a change must be on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
-    /// Nothing changed that must be kept.
+    /// Nothing is written: nothing changed, or only what the parties do again when a coordinator
+    /// has forgotten it, which is to join, to say ready and to report a result.
     #[default]
     None,
-    /// It may be written with the next group.
-    Lazy,
-    /// Before the answer.
+    /// It is written in its order, and nobody waits for it.
+    Queued,
+    /// On the disk before the answer.
     Now,
 }
 
@@ -271,7 +272,6 @@ impl Session {
             participant.device = joiner.device;
             participant.hello = joiner.hello.or(known);
             participant.status = ParticipantStatus::Joined;
-            effects.persist(Durability::Lazy);
         }
         if first {
             self.status = SessionStatus::Waiting;
@@ -301,7 +301,6 @@ impl Session {
             ParticipantStatus::Joined => {
                 self.participants[at].status = ParticipantStatus::Ready;
                 self.note(now, Some(party), "ready");
-                effects.persist(Durability::Lazy);
                 effects.events.push(EventKind::PartyReady);
             }
             _ => {}
@@ -313,6 +312,7 @@ impl Session {
                 participant.status = ParticipantStatus::Computing;
             }
             self.note(now, None, "started");
+            effects.persist(Durability::Queued);
             effects.events.push(EventKind::SessionStarted);
         }
         Ok(Reply::Ready(count))
@@ -499,6 +499,18 @@ impl Session {
     /// Its deadline.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
+    }
+
+    /// Refuses a signature that does not verify: this was changed where it was kept.
+    pub fn verify(&self) -> Result<()> {
+        let Some(Outcome::Signature(signature)) = &self.outcome else { return Ok(()) };
+        let (Some(key), Some(digest)) = (&self.key, &self.digest) else {
+            return Err(Error::internal());
+        };
+        let known = signature.clone();
+        let verified =
+            quorate_schemes::complete_signature(self.scheme, &key.public_key, digest, known)?;
+        if verified == *signature { Ok(()) } else { Err(Error::internal()) }
     }
 
     /// Whether a party takes part.

@@ -176,9 +176,8 @@ fn check_step(
         let lost = was.status == ParticipantStatus::Ready && is.status == ParticipantStatus::Joined;
         prop_assert!(!lost || was.hello != is.hello, "ready is lost to a new hello only");
     }
-    if before != after {
-        prop_assert!(effects.persist > Durability::None, "a change is to be written");
-    }
+    let starts = after.status == SessionStatus::InProgress && before.status != after.status;
+    prop_assert!(!starts || effects.persist == Durability::Queued, "a start is written");
     Ok(())
 }
 

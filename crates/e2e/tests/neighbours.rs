@@ -281,7 +281,7 @@ async fn neighbours_stay_apart_in_one_process() {
         &format!("http://{}", cluster.address("coordinator", "grpc")),
         &installation.neighbour[0],
     ));
-    let sessions = coordinator.list(&Caller::Open, None, 10).await.expect("his own");
+    let sessions = coordinator.list(&Caller::Open, None, 10).await.expect("his own").items;
     assert!(sessions.is_empty());
     let keygen = json!({"session_type": "keygen", "threshold_n": 3, "threshold_t": 2});
     let url = format!("{}/api/v1/sessions", installation.coordinator);

@@ -171,10 +171,13 @@ impl SessionCoordinator for Service {
     ) -> Answer<co::ListSessionsResponse> {
         let caller = caller(request.extensions())?;
         let request = request.into_inner();
-        let before = (request.before != 0).then_some(Timestamp(request.before));
-        let sessions = self.0.list(&caller, before, limit(request.limit)).await;
-        answer(sessions.map(|sessions| co::ListSessionsResponse {
-            sessions: sessions.iter().map(convert::detail).collect(),
+        let moment = (request.before != 0).then_some(Timestamp(request.before));
+        let before = convert::cursor_in(&request.cursor).map_err(to_status)?;
+        let before = before.or(moment.map(Cursor::from));
+        let page = self.0.list(&caller, before, limit(request.limit)).await;
+        answer(page.map(|page| co::ListSessionsResponse {
+            sessions: page.items.iter().map(convert::detail).collect(),
+            next: convert::cursor_out(page.next),
         }))
     }
 
@@ -183,9 +186,12 @@ impl SessionCoordinator for Service {
         request: Request<co::ListKeysRequest>,
     ) -> Answer<co::ListKeysResponse> {
         let caller = caller(request.extensions())?;
-        let keys = self.0.keys(&caller, limit(request.into_inner().limit)).await;
-        answer(keys.map(|keys| co::ListKeysResponse {
-            keys: keys.into_iter().map(convert::key_out).collect(),
+        let request = request.into_inner();
+        let before = convert::cursor_in(&request.cursor).map_err(to_status)?;
+        let page = self.0.keys(&caller, before, limit(request.limit)).await;
+        answer(page.map(|page| co::ListKeysResponse {
+            keys: page.items.into_iter().map(convert::key_out).collect(),
+            next: convert::cursor_out(page.next),
         }))
     }
 

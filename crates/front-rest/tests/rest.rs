@@ -152,10 +152,18 @@ async fn long_poll_reaches_the_service_and_is_bounded() {
 #[tokio::test]
 async fn a_full_page_names_the_next() {
     let (answer, seen) = call("GET", "/api/v1/sessions?limit=2&before=9", "").await;
-    assert_eq!(answer.body["next"], 1_703_145_300_000_i64);
-    assert_eq!(seen, ["list Some(Timestamp(9)) 2"]);
-    let (answer, _) = call("GET", "/api/v1/sessions?limit=3", "").await;
+    let next = answer.body["next"].as_str().unwrap().to_owned();
+    assert_eq!(seen, [format!("list 9_{} 2", "0".repeat(32))], "milliseconds are a place too");
+    let path = format!("/api/v1/sessions?limit=3&before={next}");
+    let (answer, seen) = call("GET", &path, "").await;
     assert!(answer.body["next"].is_null());
+    assert_eq!(seen, [format!("list {next} 3")], "a cursor comes back as it was given");
+    let (answer, _) = call("GET", "/api/v1/sessions?before=x", "").await;
+    assert_refused(&answer, 400, "invalid_request", "before");
+    let (answer, _) = call("GET", "/api/v1/keys?limit=2", "").await;
+    let next = answer.body["next"].as_str().unwrap().to_owned();
+    let (_, seen) = call("GET", &format!("/api/v1/keys?before={next}"), "").await;
+    assert_eq!(seen, [format!("keys {next} 50")]);
 }
 
 #[tokio::test]

@@ -520,11 +520,11 @@ impl Coordinator for Net {
         unreachable!("parties do not ask")
     }
 
-    async fn list(&self, _: &Caller, _: Option<Timestamp>, _: u32) -> Result<Vec<SessionView>> {
+    async fn list(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<SessionView>> {
         unreachable!("parties do not list")
     }
 
-    async fn keys(&self, _: &Caller, _: u32) -> Result<Vec<KeyRecord>> {
+    async fn keys(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<KeyRecord>> {
         unreachable!("parties know their own")
     }
 

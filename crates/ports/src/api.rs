@@ -60,16 +60,21 @@ pub trait Coordinator: Send + Sync + 'static {
         self.timeline(caller, session).await
     }
 
-    /// The newest sessions first, at most `limit`, created before `before`.
+    /// The caller's sessions, newest first, at most `limit` of those that come after `before`.
     async fn list(
         &self,
         caller: &Caller,
-        before: Option<Timestamp>,
+        before: Option<Cursor>,
         limit: u32,
-    ) -> Result<Vec<SessionView>>;
+    ) -> Result<Page<SessionView>>;
 
-    /// Keys of the caller's tenant, newest first, at most `limit`.
-    async fn keys(&self, caller: &Caller, limit: u32) -> Result<Vec<KeyRecord>>;
+    /// The caller's keys, newest first, at most `limit` of those that come after `before`.
+    async fn keys(
+        &self,
+        caller: &Caller,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<KeyRecord>>;
 
     /// Takes note that a party has sent its first message of `round`: the router's word for the
     /// timeline, never for a decision.

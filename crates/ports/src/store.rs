@@ -30,6 +30,8 @@ pub struct SessionRow {
     pub is_final: bool,
     /// When it was created.
     pub created_at: Timestamp,
+    /// The shape of the document.
+    pub version: u32,
     /// The core's session as JSON.
     pub document: Vec<u8>,
 }
@@ -50,6 +52,8 @@ pub struct IdempotencyRow {
     pub tenant: Tenant,
     /// The caller's key.
     pub key: String,
+    /// How the request was hashed.
+    pub version: u32,
     /// Hash of the request, to tell another request with the same key.
     pub request_hash: [u8; 32],
     /// The session it made.
@@ -89,7 +93,8 @@ pub enum Write {
         /// The account; `None` removes the note.
         account: Option<AccountId>,
     },
-    /// Inserts an idempotency key.
+    /// Inserts an idempotency key; where it exists, its whole transaction is refused with
+    /// `conflict`, and no other.
     Idempotency(IdempotencyRow),
     /// Inserts or replaces a registration.
     Party(PartyRow),
@@ -143,6 +148,9 @@ pub struct RecoveredMessage {
 ///
 /// Writes of one urgency are applied in the order of [`Store::submit`], which never blocks: it fails with
 /// `unavailable` when the queue is full or an earlier write failed (fail closed until restart).
+///
+/// A row that cannot be read is reported in the log and left out of lists; asked for by its id it is
+/// `internal_error`, with words.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Queues one transaction, ordered with all others of its urgency.
@@ -154,22 +162,27 @@ pub trait Store: Send + Sync + 'static {
     /// Resolves with the error of [`Store::health`] as soon as there is one.
     async fn failed(&self) -> Error;
 
-    /// Sessions that have not ended.
+    /// Sessions that have not ended, oldest first.
     async fn open_sessions(&self) -> Result<Vec<SessionRow>>;
 
     /// One session.
     async fn session(&self, id: SessionId) -> Result<Option<SessionRow>>;
 
-    /// Newest first; `None` = every tenant.
+    /// Newest first, those after `before` in that order; `None` = every tenant.
     async fn sessions(
         &self,
         tenant: Option<Tenant>,
-        before: Option<Timestamp>,
+        before: Option<Cursor>,
         limit: u32,
-    ) -> Result<Vec<SessionRow>>;
+    ) -> Result<Page<SessionRow>>;
 
-    /// All keys, newest first; `None` = every tenant.
-    async fn keys(&self, tenant: Option<Tenant>, limit: u32) -> Result<Vec<KeyRecord>>;
+    /// Newest first, those after `before` in that order; `None` = every tenant.
+    async fn keys(
+        &self,
+        tenant: Option<Tenant>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<KeyRecord>>;
 
     /// One key.
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>>;

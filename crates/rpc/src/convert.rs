@@ -399,6 +399,16 @@ pub fn completed_out(view: &SessionView) -> ro::ReportCompletionResponse {
     }
 }
 
+/// A cursor from the wire, where there is one.
+pub fn cursor_in(text: &str) -> Result<Option<Cursor>> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// A cursor on the wire; empty without one.
+pub fn cursor_out(cursor: Option<Cursor>) -> String {
+    cursor.map_or_else(String::new, String::from)
+}
+
 /// A key.
 pub fn key_out(key: KeyRecord) -> co::Key {
     co::Key {

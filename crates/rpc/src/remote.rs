@@ -253,18 +253,28 @@ impl Coordinator for RemoteCoordinator {
     async fn list(
         &self,
         caller: &Caller,
-        before: Option<Timestamp>,
+        before: Option<Cursor>,
         limit: u32,
-    ) -> Result<Vec<SessionView>> {
-        let before = before.map_or(0, |before| before.0);
-        let answer =
-            call!(self.0, caller, list_sessions, co::ListSessionsRequest { before, limit })?;
-        answer.sessions.into_iter().map(|detail| convert::view(Some(detail))).collect()
+    ) -> Result<Page<SessionView>> {
+        let cursor = convert::cursor_out(before);
+        let request = co::ListSessionsRequest { before: 0, limit, cursor };
+        let answer = call!(self.0, caller, list_sessions, request)?;
+        let sessions = answer.sessions.into_iter().map(|detail| convert::view(Some(detail)));
+        let next = convert::cursor_in(&answer.next)?;
+        Ok(Page { items: sessions.collect::<Result<_>>()?, next })
     }
 
-    async fn keys(&self, caller: &Caller, limit: u32) -> Result<Vec<KeyRecord>> {
-        let answer = call!(self.0, caller, list_keys, co::ListKeysRequest { limit })?;
-        answer.keys.into_iter().map(convert::key_in).collect()
+    async fn keys(
+        &self,
+        caller: &Caller,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<KeyRecord>> {
+        let cursor = convert::cursor_out(before);
+        let answer = call!(self.0, caller, list_keys, co::ListKeysRequest { limit, cursor })?;
+        let keys = answer.keys.into_iter().map(convert::key_in);
+        let next = convert::cursor_in(&answer.next)?;
+        Ok(Page { items: keys.collect::<Result<_>>()?, next })
     }
 
     async fn progress(&self, session: SessionId, party: &PartyId, round: i32) {
@@ -494,11 +504,11 @@ impl Coordinator for ProxiedCoordinator {
         not_through_the_router()
     }
 
-    async fn list(&self, _: &Caller, _: Option<Timestamp>, _: u32) -> Result<Vec<SessionView>> {
+    async fn list(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<SessionView>> {
         not_through_the_router()
     }
 
-    async fn keys(&self, _: &Caller, _: u32) -> Result<Vec<KeyRecord>> {
+    async fn keys(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<KeyRecord>> {
         not_through_the_router()
     }
 

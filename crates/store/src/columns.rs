@@ -15,9 +15,39 @@ fn damaged(
     rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }
 
+/// The shape of the documents that this crate writes.
+pub(crate) const DOCUMENT_VERSION: u32 = 1;
+
+/// Whether an error is a row that cannot be read, in contrast to a disk that cannot.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+    };
+    matches!(
+        error,
+        FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..)
+    )
+}
+
 /// A value as the bytes of a JSON column.
 pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("stored values are plain data")
+}
+
+/// A document beside its version, which is the column before it.
+pub(crate) fn document<T: DeserializeOwned>(
+    row: &Row<'_>,
+    version_column: usize,
+) -> rusqlite::Result<T> {
+    let version: u32 = row.get(version_column)?;
+    if version > DOCUMENT_VERSION {
+        let newer = Error::invalid(format!("a newer program wrote this: version {version}"));
+        return Err(damaged(version_column, Type::Integer, newer));
+    }
+    json(row, version_column + 1)
 }
 
 pub(crate) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
@@ -64,6 +94,15 @@ mod tests {
         assert!(read("SELECT x'00'", |row| json::<u32>(row, 0)).is_err());
         assert!(read("SELECT 'no name'", |row| name::<PartyId>(row, 0)).is_err());
         assert!(read("SELECT NULL", |row| unsigned(row, 0)).is_err());
+        assert!(read("SELECT 1, x'00'", |row| document::<u32>(row, 0)).is_err());
+    }
+
+    #[test]
+    fn a_document_of_a_newer_version_is_not_guessed_at() {
+        let of = |sql| read(sql, |row| document::<u32>(row, 0));
+        assert_eq!(of("SELECT 1, CAST('7' AS BLOB)").unwrap(), 7);
+        let error = of("SELECT 2, CAST('7' AS BLOB)").unwrap_err();
+        assert!(is_damage(&error) && error.to_string().contains("newer program"), "{error}");
     }
 
     #[test]

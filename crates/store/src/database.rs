@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use quorate_types::{Error, Result};
 use rusqlite::{Connection, OpenFlags};
 
+use crate::columns::is_damage;
+
 /// The steps that bring a database from any older version to this one.
 pub(crate) struct Schema {
     pub(crate) name: &'static str,
@@ -111,6 +113,10 @@ fn migrate(connection: &mut Connection, version: u32, sql: &str) -> rusqlite::Re
 
 /// A database error as a caller may see it; the cause goes to the log.
 pub(crate) fn failed(error: rusqlite::Error) -> Error {
+    if is_damage(&error) {
+        tracing::error!(%error, "a row in the database is damaged");
+        return Error::damaged("this record");
+    }
     tracing::error!(%error, "the database failed");
     Error::unavailable(
         "the disk failed; the log names the cause: free space or repair it, then restart",

@@ -27,7 +27,11 @@ use crate::writer::Writer;
 
 const SCHEMA: Schema = Schema {
     name: "store",
-    steps: &[include_str!("migrations/0001_store.sql"), include_str!("migrations/0002_groups.sql")],
+    steps: &[
+        include_str!("migrations/0001_store.sql"),
+        include_str!("migrations/0002_groups.sql"),
+        include_str!("migrations/0003_pages.sql"),
+    ],
 };
 
 /// The store of the coordinator, the router and the account service.
@@ -84,14 +88,19 @@ impl Store for SqliteStore {
     async fn sessions(
         &self,
         tenant: Option<Tenant>,
-        before: Option<Timestamp>,
+        before: Option<Cursor>,
         limit: u32,
-    ) -> Result<Vec<SessionRow>> {
+    ) -> Result<Page<SessionRow>> {
         self.reader.run(move |c| reads::sessions(c, tenant.as_ref(), before, limit)).await
     }
 
-    async fn keys(&self, tenant: Option<Tenant>, limit: u32) -> Result<Vec<KeyRecord>> {
-        self.reader.run(move |c| reads::keys(c, tenant.as_ref(), limit)).await
+    async fn keys(
+        &self,
+        tenant: Option<Tenant>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<KeyRecord>> {
+        self.reader.run(move |c| reads::keys(c, tenant.as_ref(), before, limit)).await
     }
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use quorate_ports::store::{ApiKeyRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow};
 use quorate_types::*;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
+use uuid::Uuid;
 
-use crate::columns::{id, json, name, unsigned};
+use crate::columns::{document, id, is_damage, name, unsigned};
 
 fn one<T>(
     connection: &Connection,
@@ -18,34 +19,66 @@ fn one<T>(
     connection.prepare_cached(sql)?.query_row(params, read).optional()
 }
 
+/// All rows that can be read. One that cannot is reported and left out: it stops neither a list nor
+/// the start.
 pub(crate) fn all<T>(
     connection: &Connection,
     sql: &str,
     params: impl Params,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
-    connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        match read(row) {
+            Ok(value) => found.push(value),
+            Err(error) if is_damage(&error) => {
+                tracing::error!(%error, sql, "a damaged row is left out; restore it from a backup");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// A page of rows that begin with their id and end with their time.
+fn page<T>(
+    connection: &Connection,
+    sql: &str,
+    (tenant, before, limit): (Option<&Tenant>, Option<Cursor>, u32),
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Page<T>> {
+    let before = before.unwrap_or(Cursor { at: Timestamp(i64::MAX), id: Uuid::max() });
+    let params = params![tenant.map(Tenant::as_str), before.at.0, before.id.as_bytes(), limit];
+    let (mut rows, mut last) = (0, None);
+    let items = all(connection, sql, params, |row| {
+        rows += 1;
+        last = None;
+        last = Some(Cursor { id: id(row, 0)?, at: Timestamp(row.get(1)?) });
+        read(row)
+    })?;
+    Ok(Page { items, next: last.filter(|_| rows == limit) })
 }
 
 fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     Ok(SessionRow {
         session_id: SessionId(id(row, 0)?),
-        tenant: name(row, 1)?,
-        is_final: row.get(2)?,
-        created_at: Timestamp(row.get(3)?),
-        document: row.get(4)?,
+        created_at: Timestamp(row.get(1)?),
+        tenant: name(row, 2)?,
+        is_final: row.get(3)?,
+        version: row.get(4)?,
+        document: row.get(5)?,
     })
 }
 
 pub(crate) fn open_sessions(connection: &Connection) -> rusqlite::Result<Vec<SessionRow>> {
-    all(
-        connection,
-        "SELECT id, tenant, is_final, created_at, document FROM sessions
-         WHERE is_final = 0 ORDER BY created_at, id",
-        [],
-        session_row,
-    )
+    all(connection, OPEN_SESSIONS, [], session_row)
 }
+
+/// By name, since the planner would rather walk all sessions in their order.
+pub(crate) const OPEN_SESSIONS: &str = "SELECT id, created_at, tenant, is_final, version, document
+    FROM sessions INDEXED BY sessions_open_by_time WHERE is_final = 0 ORDER BY created_at, id";
 
 pub(crate) fn session(
     connection: &Connection,
@@ -53,7 +86,7 @@ pub(crate) fn session(
 ) -> rusqlite::Result<Option<SessionRow>> {
     one(
         connection,
-        "SELECT id, tenant, is_final, created_at, document FROM sessions WHERE id = ?1",
+        "SELECT id, created_at, tenant, is_final, version, document FROM sessions WHERE id = ?1",
         [id.0.as_bytes()],
         session_row,
     )
@@ -62,55 +95,48 @@ pub(crate) fn session(
 pub(crate) fn sessions(
     connection: &Connection,
     tenant: Option<&Tenant>,
-    before: Option<Timestamp>,
+    before: Option<Cursor>,
     limit: u32,
-) -> rusqlite::Result<Vec<SessionRow>> {
-    let before = before.map_or(i64::MAX, |before| before.0);
-    match tenant {
-        Some(tenant) => all(
-            connection,
-            "SELECT id, tenant, is_final, created_at, document FROM sessions
-             WHERE tenant = ?1 AND created_at < ?2
-             ORDER BY created_at DESC, id DESC LIMIT ?3",
-            params![tenant.as_str(), before, limit],
-            session_row,
-        ),
-        None => all(
-            connection,
-            "SELECT id, tenant, is_final, created_at, document FROM sessions
-             WHERE created_at < ?1 ORDER BY created_at DESC, id DESC LIMIT ?2",
-            params![before, limit],
-            session_row,
-        ),
-    }
+) -> rusqlite::Result<Page<SessionRow>> {
+    let sql = match tenant {
+        Some(_) => {
+            "SELECT id, created_at, tenant, is_final, version, document FROM sessions
+             WHERE tenant = ?1 AND (created_at, id) < (?2, ?3)
+             ORDER BY created_at DESC, id DESC LIMIT ?4"
+        }
+        None => {
+            "SELECT id, created_at, tenant, is_final, version, document FROM sessions
+             WHERE ?1 IS NULL AND (created_at, id) < (?2, ?3)
+             ORDER BY created_at DESC, id DESC LIMIT ?4"
+        }
+    };
+    page(connection, sql, (tenant, before, limit), session_row)
 }
 
 pub(crate) fn keys(
     connection: &Connection,
     tenant: Option<&Tenant>,
+    before: Option<Cursor>,
     limit: u32,
-) -> rusqlite::Result<Vec<KeyRecord>> {
-    let read = |row: &Row<'_>| json(row, 0);
-    match tenant {
-        Some(tenant) => all(
-            connection,
-            "SELECT document FROM keys WHERE tenant = ?1
-             ORDER BY created_at DESC, id DESC LIMIT ?2",
-            params![tenant.as_str(), limit],
-            read,
-        ),
-        None => all(
-            connection,
-            "SELECT document FROM keys ORDER BY created_at DESC, id DESC LIMIT ?1",
-            [limit],
-            read,
-        ),
-    }
+) -> rusqlite::Result<Page<KeyRecord>> {
+    let sql = match tenant {
+        Some(_) => {
+            "SELECT id, created_at, version, document FROM keys
+             WHERE tenant = ?1 AND (created_at, id) < (?2, ?3)
+             ORDER BY created_at DESC, id DESC LIMIT ?4"
+        }
+        None => {
+            "SELECT id, created_at, version, document FROM keys
+             WHERE ?1 IS NULL AND (created_at, id) < (?2, ?3)
+             ORDER BY created_at DESC, id DESC LIMIT ?4"
+        }
+    };
+    page(connection, sql, (tenant, before, limit), |row| document(row, 2))
 }
 
 pub(crate) fn key(connection: &Connection, id: KeyId) -> rusqlite::Result<Option<KeyRecord>> {
-    let sql = "SELECT document FROM keys WHERE id = ?1";
-    one(connection, sql, [id.0.as_bytes()], |row| json(row, 0))
+    let sql = "SELECT version, document FROM keys WHERE id = ?1";
+    one(connection, sql, [id.0.as_bytes()], |row| document(row, 0))
 }
 
 /// The oldest: nobody takes a key over by claiming its public key again.
@@ -118,8 +144,9 @@ pub(crate) fn key_by_public_key(
     connection: &Connection,
     public_key: &PublicKey,
 ) -> rusqlite::Result<Option<KeyRecord>> {
-    let sql = "SELECT document FROM keys WHERE public_key = ?1 ORDER BY created_at, id LIMIT 1";
-    one(connection, sql, [&public_key.0], |row| json(row, 0))
+    let sql =
+        "SELECT version, document FROM keys WHERE public_key = ?1 ORDER BY created_at, id LIMIT 1";
+    one(connection, sql, [&public_key.0], |row| document(row, 0))
 }
 
 pub(crate) fn idempotency(
@@ -129,21 +156,22 @@ pub(crate) fn idempotency(
 ) -> rusqlite::Result<Option<IdempotencyRow>> {
     let found = one(
         connection,
-        "SELECT request_hash, session FROM idempotency WHERE tenant = ?1 AND key = ?2",
+        "SELECT request_hash, session, version FROM idempotency WHERE tenant = ?1 AND key = ?2",
         [tenant.as_str(), &key],
-        |row| Ok((row.get(0)?, SessionId(id(row, 1)?))),
+        |row| Ok((row.get(0)?, SessionId(id(row, 1)?), row.get(2)?)),
     )?;
-    Ok(found.map(|(request_hash, session_id)| IdempotencyRow {
+    Ok(found.map(|(request_hash, session_id, version)| IdempotencyRow {
         tenant,
         key,
+        version,
         request_hash,
         session_id,
     }))
 }
 
 pub(crate) fn accounts(connection: &Connection) -> rusqlite::Result<Vec<Account>> {
-    let sql = "SELECT document FROM accounts ORDER BY created_at, id";
-    all(connection, sql, [], |row| json(row, 0))
+    let sql = "SELECT version, document FROM accounts ORDER BY created_at, id";
+    all(connection, sql, [], |row| document(row, 0))
 }
 
 pub(crate) fn pending_keys(
@@ -191,14 +219,15 @@ fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
 }
 
 pub(crate) fn parties(connection: &Connection) -> rusqlite::Result<Vec<PartyRow>> {
-    all(connection, "SELECT document, registered_at FROM parties ORDER BY id", [], |row| {
-        Ok(PartyRow { registration: json(row, 0)?, registered_at: Timestamp(row.get(1)?) })
+    let sql = "SELECT version, document, registered_at FROM parties ORDER BY id";
+    all(connection, sql, [], |row| {
+        Ok(PartyRow { registration: document(row, 0)?, registered_at: Timestamp(row.get(2)?) })
     })
 }
 
 pub(crate) fn api_keys(connection: &Connection) -> rusqlite::Result<Vec<ApiKeyRow>> {
-    all(connection, "SELECT id, hash, document FROM api_keys ORDER BY id", [], |row| {
-        let (tenant, scopes, created_at, revoked) = json(row, 2)?;
+    all(connection, "SELECT id, hash, version, document FROM api_keys ORDER BY id", [], |row| {
+        let (tenant, scopes, created_at, revoked) = document(row, 2)?;
         Ok(ApiKeyRow { id: row.get(0)?, hash: row.get(1)?, tenant, scopes, created_at, revoked })
     })
 }

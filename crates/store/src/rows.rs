@@ -5,7 +5,7 @@ use quorate_ports::store::{IdempotencyRow, SessionRow};
 use quorate_types::*;
 use rusqlite::{Connection, Params, params};
 
-use crate::columns::to_json;
+use crate::columns::{DOCUMENT_VERSION, to_json};
 
 /// Seconds after which an idempotency key is forgotten: a request repeated after a day is a new one.
 const IDEMPOTENCY_SECONDS: i64 = 24 * 3600;
@@ -18,15 +18,29 @@ pub(crate) fn execute(
     connection.prepare_cached(sql)?.execute(params)
 }
 
-/// Applies one write. None of them can meet a constraint: what exists is replaced or kept.
-pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
+/// Applies one write; answers whether its transaction may stand: not where it claims an idempotency
+/// key that is taken. None of them can meet a constraint: what exists is replaced or kept.
+pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<bool> {
+    if let Write::Idempotency(row) = write {
+        return idempotency(connection, row);
+    }
+    change(connection, write).map(|()| true)
+}
+
+fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::Session(row) => session(connection, row),
         Write::Key(key) => self::key(connection, key),
         Write::Account(account) => execute(
             connection,
-            "INSERT OR REPLACE INTO accounts (id, created_at, document) VALUES (?1, ?2, ?3)",
-            params![account.id.0.as_bytes(), account.created_at.0, to_json(account)],
+            "INSERT OR REPLACE INTO accounts (id, created_at, version, document)
+             VALUES (?1, ?2, ?3, ?4)",
+            params![
+                account.id.0.as_bytes(),
+                account.created_at.0,
+                DOCUMENT_VERSION,
+                to_json(account)
+            ],
         )
         .map(drop),
         Write::PendingKey { session, account: Some(account) } => execute(
@@ -41,13 +55,15 @@ pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<
             [session.0.as_bytes()],
         )
         .map(drop),
-        Write::Idempotency(row) => idempotency(connection, row),
+        Write::Idempotency(row) => idempotency(connection, row).map(drop),
         Write::Party(row) => execute(
             connection,
-            "INSERT OR REPLACE INTO parties (id, registered_at, document) VALUES (?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO parties (id, registered_at, version, document)
+             VALUES (?1, ?2, ?3, ?4)",
             params![
                 row.registration.party_id.as_str(),
                 row.registered_at.0,
+                DOCUMENT_VERSION,
                 to_json(&row.registration)
             ],
         )
@@ -65,10 +81,12 @@ pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<
         Write::Group(write) => crate::groups::apply(connection, write),
         Write::ApiKey(row) => execute(
             connection,
-            "INSERT OR REPLACE INTO api_keys (id, hash, document) VALUES (?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO api_keys (id, hash, version, document)
+             VALUES (?1, ?2, ?3, ?4)",
             params![
                 row.id,
                 row.hash,
+                DOCUMENT_VERSION,
                 to_json(&(&row.tenant, &row.scopes, row.created_at, row.revoked))
             ],
         )
@@ -79,13 +97,14 @@ pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<
 fn session(connection: &Connection, row: &SessionRow) -> rusqlite::Result<()> {
     execute(
         connection,
-        "INSERT OR REPLACE INTO sessions (id, tenant, is_final, created_at, document)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT OR REPLACE INTO sessions (id, tenant, is_final, created_at, version, document)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             row.session_id.0.as_bytes(),
             row.tenant.as_str(),
             row.is_final,
             row.created_at.0,
+            row.version,
             row.document
         ],
     )
@@ -96,33 +115,36 @@ fn session(connection: &Connection, row: &SessionRow) -> rusqlite::Result<()> {
 fn key(connection: &Connection, key: &KeyRecord) -> rusqlite::Result<()> {
     execute(
         connection,
-        "INSERT OR IGNORE INTO keys (id, tenant, public_key, created_at, document)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT OR IGNORE INTO keys (id, tenant, public_key, created_at, version, document)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             key.key_id.0.as_bytes(),
             key.tenant.as_str(),
             key.public_key.0,
             key.created_at.0,
+            DOCUMENT_VERSION,
             to_json(key)
         ],
     )
     .map(drop)
 }
 
-/// Forgets old keys with every new one, so that the table holds a day's and no more.
-fn idempotency(connection: &Connection, row: &IdempotencyRow) -> rusqlite::Result<()> {
+/// Claims a key; answers whether it was free. Forgets old keys with every new one, so that the
+/// table holds a day's and no more.
+fn idempotency(connection: &Connection, row: &IdempotencyRow) -> rusqlite::Result<bool> {
     execute(
         connection,
         "DELETE FROM idempotency WHERE created_at < unixepoch() - ?1",
         [IDEMPOTENCY_SECONDS],
     )?;
-    execute(
+    let session = row.session_id.0.as_bytes();
+    let claimed = execute(
         connection,
-        "INSERT OR REPLACE INTO idempotency (tenant, key, request_hash, session, created_at)
-         VALUES (?1, ?2, ?3, ?4, unixepoch())",
-        params![row.tenant.as_str(), row.key, row.request_hash, row.session_id.0.as_bytes()],
-    )
-    .map(drop)
+        "INSERT INTO idempotency (tenant, key, version, request_hash, session, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, unixepoch()) ON CONFLICT DO NOTHING",
+        params![row.tenant.as_str(), row.key, row.version, row.request_hash, session],
+    )?;
+    Ok(claimed == 1)
 }
 
 fn message(connection: &Connection, row: &MessageRow) -> rusqlite::Result<()> {
@@ -189,7 +211,9 @@ mod tests {
     fn database() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("PRAGMA foreign_keys = ON").unwrap();
-        connection.execute_batch(crate::SCHEMA.steps[0]).unwrap();
+        for step in crate::SCHEMA.steps {
+            connection.execute_batch(step).unwrap();
+        }
         connection
     }
 
@@ -197,6 +221,7 @@ mod tests {
         IdempotencyRow {
             tenant: Tenant::default(),
             key: key.to_owned(),
+            version: 2,
             request_hash: [3; 32],
             session_id: SessionId(Uuid::from_u128(session)),
         }
@@ -227,6 +252,25 @@ mod tests {
         assert_eq!(find("old"), None);
         assert_eq!(find("fresh"), Some(slot("fresh", 2)));
         assert_eq!(find("new"), Some(slot("new", 3)));
+    }
+
+    #[test]
+    fn an_idempotency_key_stays_with_whoever_claimed_it_first() {
+        let connection = database();
+        assert!(apply(&connection, &Write::Idempotency(slot("one", 1))).unwrap());
+        assert!(!apply(&connection, &Write::Idempotency(slot("one", 2))).unwrap());
+        let found = reads::idempotency(&connection, Tenant::default(), "one".to_owned()).unwrap();
+        assert_eq!(found, Some(slot("one", 1)));
+    }
+
+    #[test]
+    fn the_start_reads_open_sessions_by_their_index() {
+        let connection = database();
+        let plan = format!("EXPLAIN QUERY PLAN {}", reads::OPEN_SESSIONS);
+        let read = |row: &rusqlite::Row<'_>| row.get::<_, String>(3);
+        let mut statement = connection.prepare(&plan).unwrap();
+        let steps: Vec<_> = statement.query_map([], read).unwrap().map(Result::unwrap).collect();
+        assert_eq!(steps, ["SCAN sessions USING INDEX sessions_open_by_time"]);
     }
 
     #[test]

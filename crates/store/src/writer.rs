@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use quorate_ports::{Commit, Urgency, Write};
-use quorate_types::{Error, Result};
+use quorate_types::{Error, ErrorCode, Result};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
@@ -125,34 +125,68 @@ impl Drop for LastWord<'_> {
 fn run(mut connection: Connection, shared: &Shared) {
     let _last_word = LastWord(shared);
     while let Some(group) = shared.queue.next_group() {
-        let result = shared.health().and_then(|()| {
+        let outcome = shared.health().and_then(|()| {
             commit(&mut connection, &group).map_err(|error| {
                 shared.fail();
                 database::failed(error)
             })
         });
-        shared.commits.fetch_add(u64::from(result.is_ok()), Ordering::Relaxed);
+        shared.commits.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
+        let mut outcomes = outcome.map(Vec::into_iter);
         for item in group {
+            let stands = outcomes.as_mut().map(|stands| stands.next() != Some(false));
+            let result = match stands {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(taken()),
+                Err(error) => Err(error.clone()),
+            };
             // Nobody may be waiting, which changes nothing.
-            let _ = item.done.send(result.clone());
+            let _ = item.done.send(result);
         }
     }
 }
 
-/// Dropping the transaction on an error rolls it back.
-fn commit(connection: &mut Connection, group: &[Item]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    for write in group.iter().flat_map(|item| &item.writes) {
-        rows::apply(&transaction, write)?;
+fn taken() -> Error {
+    Error::new(ErrorCode::Conflict, "this idempotency key was used in the meantime; ask again")
+}
+
+/// Commits a group as one; answers for each of its transactions whether it stands. Dropping the
+/// transaction on an error rolls it back.
+fn commit(connection: &mut Connection, group: &[Item]) -> rusqlite::Result<Vec<bool>> {
+    let mut transaction = connection.transaction()?;
+    let mut outcomes = Vec::with_capacity(group.len());
+    for item in group {
+        let refusable = item.writes.iter().any(|write| matches!(write, Write::Idempotency(_)));
+        outcomes.push(if refusable {
+            let savepoint = transaction.savepoint()?;
+            let stands = all_apply(&savepoint, &item.writes)?;
+            if stands {
+                savepoint.commit()?;
+            }
+            stands
+        } else {
+            all_apply(&transaction, &item.writes)?
+        });
     }
-    transaction.commit()
+    transaction.commit()?;
+    Ok(outcomes)
+}
+
+fn all_apply(connection: &Connection, writes: &[Write]) -> rusqlite::Result<bool> {
+    for write in writes {
+        if !rows::apply(connection, write)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+    use quorate_ports::store::IdempotencyRow;
     use quorate_ports::store::SessionRow;
-    use quorate_types::{ErrorCode, SessionId, Tenant, Timestamp};
+    use quorate_types::{SessionId, Tenant, Timestamp};
     use uuid::Uuid;
 
     use super::*;
@@ -168,6 +202,7 @@ mod tests {
             tenant: Tenant::default(),
             is_final: false,
             created_at: Timestamp(0),
+            version: 1,
             document: vec![0; bytes],
         })]
     }
@@ -227,6 +262,30 @@ mod tests {
         assert!(writer.submit(both, Urgency::Now).await.is_err());
         drop(writer);
         assert!(stored(&folder).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_taken_idempotency_key_refuses_its_transaction_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Writer::start(database(&folder)).unwrap();
+        let claim = |n| {
+            let row = IdempotencyRow {
+                tenant: Tenant::default(),
+                key: "once".to_owned(),
+                version: 2,
+                request_hash: [1; 32],
+                session_id: SessionId(Uuid::from_u128(n)),
+            };
+            [session(n, 10), vec![Write::Idempotency(row)]].concat()
+        };
+        writer.submit(claim(1), Urgency::Now).await.unwrap();
+        let refused = writer.submit(claim(2), Urgency::Lazy);
+        let beside = writer.submit(session(3, 10), Urgency::Lazy);
+        assert_eq!(refused.await.unwrap_err().code, ErrorCode::Conflict);
+        beside.await.unwrap();
+        assert!(writer.health().is_ok(), "the store has not failed");
+        drop(writer);
+        assert_eq!(stored(&folder), [1, 3]);
     }
 
     #[test]

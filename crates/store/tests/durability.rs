@@ -27,7 +27,7 @@ async fn the_last_write_wins_and_is_there_after_reopening() {
     let store = SqliteStore::open(folder.path()).unwrap();
     assert_eq!(store.session(session_id(1)).await.unwrap().unwrap().document, b"second");
     let newest = store.sessions(None, None, 1).await.unwrap();
-    assert_eq!(newest[0].session_id, session_id(2));
+    assert_eq!(newest.items[0].session_id, session_id(2));
     assert_eq!(store.open_sessions().await.unwrap().len(), 2);
 }
 

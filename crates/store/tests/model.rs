@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use common::*;
@@ -30,6 +30,18 @@ struct Model {
 }
 
 impl Model {
+    /// Applies a transaction, or none of it where it claims an idempotency key that is taken.
+    fn apply_all(&mut self, writes: &[Write]) {
+        let mut claimed: HashSet<_> = self.idempotency.keys().cloned().collect();
+        let stands = writes.iter().all(|write| match write {
+            Write::Idempotency(row) => claimed.insert((row.tenant.clone(), row.key.clone())),
+            _ => true,
+        });
+        if stands {
+            writes.iter().cloned().for_each(|write| self.apply(write));
+        }
+    }
+
     fn apply(&mut self, write: Write) {
         match write {
             Write::Session(row) => drop(self.sessions.insert(row.session_id, row)),
@@ -70,13 +82,10 @@ impl Model {
         }
     }
 
-    fn sessions(&self, tenant: Option<&Tenant>, before: i64, limit: u32) -> Vec<SessionRow> {
-        let fits = |row: &&SessionRow| {
-            tenant.is_none_or(|tenant| row.tenant == *tenant) && row.created_at.0 < before
-        };
+    fn sessions(&self, tenant: Option<&Tenant>) -> Vec<SessionRow> {
+        let fits = |row: &&SessionRow| tenant.is_none_or(|tenant| row.tenant == *tenant);
         let mut rows: Vec<_> = self.sessions.values().filter(fits).cloned().collect();
         rows.sort_by_key(|row| std::cmp::Reverse((row.created_at, row.session_id)));
-        rows.truncate(limit as usize);
         rows
     }
 
@@ -99,15 +108,19 @@ impl Model {
 
     async fn compare(&self, store: &SqliteStore) {
         for tenant in [None, Some(tenant(0)), Some(tenant(1))] {
-            for (before, limit) in [(None, 100), (Some(Timestamp(2)), 100), (None, 2)] {
-                let expected =
-                    self.sessions(tenant.as_ref(), before.map_or(i64::MAX, |b| b.0), limit);
-                assert_eq!(store.sessions(tenant.clone(), before, limit).await.unwrap(), expected);
+            for limit in [1, 2, 100] {
+                let ask = async |before| store.sessions(tenant.clone(), before, limit).await;
+                assert_eq!(paged(limit, ask).await, self.sessions(tenant.as_ref()));
+                let ask = async |before| store.keys(tenant.clone(), before, limit).await;
+                assert_eq!(paged(limit, ask).await, self.keys(tenant.as_ref()));
             }
-            let keys = store.keys(tenant.clone(), 100).await.unwrap();
-            assert_eq!(keys, self.keys(tenant.as_ref()));
+            let before = Some(Timestamp(2).into());
+            let older = store.sessions(tenant.clone(), before, 100).await.unwrap();
+            let mut expected = self.sessions(tenant.as_ref());
+            expected.retain(|row| row.created_at.0 < 2);
+            assert_eq!(older, Page { items: expected, next: None });
         }
-        let mut open: Vec<_> = self.sessions(None, i64::MAX, 100);
+        let mut open: Vec<_> = self.sessions(None);
         open.retain(|row| !row.is_final);
         open.reverse();
         assert_eq!(store.open_sessions().await.unwrap(), open);
@@ -163,6 +176,7 @@ fn any_session() -> impl Strategy<Value = Write> {
                 tenant: tenant(owner),
                 is_final,
                 created_at: Timestamp(at),
+                version: 1,
                 document: document.to_vec(),
             })
         },
@@ -242,6 +256,20 @@ fn any_api_key() -> impl Strategy<Value = Write> {
     })
 }
 
+/// A list, page by page.
+async fn paged<T>(limit: u32, ask: impl AsyncFn(Option<Cursor>) -> Result<Page<T>>) -> Vec<T> {
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let page = ask(before).await.unwrap();
+        assert!(page.items.len() <= limit as usize);
+        found.extend(page.items);
+        before = page.next;
+        if before.is_none() {
+            return found;
+        }
+    }
+}
+
 fn any_write() -> impl Strategy<Value = Write> {
     let any_key = (small_id(), name(), 0..4_u8, 0..3_i64, 0..2_u8).prop_map(
         |(id, holder, key_byte, at, owner)| {
@@ -255,7 +283,8 @@ fn any_write() -> impl Strategy<Value = Write> {
     let slot = (0..2_u8, name(), any::<[u8; 32]>(), small_id()).prop_map(
         |(owner, key, request_hash, session)| {
             let (tenant, session_id) = (tenant(owner), session_id(session));
-            Write::Idempotency(IdempotencyRow { tenant, key: key.into(), request_hash, session_id })
+            let (key, version) = (key.into(), 2);
+            Write::Idempotency(IdempotencyRow { tenant, key, version, request_hash, session_id })
         },
     );
     let acknowledged = (small_id(), name())
@@ -292,7 +321,7 @@ proptest! {
             let store = SqliteStore::open(folder.path()).unwrap();
             let mut model = Model::default();
             for writes in transactions {
-                writes.iter().cloned().for_each(|write| model.apply(write));
+                model.apply_all(&writes);
                 drop(store.submit(writes, urgency));
             }
             store.submit(vec![], urgency).await.unwrap();

@@ -64,6 +64,10 @@ fn tokens() -> BTreeMap<PartyId, JoinToken> {
     ["alice", "bob"].map(token).into()
 }
 
+fn of(cursor: Option<Cursor>) -> String {
+    cursor.map(|cursor| format!(" {cursor}")).unwrap_or_default()
+}
+
 fn created() -> CreatedSession {
     CreatedSession { session: session(), join_tokens: tokens() }
 }
@@ -163,16 +167,24 @@ impl Coordinator for Fake {
     async fn list(
         &self,
         _: &Caller,
-        before: Option<Timestamp>,
+        before: Option<Cursor>,
         limit: u32,
-    ) -> Result<Vec<SessionView>> {
-        self.call(format!("list {before:?} {limit}"))?;
-        Ok(vec![session(); 2])
+    ) -> Result<Page<SessionView>> {
+        self.call(format!("list{} {limit}", of(before)))?;
+        let last = session();
+        let next = Cursor { at: last.created_at, id: last.session_id.0 };
+        Ok(Page { items: vec![session(); 2], next: (limit == 2).then_some(next) })
     }
 
-    async fn keys(&self, _: &Caller, limit: u32) -> Result<Vec<KeyRecord>> {
-        self.call(format!("keys {limit}"))?;
-        Ok(vec![])
+    async fn keys(
+        &self,
+        _: &Caller,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<KeyRecord>> {
+        self.call(format!("keys{} {limit}", of(before)))?;
+        let next = Cursor { at: Timestamp(5), id: session().session_id.0 };
+        Ok(Page { items: vec![], next: (limit == 2).then_some(next) })
     }
 
     async fn progress(&self, _: SessionId, _: &PartyId, _: i32) {}

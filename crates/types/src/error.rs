@@ -166,6 +166,15 @@ impl Error {
         Self::new(ErrorCode::Internal, "something failed on our side; the log names the cause")
     }
 
+    /// A stored record that cannot be read or contradicts itself. The cause belongs in the log.
+    pub fn damaged(what: impl fmt::Display) -> Self {
+        let message = format!(
+            "{what} is damaged on the disk and cannot be read; the rest goes on. The log names the \
+             cause; restore the data folder from a backup to have it back"
+        );
+        Self::new(ErrorCode::Internal, message)
+    }
+
     /// Not now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let mut error = Self::new(ErrorCode::Unavailable, message);

@@ -1,7 +1,7 @@
 //! Keys: the public side only.
 
 use quorate_types::{
-    Error, KeyId, KeyRecord, PartyId, Result, Scheme, Tenant, Threshold, Timestamp,
+    Cursor, Error, KeyId, KeyRecord, PartyId, Result, Scheme, Tenant, Threshold, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -69,6 +69,10 @@ impl KeyJson {
 pub struct KeysJson {
     /// The keys.
     pub keys: Vec<KeyJson>,
+    /// Give this as `before` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub next: Option<Cursor>,
 }
 
 #[cfg(test)]

@@ -196,8 +196,8 @@ pub struct SessionsJson {
     pub sessions: Vec<SessionJson>,
     /// Give this as `before` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
-    pub next: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
+    pub next: Option<Cursor>,
 }
 
 /// One line of a session's history.

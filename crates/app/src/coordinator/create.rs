@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use quorate_core::budget::Over;
-use quorate_core::session::{Effects, NewSession, Session};
+use quorate_core::session::{Command, Effects, NewSession, Session};
 use quorate_ports::store::IdempotencyRow;
 use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::*;
-use sha2::{Digest as _, Sha256};
 
 use super::state::{Slot, remember_key};
-use super::{CoordinatorApp, encode};
+use super::{CoordinatorApp, encode, fingerprint};
 use crate::lock;
 use crate::tokens::TokenMint;
 
@@ -21,12 +20,16 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// Seconds after which one that has too many sessions open may try again.
 const RETRY_SECONDS: u32 = 5;
+/// Keys searched for the one that some participants hold: beyond 10 000 it would take longer than
+/// a request should, and the key has to be named.
+const SEARCHED_AT_ONCE: u32 = 1_000;
+const SEARCHED_PAGES: u32 = 10;
 
 /// What became of a request to create.
 enum Entered {
     New(Box<SessionView>, Commit),
-    /// An earlier request with the same key: its fingerprint and session.
-    Known(([u8; 32], SessionId)),
+    /// An earlier request with the same key.
+    Known(IdempotencyRow),
 }
 
 fn too_many_open(over: Over) -> Error {
@@ -49,8 +52,7 @@ impl CoordinatorApp {
         caller.may(Scope::Sessions)?;
         self.0.parts.store.health()?;
         let tenant = caller.tenant().unwrap_or_default();
-        let fingerprint = fingerprint(&request);
-        if let Some(earlier) = self.repeated(&tenant, &request, fingerprint).await? {
+        if let Some(earlier) = self.repeated(&tenant, &request).await? {
             return Ok(earlier);
         }
         let key = match request.kind {
@@ -82,20 +84,40 @@ impl CoordinatorApp {
             },
             &mut effects,
         )?;
-        let idempotency = request.idempotency_key.clone().map(|key| (tenant, key));
-        match self.enter(session, effects, idempotency, fingerprint)? {
-            Entered::New(view, commit) => {
-                // Who asks again waits for this, also when this caller hangs up.
-                let (app, id) = (self.clone(), view.session_id);
-                let durable = tokio::spawn(async move {
-                    commit.await.inspect(|()| lock(&app.0.state).created(id))
-                });
-                durable.await.map_err(|_| Error::internal())??;
-                Ok(self.created(*view))
-            }
+        let idempotency = request.idempotency_key.clone().map(|key| IdempotencyRow {
+            tenant: tenant.clone(),
+            key,
+            version: fingerprint::VERSION,
+            request_hash: fingerprint::of(&request),
+            session_id,
+        });
+        match self.enter(session, effects, idempotency)? {
+            Entered::New(view, commit) => match self.durable(session_id, commit).await {
+                Ok(()) => Ok(self.created(*view)),
+                Err(error) => match self.repeated(&tenant, &request).await? {
+                    Some(earlier) if error.code == ErrorCode::Conflict => Ok(earlier),
+                    _ => Err(error),
+                },
+            },
             // The same request came twice at once: the first one won.
-            Entered::Known(first) => self.same_or_mismatch(fingerprint, first).await,
+            Entered::Known(first) => self.same_or_mismatch(&request, first).await,
         }
+    }
+
+    /// Waits until a new session is on the disk; one that lost its idempotency key is closed.
+    async fn durable(&self, id: SessionId, commit: Commit) -> Result<()> {
+        let app = self.clone();
+        // Who asks again waits for this, also when this caller hangs up.
+        let durable = tokio::spawn(async move {
+            let written = commit.await;
+            if matches!(&written, Err(error) if error.code == ErrorCode::Conflict) {
+                lock(&app.0.state).unclaim(id);
+                app.execute(id, Command::Close).await?;
+            }
+            lock(&app.0.state).created(id);
+            written
+        });
+        durable.await.map_err(|_| Error::internal())?
     }
 
     /// Takes a new session in, unless its idempotency key has made one in the meantime.
@@ -103,27 +125,24 @@ impl CoordinatorApp {
         &self,
         session: Session,
         effects: Effects,
-        idempotency: Option<(Tenant, String)>,
-        fingerprint: [u8; 32],
+        idempotency: Option<IdempotencyRow>,
     ) -> Result<Entered> {
-        let session_id = session.id();
+        let slot = idempotency.as_ref().map(|row| (row.tenant.clone(), row.key.clone()));
         let mut state = lock(&self.0.state);
-        if let Some(slot) = &idempotency
+        if let Some(slot) = &slot
             && let Some(first) = state.idempotency.get(slot)
         {
-            return Ok(Entered::Known(*first));
+            return Ok(Entered::Known(first.clone()));
         }
         state.open.check(session.tenant(), 1).map_err(too_many_open)?;
         let mut writes = vec![Write::Session(encode(&session))];
-        if let Some((tenant, key)) = idempotency.clone() {
-            state.idempotency.insert((tenant.clone(), key.clone()), (fingerprint, session_id));
-            let request_hash = fingerprint;
-            let row = IdempotencyRow { tenant, key, request_hash, session_id };
+        if let (Some(slot), Some(row)) = (slot.clone(), idempotency) {
+            state.idempotency.insert(slot, row.clone());
             writes.push(Write::Idempotency(row));
         }
         let commit = self.0.parts.store.submit(writes, Urgency::Now);
         let view = session.view();
-        state.insert(Slot::new(session, self.0.parts.clock.monotonic(), idempotency));
+        state.insert(Slot::new(session, self.0.parts.clock.monotonic(), slot));
         self.0.sooner.notify_one();
         // The parties may start while the disk works: a session lost in a crash is created again
         // by its creator, who has had no answer yet.
@@ -145,7 +164,6 @@ impl CoordinatorApp {
         &self,
         tenant: &Tenant,
         request: &CreateSession,
-        fingerprint: [u8; 32],
     ) -> Result<Option<CreatedSession>> {
         let Some(key) = &request.idempotency_key else {
             return Ok(None);
@@ -156,32 +174,30 @@ impl CoordinatorApp {
                 format!("an idempotency key is 1 to {MAX_IDEMPOTENCY_KEY} bytes"),
             ));
         }
-        let known = lock(&self.0.state).idempotency.get(&(tenant.clone(), key.clone())).copied();
+        let known = lock(&self.0.state).idempotency.get(&(tenant.clone(), key.clone())).cloned();
         let known = match known {
             Some(known) => Some(known),
-            None => {
-                let row = self.0.parts.store.idempotency(tenant, key).await?;
-                row.map(|row| (row.request_hash, row.session_id))
-            }
+            None => self.0.parts.store.idempotency(tenant, key).await?,
         };
         match known {
-            Some(first) => self.same_or_mismatch(fingerprint, first).await.map(Some),
+            Some(first) => self.same_or_mismatch(request, first).await.map(Some),
             None => Ok(None),
         }
     }
 
     async fn same_or_mismatch(
         &self,
-        fingerprint: [u8; 32],
-        (first, session): ([u8; 32], SessionId),
+        request: &CreateSession,
+        first: IdempotencyRow,
     ) -> Result<CreatedSession> {
-        if fingerprint != first {
+        let made = self.find_durable(first.session_id).await?.view();
+        if !fingerprint::is_same(request, &first, &made) {
             return Err(Error::new(
                 ErrorCode::IdempotencyMismatch,
                 "this idempotency key came with another request before; use a new one",
             ));
         }
-        Ok(self.created(self.find_durable(session).await?.view()))
+        Ok(self.created(made))
     }
 
     /// The session of an earlier request, once its creation is on the disk.
@@ -235,25 +251,37 @@ impl CoordinatorApp {
         caller: &Caller,
         request: &CreateSession,
     ) -> Result<Arc<KeyRecord>> {
-        const SEARCHED: u32 = 1_000;
+        let ambiguous = |why: &str| {
+            Error::invalid_field(
+                "key_id",
+                format!("{why}: say which one with key_id or public_key"),
+            )
+        };
         let fits = |key: &KeyRecord| {
             !request.participants.is_empty()
                 && request.participants.iter().all(|p| key.holders.contains(&p.party_id))
                 && request.threshold.is_none_or(|threshold| threshold == key.threshold)
         };
-        let keys = self.0.parts.store.keys(caller.tenant(), SEARCHED).await?;
-        let mut fitting = keys.into_iter().filter(fits);
-        match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Ok(Arc::new(key)),
-            (Some(_), Some(_)) => Err(Error::invalid_field(
-                "key_id",
-                "these participants hold several keys: say which one with key_id or public_key",
-            )),
-            (None, _) => Err(Error::invalid_field(
-                "key_id",
-                "no key is held by all these participants; make one by a keygen session first",
-            )),
+        let (mut found, mut before) = (None, None);
+        for _ in 0..SEARCHED_PAGES {
+            let page = self.0.parts.store.keys(caller.tenant(), before, SEARCHED_AT_ONCE).await?;
+            for key in page.items.into_iter().filter(fits) {
+                if found.replace(Arc::new(key)).is_some() {
+                    return Err(ambiguous("these participants hold several keys"));
+                }
+            }
+            before = page.next;
+            if before.is_none() {
+                return found.ok_or_else(|| {
+                    Error::invalid_field(
+                        "key_id",
+                        "no key is held by all these participants; make one by a keygen session \
+                         first",
+                    )
+                });
+            }
         }
+        Err(ambiguous("there are too many keys to search them by their holders"))
     }
 
     /// The named participants, filled up with online persistent parties; and whether one of them
@@ -341,11 +369,4 @@ fn agreed_threshold(request: &CreateSession, key: Option<&KeyRecord>) -> Result<
         )),
         (_, Some(key)) => Ok(key.threshold),
     }
-}
-
-/// What makes two requests the same for an idempotency key: all of it but the key itself.
-fn fingerprint(request: &CreateSession) -> [u8; 32] {
-    let mut plain = request.clone();
-    plain.idempotency_key = None;
-    Sha256::digest(format!("{plain:?}")).into()
 }

@@ -2,6 +2,7 @@
 
 mod create;
 mod deadlines;
+mod fingerprint;
 mod service;
 mod state;
 #[cfg(test)]
@@ -101,8 +102,9 @@ impl CoordinatorApp {
             let mut state = lock(&app.0.state);
             let clock = &app.0.parts.clock;
             let (now, monotonic) = (clock.now(), clock.monotonic());
-            for row in rows {
-                state.insert(Slot::restored(decode(&row)?, now, monotonic));
+            // What cannot be read is in the log; the rest serves.
+            for session in rows.iter().filter_map(|row| decode(row).ok()) {
+                state.insert(Slot::restored(session, now, monotonic));
             }
         }
         app.republish();
@@ -170,18 +172,15 @@ impl CoordinatorApp {
         Ok(Step::Applied(Box::new(Applied { reply, view, commit, after })))
     }
 
-    /// Queues what must be kept. Joins and readies are not: a session that has not started is
-    /// joined again after a restart; that it has started is written, and nobody waits for it.
+    /// Queues what must be kept; answers with what is to be awaited.
     fn persist(&self, session: &Session, effects: &Effects) -> Option<Commit> {
-        let awaited = effects.persist == Durability::Now;
-        let started = effects.events.contains(&EventKind::SessionStarted);
-        if !awaited && !started {
+        if effects.persist == Durability::None {
             return None;
         }
         let mut writes = vec![Write::Session(encode(session))];
         writes.extend(effects.key.clone().map(Write::Key));
         let commit = self.0.parts.store.submit(writes, Urgency::Now);
-        awaited.then_some(commit)
+        (effects.persist == Durability::Now).then_some(commit)
     }
 
     /// Waits for durability and then tells everybody how a session ended.
@@ -266,19 +265,35 @@ impl CoordinatorApp {
     }
 }
 
+/// The shape of a session's document.
+const SESSION_VERSION: u32 = 1;
+
 fn encode(session: &Session) -> SessionRow {
     SessionRow {
         session_id: session.id(),
         tenant: session.tenant().clone(),
         is_final: session.status().is_final(),
-        created_at: session.view().created_at,
+        created_at: session.created_at(),
+        version: SESSION_VERSION,
         document: serde_json::to_vec(session).expect("a session is plain data"),
     }
 }
 
+/// A stored session; a signature in it still verifies.
 fn decode(row: &SessionRow) -> Result<Session> {
-    serde_json::from_slice(&row.document).map_err(|error| {
-        tracing::error!(%error, session = %row.session_id, "a stored session cannot be read");
-        Error::internal()
-    })
+    let id = row.session_id;
+    let damaged = |cause: &dyn std::fmt::Display| {
+        tracing::error!(session = %id, "a stored session is damaged: {cause}");
+        Error::damaged(format!("session {id}"))
+    };
+    if row.version > SESSION_VERSION {
+        return Err(damaged(&format!("version {} is of a newer program", row.version)));
+    }
+    let session: Session =
+        serde_json::from_slice(&row.document).map_err(|error| damaged(&error))?;
+    if session.id() != id {
+        return Err(damaged(&format!("it says that it is {}", session.id())));
+    }
+    session.verify().map_err(|error| damaged(&error))?;
+    Ok(session)
 }

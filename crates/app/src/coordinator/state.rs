@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quorate_core::budget::Budget;
 use quorate_core::session::Session;
+use quorate_ports::store::IdempotencyRow;
 use quorate_types::*;
 use tokio::sync::watch;
 
@@ -73,7 +74,7 @@ pub(super) struct State {
     ended: VecDeque<SessionId>,
     /// Open sessions by their monotonic deadline.
     pub(super) deadlines: BTreeSet<(Duration, SessionId)>,
-    pub(super) idempotency: HashMap<(Tenant, String), ([u8; 32], SessionId)>,
+    pub(super) idempotency: HashMap<(Tenant, String), IdempotencyRow>,
     pub(super) keys: HashMap<KeyId, Arc<KeyRecord>>,
 }
 
@@ -102,6 +103,13 @@ impl State {
         if let Some(slot) = self.sessions.get_mut(&id) {
             slot.created = true;
             slot.changed.send_replace(());
+        }
+    }
+
+    /// A session turned out to have lost its idempotency key to another.
+    pub(super) fn unclaim(&mut self, id: SessionId) {
+        if let Some(key) = self.sessions.get_mut(&id).and_then(|slot| slot.idempotency.take()) {
+            self.idempotency.remove(&key);
         }
     }
 

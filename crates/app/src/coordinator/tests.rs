@@ -1,6 +1,7 @@
 //! What is told while the disk is busy, and what the wall clock decides: nothing.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,8 @@ const HOUR: i64 = 3_600_000;
 struct Held {
     inner: SqliteStore,
     held: watch::Sender<bool>,
+    /// Whether the next question for an idempotency key finds nothing.
+    blind: AtomicBool,
 }
 
 impl Held {
@@ -58,14 +61,19 @@ impl Store for Held {
     async fn sessions(
         &self,
         tenant: Option<Tenant>,
-        before: Option<Timestamp>,
+        before: Option<Cursor>,
         limit: u32,
-    ) -> Result<Vec<SessionRow>> {
+    ) -> Result<Page<SessionRow>> {
         self.inner.sessions(tenant, before, limit).await
     }
 
-    async fn keys(&self, tenant: Option<Tenant>, limit: u32) -> Result<Vec<KeyRecord>> {
-        self.inner.keys(tenant, limit).await
+    async fn keys(
+        &self,
+        tenant: Option<Tenant>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<KeyRecord>> {
+        self.inner.keys(tenant, before, limit).await
     }
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>> {
@@ -77,7 +85,8 @@ impl Store for Held {
     }
 
     async fn idempotency(&self, tenant: &Tenant, key: &str) -> Result<Option<IdempotencyRow>> {
-        self.inner.idempotency(tenant, key).await
+        let blind = self.blind.swap(false, Ordering::SeqCst);
+        if blind { Ok(None) } else { self.inner.idempotency(tenant, key).await }
     }
 
     async fn accounts(&self) -> Result<Vec<Account>> {
@@ -110,7 +119,8 @@ struct World {
 async fn open(folder: &TempDir, now: Timestamp) -> World {
     let clock = Arc::new(ManualClock::at(now));
     let inner = SqliteStore::open(folder.path()).unwrap();
-    let store = Arc::new(Held { inner, held: watch::Sender::new(false) });
+    let store =
+        Arc::new(Held { inner, held: watch::Sender::new(false), blind: AtomicBool::new(false) });
     let parts = RouterParts {
         config: RouterConfig::default(),
         store: store.clone(),
@@ -130,12 +140,12 @@ async fn open(folder: &TempDir, now: Timestamp) -> World {
 }
 
 impl World {
-    async fn create(&self, idempotency_key: Option<&str>) -> Result<CreatedSession> {
+    fn request(&self, idempotency_key: Option<&str>) -> CreateSession {
         let participant = |name: &str| NewParticipant {
             party_id: name.parse().unwrap(),
             device: DeviceInfo::default(),
         };
-        let request = CreateSession {
+        CreateSession {
             kind: SessionKind::Keygen,
             scheme: Scheme::default(),
             threshold: Some(Threshold::new(2, 2).unwrap()),
@@ -144,8 +154,11 @@ impl World {
             digest: None,
             expires_in_seconds: Some(300),
             idempotency_key: idempotency_key.map(Into::into),
-        };
-        self.app.create(&Caller::Open, request).await
+        }
+    }
+
+    async fn create(&self, idempotency_key: Option<&str>) -> Result<CreatedSession> {
+        self.app.create(&Caller::Open, self.request(idempotency_key)).await
     }
 
     async fn open_session(&self) -> SessionId {
@@ -264,4 +277,156 @@ async fn a_waiter_is_told_the_end_of_a_session_that_left_memory() {
     }
     assert!(!lock(&world.app.0.state).sessions.contains_key(&id));
     assert_eq!(waiting.await.unwrap().status, SessionStatus::Failed);
+}
+
+#[tokio::test]
+async fn a_claim_that_comes_second_gets_the_first_ones_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    let first = world.create(Some("once")).await.unwrap().session.session_id;
+    // As if both had asked at once and the first had been forgotten since.
+    lock(&world.app.0.state).idempotency.clear();
+    world.store.blind.store(true, Ordering::SeqCst);
+    let second = world.create(Some("once")).await.unwrap().session.session_id;
+    assert_eq!(second, first);
+    assert_eq!(lock(&world.app.0.state).deadlines.len(), 1, "the loser is closed");
+    assert!(world.store.health().is_ok());
+}
+
+/// Changes stored sessions by SQL while nobody has them open.
+fn alter(folder: &TempDir, sql: &str) {
+    let database = rusqlite::Connection::open(folder.path().join("quorate.db")).unwrap();
+    assert!(database.execute(sql, []).unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_request_of_the_old_version_is_compared_by_its_facts() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    let first = world.create(Some("once")).await.unwrap().session.session_id;
+    drop(world);
+    alter(&folder, "UPDATE idempotency SET version = 1, request_hash = zeroblob(32)");
+    let world = open(&folder, START).await;
+    assert_eq!(world.create(Some("once")).await.unwrap().session.session_id, first);
+    let other = CreateSession {
+        threshold: Some(Threshold::new(2, 3).unwrap()),
+        ..world.request(Some("once"))
+    };
+    let error = world.app.create(&Caller::Open, other).await.err().unwrap();
+    assert_eq!(error.code, ErrorCode::IdempotencyMismatch);
+}
+
+#[tokio::test]
+async fn one_damaged_session_stops_neither_the_start_nor_a_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    let (damaged, newer, whole) =
+        (world.open_session().await, world.open_session().await, world.open_session().await);
+    drop(world);
+    let hex = |id: SessionId| id.0.simple().to_string();
+    let sql = format!("UPDATE sessions SET document = x'7b' WHERE id = x'{}'", hex(damaged));
+    alter(&folder, &sql);
+    alter(&folder, &format!("UPDATE sessions SET version = 2 WHERE id = x'{}'", hex(newer)));
+    let world = open(&folder, START).await;
+    let listed = world.app.list(&Caller::Open, None, 10).await.unwrap();
+    assert_eq!(listed.items.iter().map(|v| v.session_id).collect::<Vec<_>>(), [whole]);
+    for id in [damaged, newer] {
+        let error = world.app.status(&Caller::Open, id, None).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::Internal);
+        assert!(error.message.contains(&format!("session {id} is damaged")), "{error}");
+    }
+    assert_eq!(world.status_after_expiry(whole).await, SessionStatus::Created);
+}
+
+/// The key whose secret is 1, and its signature on 32 bytes of 9.
+const GENERATOR: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+const SIGNATURE: &str = "531fe6068134503d2723133227c867ac8fa6c83c537e9a44c3c5bdbdcb1fe337\
+    63aad8a2883166ea471c692a85986eafa70705a414997149ec16268c91fd7a02";
+
+/// A session that has made [`SIGNATURE`].
+async fn signed(world: &World) -> SessionId {
+    let key =
+        quorate_schemes::normalize_public_key(Scheme::default(), &hex::decode(GENERATOR).unwrap());
+    let names = ["a", "b"].map(|name| name.parse::<PartyId>().unwrap());
+    let key = KeyRecord {
+        key_id: KeyId(uuid::Uuid::from_u128(1)),
+        tenant: Tenant::default(),
+        scheme: Scheme::default(),
+        threshold: Threshold::new(2, 2).unwrap(),
+        public_key: key.unwrap(),
+        holders: names.to_vec(),
+        created_at: START,
+    };
+    let key_id = key.key_id;
+    world.store.submit(vec![Write::Key(key)], Urgency::Now).await.unwrap();
+    let request = CreateSession {
+        kind: SessionKind::Sign,
+        key: KeySelector::Id(key_id),
+        digest: Some(Digest([9; 32])),
+        ..world.request(None)
+    };
+    let created = world.app.create(&Caller::Open, request).await.unwrap();
+    let id = created.session.session_id;
+    for name in &names {
+        let join = JoinSession {
+            session_id: None,
+            party_id: name.clone(),
+            token: created.join_tokens[name].clone(),
+            device: DeviceInfo::default(),
+            hello: None,
+            ready: true,
+        };
+        world.app.join(&Caller::Open, join).await.unwrap();
+    }
+    for party_id in names {
+        let bytes = hex::decode(SIGNATURE).unwrap();
+        let outcome = PartyOutcome::Signature { bytes, recovery_id: None };
+        let report = Report { session_id: id, party_id, outcome };
+        world.app.complete(&Caller::Open, report).await.unwrap();
+    }
+    id
+}
+
+#[tokio::test]
+async fn a_signature_changed_on_the_disk_is_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    let id = signed(&world).await;
+    drop(world);
+    let world = open(&folder, START).await;
+    let view = world.app.status(&Caller::Open, id, None).await.unwrap();
+    assert_eq!(view.status, SessionStatus::Completed);
+    let mut row = world.store.session(id).await.unwrap().unwrap();
+    let mut document: serde_json::Value = serde_json::from_slice(&row.document).unwrap();
+    let byte = &mut document["outcome"]["signature"]["bytes"][40];
+    *byte = (byte.as_u64().unwrap() ^ 1).into();
+    row.document = serde_json::to_vec(&document).unwrap();
+    world.store.submit(vec![Write::Session(row)], Urgency::Now).await.unwrap();
+    let error = world.app.status(&Caller::Open, id, None).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Internal);
+    assert!(error.message.contains("damaged"), "{error}");
+    let listed = world.app.list(&Caller::Open, None, 10).await.unwrap();
+    assert!(listed.items.is_empty());
+}
+
+#[tokio::test]
+async fn sessions_of_one_millisecond_are_each_on_one_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    let mut made = Vec::new();
+    for _ in 0..7 {
+        made.push(world.open_session().await);
+    }
+    let (mut paged, mut before) = (Vec::new(), None);
+    loop {
+        let page = world.app.list(&Caller::Open, before, 3).await.unwrap();
+        paged.extend(page.items.into_iter().map(|view| view.session_id));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    made.sort_unstable();
+    made.reverse();
+    assert_eq!(paged, made);
 }

@@ -90,11 +90,11 @@ impl Coordinator for WebCoordinator {
         not_for_devices()
     }
 
-    async fn list(&self, _: &Caller, _: Option<Timestamp>, _: u32) -> Result<Vec<SessionView>> {
+    async fn list(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<SessionView>> {
         not_for_devices()
     }
 
-    async fn keys(&self, _: &Caller, _: u32) -> Result<Vec<KeyRecord>> {
+    async fn keys(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<KeyRecord>> {
         not_for_devices()
     }
 

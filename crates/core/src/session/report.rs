@@ -2,7 +2,7 @@
 
 use quorate_types::*;
 
-use super::{Durability, Effects, MAX_FAILURE_TEXT, Reply, Session};
+use super::{Effects, MAX_FAILURE_TEXT, Reply, Session};
 
 impl Session {
     pub(super) fn report(
@@ -141,7 +141,6 @@ impl Session {
             return;
         }
         self.participants[at].status = ParticipantStatus::Completed;
-        effects.persist(Durability::Lazy);
         if self.status == SessionStatus::Completed {
             return;
         }

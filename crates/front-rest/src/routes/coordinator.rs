@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use quorate_ports::Coordinator;
-use quorate_types::{Error, PartyId, PartyOutcome, SessionId, Timestamp};
+use quorate_types::{Error, Page, PartyId, PartyOutcome, SessionId};
 use quorate_wire::*;
 
 use crate::answer::Answer;
@@ -60,7 +60,8 @@ pub(crate) async fn create(
 /// List sessions, newest first.
 #[utoipa::path(get, path = "/api/v1/sessions", operation_id = "listSessions", tag = "sessions",
     params(("limit" = Option<u32>, Query, description = "1 to 200; 50 when absent"),
-        ("before" = Option<i64>, Query, description = "created before this, ms since 1970")),
+        ("before" = Option<String>, Query,
+            description = "the `next` of the page before, or ms since 1970")),
     responses((status = 200, description = "A page.", body = SessionsJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn list(
@@ -69,12 +70,10 @@ pub(crate) async fn list(
     mut params: Params,
 ) -> Answer<Json<SessionsJson>> {
     let limit = params.limit(MAX_SESSIONS)?;
-    let before = params.optional("before")?.map(Timestamp);
+    let before = params.optional("before")?;
     params.done()?;
-    let sessions = coordinator.list(&caller, before, limit).await?;
-    let full = sessions.len() >= limit as usize;
-    let next = sessions.last().filter(|_| full).map(|session| session.created_at);
-    Ok(Json(SessionsJson { sessions: sessions.into_iter().map(Into::into).collect(), next }))
+    let Page { items, next } = coordinator.list(&caller, before, limit).await?;
+    Ok(Json(SessionsJson { sessions: items.into_iter().map(Into::into).collect(), next }))
 }
 
 /// Join a session with a token.
@@ -198,8 +197,9 @@ pub(crate) async fn timeline(
 
 /// List keys, newest first.
 #[utoipa::path(get, path = "/api/v1/keys", operation_id = "listKeys", tag = "keys",
-    params(("limit" = Option<u32>, Query, description = "1 to 1000; 50 when absent")),
-    responses((status = 200, description = "The keys.", body = KeysJson),
+    params(("limit" = Option<u32>, Query, description = "1 to 1000; 50 when absent"),
+        ("before" = Option<String>, Query, description = "the `next` of the page before")),
+    responses((status = 200, description = "A page.", body = KeysJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn keys(
     State(coordinator): Service,
@@ -207,7 +207,8 @@ pub(crate) async fn keys(
     mut params: Params,
 ) -> Answer<Json<KeysJson>> {
     let limit = params.limit(MAX_KEYS)?;
+    let before = params.optional("before")?;
     params.done()?;
-    let keys = coordinator.keys(&caller, limit).await?;
-    Ok(Json(KeysJson { keys: keys.into_iter().map(Into::into).collect() }))
+    let Page { items, next } = coordinator.keys(&caller, before, limit).await?;
+    Ok(Json(KeysJson { keys: items.into_iter().map(Into::into).collect(), next }))
 }

@@ -44,5 +44,5 @@ pub(crate) async fn keys(
 ) -> Answer<Json<KeysJson>> {
     params.done()?;
     caller.may(Scope::Read)?;
-    Ok(Json(KeysJson { keys: info.keys(&caller).await? }))
+    Ok(Json(KeysJson { keys: info.keys(&caller).await?, next: None }))
 }

@@ -198,9 +198,30 @@ pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
     Ok(KeySelector::PublicKey(key))
 }
 
+/// The first `limit` items of a list, page by page.
+async fn paged<T>(
+    limit: u32,
+    page: impl AsyncFn(Option<Cursor>, u32) -> Result<Page<T>>,
+) -> Result<Vec<T>> {
+    let wanted = limit as usize;
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let missing = u32::try_from(wanted - found.len()).unwrap_or(u32::MAX);
+        let Page { mut items, next } = page(before, missing).await?;
+        items.truncate(wanted - found.len());
+        found.append(&mut items);
+        if next.is_none() || found.len() >= wanted {
+            return Ok(found);
+        }
+        before = next;
+    }
+}
+
 /// Lists keys.
 pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
-    let keys = args.client.connect()?.keys(&Caller::Open, args.limit).await?;
+    let coordinator = args.client.connect()?;
+    let page = async |before, limit| coordinator.keys(&Caller::Open, before, limit).await;
+    let keys = paged(args.limit, page).await?;
     if out.json {
         let rows: Vec<_> = keys.into_iter().map(quorate_wire::KeyJson::from).collect();
         out.show(&rows, String::new);
@@ -222,7 +243,9 @@ pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
 
 /// Lists sessions.
 pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
-    let sessions = args.client.connect()?.list(&Caller::Open, None, args.limit).await?;
+    let coordinator = args.client.connect()?;
+    let page = async |before, limit| coordinator.list(&Caller::Open, before, limit).await;
+    let sessions = paged(args.limit, page).await?;
     if out.json {
         let rows: Vec<_> = sessions.into_iter().map(quorate_wire::SessionJson::from).collect();
         out.show(&rows, String::new);

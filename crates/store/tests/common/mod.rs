@@ -26,6 +26,7 @@ pub(crate) fn session(n: u128, document: &str) -> Write {
         tenant: Tenant::default(),
         is_final: false,
         created_at: Timestamp(i64::try_from(n).unwrap()),
+        version: 1,
         document: document.into(),
     })
 }

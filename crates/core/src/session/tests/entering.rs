@@ -76,11 +76,11 @@ fn a_deadline_that_is_not_ahead_is_refused() {
 }
 
 #[test]
-fn the_first_join_makes_the_session_wait_and_is_written_lazily() {
+fn the_first_join_makes_the_session_wait_and_is_kept_in_memory() {
     let mut session = created(SessionKind::Keygen, 2);
     let (reply, effects) = at(&mut session, 1, join(1, Some(b"hello"), false));
     assert_eq!(reply.unwrap(), Reply::Joined { party_index: PartyIndex(1) });
-    assert_eq!(effects.persist, Durability::Lazy);
+    assert_eq!(effects.persist, Durability::None);
     assert_eq!(effects.events, [EventKind::PartyJoined]);
     assert_eq!(session.status(), SessionStatus::Waiting);
     assert_eq!(standing(&session), [ParticipantStatus::Waiting, ParticipantStatus::Joined]);
@@ -199,7 +199,7 @@ fn the_last_ready_starts_the_session_once() {
     let all = Reply::Ready(ReadyCount { ready: 2, total: 2 });
     assert_eq!(reply.unwrap(), all);
     assert_eq!(effects.events, [EventKind::PartyReady, EventKind::SessionStarted]);
-    assert_eq!(effects.persist, Durability::Lazy);
+    assert_eq!(effects.persist, Durability::Queued);
     assert!(!effects.ended);
     assert_eq!(standing(&session), [ParticipantStatus::Computing; 2]);
     assert_eq!(repeated(&mut session, 5, ready(1)), all);

@@ -8,7 +8,7 @@ fn a_keygen_completes_when_all_report_one_key_in_any_encoding() {
     for n in 0..2 {
         let (reply, effects) = at(&mut session, 2, made(n, public(1, n == 0)));
         assert_eq!(reply.unwrap(), Reply::Done);
-        assert_eq!((effects.persist, effects.ended), (Durability::Lazy, false));
+        assert_eq!((effects.persist, effects.ended), (Durability::None, false));
         assert_eq!(session.view().public_key, None, "not shown before all agree");
     }
     let (_, effects) = at(&mut session, 5, made(2, public(1, true)));
@@ -56,7 +56,7 @@ fn what_is_no_key_is_refused_and_the_session_goes_on() {
 fn a_signature_is_verified_completed_and_shown_when_all_have_it() {
     let mut session = running(SessionKind::Sign, 2);
     let (_, effects) = at(&mut session, 2, signed(0, signature(3)));
-    assert_eq!((effects.persist, effects.ended), (Durability::Lazy, false));
+    assert_eq!((effects.persist, effects.ended), (Durability::None, false));
     assert_eq!(session.view().outcome, None);
     let (_, effects) = at(&mut session, 3, signed(1, signature(3)));
     assert_eq!((effects.persist, effects.ended), (Durability::Now, true));

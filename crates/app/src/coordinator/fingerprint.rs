@@ -1,0 +1,142 @@
+//! What makes two requests the same for an idempotency key.
+
+use quorate_ports::store::IdempotencyRow;
+use quorate_types::*;
+use sha2::{Digest as _, Sha256};
+
+/// The encoding below. Version 1 was a hash of how the program printed a request, which no other
+/// version can compute.
+pub(super) const VERSION: u32 = 2;
+
+/// SHA-256 over all of a request but its idempotency key: a domain, then each field that is set, as
+/// tag, length and bytes. A new field gets a new tag and is written only where it is set, so that
+/// requests without it keep their fingerprint; anything else needs another version.
+pub(super) fn of(request: &CreateSession) -> [u8; 32] {
+    // Taken apart by name, so that a new field is not forgotten.
+    let CreateSession {
+        kind,
+        scheme,
+        threshold,
+        participants,
+        key,
+        digest,
+        expires_in_seconds,
+        idempotency_key: _,
+    } = request;
+    let mut hash = Fields(Sha256::new_with_prefix(b"quorate/create-session/v2"));
+    hash.field(1, kind.name().as_bytes());
+    hash.field(2, scheme.name().as_bytes());
+    if let Some(threshold) = threshold {
+        hash.field(3, &threshold.signers().to_be_bytes());
+        hash.field(4, &threshold.parties().to_be_bytes());
+    }
+    for NewParticipant { party_id, device } in participants {
+        let DeviceInfo { device_type, device_id, platform, app_version } = device;
+        hash.field(5, party_id.as_str().as_bytes());
+        for (tag, text) in [(6, device_type), (7, device_id), (8, platform), (9, app_version)] {
+            if !text.is_empty() {
+                hash.field(tag, text.as_bytes());
+            }
+        }
+    }
+    match key {
+        KeySelector::Id(id) => hash.field(10, id.0.as_bytes()),
+        KeySelector::PublicKey(public_key) => hash.field(11, &public_key.0),
+        KeySelector::ByParticipants => {}
+    }
+    if let Some(digest) = digest {
+        hash.field(12, &digest.0);
+    }
+    if let Some(seconds) = expires_in_seconds {
+        hash.field(13, &seconds.to_be_bytes());
+    }
+    hash.0.finalize().into()
+}
+
+struct Fields(Sha256);
+
+impl Fields {
+    fn field(&mut self, tag: u8, bytes: &[u8]) {
+        let length = u64::try_from(bytes.len()).expect("a length fits 64 bits");
+        self.0.update([tag]);
+        self.0.update(length.to_be_bytes());
+        self.0.update(bytes);
+    }
+}
+
+/// Whether a request is the one that an idempotency key came with before. `made` is the session it
+/// made: of a request of another version only its facts can be compared.
+pub(super) fn is_same(request: &CreateSession, row: &IdempotencyRow, made: &SessionView) -> bool {
+    if row.version == VERSION {
+        return row.request_hash == of(request);
+    }
+    let same_key = match &request.key {
+        KeySelector::Id(id) => made.key_id == Some(*id),
+        KeySelector::PublicKey(public_key) => {
+            let wanted = quorate_schemes::normalize_public_key(made.scheme, &public_key.0);
+            wanted.is_ok_and(|wanted| made.public_key == Some(wanted))
+        }
+        KeySelector::ByParticipants => true,
+    };
+    request.kind == made.kind
+        && request.threshold.is_none_or(|threshold| threshold == made.threshold)
+        && request.digest == made.digest
+        && same_key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> CreateSession {
+        let participant = |name: &str| NewParticipant {
+            party_id: name.parse().unwrap(),
+            device: DeviceInfo { platform: "iOS".into(), ..DeviceInfo::default() },
+        };
+        CreateSession {
+            kind: SessionKind::Sign,
+            scheme: Scheme::EcdsaSecp256k1,
+            threshold: Some(Threshold::new(2, 3).unwrap()),
+            participants: vec![participant("alice"), participant("bob")],
+            key: KeySelector::Id("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
+            digest: Some(Digest([7; 32])),
+            expires_in_seconds: Some(60),
+            idempotency_key: Some("once".into()),
+        }
+    }
+
+    /// A change here makes retries over an upgrade fail: raise the version instead.
+    #[test]
+    fn the_fingerprint_of_version_2_is_fixed() {
+        assert_eq!(hex::encode(of(&request())), GOLDEN);
+    }
+
+    const GOLDEN: &str = "e6250912e6e4002c91f7c5808aaa53976b32d59f877d144c9fdb91ed22392280";
+
+    #[test]
+    fn every_field_but_the_idempotency_key_makes_another_request() {
+        let first = of(&request());
+        let changes: [fn(&mut CreateSession); 12] = [
+            |r| r.kind = SessionKind::Keygen,
+            |r| r.threshold = Some(Threshold::new(3, 3).unwrap()),
+            |r| r.threshold = Some(Threshold::new(2, 4).unwrap()),
+            |r| r.threshold = None,
+            |r| r.participants.reverse(),
+            |r| drop(r.participants.pop()),
+            |r| r.participants[0].device.platform.clear(),
+            |r| r.participants[0].device.device_id = "iOS".into(),
+            |r| r.key = KeySelector::ByParticipants,
+            |r| r.key = KeySelector::PublicKey(PublicKey(vec![2; 33])),
+            |r| r.digest = Some(Digest([8; 32])),
+            |r| r.expires_in_seconds = None,
+        ];
+        for (n, change) in changes.iter().enumerate() {
+            let mut other = request();
+            change(&mut other);
+            assert_ne!(of(&other), first, "change {n}");
+        }
+        let mut again = request();
+        again.idempotency_key = None;
+        assert_eq!(of(&again), first);
+    }
+}

@@ -1,0 +1,93 @@
+//! Lists in pages, newest first.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::time::Timestamp;
+
+/// A place in a list that is ordered by time and, within a millisecond, by id. Callers get it as
+/// text and give it back unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Cursor {
+    /// When the last item of the page was created.
+    pub at: Timestamp,
+    /// Its id.
+    pub id: Uuid,
+}
+
+impl From<Timestamp> for Cursor {
+    /// Before everything that was created at or after `at`.
+    fn from(at: Timestamp) -> Self {
+        Self { at, id: Uuid::nil() }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.at.0, self.id.simple())
+    }
+}
+
+impl From<Cursor> for String {
+    fn from(cursor: Cursor) -> Self {
+        cursor.to_string()
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    /// Reads what [`Cursor`] displays, or a moment in milliseconds since 1970.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (at, id) = match text.split_once('_') {
+            Some((at, id)) => (at, Uuid::try_parse(id).ok()),
+            None => (text, Some(Uuid::nil())),
+        };
+        match (at.parse(), id) {
+            (Ok(at), Some(id)) => Ok(Self { at: Timestamp(at), id }),
+            _ => Err(Error::invalid_field(
+                "before",
+                "before is the `next` of the page before, or milliseconds since 1970",
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Cursor {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// At most as many as were asked for; fewer do not mean that the list ends.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<Cursor>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_its_text_and_a_moment_is_one() {
+        let cursor = Cursor { at: Timestamp(-5), id: Uuid::from_u128(7) };
+        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        let moment = "1703145300000".parse::<Cursor>().unwrap();
+        assert_eq!(moment, Cursor::from(Timestamp(1_703_145_300_000)));
+        for bad in ["", "x", "5_", "_5", "5_7", "99999999999999999999"] {
+            let error = bad.parse::<Cursor>().unwrap_err();
+            assert!(error.details.fields.contains_key("before"), "{bad}");
+        }
+    }
+}
