@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use quorate_rpc::remote::{Endpoint, RemoteCoordinator, RemoteRouter};
+use quorate_rpc::endpoint::Endpoint;
+use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};

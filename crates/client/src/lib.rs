@@ -23,12 +23,14 @@
 //! # }
 //! ```
 
+mod credentials;
 mod device;
 mod link;
 pub mod peers;
 mod web;
 
+pub use credentials::{PARTY_SCHEME, PartyCredentials};
 pub use device::Device;
 pub use link::Link;
 pub use quorate_party::{Compute, Keyring, MemoryVault, SealSource};
-pub use quorate_rpc::remote::{ApiKey, Credentials, Endpoint};
+pub use quorate_rpc::endpoint::{ApiKey, Call, Credentials, Endpoint, NONCE};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use quorate_ports::{Coordinator, Router};
-use quorate_rpc::remote::{Credentials, Endpoint, RemoteRouter};
+use quorate_rpc::endpoint::{Credentials, Endpoint, check_clear_text};
+use quorate_rpc::remote::RemoteRouter;
 use quorate_types::Result;
 
 use crate::web::{Rest, WebCoordinator, WebRouter};
@@ -29,14 +30,36 @@ impl Link {
     /// # Errors
     /// `invalid_request` when an address is none, or is `https`: for TLS use gRPC.
     pub fn websocket(router: &str, coordinator: &str) -> Result<Self> {
-        Self::websocket_as(router, coordinator, None)
+        Self::web(router, coordinator, None)
     }
 
     /// As [`Link::websocket`], with credentials on every call.
     ///
     /// # Errors
-    /// As [`Link::websocket`].
+    /// As [`Link::websocket`], and when the credentials would leave this machine in clear text.
     pub fn websocket_as(
+        router: &str,
+        coordinator: &str,
+        credentials: Arc<dyn Credentials>,
+    ) -> Result<Self> {
+        check_clear_text(router)?;
+        check_clear_text(coordinator)?;
+        Self::web(router, coordinator, Some(credentials))
+    }
+
+    /// As [`Link::websocket_as`], for a way that something else encrypts.
+    ///
+    /// # Errors
+    /// As [`Link::websocket`].
+    pub fn websocket_in_clear_text(
+        router: &str,
+        coordinator: &str,
+        credentials: Arc<dyn Credentials>,
+    ) -> Result<Self> {
+        Self::web(router, coordinator, Some(credentials))
+    }
+
+    fn web(
         router: &str,
         coordinator: &str,
         credentials: Option<Arc<dyn Credentials>>,

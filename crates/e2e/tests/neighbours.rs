@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use quorate_e2e::{Cluster, Role, api_key, api_key_in, free_ports};
 use quorate_ports::{Coordinator, Router};
-use quorate_rpc::remote::{ApiKey, Endpoint, RemoteCoordinator, RemoteRouter};
+use quorate_rpc::endpoint::{ApiKey, Endpoint};
+use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
 use quorate_types::*;
 use serde_json::{Value, json};
 
@@ -41,7 +42,7 @@ async fn ask(method: &str, url: &str, key: &str, body: Option<Value>) -> (u16, V
 
 fn endpoint(url: &str, key: &str) -> Endpoint {
     let key = ApiKey(Secret::new(key.to_owned()));
-    Endpoint::new(url, None).expect("an address").with_credentials(Arc::new(key))
+    Endpoint::new(url, None).expect("an address").with_credentials(Arc::new(key)).expect("loopback")
 }
 
 fn code<T>(result: Result<T>) -> Option<ErrorCode> {

@@ -26,3 +26,4 @@ pub use routes::accounts::accounts_routes;
 pub use routes::coordinator::coordinator_routes;
 pub use routes::party::{PartyInfo, party_routes};
 pub use routes::router::router_routes;
+pub use routes::tickets::{Ticket, Tickets, ticket_routes};

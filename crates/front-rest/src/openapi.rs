@@ -4,7 +4,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Info, OpenApi as Document, SecurityRequirement};
 
-use crate::routes::{accounts, coordinator, mpc, party, router};
+use crate::routes::{accounts, coordinator, mpc, party, router, tickets};
 use crate::{common, sockets};
 
 /// A service whose routes a document may hold.
@@ -60,13 +60,14 @@ struct CoordinatorDocument;
     paths(
         router::route, router::pending, router::acknowledge, router::message_status,
         sockets::messages::subscribe, router::parties, router::register, router::heartbeat,
-        sockets::events::subscribe,
+        sockets::events::subscribe, tickets::issue,
     ),
     components(schemas(quorate_wire::ClientFrame, quorate_wire::ServerFrame, quorate_wire::EventJson)),
     tags(
         (name = "messages", description = "Protocol messages between a session's parties."),
         (name = "parties", description = "Registered parties."),
         (name = "events", description = "What happens to a party's sessions."),
+        (name = "tickets", description = "For WebSockets of browsers."),
     )
 )]
 struct RouterDocument;

@@ -3,21 +3,18 @@
 //! A connection is made at the first call, and again whenever it breaks; a call made while it is
 //! away fails with `unavailable`, which is retryable.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use quorate_ports::{BoxStream, Coordinator, Router};
 use quorate_types::*;
+use tonic::Request;
 use tonic::metadata::MetadataValue;
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
-use tonic::{Request, Status};
 
+use crate::authorized::Authorized;
 use crate::behalf::{ON_BEHALF_OF, behalf_out};
+use crate::endpoint::Endpoint;
 use crate::link::{Link, misunderstood};
 use crate::proto::coordinator::v1 as co;
 use crate::proto::coordinator::v1::session_coordinator_client::SessionCoordinatorClient;
@@ -27,97 +24,6 @@ use crate::proto::router::v1::link_call::Call;
 use crate::proto::router::v1::message_router_client::MessageRouterClient;
 use crate::status::to_error;
 use crate::{MAX_MESSAGE, convert};
-
-/// How long connecting may take.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// Pings on an open connection, so that a vanished peer is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Windows for several protocol messages of 150 kB in flight.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
-
-/// Gives the `authorization` header of each call.
-pub trait Credentials: Send + Sync + 'static {
-    /// The header's value; called for every request.
-    fn authorization(&self) -> String;
-}
-
-/// An API key as a bearer token.
-pub struct ApiKey(pub Secret<String>);
-
-impl Credentials for ApiKey {
-    fn authorization(&self) -> String {
-        format!("Bearer {}", self.0.expose())
-    }
-}
-
-/// Where a service is, and how we show who we are.
-#[derive(Clone)]
-pub struct Endpoint {
-    channel: Channel,
-    credentials: Option<Arc<dyn Credentials>>,
-    forwards: bool,
-}
-
-impl Endpoint {
-    /// An address such as `http://127.0.0.1:50052`; with `https` the certificate is checked
-    /// against `ca`, a PEM file, which must then be given.
-    pub fn new(url: &str, ca: Option<&Path>) -> Result<Self> {
-        let malformed = |why: &str| Error::invalid_field("url", format!("{url}: {why}"));
-        let mut endpoint = Channel::from_shared(url.to_owned())
-            .map_err(|_| malformed("not an address such as http://127.0.0.1:50052"))?
-            .connect_timeout(CONNECT_TIME)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
-        if url.starts_with("https://") {
-            let ca =
-                ca.ok_or_else(|| malformed("https needs --tls-ca, the authority's PEM file"))?;
-            let pem = std::fs::read(ca)
-                .map_err(|error| malformed(&format!("{} cannot be read: {error}", ca.display())))?;
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-            endpoint = endpoint.tls_config(tls).map_err(|_| malformed("unusable authority"))?;
-        }
-        Ok(Self { channel: endpoint.connect_lazy(), credentials: None, forwards: false })
-    }
-
-    /// The same address with credentials on every call.
-    #[must_use]
-    pub fn with_credentials(mut self, credentials: Arc<dyn Credentials>) -> Self {
-        self.credentials = Some(credentials);
-        self
-    }
-
-    /// The same address for a role that asks for its own callers: every call says for whom.
-    #[must_use]
-    pub fn forwarding(mut self) -> Self {
-        self.forwards = true;
-        self
-    }
-
-    fn service(self) -> Authorized {
-        InterceptedService::new(self.channel, Authorize(self.credentials))
-    }
-}
-
-type Authorized = InterceptedService<Channel, Authorize>;
-
-/// Adds the credentials to a request.
-#[derive(Clone)]
-pub struct Authorize(Option<Arc<dyn Credentials>>);
-
-impl Interceptor for Authorize {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(credentials) = &self.0 {
-            let value = MetadataValue::try_from(credentials.authorization())
-                .map_err(|_| Status::unauthenticated("the credentials are not header text"))?;
-            request.metadata_mut().insert("authorization", value);
-        }
-        Ok(request)
-    }
-}
 
 /// A client, and whether its calls say for whom they are made.
 #[derive(Clone)]

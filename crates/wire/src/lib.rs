@@ -25,6 +25,7 @@ mod schema;
 mod service;
 mod session;
 mod socket;
+mod ticket;
 mod time;
 mod view;
 
@@ -53,6 +54,7 @@ pub use session::{
     ReadyJson, SessionStepJson,
 };
 pub use socket::{ClientFrame, RoutedJson, ServerFrame};
+pub use ticket::TicketJson;
 pub use time::{Rfc3339, uptime};
 pub use view::{
     ParticipantJson, SeatJson, SessionJson, SessionsJson, TimelineEntryJson, TimelineJson,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_rpc::remote::Credentials;
+use quorate_rpc::endpoint::{Call, Credentials, NONCE, audience};
 use quorate_types::{Error, Result};
 use quorate_wire::ErrorJson;
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -22,6 +23,7 @@ const ANSWER_BYTES: usize = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct Rest {
     base: Url,
+    audience: String,
     client: Client,
     credentials: Option<Arc<dyn Credentials>>,
 }
@@ -36,11 +38,13 @@ impl Rest {
         if base_url.scheme() != "http" {
             return Err(malformed("only http is spoken here; for TLS use the gRPC link"));
         }
+        let uri = base_url.as_str().parse().map_err(|_| malformed("it is no address"))?;
+        let audience = audience(&uri).ok_or_else(|| malformed("it names no host"))?;
         let client = Client::builder()
             .tcp_nodelay(true)
             .build()
             .map_err(|_| Error::unavailable("the HTTP client could not be made"))?;
-        Ok(Self { base: base_url, client, credentials })
+        Ok(Self { base: base_url, audience, client, credentials })
     }
 
     /// The address of a path, its segments percent-encoded.
@@ -55,23 +59,24 @@ impl Rest {
     }
 
     /// The handshake for a WebSocket.
-    pub(crate) fn handshake(&self, mut url: Url) -> Result<Request> {
+    pub(crate) fn handshake(&self, url: &Url) -> Result<Request> {
+        let authorization = self.authorization(&Method::GET, url, b"");
+        let mut url = url.clone();
         url.set_scheme("ws").expect("http and ws are alike");
         let malformed = |_| Error::invalid_field("url", format!("{url} is no WebSocket address"));
         let mut request = url.as_str().into_client_request().map_err(malformed)?;
-        if let Some(credentials) = &self.credentials {
-            let value = credentials.authorization().parse().map_err(|_| {
+        if let Some(authorization) = authorization {
+            let value = authorization.parse().map_err(|_| {
                 Error::invalid_field("authorization", "the credentials are not header text")
             })?;
-            request.headers_mut().insert("authorization", value);
+            request.headers_mut().insert(AUTHORIZATION, value);
         }
         Ok(request)
     }
 
     /// GETs an answer, giving the server `patience` of its own.
     pub(crate) async fn get<T: DeserializeOwned>(&self, url: Url, patience: Duration) -> Result<T> {
-        let request = self.client.request(Method::GET, url).timeout(ANSWER_LIMIT + patience);
-        self.answer(request).await
+        self.answer(Method::GET, url, None, ANSWER_LIMIT + patience).await
     }
 
     /// Sends a body and reads the answer.
@@ -81,19 +86,56 @@ impl Rest {
         url: Url,
         body: &impl Serialize,
     ) -> Result<T> {
-        let request = self.client.request(method, url).timeout(ANSWER_LIMIT).json(body);
-        self.answer(request).await
+        let body = serde_json::to_vec(body).expect("wire shapes serialize");
+        self.answer(method, url, Some(body), ANSWER_LIMIT).await
     }
 
-    async fn answer<T: DeserializeOwned>(&self, mut request: RequestBuilder) -> Result<T> {
-        if let Some(credentials) = &self.credentials {
-            request = request.header("authorization", credentials.authorization());
+    fn authorization(&self, method: &Method, url: &Url, body: &[u8]) -> Option<String> {
+        let credentials = self.credentials.as_ref()?;
+        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let target = &format!("{}{query}", url.path());
+        let (audience, method) = (self.audience.as_str(), method.as_str());
+        Some(credentials.authorization(&Call { audience, method, target, body: Some(body) }))
+    }
+
+    /// Takes the nonce of an answer. Says whether a call that was refused is worth another try.
+    pub(crate) fn took_nonce(&self, headers: &HeaderMap) -> bool {
+        let nonce = headers.get(NONCE).and_then(|value| value.to_str().ok());
+        let credentials = self.credentials.as_ref();
+        nonce
+            .zip(credentials)
+            .is_some_and(|(nonce, credentials)| credentials.take_nonce(&self.audience, nonce))
+    }
+
+    fn request(&self, method: &Method, url: &Url, body: Option<&[u8]>) -> RequestBuilder {
+        let mut request = self.client.request(method.clone(), url.clone());
+        let authorization = self.authorization(method, url, body.unwrap_or_default());
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
+        match body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_owned()),
+            None => request,
+        }
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<Vec<u8>>,
+        limit: Duration,
+    ) -> Result<T> {
         let away = |error: reqwest::Error| {
             tracing::debug!(%error, "no answer");
             Error::unavailable(format!("{} does not answer; is it running?", self.base))
         };
-        let mut response = request.send().await.map_err(away)?;
+        let send = || self.request(&method, &url, body.as_deref()).timeout(limit).send();
+        let mut response = send().await.map_err(away)?;
+        if self.took_nonce(response.headers()) && response.status() == StatusCode::UNAUTHORIZED {
+            response = send().await.map_err(away)?;
+            self.took_nonce(response.headers());
+        }
         let refused = !response.status().is_success();
         let body = read(&mut response).await.map_err(away)?;
         if refused {

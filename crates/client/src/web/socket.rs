@@ -21,6 +21,13 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Longest frame read: a message of 1 MiB in base64 and its wrapping.
 const FRAME_BYTES: usize = 4 << 20;
 
+/// A handshake that failed.
+struct Refused {
+    error: Error,
+    /// The server gave a nonce for another try.
+    retry: bool,
+}
+
 /// An open socket. Every way it can end is an error that says whether to connect again.
 pub(super) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
@@ -30,20 +37,33 @@ impl Socket {
     /// # Errors
     /// The server's refusal, or `unavailable`.
     pub(super) async fn open(rest: &Rest, url: reqwest::Url) -> Result<Self> {
-        let request = rest.handshake(url)?;
+        match Self::connect(rest, &url).await {
+            Err(Refused { retry: true, .. }) => Self::connect(rest, &url).await,
+            opened => opened,
+        }
+        .map_err(|refused| refused.error)
+    }
+
+    async fn connect(rest: &Rest, url: &reqwest::Url) -> std::result::Result<Self, Refused> {
+        let failed = |error| Refused { error, retry: false };
+        let request = rest.handshake(url).map_err(failed)?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(FRAME_BYTES))
             .max_frame_size(Some(FRAME_BYTES));
         let connecting = connect_async_with_config(request, Some(config), true);
         match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
-            Ok(Ok((socket, _))) => Ok(Self(socket)),
-            Ok(Err(SocketError::Http(response))) => {
-                let status = response.status().as_u16();
-                let body = response.into_body().unwrap_or_default();
-                Err(refusal(status, &body))
+            Ok(Ok((socket, response))) => {
+                rest.took_nonce(response.headers());
+                Ok(Self(socket))
             }
-            Ok(Err(error)) => Err(gone(&error)),
-            Err(_) => Err(Error::unavailable("the WebSocket handshake took too long")),
+            Ok(Err(SocketError::Http(response))) => {
+                let status = response.status();
+                let retry = rest.took_nonce(response.headers()) && status == 401;
+                let body = response.into_body().unwrap_or_default();
+                Err(Refused { error: refusal(status.as_u16(), &body), retry })
+            }
+            Ok(Err(error)) => Err(failed(gone(&error))),
+            Err(_) => Err(failed(Error::unavailable("the WebSocket handshake took too long"))),
         }
     }
 

@@ -5,3 +5,4 @@ pub(crate) mod coordinator;
 pub(crate) mod mpc;
 pub(crate) mod party;
 pub(crate) mod router;
+pub(crate) mod tickets;

@@ -20,7 +20,8 @@ use crate::params::Params;
 /// carries the subscriber's own join token and nobody else's. What the client sends is ignored.
 #[utoipa::path(get, path = "/api/v1/events/subscribe", operation_id = "subscribeEvents", tag = "events",
     params(("party_id" = String, Query, description = "the subscriber"),
-        ("event_types" = Option<String>, Query, description = "only these, separated by commas")),
+        ("event_types" = Option<String>, Query, description = "only these, separated by commas"),
+        ("ticket" = Option<String>, Query, description = "instead of an Authorization header")),
     responses((status = 101, description = "Text frames.", body = EventJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn subscribe(

@@ -24,7 +24,8 @@ use crate::params::Params;
 #[utoipa::path(get, path = "/api/v1/messages/subscribe", operation_id = "subscribeMessages", tag = "messages",
     params(("party_id" = String, Query, description = "the recipient"),
         ("session_id" = Option<Uuid>, Query, description = "all sessions of the party when absent"),
-        ("after" = Option<i64>, Query, description = "skip what was accepted until this, ms since 1970")),
+        ("after" = Option<i64>, Query, description = "skip what was accepted until this, ms since 1970"),
+        ("ticket" = Option<String>, Query, description = "instead of an Authorization header")),
     responses((status = 101, description = "Text frames: in `ClientFrame`, out `ServerFrame`.", body = quorate_wire::ServerFrame),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn subscribe(

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_ports::Coordinator;
-use quorate_rpc::remote::{Endpoint, RemoteCoordinator};
+use quorate_rpc::endpoint::Endpoint;
+use quorate_rpc::remote::RemoteCoordinator;
 use quorate_types::*;
 
 /// Where to ask.
@@ -25,6 +26,9 @@ pub(crate) struct ClientArgs {
     /// Certificate authority that signed the server's certificate, PEM
     #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
     pub(crate) tls_ca: Option<PathBuf>,
+    /// Send the API key in clear text to another machine: through a tunnel that encrypts
+    #[arg(long)]
+    pub(crate) insecure: bool,
 }
 
 /// One long question; asked again until the session has ended.
@@ -38,7 +42,8 @@ impl ClientArgs {
     }
 
     pub(crate) fn endpoint(&self, url: &str) -> Result<Endpoint> {
-        crate::serve::peers::endpoint(url, self.api_key.as_deref(), self.tls_ca.as_deref())
+        let (key, ca) = (self.api_key.as_deref(), self.tls_ca.as_deref());
+        crate::serve::peers::endpoint(url, key, ca, self.insecure)
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: DemoArgs, out: Output) -> Result<()> {
 
 async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<()> {
     let url = peers::url(running.endpoints.coordinator.grpc, false);
-    let coordinator = RemoteCoordinator::new(peers::endpoint(&url, None, None)?);
+    let coordinator = RemoteCoordinator::new(peers::endpoint(&url, None, None, false)?);
     let began = Instant::now();
     let made = run_session(&coordinator, keygen()?, "making a 2-of-3 key", out).await?;
     let keygen_ms = began.elapsed().as_secs_f64() * 1e3;

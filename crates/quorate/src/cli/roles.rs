@@ -9,7 +9,8 @@ use futures_util::StreamExt as _;
 use quorate_app::{CoordinatorApp, RemoteEvents, RemoteProgress};
 use quorate_party::Compute;
 use quorate_ports::{Coordinator, Router};
-use quorate_rpc::remote::{Endpoint, RemoteCoordinator, RemoteRouter};
+use quorate_rpc::endpoint::Endpoint;
+use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
 use quorate_types::*;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -35,15 +36,16 @@ struct PeerArgs {
 impl PeerArgs {
     /// Another role, which is told for whom this one asks.
     fn role(&self, url: &str, host: &Host) -> Result<Endpoint> {
-        let endpoint = self.endpoint(url)?.forwarding();
-        Ok(match (&self.api_key, &host.link) {
+        let endpoint = self.endpoint(url, host)?.forwarding();
+        match (&self.api_key, &host.link) {
             (None, Some(link)) => endpoint.with_credentials(Arc::new(link.clone())),
-            _ => endpoint,
-        })
+            _ => Ok(endpoint),
+        }
     }
 
-    fn endpoint(&self, url: &str) -> Result<Endpoint> {
-        peers::endpoint(url, self.api_key.as_deref(), self.tls_ca.as_deref())
+    fn endpoint(&self, url: &str, host: &Host) -> Result<Endpoint> {
+        let (key, ca) = (self.api_key.as_deref(), self.tls_ca.as_deref());
+        peers::endpoint(url, key, ca, host.options.insecure)
     }
 }
 
@@ -213,9 +215,9 @@ pub(crate) async fn party(args: PartyArgs, out: Output) -> Result<()> {
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let folder = host.data.part(args.id.as_str())?;
     let passphrase = args.passphrase_file.as_deref();
-    let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase, &host.clock).await?;
+    let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase).await?;
     let identity = hex::encode(prepared.identity());
-    let link = args.peers.endpoint(&args.router)?;
+    let link = args.peers.endpoint(&args.router, &host)?;
     let (party, pair) = prepared.start(&host, bound, link, Compute::default()).await?;
     if !out.json {
         eprintln!(

@@ -142,7 +142,7 @@ impl Running {
         for number in 1..=party_ports.len() {
             let id: PartyId = format!("server-party-{number}").parse()?;
             let folder = host.data.part(id.as_str())?;
-            prepared.push(LocalParty::prepare(&folder, id, None, &host.clock).await?);
+            prepared.push(LocalParty::prepare(&folder, id, None).await?);
         }
         pin_each_other(&prepared).await?;
         for party in &prepared {
@@ -163,7 +163,7 @@ impl Running {
         let mut parties = Vec::new();
         for (prepared, bound) in prepared.into_iter().zip(party_ports) {
             let id = prepared.id().to_string();
-            let router = peers::endpoint(&router_url, None, None)?;
+            let router = peers::endpoint(&router_url, None, None, false)?;
             let (party, pair) = prepared.start(&host, bound, router, compute.clone()).await?;
             served.parties.push(PartyEndpoint { id, pair });
             parties.push(party);

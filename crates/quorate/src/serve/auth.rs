@@ -3,32 +3,35 @@
 //! Another role of the installation proves in both modes that it belongs, by the link secret or an
 //! API key with the scope `system`, and says for whom it asks; nobody else may say that.
 //!
-//! A party proves itself with `Authorization: Quorate-Party <name> <ms> <signature hex>`, an
-//! Ed25519 signature by its identity key over its name and the time. It is accepted for a minute
-//! either way, which is why such calls need TLS anywhere but on loopback.
+//! A party proves itself with `Authorization: Quorate-Party` and a [`PartyProof`], its signature
+//! over this very call: to whom, what, with which body, under which nonce of ours. `Quorate-Party
+//! NAME` alone asks for a nonce, which comes as `quorate-nonce` with the refusal. A WebSocket of a
+//! browser shows a ticket instead.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::header::{AUTHORIZATION, UPGRADE};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use quorate_app::{ApiKeys, Clock};
-use quorate_engine::{Identity, verify_identity};
-use quorate_rpc::{ON_BEHALF_OF, behalf_in};
-use quorate_types::{Caller, Error, ErrorCode, PartyId, Result, Timestamp};
+use quorate_client::{NONCE, PARTY_SCHEME};
+use quorate_engine::PartyProof;
+use quorate_rpc::{MAX_MESSAGE, ON_BEHALF_OF, behalf_in, streams_calls};
+use quorate_types::{Caller, Error, ErrorCode, PartyId, Result};
+use sha2::{Digest as _, Sha256};
 
-use super::edge::is_grpc;
+use super::edge::{Edge, is_grpc};
 use super::link::{LINK_SCHEME, LinkSecret};
+use super::listener::AcceptedAt;
+use super::nonces::Nonces;
+use super::tickets::{TicketDesk, split_ticket};
 
-const DOMAIN: &str = "quorate/party-call/v1";
-const SCHEME: &str = "Quorate-Party";
-/// How far a party's clock may be off, and how long its proof can be replayed, in milliseconds.
-const WINDOW: u64 = 60_000;
-/// A party makes a new proof after this time, well inside the window.
-const RENEW: u64 = 20_000;
+/// Largest body that a proof covers: the largest of gRPC and its five bytes of framing.
+const PROVEN_BODY: usize = MAX_MESSAGE + 5;
 
 /// How callers are told apart.
 pub(crate) struct Gate {
@@ -38,8 +41,39 @@ pub(crate) struct Gate {
     trusted: RwLock<HashMap<PartyId, [u8; 32]>>,
     /// What other roles prove.
     link: Option<LinkSecret>,
+    nonces: Nonces,
+    tickets: Arc<TicketDesk>,
+    /// The names of this server.
+    edge: Arc<Edge>,
     clock: Arc<dyn Clock>,
 }
+
+/// What a request's credentials are worth.
+enum Found {
+    Nobody,
+    Known(Caller),
+    /// A party signed for this request, if the body is the one it signed.
+    Proven(Box<PartyProof>),
+}
+
+/// Credentials that are refused.
+struct Denied {
+    error: Error,
+    /// Whether another nonce is the way out.
+    challenge: bool,
+}
+
+impl From<Error> for Denied {
+    fn from(error: Error) -> Self {
+        Self { error, challenge: false }
+    }
+}
+
+fn unauthorized(why: impl Into<String>) -> Error {
+    Error::new(ErrorCode::Unauthorized, why)
+}
+
+type Checked = std::result::Result<Found, Denied>;
 
 impl Gate {
     /// A gate that checks API keys, or believes everybody where there are none to check.
@@ -47,9 +81,12 @@ impl Gate {
         keys: Option<Arc<ApiKeys>>,
         trusted: HashMap<PartyId, [u8; 32]>,
         link: Option<LinkSecret>,
+        edge: Arc<Edge>,
         clock: Arc<dyn Clock>,
-    ) -> Self {
-        Self { keys, trusted: RwLock::new(trusted), link, clock }
+    ) -> Result<Self> {
+        let tickets = Arc::new(TicketDesk::new(clock.clone()));
+        let (trusted, nonces) = (RwLock::new(trusted), Nonces::new()?);
+        Ok(Self { keys, trusted, link, nonces, tickets, edge, clock })
     }
 
     /// Lets a party in that proves this identity.
@@ -63,125 +100,135 @@ impl Gate {
         self.trusted().keys().cloned().collect()
     }
 
+    /// Where tickets for this gate are made.
+    pub(crate) fn tickets(&self) -> Arc<TicketDesk> {
+        Arc::clone(&self.tickets)
+    }
+
     fn trusted(&self) -> RwLockReadGuard<'_, HashMap<PartyId, [u8; 32]>> {
         self.trusted.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>> {
-        let peer = self.peer(headers.get(AUTHORIZATION))?;
-        let Some(value) = headers.get(ON_BEHALF_OF) else { return Ok(peer) };
+    /// Who sent a request, by its head. A ticket is taken out of the query.
+    fn find(&self, request: &mut Request) -> Checked {
+        let found = match redeemable(request) {
+            Some(ticket) => Found::Known(self.tickets.redeem(&ticket)?),
+            None => self.peer(request)?,
+        };
+        let Some(value) = request.headers().get(ON_BEHALF_OF) else { return Ok(found) };
         let caller = value.to_str().map_err(|_| Error::invalid("unreadable"));
         let caller = caller.and_then(behalf_in)?;
-        if peer.as_ref().is_some_and(Caller::is_system) {
-            return Ok(Some(caller));
+        if matches!(&found, Found::Known(peer) if peer.is_system()) {
+            return Ok(Found::Known(caller));
         }
         // A role without the link secret cannot ask for others, and a stranger not for anybody.
-        Err(Error::new(
+        Err(Denied::from(Error::new(
             ErrorCode::Forbidden,
             "only another role of this installation may ask for somebody else; start the roles \
              with the same --link-key",
-        ))
+        )))
     }
 
-    fn peer(&self, authorization: Option<&HeaderValue>) -> Result<Option<Caller>> {
-        let value = authorization.and_then(|value| value.to_str().ok());
+    fn peer(&self, request: &Request) -> Checked {
+        let value = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some(secret) = value.and_then(|value| value.strip_prefix(LINK_SCHEME)) {
             if self.link.as_ref().is_some_and(|link| link.is(secret.trim())) {
-                return Ok(Some(Caller::System));
+                return Ok(Found::Known(Caller::System));
             }
-            return Err(Error::new(
-                ErrorCode::Unauthorized,
+            return Err(Denied::from(unauthorized(
                 "the link secret is not this installation's; start the roles with the same \
                  --link-key",
-            ));
+            )));
         }
-        let Some(keys) = &self.keys else {
-            // Believed anyway; a proof that holds says more.
-            let proof = value.and_then(|value| value.strip_prefix(SCHEME));
-            let party = proof.map(|proof| check_proof(proof, &self.trusted(), self.clock.now()));
-            return Ok(Some(match party {
-                Some(Ok(party)) => Caller::Party(party),
-                _ => Caller::Open,
-            }));
-        };
-        let Some(value) = value else {
-            return Ok(None);
-        };
-        if let Some(key) = value.strip_prefix("Bearer ") {
-            return keys.authenticate(key.trim()).map(Some);
+        if let Some(proof) = value.and_then(|value| value.strip_prefix(PARTY_SCHEME)) {
+            return self.check_proof(proof, request);
         }
-        let proof = value.strip_prefix(SCHEME).ok_or_else(|| {
-            Error::new(
-                ErrorCode::Unauthorized,
+        let Some(keys) = &self.keys else { return Ok(Found::Known(Caller::Open)) };
+        let Some(value) = value else { return Ok(Found::Nobody) };
+        let key = value.strip_prefix("Bearer ").ok_or_else(|| {
+            unauthorized(
                 "use `Authorization: Bearer <API key>`, or a party's own proof of identity",
             )
         })?;
-        check_proof(proof, &self.trusted(), self.clock.now())
-            .map(|party| Some(Caller::Party(party)))
-    }
-}
-
-fn check_proof(
-    proof: &str,
-    trusted: &HashMap<PartyId, [u8; 32]>,
-    now: Timestamp,
-) -> Result<PartyId> {
-    let refused = |why: &str| Error::new(ErrorCode::Unauthorized, why);
-    let malformed = || refused("a party's proof is `<name> <milliseconds> <signature in hex>`");
-    let mut parts = proof.split_whitespace();
-    let (Some(party), Some(at), Some(signature), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(malformed());
-    };
-    let party: PartyId = party.parse()?;
-    let millis: i64 = at.parse().map_err(|_| malformed())?;
-    if now.0.abs_diff(millis) > WINDOW {
-        return Err(refused("the party's proof is older than a minute; check both clocks"));
-    }
-    let identity = trusted.get(&party).ok_or_else(|| {
-        refused("this party is not trusted here; start the server with --trust NAME=HEX")
-    })?;
-    let mut bytes = [0_u8; 64];
-    hex::decode_to_slice(signature, &mut bytes).map_err(|_| malformed())?;
-    if verify_identity(identity, DOMAIN, &message(&party, millis), &bytes) {
-        return Ok(party);
-    }
-    Err(refused("the party's proof was not signed by its identity key"))
-}
-
-fn message(party: &PartyId, millis: i64) -> Vec<u8> {
-    format!("{party} {millis}").into_bytes()
-}
-
-/// A party's own proofs, renewed as they age.
-pub(crate) struct PartyProof {
-    party: PartyId,
-    identity: Arc<Identity>,
-    clock: Arc<dyn Clock>,
-    latest: Mutex<Option<(Timestamp, String)>>,
-}
-
-impl PartyProof {
-    /// Proofs of `party` by its identity key.
-    pub(crate) fn new(party: PartyId, identity: Arc<Identity>, clock: Arc<dyn Clock>) -> Self {
-        Self { party, identity, clock, latest: Mutex::default() }
+        Ok(Found::Known(keys.authenticate(key.trim())?))
     }
 
-    /// The value of the `Authorization` header for a call made now.
-    pub(crate) fn header(&self) -> String {
-        let now = self.clock.now();
-        let mut latest = self.latest.lock().expect("no panic while the lock is held");
-        if let Some((made, value)) = latest.as_ref()
-            && now.millis_since(*made) < RENEW
-        {
-            return value.clone();
+    /// Checks all of a proof but the body.
+    fn check_proof(&self, text: &str, request: &Request) -> Checked {
+        if text.split_ascii_whitespace().count() == 1 {
+            let error = unauthorized("sign the call under the nonce in the header quorate-nonce");
+            return Err(Denied { error, challenge: true });
         }
-        let signature = self.identity.sign(DOMAIN, &message(&self.party, now.0));
-        let value = format!("{SCHEME} {} {} {}", self.party, now.0, hex::encode(signature));
-        *latest = Some((now, value.clone()));
-        value
+        let proof: PartyProof = text.parse()?;
+        let Some(identity) = self.trusted().get(&proof.party).copied() else {
+            // Believed anyway where nobody is asked; a proof only says more.
+            return match &self.keys {
+                None => Ok(Found::Known(Caller::Open)),
+                Some(_) => Err(Denied::from(unauthorized(
+                    "this party is not trusted here; start the server with --trust NAME=HEX",
+                ))),
+            };
+        };
+        let accepted = request.extensions().get::<AcceptedAt>().map(|at| at.0);
+        if !self.edge.is_audience(&proof.audience, accepted) {
+            return Err(Denied::from(unauthorized(format!(
+                "the proof is for {}, which is not known to be this server; start it with \
+                 --allow-host and that name if it is",
+                proof.audience
+            ))));
+        }
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        if !proof.is_for(&identity, request.method().as_str(), target) {
+            return Err(Denied::from(unauthorized(
+                "the party's identity key did not sign this call",
+            )));
+        }
+        let now = self.clock.monotonic();
+        match self.nonces.spend(now, &proof.party, proof.nonce, proof.count) {
+            Ok(()) => Ok(Found::Proven(Box::new(proof))),
+            Err(why) => {
+                let error = unauthorized(format!("{why}; sign under the one in quorate-nonce"));
+                Err(Denied { error, challenge: true })
+            }
+        }
     }
+
+    /// A nonce as the header's value.
+    fn nonce(&self) -> HeaderValue {
+        let text = hex::encode(self.nonces.issue(self.clock.monotonic()));
+        HeaderValue::try_from(text).expect("hex is header text")
+    }
+}
+
+/// The ticket of a WebSocket's handshake, taken out of its query.
+fn redeemable(request: &mut Request) -> Option<String> {
+    let upgrades = |headers: &HeaderMap| {
+        headers
+            .get(UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    };
+    if request.method() != Method::GET || !upgrades(request.headers()) {
+        return None;
+    }
+    let (ticket, rest) = split_ticket(request.uri())?;
+    *request.uri_mut() = rest;
+    Some(ticket)
+}
+
+/// The request with its body read, if it is the one that was signed for. Of a stream of calls the
+/// opening alone is signed.
+async fn with_body(request: Request, signed: [u8; 32]) -> Result<Request> {
+    if streams_calls(request.uri().path()) {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, PROVEN_BODY)
+        .await
+        .map_err(|_| Error::invalid("the body broke off, or is larger than this server reads"))?;
+    if <[u8; 32]>::from(Sha256::digest(&body)) != signed {
+        return Err(unauthorized("the body is not the one that the party signed for"));
+    }
+    Ok(Request::from_parts(parts, Body::from(body)))
 }
 
 /// Middleware: puts the [`Caller`] where the fronts look for it, or refuses a false proof.
@@ -194,22 +241,59 @@ pub(crate) async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let refusal = match gate.caller(request.headers()) {
-        Ok(Some(caller)) => {
+    let denied = match gate.find(&mut request) {
+        Ok(Found::Known(caller)) => {
             request.extensions_mut().insert(caller);
             return next.run(request).await;
         }
-        Ok(None) => quorate_front_grpc::no_credentials(),
-        Err(error) => {
+        Ok(Found::Proven(proof)) => return proven(&gate, request, &proof, next).await,
+        Ok(Found::Nobody) => None,
+        Err(denied) => Some(denied),
+    };
+    refused(&gate, request, denied, next).await
+}
+
+/// Serves a call that a party signed.
+async fn proven(gate: &Gate, request: Request, proof: &PartyProof, next: Next) -> Response {
+    let grpc = is_grpc(request.headers());
+    let mut request = match with_body(request, proof.body).await {
+        Ok(request) => request,
+        Err(error) if grpc => return quorate_rpc::status::to_status(error).into_http(),
+        Err(error) => return quorate_front_rest::Refusal(error).into_response(),
+    };
+    request.extensions_mut().insert(Caller::Party(proof.party.clone()));
+    let mut response = next.run(request).await;
+    if gate.nonces.is_old(gate.clock.monotonic(), proof.nonce) {
+        response.headers_mut().insert(NONCE, gate.nonce());
+    }
+    response
+}
+
+/// Refuses a gRPC call, and leaves it to REST's routes whether they ask for a caller.
+async fn refused(
+    gate: &Gate,
+    mut request: Request,
+    denied: Option<Denied>,
+    next: Next,
+) -> Response {
+    let challenge = denied.as_ref().is_some_and(|denied| denied.challenge);
+    let is_call = is_grpc(request.headers()) && !is_public(request.uri().path());
+    let mut response = match denied.map(|denied| denied.error) {
+        None if is_call => {
+            quorate_rpc::status::to_status(quorate_front_grpc::no_credentials()).into_http()
+        }
+        Some(error) if is_call => quorate_rpc::status::to_status(error).into_http(),
+        None => next.run(request).await,
+        Some(error) => {
             // REST renders it in its own way.
-            request.extensions_mut().insert(error.clone());
-            error
+            request.extensions_mut().insert(error);
+            next.run(request).await
         }
     };
-    if is_grpc(request.headers()) && !is_public(request.uri().path()) {
-        return quorate_rpc::status::to_status(refusal).into_http();
+    if challenge {
+        response.headers_mut().insert(NONCE, gate.nonce());
     }
-    next.run(request).await
+    response
 }
 
 /// gRPC services that answer anybody, with messages of a few bytes.
@@ -236,72 +320,4 @@ pub(crate) fn parse_trust(entries: &[String]) -> Result<HashMap<PartyId, [u8; 32
 }
 
 #[cfg(test)]
-mod tests {
-    use quorate_app::ManualClock;
-
-    use super::*;
-
-    fn party() -> (PartyId, Arc<Identity>, HashMap<PartyId, [u8; 32]>) {
-        let identity = Arc::new(Identity::generate());
-        let name: PartyId = "p".parse().unwrap();
-        let trusted = HashMap::from([(name.clone(), identity.public())]);
-        (name, identity, trusted)
-    }
-
-    fn proof(clock: &Arc<ManualClock>, name: &PartyId, identity: &Arc<Identity>) -> String {
-        let proof = PartyProof::new(name.clone(), identity.clone(), clock.clone());
-        proof.header().strip_prefix(SCHEME).unwrap().to_owned()
-    }
-
-    #[test]
-    fn a_trusted_party_is_known_by_its_proof_for_a_minute() {
-        let (name, identity, trusted) = party();
-        let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
-        let proof = proof(&clock, &name, &identity);
-        assert_eq!(check_proof(&proof, &trusted, Timestamp(1_060_000)).unwrap(), name);
-        let late = check_proof(&proof, &trusted, Timestamp(1_060_001)).unwrap_err();
-        assert_eq!(late.code, ErrorCode::Unauthorized);
-    }
-
-    #[test]
-    fn another_key_another_name_or_junk_is_unauthorized() {
-        let (name, identity, trusted) = party();
-        let clock = Arc::new(ManualClock::at(Timestamp(5)));
-        let forged = proof(&clock, &name, &Arc::new(Identity::generate()));
-        let foreign = proof(&clock, &"q".parse().unwrap(), &identity);
-        for proof in [forged.as_str(), foreign.as_str(), "", " p", " p 5", " p x y", " p 5 00 z"] {
-            let error = check_proof(proof, &trusted, Timestamp(5)).unwrap_err();
-            assert_eq!(error.code, ErrorCode::Unauthorized, "{proof}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_call_without_a_key_is_refused_before_its_body() {
-        let store = tempfile::tempdir().unwrap();
-        let store = Arc::new(quorate_store::SqliteStore::open(store.path()).unwrap());
-        let clock = Arc::new(ManualClock::at(Timestamp(0)));
-        let keys = Arc::new(ApiKeys::open(store, clock.clone()).await.unwrap());
-        let gate = Arc::new(Gate::new(Some(keys), HashMap::new(), None, clock));
-        let read = |body: axum::body::Bytes| async move { body.len().to_string() };
-        let router = axum::Router::new()
-            .fallback(axum::routing::any(read))
-            .layer(axum::middleware::from_fn_with_state(gate, identify));
-        let silent = futures_util::stream::pending::<std::io::Result<axum::body::Bytes>>();
-        let request = Request::builder()
-            .uri("/mpc.router.v1.MessageRouter/RouteMessage")
-            .header("content-type", "application/grpc")
-            .body(axum::body::Body::from_stream(silent))
-            .unwrap();
-        let answer = tower::ServiceExt::oneshot(router, request).await.unwrap();
-        assert_eq!(answer.headers()["grpc-status"], "16");
-    }
-
-    #[test]
-    fn trust_entries_are_name_and_key() {
-        let key = "ab".repeat(32);
-        assert_eq!(parse_trust(&[format!("p={key}")]).unwrap().len(), 1);
-        for bad in ["p", "p=", "p=zz", &format!("={key}")] {
-            assert!(parse_trust(&[(*bad).to_owned()]).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -54,9 +54,10 @@ impl Host {
             }
         };
         let link = options.link()?;
-        let gate = Gate::new(keys, parse_trust(&options.trust)?, link.clone(), clock.clone());
         let certificate = options.tls_cert.as_deref();
         let edge = Arc::new(Edge::new(&options.allow_host, &options.allow_origin, certificate)?);
+        let trusted = parse_trust(&options.trust)?;
+        let gate = Gate::new(keys, trusted, link.clone(), edge.clone(), clock.clone())?;
         let (gate, started) = (Arc::new(gate), Instant::now());
         Ok(Self { options, data, store, clock, net, gate, edge, link, started })
     }
@@ -197,6 +198,7 @@ pub(crate) async fn serve_router(
     coordinator: Arc<dyn Coordinator>,
 ) -> Result<Pair> {
     let rest = quorate_front_rest::router_routes(router.clone())
+        .merge(quorate_front_rest::ticket_routes(host.gate.tickets()))
         .merge(host.common("message-router", Service::Router));
     let services = Services {
         router: Some((router, coordinator)),

@@ -6,7 +6,7 @@
 //! headers only, before routing and before a body is read, and answers in the caller's own
 //! protocol. The relays have no such layer: phones reach them by any address and they hold no keys.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -102,12 +102,27 @@ impl Edge {
 
     fn is_ours(&self, host: &str) -> bool {
         let Some(name) = host_name(host) else { return false };
-        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if literal.unwrap_or(name).parse::<IpAddr>().is_ok() {
+        if literal(name).parse::<IpAddr>().is_ok() {
             return true;
         }
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         name == "localhost" || self.hosts.iter().any(|pattern| fits(pattern, &name))
+    }
+
+    /// Whether a caller that dialed `host:port` meant this server: a name that the operator gave,
+    /// or the very address at which the connection was accepted.
+    pub(crate) fn is_audience(&self, audience: &str, accepted: Option<SocketAddr>) -> bool {
+        let Some(name) = host_name(audience) else { return false };
+        if self.hosts.iter().any(|pattern| fits(pattern, name)) {
+            return true;
+        }
+        let port = audience[name.len()..].strip_prefix(':').and_then(|port| port.parse().ok());
+        let Some(accepted) = accepted.filter(|at| port == Some(at.port())) else { return false };
+        let own = accepted.ip().to_canonical();
+        match literal(name).parse::<IpAddr>() {
+            Ok(named) => named.to_canonical() == own,
+            Err(_) => name == "localhost" && own.is_loopback(),
+        }
     }
 
     fn check_origin(&self, request: &Head<'_>, host: Option<&str>) -> Result<()> {
@@ -195,7 +210,7 @@ pub(crate) async fn guard(State(edge): State<Arc<Edge>>, request: Request, next:
         headers.append(header::VARY, HeaderValue::from_static("origin"));
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("retry-after, grpc-status, grpc-message"),
+            HeaderValue::from_static("retry-after, quorate-nonce, grpc-status, grpc-message"),
         );
     }
     response
@@ -224,6 +239,11 @@ fn host_name(host: &str) -> Option<&str> {
     let port_is_fine = port.is_empty()
         || port.strip_prefix(':').is_some_and(|digits| digits.parse::<u16>().is_ok());
     (port_is_fine && !name.is_empty()).then_some(name)
+}
+
+/// A host without the brackets of an IPv6 literal.
+fn literal(name: &str) -> &str {
+    name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name)
 }
 
 /// Whether a name is the pattern, where `*.` stands for one label as in a certificate.
@@ -310,6 +330,33 @@ mod tests {
             "127.0.0.1:8080:1",
         ] {
             assert!(!allowed(&[("host", host)]), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_audience_is_a_name_of_ours_or_the_accepting_address() {
+        let is = |audience: &str, at: &str| edge().is_audience(audience, at.parse().ok());
+        for (audience, at) in [
+            ("signer.internal:443", "10.0.0.1:50052"),
+            ("a.corp:1", "10.0.0.1:50052"),
+            ("10.0.0.1:50052", "10.0.0.1:50052"),
+            ("127.0.0.1:50052", "[::ffff:127.0.0.1]:50052"),
+            ("[::1]:50052", "[::1]:50052"),
+            ("localhost:50052", "127.0.0.1:50052"),
+            ("localhost:50052", "[::1]:50052"),
+        ] {
+            assert!(is(audience, at), "{audience} at {at}");
+        }
+        for (audience, at) in [
+            ("127.0.0.1:50051", "127.0.0.1:50052"),
+            ("127.0.0.1", "127.0.0.1:50052"),
+            ("10.0.0.2:50052", "10.0.0.1:50052"),
+            ("localhost:50052", "10.0.0.1:50052"),
+            ("evil.example:50052", "10.0.0.1:50052"),
+            ("10.0.0.1:50052", "unknown"),
+            ("", "10.0.0.1:50052"),
+        ] {
+            assert!(!is(audience, at), "{audience} at {at}");
         }
     }
 

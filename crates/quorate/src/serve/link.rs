@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quorate_party::make_secret_file;
-use quorate_rpc::remote::Credentials;
+use quorate_rpc::endpoint::{Call, Credentials};
 use quorate_types::{Error, Result, Secret};
 use subtle::ConstantTimeEq as _;
 
@@ -74,7 +74,7 @@ impl LinkSecret {
 }
 
 impl Credentials for LinkSecret {
-    fn authorization(&self) -> String {
+    fn authorization(&self, _: &Call<'_>) -> String {
         format!("{LINK_SCHEME}{}", self.0.expose())
     }
 }
@@ -99,7 +99,8 @@ mod tests {
         assert!(LinkSecret::read(&path).is_err());
         let first = LinkSecret::find_or_make(&path).unwrap();
         let second = LinkSecret::find_or_make(&path).unwrap();
-        let shown = first.authorization();
+        let call = Call { audience: "a:1", method: "POST", target: "/", body: None };
+        let shown = first.authorization(&call);
         assert!(second.is(shown.strip_prefix(LINK_SCHEME).unwrap()));
         assert!(!second.is("") && !second.is(&"0".repeat(64)));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -120,12 +120,13 @@ pub(crate) async fn serve(
         };
         let Ok(place) = connections.admit(peer) else { continue };
         let _ = stream.set_nodelay(true);
+        let at = stream.local_addr().ok().map(AcceptedAt);
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
         tracker.spawn(async move {
             match tls {
-                None => connection(stream, router, stop).await,
+                None => connection(stream, at, router, stop).await,
                 Some(tls) => match tokio::time::timeout(HEADER_TIME, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, stop).await,
+                    Ok(Ok(stream)) => connection(stream, at, router, stop).await,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
                 },
@@ -135,7 +136,11 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection<S>(stream: S, router: Router, stop: CancellationToken)
+/// The address at which a request's connection was accepted.
+#[derive(Clone, Copy)]
+pub(crate) struct AcceptedAt(pub(crate) SocketAddr);
+
+async fn connection<S>(stream: S, at: Option<AcceptedAt>, router: Router, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -152,7 +157,11 @@ where
     let first = Arc::clone(&asked);
     let service = router.map_request(move |request: Request<hyper::body::Incoming>| {
         first.notify_one();
-        request.map(axum::body::Body::new)
+        let mut request = request.map(axum::body::Body::new);
+        if let Some(at) = at {
+            request.extensions_mut().insert(at);
+        }
+        request
     });
     let connection = builder
         .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));

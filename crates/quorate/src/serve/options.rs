@@ -35,7 +35,7 @@ pub(crate) struct ServeOptions {
     /// Private key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Serve in clear on an address that is not loopback: behind a proxy that does TLS
+    /// Serve and call in clear text beyond loopback: behind a proxy or tunnel that encrypts
     #[arg(long)]
     pub(crate) insecure: bool,
     /// A party that may call, with its identity key: NAME=HEX. Give it once per party

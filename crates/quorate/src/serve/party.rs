@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quorate_app::Clock;
+use quorate_client::PartyCredentials;
 use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
 use quorate_party::{Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource};
 use quorate_ports::Vault as _;
-use quorate_rpc::remote::{Endpoint, RemoteRouter};
+use quorate_rpc::endpoint::Endpoint;
+use quorate_rpc::remote::RemoteRouter;
 use quorate_store::SqliteVault;
 use quorate_types::*;
 use quorate_wire::KeyJson;
 
-use super::auth::PartyProof;
 use super::compose::{Bound, Host};
 use super::data::DataFolder;
 use super::endpoints::Pair;
@@ -24,7 +24,7 @@ use super::endpoints::Pair;
 pub(crate) struct LocalParty {
     keyring: Arc<Keyring>,
     vault: Arc<SqliteVault>,
-    proof: Arc<PartyProof>,
+    credentials: Arc<PartyCredentials>,
 }
 
 impl LocalParty {
@@ -33,7 +33,6 @@ impl LocalParty {
         folder: &DataFolder,
         id: PartyId,
         passphrase: Option<&Path>,
-        clock: &Arc<dyn Clock>,
     ) -> Result<Self> {
         let vault = Arc::new(SqliteVault::open(folder.path())?);
         let seal = match passphrase {
@@ -45,8 +44,8 @@ impl LocalParty {
         };
         let identity = folder.file("identity.key");
         let keyring = Keyring::open(id.clone(), &identity, seal, vault.clone()).await?;
-        let proof = PartyProof::new(id, keyring.identity().clone(), clock.clone());
-        Ok(Self { keyring: Arc::new(keyring), vault, proof: Arc::new(proof) })
+        let credentials = Arc::new(PartyCredentials::new(id, keyring.identity().clone()));
+        Ok(Self { keyring: Arc::new(keyring), vault, credentials })
     }
 
     /// The party's name.
@@ -68,7 +67,7 @@ impl LocalParty {
         compute: Compute,
     ) -> Result<(PartyHandle, Pair)> {
         let name = self.id().to_string();
-        let router = RemoteRouter::new(router.with_credentials(self.proof));
+        let router = RemoteRouter::new(router.with_credentials(self.credentials)?);
         let sessions = Arc::new(router.sessions());
         let config = PartyConfig {
             grace: Duration::from_secs(host.options.grace),

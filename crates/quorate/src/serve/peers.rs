@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_rpc::remote::{ApiKey, Credentials, Endpoint};
+use quorate_rpc::endpoint::{ApiKey, Endpoint};
 use quorate_types::{Result, Secret};
-
-use super::auth::PartyProof;
 
 /// The URL of a listening address; an unspecified one is reached on loopback.
 pub(crate) fn url(address: SocketAddr, tls: bool) -> String {
@@ -21,17 +19,20 @@ pub(crate) fn url(address: SocketAddr, tls: bool) -> String {
     format!("{scheme}://{host}:{}", address.port())
 }
 
-/// An address with an optional API key and authority.
-pub(crate) fn endpoint(url: &str, api_key: Option<&str>, ca: Option<&Path>) -> Result<Endpoint> {
-    let endpoint = Endpoint::new(url, ca)?;
-    Ok(match api_key {
+/// An address with an optional API key and authority; `insecure` lets credentials go there in
+/// clear text.
+pub(crate) fn endpoint(
+    url: &str,
+    api_key: Option<&str>,
+    ca: Option<&Path>,
+    insecure: bool,
+) -> Result<Endpoint> {
+    let mut endpoint = Endpoint::new(url, ca)?;
+    if insecure {
+        endpoint = endpoint.allow_clear_text();
+    }
+    match api_key {
         Some(key) => endpoint.with_credentials(Arc::new(ApiKey(Secret::new(key.to_owned())))),
-        None => endpoint,
-    })
-}
-
-impl Credentials for PartyProof {
-    fn authorization(&self) -> String {
-        self.header()
+        None => Ok(endpoint),
     }
 }
