@@ -178,6 +178,17 @@ pub async fn last_json(command: Command) -> (bool, Value) {
     (output.status.success(), serde_json::from_slice(last.unwrap_or_default()).unwrap_or_default())
 }
 
+/// What `up` says that does not start with the data that [`Cluster::start`] uses in `folder`.
+pub async fn refused_start(folder: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(binary());
+    command.args(["up", "--ports", "ephemeral", "--json", "--data"]).arg(folder.join("data"));
+    command.args(arguments);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), last_json(command)).await;
+    let (success, said) = ended.expect("it starts though it must not");
+    assert!(!success);
+    said["message"].as_str().unwrap_or_default().to_owned()
+}
+
 /// A role of an installation in a process of its own.
 pub struct Role {
     /// The running role, killed when this is dropped.

@@ -28,4 +28,4 @@ pub use hello::{HelloSecret, HelloView, introduce, read_hello};
 pub use identity::{Identity, verify_identity};
 pub use proof::{Nonce, PartyProof, ProvenCall};
 pub use run::{Expected, Member, Outgoing, Output, Run, Step, Task};
-pub use share::{SealContext, SealKey, Share};
+pub use share::{RowKey, SealContext, SealKey, Share};

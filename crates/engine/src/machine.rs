@@ -93,8 +93,13 @@ pub(crate) trait Machine: std::marker::Send {
 }
 
 /// Encodes a message body.
+///
+/// Room for all of it is taken at once: a buffer that grows leaves unwiped copies behind.
 pub(crate) fn encode(message: &impl serde::Serialize) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(postcard::to_allocvec(message).expect("protocol messages are plain data"))
+    const PLAIN: &str = "protocol messages are plain data";
+    let length = postcard::experimental::serialized_size(message).expect(PLAIN);
+    let body = Vec::with_capacity(length);
+    Zeroizing::new(postcard::to_extend(message, body).expect(PLAIN))
 }
 
 /// Decodes a message body; all of it, and nothing behind it.

@@ -1,11 +1,13 @@
 //! Key shares, and how they are sealed at rest.
 
 use argon2::Argon2;
-use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use quorate_types::{
     Error, KeyId, PartyId, PublicKey, Result, Scheme, Secret, ShareIndex, Threshold,
 };
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::hello::random;
@@ -120,9 +122,15 @@ impl SealKey {
             argon2::Params::new(memory, passes, lanes, Some(32)).map_err(|_| Error::internal())?;
         let argon = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
         let mut key = Zeroizing::new([0; 32]);
-        argon.hash_password_into(passphrase, salt, &mut *key).map_err(|_| {
-            Error::invalid("the passphrase or its salt cannot be used: the salt is 8 bytes or more")
-        })?;
+        // Memory of our own, wiped: the library's would be freed with what the key is made of.
+        let mut blocks = Zeroizing::new(vec![argon2::Block::default(); memory as usize]);
+        argon.hash_password_into_with_memory(passphrase, salt, &mut *key, &mut **blocks).map_err(
+            |_| {
+                Error::invalid(
+                    "the passphrase or its salt cannot be used: the salt is 8 bytes or more",
+                )
+            },
+        )?;
         Ok(Self(Secret::new(*key)))
     }
 
@@ -143,9 +151,39 @@ impl SealKey {
         self.cipher().decrypt(&Nonce::from(*nonce), payload).map(Zeroizing::new).ok()
     }
 
+    /// The key that authenticates what is stored beside the shares.
+    pub fn row_key(&self) -> RowKey {
+        let mut mac = keyed(self.0.expose());
+        mac.update(b"quorate/vault-rows/v1");
+        RowKey(Secret::new(mac.finalize().into_bytes().into()))
+    }
+
     fn cipher(&self) -> ChaCha20Poly1305 {
         ChaCha20Poly1305::new(self.0.expose().into())
     }
+}
+
+/// Authenticates rows that are stored in the clear, by HMAC-SHA-256.
+///
+/// ```compile_fail,E0277
+/// fn shown<T: std::fmt::Debug>() {}
+/// shown::<quorate_engine::RowKey>();
+/// ```
+pub struct RowKey(Secret<[u8; 32]>);
+
+impl RowKey {
+    /// A tag over `row` that serves one purpose.
+    pub fn tag(&self, purpose: &str, row: &[u8]) -> [u8; 32] {
+        let mut mac = keyed(self.0.expose());
+        mac.update(&(purpose.len() as u64).to_be_bytes());
+        mac.update(purpose.as_bytes());
+        mac.update(row);
+        mac.finalize().into_bytes().into()
+    }
+}
+
+fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
 /// What a sealed share is bound to.

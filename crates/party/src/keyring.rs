@@ -3,16 +3,17 @@
 mod cache;
 mod export;
 mod files;
+mod open;
 
 pub use files::{make as make_secret_file, secret as secret_file};
+pub use open::SealSource;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_engine::{Identity, SealContext, SealKey, Share};
 use quorate_ports::Vault;
-use quorate_ports::vault::{Ban, SealedShare};
+use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
 use quorate_types::*;
 use tokio::sync::watch;
 
@@ -23,22 +24,11 @@ use cache::ShareCache;
 /// Opened shares kept in memory.
 const OPEN_SHARES: usize = 64;
 
+/// Shortest passphrase of a new party or an exported share, in bytes.
+const MIN_PASSPHRASE: usize = 10;
+
 /// Pinned identities kept in memory, in front of the vault: a few thousand peers cost 400 kB.
 const PINS_LEN: usize = 4096;
-
-/// Where the key that seals shares comes from.
-pub enum SealSource {
-    /// A file with 32 random bytes, made at first start, readable by its owner only. It guards
-    /// against a stolen vault without this file, not against a stolen machine.
-    KeyFile(PathBuf),
-    /// A passphrase, stretched by Argon2id with a salt that is kept in a file.
-    Passphrase {
-        /// The passphrase.
-        passphrase: Secret<String>,
-        /// The file with the salt, made at first start. Not secret.
-        salt: PathBuf,
-    },
-}
 
 /// A share ready to sign with, and what was stored beside it.
 pub struct OpenKey {
@@ -83,32 +73,12 @@ struct Memory {
 }
 
 impl Keyring {
-    /// Reads or makes the identity file and the seal key, and checks that the key opens what the
-    /// vault holds. Blocks the thread for file access and for Argon2id: call it at start.
-    ///
-    /// # Errors
-    /// Says which file cannot be used and why, or that the passphrase is not that of the vault.
-    pub async fn open(
-        party: PartyId,
-        identity: &std::path::Path,
-        seal: SealSource,
-        vault: Arc<dyn Vault>,
-    ) -> Result<Self> {
-        let identity = Identity::from_secret(&files::secret(identity)?);
-        let seal = match seal {
-            SealSource::KeyFile(path) => SealKey::from_bytes(files::secret(&path)?),
-            SealSource::Passphrase { passphrase, salt } => {
-                let salt = files::secret(&salt)?;
-                SealKey::from_passphrase(passphrase.expose().as_bytes(), salt.expose())?
-            }
-        };
-        let keyring = Self::new(party, identity, seal, vault);
-        keyring.check_seal().await?;
-        Ok(keyring)
+    /// A keyring from its parts, over a vault that is unlocked.
+    pub fn new(party: PartyId, identity: Identity, seal: SealKey, vault: Arc<dyn Vault>) -> Self {
+        Self::with(party, identity, Arc::new(seal), vault)
     }
 
-    /// A keyring from its parts.
-    pub fn new(party: PartyId, identity: Identity, seal: SealKey, vault: Arc<dyn Vault>) -> Self {
+    fn with(party: PartyId, identity: Identity, seal: Arc<SealKey>, vault: Arc<dyn Vault>) -> Self {
         let memory = Memory {
             open: ShareCache::new(OPEN_SHARES),
             pins: HashMap::new(),
@@ -118,7 +88,7 @@ impl Keyring {
         Self {
             party,
             identity: Arc::new(identity),
-            seal: Arc::new(seal),
+            seal,
             vault,
             memory: Mutex::new(memory),
             changes: watch::Sender::new(0),
@@ -185,11 +155,21 @@ impl Keyring {
                 (share, sealed)
             })
             .await;
-        let mut stored =
-            SealedShare { key_id, epoch, record, identities, share_index, sealed: sealed? };
-        self.vault.put_share(stored.clone()).await?;
+        let mut stored = SealedShare {
+            key_id,
+            epoch,
+            state: ShareState::Active,
+            record,
+            identities,
+            execution: [0; 32],
+            confirmations: Vec::new(),
+            share_index,
+            sealed: sealed?,
+        };
+        self.vault.insert(stored.clone()).await?;
         stored.sealed = Vec::new();
-        self.remember(share, stored, Vec::new());
+        let bans = self.vault.bans(key_id).await?;
+        self.remember(share, stored, bans);
         Ok(())
     }
 
@@ -240,7 +220,7 @@ impl Keyring {
         first: impl FnOnce(),
     ) -> Ban {
         let (key_id, epoch) = (key.stored.key_id, key.stored.epoch);
-        let ban = Ban { key_id, epoch, peer, reason, at: clock::now() };
+        let ban = Ban { key_id, epoch, peer, reason, at: clock::now(), evidence: Vec::new() };
         let same = |known: &Ban| {
             (known.key_id, known.epoch, &known.peer) == (ban.key_id, ban.epoch, &ban.peer)
         };
@@ -291,7 +271,10 @@ impl Keyring {
         let known = self.memory().pins.get(peer).copied();
         let pinned = match known {
             Some(pinned) => pinned,
-            None => self.vault.pin(peer, identity).await?,
+            None => {
+                let pin = Pin { tenant: None, peer: peer.clone(), identity };
+                self.vault.pin(pin).await?
+            }
         };
         if known.is_none() {
             let mut memory = self.memory();
@@ -314,22 +297,6 @@ impl Keyring {
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A wrong passphrase must show at start, not at the first signature.
-    async fn check_seal(&self) -> Result<()> {
-        let Some(newest) = self.vault.shares().await?.into_iter().next() else { return Ok(()) };
-        match self.key(newest.key_id, &Compute::new(1)).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::new(
-                error.code,
-                format!(
-                    "the seal key or passphrase does not open this party's share of key {}; start \
-                     with the one it was sealed with",
-                    newest.key_id
-                ),
-            )),
-        }
     }
 }
 

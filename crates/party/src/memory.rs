@@ -1,15 +1,17 @@
 //! A vault that forgets everything with the process.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use quorate_ports::vault::{Ban, SealedShare, Vault};
+use bytes::Bytes;
+use quorate_ports::vault::{Ban, Contents, Pin, RowKey, SealedShare, ShareState, Unlock, Vault};
 use quorate_types::*;
 
 /// Shares, bans and pins in memory: for tests and for devices that are thrown away.
 ///
-/// A key whose shares live here dies with the processes that hold them, and so does a ban.
+/// A key whose shares live here dies with the processes that hold them, and so does a ban. Nobody
+/// but the process writes here, so nothing is authenticated.
 #[derive(Default)]
 pub struct MemoryVault {
     held: Mutex<Held>,
@@ -17,9 +19,22 @@ pub struct MemoryVault {
 
 #[derive(Default)]
 struct Held {
-    shares: HashMap<KeyId, SealedShare>,
+    shares: BTreeMap<(KeyId, u32), SealedShare>,
     bans: Vec<Ban>,
-    pins: HashMap<PartyId, [u8; 32]>,
+    pins: Vec<Pin>,
+    witnessed: HashMap<[u8; 32], (u64, Bytes)>,
+    generation: u64,
+}
+
+impl Held {
+    fn newest(&self, key: KeyId) -> Option<&SealedShare> {
+        self.shares.range((key, 0)..=(key, u32::MAX)).next_back().map(|(_, share)| share)
+    }
+
+    fn pin(&self, tenant: Option<&Tenant>, peer: &PartyId) -> Option<[u8; 32]> {
+        let fits = |pin: &&Pin| pin.tenant.as_ref() == tenant && pin.peer == *peer;
+        self.pins.iter().find(fits).map(|pin| pin.identity)
+    }
 }
 
 impl MemoryVault {
@@ -28,22 +43,65 @@ impl MemoryVault {
     }
 }
 
+fn conflict<T>(why: &str) -> Result<T> {
+    Err(Error::new(ErrorCode::Conflict, why))
+}
+
 #[async_trait]
 impl Vault for MemoryVault {
-    async fn put_share(&self, share: SealedShare) -> Result<()> {
-        let mut held = self.held();
-        if held.shares.get(&share.key_id).is_some_and(|old| share.epoch != old.epoch + 1) {
-            return Err(Error::new(
-                ErrorCode::Conflict,
-                "the vault holds a share of this key, and only one of the next epoch replaces it",
-            ));
+    async fn contents(&self) -> Result<Contents> {
+        let shares = self.held().shares.len() as u64;
+        Ok(Contents { shares, authenticated: true })
+    }
+
+    async fn unlock(&self, key: Arc<dyn RowKey>, _: Unlock) -> Result<()> {
+        if self.held().shares.values().any(|share| !key.opens(share)) {
+            return Err(Error::invalid("the seal key or passphrase does not open its shares"));
         }
-        held.shares.insert(share.key_id, share);
         Ok(())
     }
 
+    async fn generation(&self) -> Result<u64> {
+        Ok(self.held().generation)
+    }
+
+    async fn insert(&self, share: SealedShare) -> Result<()> {
+        let mut held = self.held();
+        let follows = held.newest(share.key_id).is_none_or(|newest| {
+            newest.state == ShareState::Active && share.epoch == newest.epoch + 1
+        });
+        if !follows {
+            return conflict(
+                "the vault holds a share of this key, and only one of the next epoch comes after it",
+            );
+        }
+        held.shares.insert((share.key_id, share.epoch), share);
+        held.generation += 1;
+        Ok(())
+    }
+
+    async fn activate(&self, key: KeyId, epoch: u32, confirmations: Vec<u8>) -> Result<()> {
+        let mut held = self.held();
+        let Some(share) = held.shares.get_mut(&(key, epoch)) else {
+            return conflict("there is no such share to activate");
+        };
+        (share.state, share.confirmations) = (ShareState::Active, confirmations);
+        if let Some(before) = epoch.checked_sub(1) {
+            held.shares.remove(&(key, before));
+        }
+        held.generation += 1;
+        Ok(())
+    }
+
+    async fn discard(&self, key: KeyId, epoch: u32) -> Result<bool> {
+        Ok(self.held().shares.remove(&(key, epoch)).is_some())
+    }
+
     async fn share(&self, key: KeyId) -> Result<Option<SealedShare>> {
-        Ok(self.held().shares.get(&key).cloned())
+        let held = self.held();
+        let of_key = || held.shares.range((key, 0)..=(key, u32::MAX)).map(|(_, share)| share);
+        let active = of_key().find(|share| share.state == ShareState::Active);
+        Ok(active.or_else(|| of_key().next_back()).cloned())
     }
 
     async fn shares(&self) -> Result<Vec<SealedShare>> {
@@ -51,12 +109,30 @@ impl Vault for MemoryVault {
         for share in &mut shares {
             share.sealed.clear();
         }
-        shares.sort_by_key(|share| std::cmp::Reverse((share.record.created_at, share.key_id)));
+        shares.sort_by_key(|share| {
+            std::cmp::Reverse((share.record.created_at, share.key_id, share.epoch))
+        });
         Ok(shares)
     }
 
+    async fn pending(&self, tenant: &Tenant) -> Result<u64> {
+        let held = self.held();
+        let pending = held
+            .shares
+            .values()
+            .filter(|share| share.state == ShareState::Pending && share.record.tenant == *tenant);
+        Ok(pending.count() as u64)
+    }
+
     async fn ban(&self, ban: Ban) -> Result<()> {
-        self.held().bans.push(ban);
+        let mut held = self.held();
+        let known = held.bans.iter().any(|known| {
+            (known.key_id, known.epoch, &known.peer) == (ban.key_id, ban.epoch, &ban.peer)
+        });
+        if !known {
+            held.bans.push(ban);
+            held.generation += 1;
+        }
         Ok(())
     }
 
@@ -64,7 +140,44 @@ impl Vault for MemoryVault {
         Ok(self.held().bans.iter().filter(|ban| ban.key_id == key).cloned().collect())
     }
 
-    async fn pin(&self, peer: &PartyId, identity: [u8; 32]) -> Result<[u8; 32]> {
-        Ok(*self.held().pins.entry(peer.clone()).or_insert(identity))
+    async fn pinned(&self, tenant: &Tenant, peer: &PartyId) -> Result<Option<[u8; 32]>> {
+        let held = self.held();
+        Ok(held.pin(None, peer).or_else(|| held.pin(Some(tenant), peer)))
+    }
+
+    async fn pin(&self, pin: Pin) -> Result<[u8; 32]> {
+        let mut held = self.held();
+        if let Some(known) = held.pin(pin.tenant.as_ref(), &pin.peer) {
+            return Ok(known);
+        }
+        let identity = pin.identity;
+        held.pins.push(pin);
+        Ok(identity)
+    }
+
+    async fn pins(&self) -> Result<Vec<Pin>> {
+        let mut pins = self.held().pins.clone();
+        pins.sort_by(|a, b| (&a.tenant, &a.peer).cmp(&(&b.tenant, &b.peer)));
+        Ok(pins)
+    }
+
+    async fn unpin(&self, tenant: Option<&Tenant>, peer: &PartyId) -> Result<bool> {
+        let mut held = self.held();
+        let before = held.pins.len();
+        held.pins.retain(|pin| pin.tenant.as_ref() != tenant || pin.peer != *peer);
+        Ok(held.pins.len() < before)
+    }
+
+    async fn witnessed(&self, identity: &[u8; 32]) -> Result<Option<(u64, Bytes)>> {
+        Ok(self.held().witnessed.get(identity).cloned())
+    }
+
+    async fn witness(&self, identity: [u8; 32], generation: u64, handshake: Bytes) -> Result<()> {
+        let mut held = self.held();
+        let known = held.witnessed.entry(identity).or_insert((generation, handshake.clone()));
+        if known.0 < generation {
+            *known = (generation, handshake);
+        }
+        Ok(())
     }
 }

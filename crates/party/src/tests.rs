@@ -204,7 +204,11 @@ async fn a_banned_pair_is_locked_also_after_a_restart() {
     assert!(servers.remove(0).shutdown().await);
     let (vault, peer) = (machines[0].vault.clone(), party("b"));
     let reason = "b sent a wrong multiplication".to_owned();
-    vault.ban(Ban { key_id: key, epoch: 0, peer, reason, at: clock::now() }).await.unwrap();
+    let evidence = Vec::new();
+    vault
+        .ban(Ban { key_id: key, epoch: 0, peer, reason, at: clock::now(), evidence })
+        .await
+        .unwrap();
     // A new process opens the share anew and with it the bans.
     let seal = SealKey::from_bytes(Secret::new([7; 32]));
     let identity = Identity::from_secret(&machines[0].keyring.identity().secret());
@@ -266,12 +270,12 @@ async fn a_wrong_passphrase_is_refused_at_the_start() {
         let vault = vault.clone();
         async move { Keyring::open(party("a"), &identity, seal, vault).await }
     };
-    let keyring = Arc::new(open("right").await.unwrap());
+    let keyring = Arc::new(open("right passphrase").await.unwrap());
     let machine = Machine { vault: vault.clone(), keyring };
     let _a = machine.serve(&net).await;
     let (_, _b) = serve(&net, &["b"]).await;
     key(&net).await;
-    assert!(open("right").await.is_ok());
-    let error = open("wrong").await.err().unwrap();
+    assert!(open("right passphrase").await.is_ok());
+    let error = open("wrong passphrase").await.err().unwrap();
     assert!(error.message.contains("passphrase does not open"), "{error}");
 }

@@ -51,12 +51,12 @@ pub(crate) fn document<T: DeserializeOwned>(
 }
 
 pub(crate) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
-    let bytes = row.get_ref(column)?.as_blob()?;
+    let bytes = row.get_ref(column)?.as_bytes()?;
     serde_json::from_slice(bytes).map_err(|error| damaged(column, Type::Blob, error))
 }
 
 pub(crate) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
-    let bytes = row.get_ref(column)?.as_blob()?;
+    let bytes = row.get_ref(column)?.as_bytes()?;
     Uuid::from_slice(bytes).map_err(|error| damaged(column, Type::Blob, error))
 }
 

@@ -14,6 +14,8 @@ use crate::columns::is_damage;
 pub(crate) struct Schema {
     pub(crate) name: &'static str,
     pub(crate) steps: &'static [&'static str],
+    /// Overwrite what is deleted, also by the steps.
+    pub(crate) secure_delete: bool,
 }
 
 /// Keeps other processes out of a data folder for as long as it lives.
@@ -66,6 +68,7 @@ pub(crate) fn open_database(path: &Path, schema: &Schema) -> Result<Connection> 
         ))
     };
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(unusable)?;
+    connection.pragma_update(None, "secure_delete", schema.secure_delete).map_err(unusable)?;
     let version: u32 =
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(unusable)?;
     let Some(missing) = schema.steps.get(version as usize..) else {
@@ -157,7 +160,7 @@ mod tests {
     const BROKEN: &str = "CREATE TABLE u (a); SELECT nonsense FROM nowhere";
 
     fn open(path: &Path, steps: &'static [&'static str]) -> Result<Connection> {
-        open_database(path, &Schema { name: "store", steps })
+        open_database(path, &Schema { name: "store", steps, secure_delete: false })
     }
 
     fn version(connection: &Connection) -> u32 {

@@ -32,6 +32,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0002_groups.sql"),
         include_str!("migrations/0003_pages.sql"),
     ],
+    secure_delete: false,
 };
 
 /// The store of the coordinator, the router and the account service.

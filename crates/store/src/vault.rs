@@ -1,22 +1,32 @@
 //! What a party keeps on its own machine: sealed shares, bans and pinned identities.
 
+mod head;
+mod rows;
+
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use quorate_ports::Vault;
-use quorate_ports::vault::{Ban, SealedShare};
+use quorate_ports::vault::{Ban, Contents, Pin, RowKey, SealedShare, ShareState, Unlock};
 use quorate_types::*;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::columns::{id, json, name, to_json};
-use crate::database::{Blocking, FolderLock, Schema, failed, open_database};
+use crate::database::{Blocking, FolderLock, Schema, open_database};
+use head::Change;
 
-const SCHEMA: Schema =
-    Schema { name: "vault", steps: &[include_str!("migrations/0001_vault.sql")] };
+const SCHEMA: Schema = Schema {
+    name: "vault",
+    steps: &[include_str!("migrations/0001_vault.sql"), include_str!("migrations/0002_vault.sql")],
+    // A share that was replaced must not be found in the file's free pages.
+    secure_delete: true,
+};
 
 /// A vault in one SQLite file. Every method returns after its change was synced.
 pub struct SqliteVault {
     connection: Blocking,
+    key: OnceLock<Arc<dyn RowKey>>,
     _lock: FolderLock,
 }
 
@@ -27,9 +37,37 @@ impl SqliteVault {
     pub fn open(folder: &Path) -> Result<Self> {
         let lock = FolderLock::take(folder)?;
         let connection = open_database(&folder.join("vault.db"), &SCHEMA)?;
-        // A share that was refreshed away must not be found in the file's free pages.
-        connection.pragma_update(None, "secure_delete", true).map_err(failed)?;
-        Ok(Self { connection: Blocking::new(connection), _lock: lock })
+        clear_log(&connection);
+        Ok(Self { connection: Blocking::new(connection), key: OnceLock::new(), _lock: lock })
+    }
+
+    /// Changes rows and head together; `work` may refuse, and then nothing is changed.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Change<'_>) -> rusqlite::Result<Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let key = self.key()?;
+        self.connection
+            .run(move |connection| {
+                let mut change = Change::begin(connection, &*key)?;
+                match work(&mut change)? {
+                    Ok(done) => change.commit().map(|()| Ok(done)),
+                    Err(refused) => Ok(Err(refused)),
+                }
+            })
+            .await?
+    }
+
+    async fn clear_log(&self) -> Result<()> {
+        let cleared = |connection: &mut Connection| {
+            clear_log(connection);
+            Ok(())
+        };
+        self.connection.run(cleared).await
+    }
+
+    fn key(&self) -> Result<Arc<dyn RowKey>> {
+        self.key.get().cloned().ok_or_else(|| Error::unavailable("the vault is not unlocked"))
     }
 }
 
@@ -42,121 +80,289 @@ fn clear_log(connection: &Connection) {
     }
 }
 
-fn share(row: &Row<'_>) -> rusqlite::Result<SealedShare> {
-    Ok(SealedShare {
-        key_id: KeyId(id(row, 0)?),
-        epoch: row.get(1)?,
-        share_index: ShareIndex(row.get(2)?),
-        record: json(row, 3)?,
-        identities: json(row, 4)?,
-        sealed: row.get(5)?,
-    })
+fn conflict<T>(why: &str) -> Result<T> {
+    Err(Error::new(ErrorCode::Conflict, why))
 }
 
-fn put(connection: &Connection, share: &SealedShare) -> rusqlite::Result<bool> {
-    let changed = connection.execute(
-        "INSERT INTO shares (key_id, epoch, share_index, created_at, record, identities, sealed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (key_id) DO UPDATE SET epoch = excluded.epoch,
-         share_index = excluded.share_index, created_at = excluded.created_at,
-         record = excluded.record, identities = excluded.identities, sealed = excluded.sealed
-         WHERE excluded.epoch = shares.epoch + 1",
-        params![
-            share.key_id.0.as_bytes(),
-            share.epoch,
-            share.share_index.0,
-            share.record.created_at.0,
-            to_json(&share.record),
-            to_json(&share.identities),
-            share.sealed
-        ],
-    )?;
-    clear_log(connection);
-    Ok(changed == 1)
+fn damaged(key: KeyId) -> Error {
+    Error::new(
+        ErrorCode::Internal,
+        format!(
+            "this party's share of key {key} is damaged on the disk; restore it from an exported \
+             share or the party's folder from a backup"
+        ),
+    )
+}
+
+/// Reads one share with its sealed bytes, if its tag and its hash hold.
+fn read_share(
+    connection: &Connection,
+    key: &dyn RowKey,
+    id: KeyId,
+) -> rusqlite::Result<Option<Result<SealedShare>>> {
+    let sql = format!(
+        "SELECT {}, sealed FROM shares WHERE key_id = ?1 AND state < 2
+         ORDER BY state DESC, epoch DESC LIMIT 1",
+        rows::SHARE
+    );
+    connection
+        .prepare_cached(&sql)?
+        .query_row([id.0.as_bytes()], |row| {
+            let sealed: Vec<u8> = row.get(10)?;
+            let (hash, tag): (Option<[u8; 32]>, Option<[u8; 32]>) = (row.get(8)?, row.get(9)?);
+            let encoding = rows::share_encoding(row)?;
+            let known = tag == Some(key.tag("row", &encoding));
+            if !known || hash != Some(rows::hash(&sealed)) {
+                return Ok(Err(damaged(id)));
+            }
+            Ok(Ok(SealedShare { sealed, ..rows::share(row)? }))
+        })
+        .optional()
+}
+
+fn insert(change: &mut Change<'_>, share: &SealedShare) -> rusqlite::Result<Result<()>> {
+    let sql = "SELECT epoch, state FROM shares WHERE key_id = ?1 ORDER BY epoch DESC LIMIT 1";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, u8>(1)?));
+    let newest = change.first(sql, [share.key_id.0.as_bytes()], read)?;
+    let active = rows::state_number(ShareState::Active);
+    match newest {
+        None => {}
+        Some((epoch, state)) if state == active && share.epoch == epoch + 1 => {}
+        Some(_) => {
+            return Ok(conflict(
+                "the vault holds a share of this key, and only one of the next epoch comes after \
+                 it",
+            ));
+        }
+    }
+    rows::insert_share(change, share)?;
+    change.advance();
+    Ok(Ok(()))
+}
+
+/// Takes a share's row out of the sum and off the disk; answers with it as it was.
+fn take(change: &mut Change<'_>, key: KeyId, epoch: u32) -> rusqlite::Result<Option<SealedShare>> {
+    let sql =
+        format!("SELECT {}, sealed FROM shares WHERE key_id = ?1 AND epoch = ?2", rows::SHARE);
+    let taken = change.first(&sql, params![key.0.as_bytes(), epoch], |row| {
+        Ok((rows::share_encoding(row)?, SealedShare { sealed: row.get(10)?, ..rows::share(row)? }))
+    })?;
+    let Some((encoding, share)) = taken else { return Ok(None) };
+    change.remove(&encoding);
+    let sql = "DELETE FROM shares WHERE key_id = ?1 AND epoch = ?2";
+    change.execute(sql, params![key.0.as_bytes(), epoch])?;
+    Ok(Some(share))
+}
+
+fn activate(
+    change: &mut Change<'_>,
+    key: KeyId,
+    epoch: u32,
+    confirmations: Vec<u8>,
+) -> rusqlite::Result<Result<()>> {
+    let Some(share) = take(change, key, epoch)? else {
+        return Ok(conflict("there is no such share to activate"));
+    };
+    if share.state == ShareState::Retired {
+        return Ok(conflict("the share belongs to an epoch that has ended"));
+    }
+    rows::insert_share(change, &SealedShare { state: ShareState::Active, confirmations, ..share })?;
+    if let Some(before) = epoch.checked_sub(1)
+        && let Some(old) = take(change, key, before)?
+    {
+        let retired = SealedShare { state: ShareState::Retired, sealed: Vec::new(), ..old };
+        rows::insert_share(change, &retired)?;
+    }
+    change.advance();
+    Ok(Ok(()))
 }
 
 #[async_trait]
 impl Vault for SqliteVault {
-    async fn put_share(&self, share: SealedShare) -> Result<()> {
-        if self.connection.run(move |connection| put(connection, &share)).await? {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorCode::Conflict,
-            "the vault holds a share of this key, and only one of the next epoch replaces it",
-        ))
+    async fn contents(&self) -> Result<Contents> {
+        self.connection
+            .run(|connection| {
+                let count = connection
+                    .query_row("SELECT count(*) FROM shares", [], |row| row.get::<_, i64>(0))?;
+                let authenticated = head::exists(connection)?;
+                Ok(Contents { shares: count.cast_unsigned(), authenticated })
+            })
+            .await
+    }
+
+    async fn unlock(&self, key: Arc<dyn RowKey>, how: Unlock) -> Result<()> {
+        let unlocking = key.clone();
+        self.connection
+            .run(move |connection| {
+                let unlocked = head::unlock(connection, &unlocking, how)?;
+                clear_log(connection);
+                Ok(unlocked)
+            })
+            .await??;
+        self.key.set(key).map_err(|_| Error::internal())
+    }
+
+    async fn generation(&self) -> Result<u64> {
+        self.connection.run(|connection| head::generation(connection)).await
+    }
+
+    async fn insert(&self, share: SealedShare) -> Result<()> {
+        self.change(move |change| insert(change, &share)).await
+    }
+
+    async fn activate(&self, key: KeyId, epoch: u32, confirmations: Vec<u8>) -> Result<()> {
+        self.change(move |change| activate(change, key, epoch, confirmations)).await?;
+        self.clear_log().await
+    }
+
+    async fn discard(&self, key: KeyId, epoch: u32) -> Result<bool> {
+        let discarded = self
+            .change(move |change| {
+                let found = take(change, key, epoch)?.is_some();
+                change.advance();
+                Ok(Ok(found))
+            })
+            .await?;
+        self.clear_log().await?;
+        Ok(discarded)
     }
 
     async fn share(&self, key: KeyId) -> Result<Option<SealedShare>> {
-        self.connection
-            .run(move |connection| {
-                connection
-                    .prepare_cached(
-                        "SELECT key_id, epoch, share_index, record, identities, sealed
-                         FROM shares WHERE key_id = ?1",
-                    )?
-                    .query_row([key.0.as_bytes()], share)
-                    .optional()
-            })
-            .await
+        let row_key = self.key()?;
+        self.connection.run(move |c| read_share(c, &*row_key, key)).await?.transpose()
     }
 
     async fn shares(&self) -> Result<Vec<SealedShare>> {
         self.connection
             .run(|connection| {
-                connection
-                    .prepare_cached(
-                        "SELECT key_id, epoch, share_index, record, identities, x''
-                         FROM shares ORDER BY created_at DESC, key_id DESC",
-                    )?
-                    .query_map([], share)?
-                    .collect()
+                let sql = format!(
+                    "SELECT {} FROM shares WHERE state < 2
+                     ORDER BY created_at DESC, key_id DESC, epoch DESC",
+                    rows::SHARE
+                );
+                connection.prepare_cached(&sql)?.query_map([], rows::share)?.collect()
             })
             .await
+    }
+
+    async fn pending(&self, tenant: &Tenant) -> Result<u64> {
+        let tenant = tenant.clone();
+        let sql = "SELECT count(*) FROM shares WHERE state = 0 AND tenant = ?1";
+        self.connection
+            .run(move |connection| {
+                let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+                connection.prepare_cached(sql)?.query_row([tenant.as_str()], count)
+            })
+            .await
+            .map(i64::cast_unsigned)
     }
 
     async fn ban(&self, ban: Ban) -> Result<()> {
-        // Of two bans of one peer the first one tells what happened.
-        let sql = "INSERT OR IGNORE INTO bans (key_id, epoch, peer, reason, at)
-                   VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.connection
-            .run(move |connection| {
-                let (key, peer) = (ban.key_id.0.as_bytes(), ban.peer.as_str());
-                connection.execute(sql, params![key, ban.epoch, peer, ban.reason, ban.at.0])
-            })
-            .await
-            .map(drop)
+        self.change(move |change| {
+            let sql = "SELECT 1 FROM bans WHERE key_id = ?1 AND epoch = ?2 AND peer = ?3";
+            let of = params![ban.key_id.0.as_bytes(), ban.epoch, ban.peer.as_str()];
+            // Of two bans of one peer the first one tells what happened.
+            if change.first(sql, of, |_| Ok(()))?.is_none() {
+                rows::insert_ban(change, &ban)?;
+                change.advance();
+            }
+            Ok(Ok(()))
+        })
+        .await
     }
 
     async fn bans(&self, key: KeyId) -> Result<Vec<Ban>> {
-        let sql = "SELECT epoch, peer, reason, at FROM bans WHERE key_id = ?1 ORDER BY epoch, peer";
-        let read = move |row: &Row<'_>| {
-            Ok(Ban {
-                key_id: key,
-                epoch: row.get(0)?,
-                peer: name(row, 1)?,
-                reason: row.get(2)?,
-                at: Timestamp(row.get(3)?),
-            })
-        };
+        let sql = format!("SELECT {} FROM bans WHERE key_id = ?1 ORDER BY epoch, peer", rows::BAN);
         self.connection
             .run(move |connection| {
-                connection.prepare_cached(sql)?.query_map([key.0.as_bytes()], read)?.collect()
+                connection.prepare_cached(&sql)?.query_map([key.0.as_bytes()], rows::ban)?.collect()
             })
             .await
     }
 
-    async fn pin(&self, peer: &PartyId, identity: [u8; 32]) -> Result<[u8; 32]> {
-        let peer = peer.clone();
+    async fn pinned(&self, tenant: &Tenant, peer: &PartyId) -> Result<Option<[u8; 32]>> {
+        let (tenant, peer) = (tenant.clone(), peer.clone());
+        let sql = "SELECT identity FROM pins WHERE tenant IN ('', ?1) AND peer = ?2
+                   ORDER BY tenant LIMIT 1";
         self.connection
             .run(move |connection| {
                 connection
-                    .prepare_cached("INSERT OR IGNORE INTO pins (peer, identity) VALUES (?1, ?2)")?
-                    .execute(params![peer.as_str(), identity])?;
-                connection
-                    .prepare_cached("SELECT identity FROM pins WHERE peer = ?1")?
-                    .query_row([peer.as_str()], |row| row.get(0))
+                    .prepare_cached(sql)?
+                    .query_row([tenant.as_str(), peer.as_str()], |row| row.get(0))
+                    .optional()
             })
             .await
+    }
+
+    async fn pin(&self, pin: Pin) -> Result<[u8; 32]> {
+        self.change(move |change| {
+            let sql = "SELECT identity FROM pins WHERE tenant = ?1 AND peer = ?2";
+            let of = [rows::place(pin.tenant.as_ref()), pin.peer.as_str()];
+            let known = change.first(sql, of, |row| row.get(0))?;
+            if known.is_none() {
+                rows::insert_pin(change, &pin)?;
+            }
+            Ok(Ok(known.unwrap_or(pin.identity)))
+        })
+        .await
+    }
+
+    async fn pins(&self) -> Result<Vec<Pin>> {
+        let sql = format!("SELECT {} FROM pins ORDER BY tenant, peer", rows::PIN);
+        self.connection
+            .run(move |connection| {
+                connection.prepare_cached(&sql)?.query_map([], rows::pin)?.collect()
+            })
+            .await
+    }
+
+    async fn unpin(&self, tenant: Option<&Tenant>, peer: &PartyId) -> Result<bool> {
+        let (place, peer) = (rows::place(tenant).to_owned(), peer.clone());
+        self.change(move |change| {
+            let sql = format!("SELECT {} FROM pins WHERE tenant = ?1 AND peer = ?2", rows::PIN);
+            let of = [place.as_str(), peer.as_str()];
+            let Some(encoding) = change.first(&sql, of, rows::pin_encoding)? else {
+                return Ok(Ok(false));
+            };
+            change.remove(&encoding);
+            change.execute("DELETE FROM pins WHERE tenant = ?1 AND peer = ?2", of)?;
+            Ok(Ok(true))
+        })
+        .await
+    }
+
+    async fn witnessed(&self, identity: &[u8; 32]) -> Result<Option<(u64, Bytes)>> {
+        let identity = *identity;
+        let sql = "SELECT generation, handshake FROM witnessed WHERE identity = ?1";
+        self.connection
+            .run(move |connection| {
+                connection
+                    .prepare_cached(sql)?
+                    .query_row([identity], |row| {
+                        let generation = row.get::<_, i64>(0)?.cast_unsigned();
+                        Ok((generation, Bytes::from(row.get::<_, Vec<u8>>(1)?)))
+                    })
+                    .optional()
+            })
+            .await
+    }
+
+    async fn witness(&self, identity: [u8; 32], generation: u64, handshake: Bytes) -> Result<()> {
+        self.change(move |change| {
+            let sql = format!("SELECT {} FROM witnessed WHERE identity = ?1", rows::WITNESSED);
+            let known = change.first(&sql, [identity], |row| {
+                Ok((row.get::<_, i64>(1)?.cast_unsigned(), rows::witnessed_encoding(row)?))
+            })?;
+            if let Some((newest, encoding)) = known {
+                if newest >= generation {
+                    return Ok(Ok(()));
+                }
+                change.remove(&encoding);
+                change.execute("DELETE FROM witnessed WHERE identity = ?1", [identity])?;
+            }
+            rows::insert_witnessed(change, &identity, generation, &handshake)?;
+            Ok(Ok(()))
+        })
+        .await
     }
 }

@@ -37,8 +37,4 @@ impl ShareCache {
         }
         self.open.insert(key, (self.clock, open));
     }
-
-    pub(super) fn remove(&mut self, key: KeyId) {
-        self.open.remove(&key);
-    }
 }

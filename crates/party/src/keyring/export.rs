@@ -13,13 +13,11 @@ use quorate_ports::vault::Ban;
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
 
-use super::Keyring;
+use super::{Keyring, MIN_PASSPHRASE};
 use crate::compute::Compute;
 
 const MAGIC: &[u8; 16] = b"quorate-share/1\n";
 const SALT: usize = 16;
-/// Shortest passphrase taken: what guards an exported share is nothing else.
-const MIN_PASSPHRASE: usize = 10;
 
 #[derive(Serialize, Deserialize)]
 struct Document {
@@ -94,11 +92,10 @@ impl Keyring {
         let Document { record, epoch, identities, bans, .. } = document;
         // Bans first: a share that is here without them could be used.
         for (peer, reason, at) in bans {
-            self.vault.ban(Ban { key_id, epoch, peer, reason, at }).await?;
+            let evidence = Vec::new();
+            self.vault.ban(Ban { key_id, epoch, peer, reason, at, evidence }).await?;
         }
         self.store(share, epoch, record.clone(), identities, compute).await?;
-        // What `store` remembers has no bans; the next use reads them from the vault.
-        self.memory().open.remove(key_id);
         Ok(record)
     }
 }

@@ -1,26 +1,100 @@
-//! Files of 32 random bytes, made at first use and readable by their owner only.
+//! Files of secrets, made at first use and readable by their owner only.
+//!
+//! Most hold 32 random bytes. A party's identity is sealed besides:
+//!
+//! ```text
+//! "quorate-identity/1\n" (19) | nonce (12) | ChaCha20-Poly1305 over 32 bytes (48)
+//! ```
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use quorate_types::{Error, ErrorCode, Result, Secret};
+use quorate_engine::SealKey;
+use quorate_types::{Error, ErrorCode, PartyId, Result, Secret};
+use zeroize::Zeroizing;
 
 const LEN: usize = 32;
+const IDENTITY: &[u8; 19] = b"quorate-identity/1\n";
+
+/// What lies where a secret file is looked for.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Missing,
+    /// A sealed identity.
+    Sealed,
+    /// Anything else: 32 bytes in the clear, or damage.
+    Other,
+}
+
+/// Looks at a file without using it.
+pub(super) fn form(path: &Path) -> Result<Form> {
+    let mut start = [0; IDENTITY.len()];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut start)) {
+        Ok(()) if start == *IDENTITY => Ok(Form::Sealed),
+        Ok(()) => Ok(Form::Other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Form::Missing),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Form::Other),
+        Err(error) => Err(unusable(path, &error)),
+    }
+}
+
+/// The party's identity. A new one is written sealed, and one in the clear is sealed.
+pub(super) fn identity(
+    path: &Path,
+    form: &Form,
+    party: &PartyId,
+    seal: &SealKey,
+) -> Result<Secret<[u8; LEN]>> {
+    let context = [&IDENTITY[..], party.as_str().as_bytes()].concat();
+    let sealed = |secret: &Secret<[u8; LEN]>| {
+        Ok([&IDENTITY[..], &seal.seal(secret.expose(), &context)?].concat())
+    };
+    match form {
+        Form::Missing => {
+            let secret = random()?;
+            make(path, &sealed(&secret)?).map_err(|error| unusable(path, &error))?;
+            Ok(secret)
+        }
+        Form::Other => {
+            let secret = read(path).map_err(|error| unusable(path, &error))?;
+            replace(path, &sealed(&secret)?).map_err(|error| unusable(path, &error))?;
+            Ok(secret)
+        }
+        Form::Sealed => {
+            let bytes = fs::read(path).map_err(|error| unusable(path, &error))?;
+            let body = bytes.get(IDENTITY.len()..).unwrap_or_default();
+            let plain = seal.open(body, &context);
+            let secret = plain.as_deref().and_then(|plain| <[u8; LEN]>::try_from(&**plain).ok());
+            secret.map(Secret::new).ok_or_else(|| {
+                let why = format!(
+                    "it does not open: it was sealed for another party than {party} or under \
+                     another key, or it is damaged; restore it from a backup"
+                );
+                unusable(path, &io::Error::other(why))
+            })
+        }
+    }
+}
+
+fn random() -> Result<Secret<[u8; LEN]>> {
+    let mut bytes = Zeroizing::new([0; LEN]);
+    getrandom::fill(&mut *bytes).map_err(|_| Error::internal())?;
+    Ok(Secret::new(*bytes))
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Error {
+    Error::new(ErrorCode::Internal, format!("{} cannot be used: {error}", path.display()))
+}
 
 /// Reads a file of 32 secret bytes, making it first where there is none.
 ///
 /// # Errors
 /// Says why the file cannot be used: others may read it, it is damaged, it cannot be written.
 pub fn secret(path: &Path) -> Result<Secret<[u8; LEN]>> {
-    let unusable = |error: io::Error| {
-        let message = format!("{} cannot be used: {error}", path.display());
-        Error::new(ErrorCode::Internal, message)
-    };
+    let unusable = |error: io::Error| unusable(path, &error);
     if !path.try_exists().map_err(unusable)? {
-        let mut bytes = [0; LEN];
-        getrandom::fill(&mut bytes).map_err(|error| unusable(io::Error::other(error)))?;
-        make(path, Secret::new(bytes).expose()).map_err(unusable)?;
+        make(path, random()?.expose()).map_err(unusable)?;
     }
     read(path).map_err(unusable)
 }
@@ -33,9 +107,9 @@ fn read(path: &Path) -> io::Result<Secret<[u8; LEN]>> {
             "it is not {LEN} bytes long; restore it from a backup, or move it away to start anew"
         )));
     }
-    let mut bytes = [0; LEN];
-    (&file).read_exact(&mut bytes)?;
-    Ok(Secret::new(bytes))
+    let mut bytes = Zeroizing::new([0; LEN]);
+    (&file).read_exact(&mut *bytes)?;
+    Ok(Secret::new(*bytes))
 }
 
 /// Writes a file that only its owner can read, whole or not at all, and never over one that is
@@ -57,6 +131,19 @@ pub fn make(path: &Path, contents: &[u8]) -> io::Result<()> {
     let removed = fs::remove_file(&temporary);
     written.and(removed)?;
     File::open(folder)?.sync_all()
+}
+
+/// Puts a file in another's place, and overwrites the bytes of the one before.
+fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut old = OpenOptions::new().write(true).open(path)?;
+    let length = old.metadata()?.len();
+    let temporary = temporary(path);
+    write(&temporary, contents)?;
+    fs::rename(&temporary, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    io::copy(&mut io::repeat(0).take(length), &mut old)?;
+    old.sync_all()
 }
 
 fn temporary(path: &Path) -> PathBuf {

@@ -47,6 +47,86 @@ async fn an_identity_is_the_same_after_a_restart() {
     assert_eq!(open().await.identity().public(), open().await.identity().public());
 }
 
+/// A party's folder, as `Keyring::open` finds it.
+struct Folder {
+    files: tempfile::TempDir,
+    vault: Arc<MemoryVault>,
+}
+
+impl Folder {
+    fn new() -> Self {
+        Self { files: tempfile::tempdir().unwrap(), vault: Arc::default() }
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.files.path().join(name)
+    }
+
+    async fn open(&self, name: &str) -> Result<Keyring> {
+        let seal = SealSource::KeyFile(self.file("seal.key"));
+        Keyring::open(name.parse().unwrap(), &self.file("identity.key"), seal, self.vault.clone())
+            .await
+    }
+}
+
+#[tokio::test]
+async fn an_identity_is_sealed_for_its_party_and_an_old_one_becomes_so() {
+    let folder = Folder::new();
+    std::fs::write(folder.file("identity.key"), [5; 32]).unwrap();
+    set_mode(&folder.file("identity.key"), 0o600);
+    let public = Identity::from_secret(&Secret::new([5; 32])).public();
+    let old = std::fs::File::open(folder.file("identity.key")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(folder.open("me").await.unwrap().identity().public(), public);
+    }
+    let sealed = std::fs::read(folder.file("identity.key")).unwrap();
+    assert!(!sealed.windows(32).any(|window| window == [5; 32]));
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut &old, &mut bytes).unwrap();
+    assert_eq!(bytes, [0; 32], "the file of before is overwritten");
+    let error = folder.open("another").await.err().unwrap();
+    assert!(error.message.contains("another party"), "{error}");
+    for at in [0, 20, sealed.len() - 1] {
+        let mut bad = sealed.clone();
+        bad[at] ^= 1;
+        std::fs::write(folder.file("identity.key"), &bad).unwrap();
+        assert!(folder.open("me").await.is_err(), "byte {at}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_seal_key_is_named_and_not_replaced() {
+    let folder = Folder::new();
+    folder.open("me").await.unwrap();
+    std::fs::remove_file(folder.file("seal.key")).unwrap();
+    let error = folder.open("me").await.err().unwrap();
+    for part in ["me cannot start", "seal.key", "is missing", "from a backup"] {
+        assert!(error.message.contains(part), "{error}");
+    }
+    assert!(!folder.file("seal.key").exists());
+}
+
+#[tokio::test]
+async fn a_new_party_needs_a_passphrase_of_ten_bytes() {
+    let folder = Folder::new();
+    let open = async |passphrase: &str| {
+        let passphrase = Secret::new(passphrase.to_owned());
+        let seal = SealSource::Passphrase { passphrase, salt: folder.file("salt") };
+        let identity = folder.file("identity.key");
+        Keyring::open("me".parse().unwrap(), &identity, seal, folder.vault.clone()).await
+    };
+    let error = open("too short").await.err().unwrap();
+    assert_eq!(error.code, ErrorCode::InvalidRequest);
+    assert!(!folder.file("salt").exists(), "nothing was made");
+    open("long enough").await.unwrap();
+    assert!(open("wrong enough").await.is_err());
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 #[tokio::test]
 async fn a_key_nobody_gave_us_is_none() {
     let keyring = keyring(&Arc::default());

@@ -13,6 +13,7 @@ use super::output::Output;
 use super::up::Running;
 use crate::serve::endpoints::Ports;
 use crate::serve::options::ServeOptions;
+use crate::serve::party::VaultOptions;
 use crate::serve::peers;
 
 /// Arguments of `demo`.
@@ -39,7 +40,7 @@ pub(crate) async fn run(args: DemoArgs, out: Output) -> Result<()> {
     options.auth = None;
     let bar = out
         .progress("starting a coordinator, a router, an account service and three server parties");
-    let running = Running::start(options, None, Ports::Ephemeral).await?;
+    let running = Running::start(options, None, Ports::Ephemeral, VaultOptions::default()).await?;
     bar.finish_and_clear();
     let done = make_and_sign(&running, &args.message, out).await;
     running.stop().await;

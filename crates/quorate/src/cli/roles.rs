@@ -19,7 +19,7 @@ use super::output::Output;
 use crate::serve::compose::{self, Host};
 use crate::serve::endpoints::{self, Pair};
 use crate::serve::options::ServeOptions;
-use crate::serve::party::LocalParty;
+use crate::serve::party::{LocalParty, VaultOptions};
 use crate::serve::peers;
 
 /// How to reach the other roles.
@@ -125,6 +125,8 @@ pub(crate) struct PartyArgs {
     /// File with the passphrase that seals the shares, instead of a generated key file
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    vaults: VaultOptions,
 }
 
 fn announce(out: Output, service: &str, pair: Pair) {
@@ -215,7 +217,7 @@ pub(crate) async fn party(args: PartyArgs, out: Output) -> Result<()> {
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let folder = host.data.part(args.id.as_str())?;
     let passphrase = args.passphrase_file.as_deref();
-    let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase).await?;
+    let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase, args.vaults).await?;
     let identity = hex::encode(prepared.identity());
     let link = args.peers.endpoint(&args.router, &host)?;
     let (party, pair) = prepared.start(&host, bound, link, Compute::default()).await?;

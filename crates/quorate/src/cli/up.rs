@@ -15,7 +15,7 @@ use crate::serve::compose::{self, Host};
 use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
 use crate::serve::listener::bind;
 use crate::serve::options::ServeOptions;
-use crate::serve::party::{LocalParty, pin_each_other};
+use crate::serve::party::{LocalParty, VaultOptions, pin_each_other};
 use crate::serve::peers;
 use crate::serve::relays::{self, RelayOptions};
 
@@ -32,6 +32,8 @@ pub(crate) struct UpArgs {
     /// Which ports to listen on
     #[arg(long, value_enum, default_value_t = Ports::Default)]
     pub(crate) ports: Ports,
+    #[command(flatten)]
+    pub(crate) vaults: VaultOptions,
     /// Write the addresses as JSON to this file once everything is ready
     #[arg(long, value_name = "FILE")]
     pub(crate) endpoints: Option<PathBuf>,
@@ -42,7 +44,7 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     let bar = out.progress("starting");
     let (file, ports) = (args.endpoints.clone(), args.ports);
     let relays = (!args.no_relays).then_some(args.relays);
-    let running = Running::start(args.options, relays, ports).await?;
+    let running = Running::start(args.options, relays, ports, args.vaults).await?;
     bar.finish_and_clear();
     if let Some(file) = &file {
         running.endpoints.write(file)?;
@@ -103,6 +105,7 @@ impl Running {
         options: ServeOptions,
         relays: Option<RelayOptions>,
         ports: Ports,
+        vaults: VaultOptions,
     ) -> Result<Self> {
         let address = options.host;
         let host = Host::open(options).await?;
@@ -142,7 +145,7 @@ impl Running {
         for number in 1..=party_ports.len() {
             let id: PartyId = format!("server-party-{number}").parse()?;
             let folder = host.data.part(id.as_str())?;
-            prepared.push(LocalParty::prepare(&folder, id, None).await?);
+            prepared.push(LocalParty::prepare(&folder, id, None, vaults).await?);
         }
         pin_each_other(&prepared).await?;
         for party in &prepared {

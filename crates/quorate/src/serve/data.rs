@@ -1,10 +1,11 @@
 //! The data folder: who may read it, and the secrets a server makes at its first start.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use quorate_party::secret_file;
 use quorate_types::{Error, Result, Secret};
 
 /// A folder of one server, readable by its user only.
@@ -13,10 +14,25 @@ pub(crate) struct DataFolder(PathBuf);
 
 impl DataFolder {
     /// Opens the folder, making it where it is missing.
+    ///
+    /// One that others may write to is refused: they could put files of theirs in it. What others
+    /// may read is told; the secrets in it are readable by their owner only.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+        let unusable = |error: std::io::Error| {
             Error::invalid(format!("the data folder {} cannot be made: {error}", path.display()))
-        })?;
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        let mode = fs::metadata(path).map_err(unusable)?.mode() & 0o777;
+        if mode & 0o022 != 0 {
+            return Err(Error::invalid(format!(
+                "others may write to the data folder {} (mode {mode:o}): chmod it to 700, or \
+                 choose another",
+                path.display()
+            )));
+        }
+        if mode & 0o077 != 0 {
+            tracing::warn!("others may read the data folder {}: chmod it to 700", path.display());
+        }
         Ok(Self(path.to_owned()))
     }
 
@@ -37,26 +53,7 @@ impl DataFolder {
 
     /// A 32-byte secret kept in `name`, made at first use.
     pub(crate) fn secret(&self, name: &str) -> Result<Secret<[u8; 32]>> {
-        let path = self.file(name);
-        match fs::read(&path) {
-            Ok(bytes) => bytes.try_into().map(Secret::new).map_err(|_| {
-                Error::invalid(format!(
-                    "{} is damaged: it must hold 32 bytes; restore it from a backup",
-                    path.display()
-                ))
-            }),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let mut bytes = [0_u8; 32];
-                getrandom::fill(&mut bytes).map_err(|_| Error::internal())?;
-                write_private(&path, &bytes).map_err(|error| {
-                    Error::invalid(format!("{} cannot be written: {error}", path.display()))
-                })?;
-                Ok(Secret::new(bytes))
-            }
-            Err(error) => {
-                Err(Error::invalid(format!("{} cannot be read: {error}", path.display())))
-            }
-        }
+        secret_file(&self.file(name))
     }
 }
 
@@ -91,6 +88,15 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let mode = fs::metadata(data.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mode, taken) in [(0o700, true), (0o755, true), (0o775, false), (0o702, false)] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(DataFolder::open(folder.path()).is_ok(), taken, "{mode:o}");
+        }
     }
 
     #[test]

@@ -10,15 +10,26 @@ use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
 use quorate_party::{Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource};
 use quorate_ports::Vault as _;
+use quorate_ports::vault::Pin;
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteRouter;
 use quorate_store::SqliteVault;
 use quorate_types::*;
 use quorate_wire::KeyJson;
+use zeroize::Zeroizing;
 
 use super::compose::{Bound, Host};
 use super::data::DataFolder;
 use super::endpoints::Pair;
+
+/// How the vaults of this process's parties are opened.
+#[derive(clap::Args, Clone, Copy, Default)]
+pub(crate) struct VaultOptions {
+    /// Start with a party's vault that was put back from a backup or changed otherwise. Bans may be
+    /// missing in it: refresh its keys afterwards
+    #[arg(long)]
+    accept_rollback: bool,
+}
 
 /// A party whose keys are open and which has not started.
 pub(crate) struct LocalParty {
@@ -28,11 +39,13 @@ pub(crate) struct LocalParty {
 }
 
 impl LocalParty {
-    /// Opens a party's folder: identity, seal key and vault, each made at first start.
+    /// Opens a party's folder: identity, seal key and vault, each made at first start. Without a
+    /// file with a passphrase a key file seals the shares.
     pub(crate) async fn prepare(
         folder: &DataFolder,
         id: PartyId,
         passphrase: Option<&Path>,
+        options: VaultOptions,
     ) -> Result<Self> {
         let vault = Arc::new(SqliteVault::open(folder.path())?);
         let seal = match passphrase {
@@ -42,8 +55,11 @@ impl LocalParty {
                 salt: folder.file("seal.salt"),
             },
         };
-        let identity = folder.file("identity.key");
-        let keyring = Keyring::open(id.clone(), &identity, seal, vault.clone()).await?;
+        let (name, identity, rows) = (id.clone(), folder.file("identity.key"), vault.clone());
+        let keyring = match options.accept_rollback {
+            false => Keyring::open(name, &identity, seal, rows).await?,
+            true => Keyring::open_restored(name, &identity, seal, rows).await?,
+        };
         let credentials = Arc::new(PartyCredentials::new(id, keyring.identity().clone()));
         Ok(Self { keyring: Arc::new(keyring), vault, credentials })
     }
@@ -56,6 +72,11 @@ impl LocalParty {
     /// The party's public identity key.
     pub(crate) fn identity(&self) -> [u8; 32] {
         self.keyring.identity().public()
+    }
+
+    /// What the others are to know it by, whoever's session it is.
+    fn pin(&self) -> Pin {
+        Pin { tenant: None, peer: self.id().clone(), identity: self.identity() }
     }
 
     /// Connects to the router and serves health, readiness and public keys on the bound ports.
@@ -86,7 +107,7 @@ impl LocalParty {
 pub(crate) async fn pin_each_other(parties: &[LocalParty]) -> Result<()> {
     for party in parties {
         for peer in parties {
-            if party.vault.pin(peer.id(), peer.identity()).await? != peer.identity() {
+            if party.vault.pin(peer.pin()).await? != peer.identity() {
                 return Err(Error::invalid(format!(
                     "{} has pinned another identity of {}: its folder was replaced; restore it",
                     party.id(),
@@ -99,9 +120,9 @@ pub(crate) async fn pin_each_other(parties: &[LocalParty]) -> Result<()> {
 }
 
 pub(crate) fn read_passphrase(path: &Path) -> Result<Secret<String>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
         Error::invalid(format!("the passphrase file {}: {error}", path.display()))
-    })?;
+    })?);
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(Error::invalid(format!("{} holds no passphrase", path.display())));
