@@ -5,6 +5,7 @@
 //! clock that stands still, and in a replay.
 
 pub mod accounts;
+pub mod admission;
 pub mod budget;
 pub mod events;
 pub mod groups;

@@ -39,6 +39,8 @@ pub struct NewSession {
     pub digest: Option<Digest>,
     /// The parties, each with the SHA-256 of its join token.
     pub participants: Vec<(NewParticipant, [u8; 32])>,
+    /// Those of them that are server parties.
+    pub servers: Vec<PartyId>,
     /// Now.
     pub now: Timestamp,
     /// The deadline.
@@ -68,6 +70,8 @@ pub enum Command {
     },
     /// Somebody asks for the start.
     Start,
+    /// The server parties have places for this keygen, whose parties are all ready.
+    Admit,
     /// A party reports its end.
     Report {
         /// Who.
@@ -124,6 +128,8 @@ pub struct Effects {
     pub events: Vec<EventKind>,
     /// The key that a completed keygen made.
     pub key: Option<KeyRecord>,
+    /// All parties of a keygen are ready, and it waits to be admitted.
+    pub ready: bool,
     /// The session has ended by this command.
     pub ended: bool,
 }
@@ -164,6 +170,9 @@ pub struct Session {
     key: Option<KeyRecord>,
     digest: Option<Digest>,
     participants: Vec<Participant>,
+    /// The server parties among them; unknown in sessions of the first version.
+    #[serde(default)]
+    servers: Vec<PartyId>,
     status: SessionStatus,
     /// The result that is known so far; final once the session has completed.
     outcome: Option<Outcome>,
@@ -198,6 +207,7 @@ impl Session {
             key: new.key,
             digest: new.digest,
             participants: new.participants.into_iter().map(participant).collect(),
+            servers: new.servers,
             status: SessionStatus::Created,
             outcome: None,
             failure: None,
@@ -229,6 +239,12 @@ impl Session {
             }
             Command::Ready { party } => self.ready(now, &party, effects),
             Command::Start => self.start(),
+            Command::Admit => {
+                if self.ready_count().all_ready() && self.status == SessionStatus::Waiting {
+                    self.begin(now, effects);
+                }
+                Ok(Reply::Done)
+            }
             Command::Report { party, outcome } => self.report(now, &party, outcome, effects),
             Command::Progress { party, round } => self.progress(now, &party, round),
             Command::Close => self.close(now, effects),
@@ -307,15 +323,23 @@ impl Session {
         }
         let count = self.ready_count();
         if count.all_ready() && self.status == SessionStatus::Waiting {
-            self.status = SessionStatus::InProgress;
-            for participant in &mut self.participants {
-                participant.status = ParticipantStatus::Computing;
+            if self.kind == SessionKind::Keygen && !self.servers.is_empty() {
+                effects.ready = true;
+            } else {
+                self.begin(now, effects);
             }
-            self.note(now, None, "started");
-            effects.persist(Durability::Queued);
-            effects.events.push(EventKind::SessionStarted);
         }
         Ok(Reply::Ready(count))
+    }
+
+    fn begin(&mut self, now: Timestamp, effects: &mut Effects) {
+        self.status = SessionStatus::InProgress;
+        for participant in &mut self.participants {
+            participant.status = ParticipantStatus::Computing;
+        }
+        self.note(now, None, "started");
+        effects.persist(Durability::Queued);
+        effects.events.push(EventKind::SessionStarted);
     }
 
     fn ready_count(&self) -> ReadyCount {
@@ -327,6 +351,7 @@ impl Session {
     fn start(&self) -> Result<Reply> {
         match self.status {
             SessionStatus::InProgress | SessionStatus::Completed => Ok(Reply::Done),
+            SessionStatus::Waiting if self.ready_count().all_ready() => Ok(Reply::Done),
             SessionStatus::Created | SessionStatus::Waiting => Err(Error::new(
                 ErrorCode::ThresholdNotMet,
                 "not all parties are ready; the session starts by itself when the last one is",
@@ -368,9 +393,13 @@ impl Session {
         };
         let silent = self.view().waiting_for();
         let names: Vec<_> = silent.iter().map(PartyId::as_str).collect();
+        let awaited = match names.is_empty() {
+            true => "a free place at the server parties".to_owned(),
+            false => names.join(", "),
+        };
         let failure = Failure {
             reason: FailureReason::DeadlinePassed,
-            message: format!("the deadline passed while waiting for {}", names.join(", ")),
+            message: format!("the deadline passed while waiting for {awaited}"),
             parties: silent,
         };
         self.end_with(now, status, failure, effects);
@@ -491,6 +520,11 @@ impl Session {
         self.status
     }
 
+    /// Keygen or sign.
+    pub fn kind(&self) -> SessionKind {
+        self.kind
+    }
+
     /// When it was created.
     pub fn created_at(&self) -> Timestamp {
         self.created_at
@@ -511,6 +545,16 @@ impl Session {
         let verified =
             quorate_schemes::complete_signature(self.scheme, &key.public_key, digest, known)?;
         if verified == *signature { Ok(()) } else { Err(Error::internal()) }
+    }
+
+    /// The server parties that take part.
+    pub fn servers(&self) -> &[PartyId] {
+        &self.servers
+    }
+
+    /// Whether it is for others than server parties to make it start: for people, who may not come.
+    pub fn waits_for_people(&self) -> bool {
+        self.servers.len() < self.participants.len()
     }
 
     /// Whether a party takes part.

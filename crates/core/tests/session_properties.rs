@@ -58,6 +58,7 @@ fn session(kind: SessionKind, parties: usize) -> Session {
         key: signs.then_some(key),
         digest: signs.then_some(DIGEST),
         participants: (0..parties).map(participant).collect(),
+        servers: Vec::new(),
         now: Timestamp(0),
         expires_at: Timestamp(DEADLINE),
     };

@@ -1,7 +1,9 @@
 //! Creating a session: idempotency, the key, the parties, the tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use quorate_core::admission::Admission;
 use quorate_core::budget::Over;
 use quorate_core::session::{Command, Effects, NewSession, Session};
 use quorate_ports::store::IdempotencyRow;
@@ -43,6 +45,54 @@ fn too_many_open(over: Over) -> Error {
     error
 }
 
+fn too_many_waiting((party, over): (PartyId, Over)) -> Error {
+    let whose = match over {
+        Over::Whole => "",
+        Over::Share => " of this tenant",
+    };
+    let problem = format!(
+        "{party} waits for people in as many sessions{whose} as it may; close some, or wait for \
+         some to end"
+    );
+    let mut error = Error::new(ErrorCode::RateLimited, problem);
+    error.details.retry_after = Some(RETRY_SECONDS);
+    error
+}
+
+/// Refuses a keygen that would hardly have its turn before its deadline. Half of its lifetime is
+/// left to what cannot be foreseen: other work on the same machines.
+fn check_turn(admission: &Admission, session: &Session) -> Result<()> {
+    if session.kind() != SessionKind::Keygen || session.servers().is_empty() {
+        return Ok(());
+    }
+    let lifetime = session.expires_at().millis_since(session.created_at());
+    let expected = admission.expected(session.servers());
+    let late = (expected * 2).saturating_sub(Duration::from_millis(lifetime));
+    // The first in the line has its turn at once, however long it takes.
+    if late.is_zero() || expected == admission.expected(&[]) {
+        return Ok(());
+    }
+    let mut error = Error::new(
+        ErrorCode::RateLimited,
+        format!(
+            "so many keygens wait that this one would take about {} seconds; try again later, or \
+             give it more time with expires_in_seconds",
+            expected.as_secs()
+        ),
+    );
+    error.details.retry_after = Some(u32::try_from(late.as_secs()).unwrap_or(u32::MAX).max(1));
+    Err(error)
+}
+
+/// Who takes part in a new session.
+struct Cast {
+    participants: Vec<NewParticipant>,
+    /// The server parties among them.
+    servers: Vec<PartyId>,
+    /// Whether one of them is reached only by notification.
+    offline: bool,
+}
+
 impl CoordinatorApp {
     pub(super) async fn create_session(
         &self,
@@ -60,7 +110,8 @@ impl CoordinatorApp {
             SessionKind::Sign => Some(self.key_for(caller, &request).await?),
         };
         let threshold = agreed_threshold(&request, key.as_deref())?;
-        let (participants, offline) = self.cast(&request, threshold, key.as_deref()).await?;
+        let Cast { participants, servers, offline } =
+            self.cast(&request, threshold, key.as_deref()).await?;
         let now = self.0.parts.clock.now();
         let session_id = SessionId(uuid::Uuid::new_v4());
         let mut effects = Effects::default();
@@ -79,6 +130,7 @@ impl CoordinatorApp {
                 key: key.map(|key| (*key).clone()),
                 digest: request.digest,
                 participants: participants.into_iter().map(hashed).collect(),
+                servers,
                 now,
                 expires_at: now.plus_seconds(self.lifetime(&request, offline)?),
             },
@@ -135,6 +187,8 @@ impl CoordinatorApp {
             return Ok(Entered::Known(first.clone()));
         }
         state.open.check(session.tenant(), 1).map_err(too_many_open)?;
+        state.check_waiting(&session).map_err(too_many_waiting)?;
+        check_turn(&state.admission, &session)?;
         let mut writes = vec![Write::Session(encode(&session))];
         if let (Some(slot), Some(row)) = (slot.clone(), idempotency) {
             state.idempotency.insert(slot, row.clone());
@@ -142,7 +196,8 @@ impl CoordinatorApp {
         }
         let commit = self.0.parts.store.submit(writes, Urgency::Now);
         let view = session.view();
-        state.insert(Slot::new(session, self.0.parts.clock.monotonic(), slot));
+        let monotonic = self.0.parts.clock.monotonic();
+        state.insert(Slot::new(session, monotonic, slot), monotonic);
         self.0.sooner.notify_one();
         // The parties may start while the disk works: a session lost in a crash is created again
         // by its creator, who has had no answer yet.
@@ -284,57 +339,73 @@ impl CoordinatorApp {
         Err(ambiguous("there are too many keys to search them by their holders"))
     }
 
-    /// The named participants, filled up with online persistent parties; and whether one of them
-    /// is reached only by notification.
+    /// The named participants, filled up with those online server parties that have least to do.
     async fn cast(
         &self,
         request: &CreateSession,
         threshold: Threshold,
         key: Option<&KeyRecord>,
-    ) -> Result<(Vec<NewParticipant>, bool)> {
+    ) -> Result<Cast> {
         let wanted = match key {
             None => usize::from(threshold.parties()),
             Some(_) => usize::from(threshold.signers()),
         };
-        let mut cast = request.participants.clone();
-        let directory = &self.0.parts.directory;
-        if cast.len() < wanted {
-            let online =
-                directory.parties(&Caller::System, Some(PartyRole::Persistent), true).await?;
-            let may_hold = |id: &PartyId| key.is_none_or(|key| key.holders.contains(id));
-            for party in online.into_iter().map(|view| view.registration.party_id) {
-                let named = cast.iter().any(|p| p.party_id == party);
-                if cast.len() < wanted && !named && may_hold(&party) {
-                    let device =
-                        DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() };
-                    cast.push(NewParticipant { party_id: party, device });
-                }
-            }
-        }
-        if cast.len() < wanted {
+        let known = self.0.parts.directory.parties(&Caller::System, None, false).await?;
+        let mut participants = request.participants.clone();
+        let missing = wanted.saturating_sub(participants.len());
+        participants.extend(self.least_busy(&known, &participants, key, missing));
+        if participants.len() < wanted {
             let absent = key.map(|key| key.holders.clone()).unwrap_or_default();
-            let absent = absent.into_iter().filter(|h| cast.iter().all(|p| p.party_id != *h));
+            let absent =
+                absent.into_iter().filter(|h| participants.iter().all(|p| p.party_id != *h));
             return Err(Error::new(
                 ErrorCode::ThresholdNotMet,
                 format!(
                     "{wanted} parties are needed, {} were named or are online; name them in \
                      participants or start more server parties",
-                    cast.len()
+                    participants.len()
                 ),
             )
             .with_field("participants")
             .waiting_for(absent.collect()));
         }
-        let offline = self.any_offline(&cast).await?;
-        Ok((cast, offline))
+        let takes_part = |view: &&PartyView| {
+            participants.iter().any(|p| p.party_id == view.registration.party_id)
+        };
+        let ours: Vec<_> = known.iter().filter(takes_part).map(|view| &view.registration).collect();
+        let offline = ours.iter().any(|registration| !registration.notification.is_empty());
+        let servers = ours.iter().filter(|registration| registration.role == PartyRole::Persistent);
+        let servers = servers.map(|registration| registration.party_id.clone()).collect();
+        Ok(Cast { participants, servers, offline })
     }
 
-    async fn any_offline(&self, cast: &[NewParticipant]) -> Result<bool> {
-        let known = self.0.parts.directory.parties(&Caller::System, None, false).await?;
-        Ok(known.iter().any(|party| {
-            !party.registration.notification.is_empty()
-                && cast.iter().any(|p| p.party_id == party.registration.party_id)
-        }))
+    /// Online server parties that may fill a session: those with the fewest open ones, by name.
+    fn least_busy(
+        &self,
+        known: &[PartyView],
+        named: &[NewParticipant],
+        key: Option<&KeyRecord>,
+        count: usize,
+    ) -> Vec<NewParticipant> {
+        let fits = |view: &&PartyView| {
+            let id = &view.registration.party_id;
+            view.online
+                && view.registration.role == PartyRole::Persistent
+                && named.iter().all(|p| p.party_id != *id)
+                && key.is_none_or(|key| key.holders.contains(id))
+        };
+        let mut ids: Vec<_> =
+            known.iter().filter(fits).map(|view| view.registration.party_id.clone()).collect();
+        ids.sort_unstable();
+        let state = lock(&self.0.state);
+        ids.sort_by_key(|id| state.busy(id));
+        ids.truncate(count);
+        ids.sort_unstable();
+        let server = |party_id| NewParticipant {
+            party_id,
+            device: DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() },
+        };
+        ids.into_iter().map(server).collect()
     }
 
     fn lifetime(&self, request: &CreateSession, offline: bool) -> Result<u64> {

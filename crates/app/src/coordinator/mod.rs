@@ -9,6 +9,7 @@ mod state;
 mod tests;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use quorate_core::session::{Command, Durability, Effects, Reply, Session};
 use quorate_ports::store::SessionRow;
@@ -31,11 +32,16 @@ pub struct CoordinatorConfig {
     pub max_lifetime: u64,
     /// Open sessions at once; one takes about 4 KiB plus 0.5 KiB a party.
     pub max_open: usize,
+    /// Keygens that one server party computes at once; the others wait for their turn.
+    pub keygens_at_once: usize,
 }
 
 impl Default for CoordinatorConfig {
     fn default() -> Self {
-        Self { default_lifetime: 300, max_lifetime: 7 * 24 * 3600, max_open: 100_000 }
+        // About as many as keep a small machine's cores busy: more at once make none sooner.
+        let keygens_at_once = 2;
+        let max_lifetime = 7 * 24 * 3600;
+        Self { default_lifetime: 300, max_lifetime, max_open: 100_000, keygens_at_once }
     }
 }
 
@@ -96,7 +102,8 @@ impl CoordinatorApp {
     /// Loads the open sessions and publishes where each of them stands.
     pub async fn open(parts: CoordinatorParts) -> Result<Self> {
         let rows = parts.store.open_sessions().await?;
-        let state = Mutex::new(State::new(parts.config.max_open));
+        let config = parts.config;
+        let state = Mutex::new(State::new(config.max_open, config.keygens_at_once));
         let app = Self(Arc::new(Inner { parts, state, sooner: Notify::new() }));
         {
             let mut state = lock(&app.0.state);
@@ -104,7 +111,7 @@ impl CoordinatorApp {
             let (now, monotonic) = (clock.now(), clock.monotonic());
             // What cannot be read is in the log; the rest serves.
             for session in rows.iter().filter_map(|row| decode(row).ok()) {
-                state.insert(Slot::restored(session, now, monotonic));
+                state.insert(Slot::restored(session, now, monotonic), monotonic);
             }
         }
         app.republish();
@@ -142,34 +149,70 @@ impl CoordinatorApp {
     /// once; those of its end only after they are durable.
     fn apply(&self, id: SessionId, command: &Command) -> Result<Step> {
         self.0.parts.store.health()?;
-        let mut state = lock(&self.0.state);
+        let mut guard = lock(&self.0.state);
+        let state = &mut *guard;
+        let monotonic = self.0.parts.clock.monotonic();
         let Some(slot) = state.sessions.get_mut(&id) else { return Ok(Step::Gone) };
         if slot.ending {
             return Ok(Step::Ending(slot.changed.subscribe()));
         }
-        let now = slot.time(self.0.parts.clock.monotonic());
         let mut effects = Effects::default();
-        let reply = slot.session.apply(now, command.clone(), &mut effects);
-        let view = slot.session.view();
+        let reply = slot.session.apply(slot.time(monotonic), command.clone(), &mut effects);
         let commit = self.persist(&slot.session, &effects);
         slot.ending = effects.ended;
-        let mut after = effects.events;
-        if effects.ended {
-            let deadline = (slot.ends, id);
-            state.deadlines.remove(&deadline);
-            state.open.give_back(&view.tenant, 1);
+        let mut view = slot.session.view();
+        let after = if effects.ended {
             if let Some(key) = effects.key {
                 remember_key(&mut state.keys, Arc::new(key));
             }
+            state.ended(id, monotonic);
+            effects.events
         } else {
-            if !after.is_empty() {
-                slot.changed.send_replace(());
-            }
-            for kind in after.drain(..) {
-                self.publish(&view, kind);
+            self.tell(slot, &view, effects.events);
+            Vec::new()
+        };
+        if effects.ready {
+            let servers = state.sessions.get(&id).map(|slot| slot.session.servers().to_vec());
+            state.admission.ready(monotonic, id, servers.unwrap_or_default());
+        }
+        if effects.ready || effects.ended {
+            self.admit(state, monotonic);
+            if let Some(slot) = state.sessions.get(&id) {
+                view = slot.session.view();
             }
         }
         Ok(Step::Applied(Box::new(Applied { reply, view, commit, after })))
+    }
+
+    /// Tells everybody what happened to a session that goes on.
+    fn tell(&self, slot: &Slot, view: &SessionView, events: Vec<EventKind>) {
+        if !events.is_empty() {
+            slot.changed.send_replace(());
+        }
+        for kind in events {
+            self.publish(view, kind);
+        }
+    }
+
+    /// Starts the keygens whose turn it is.
+    fn admit(&self, state: &mut State, monotonic: Duration) {
+        while let Some(id) = state.admission.admit(monotonic) {
+            let mut effects = Effects::default();
+            if let Some(slot) = state.sessions.get_mut(&id) {
+                let now = slot.time(monotonic);
+                let admitted = slot.session.apply(now, Command::Admit, &mut effects);
+                if let Err(error) = admitted {
+                    tracing::debug!(%error, session = %id, "not admitted");
+                }
+                // Nobody waits for the commit of a start.
+                drop(self.persist(&slot.session, &effects));
+                self.tell(slot, &slot.session.view(), std::mem::take(&mut effects.events));
+            }
+            // A party that joined anew meanwhile is not ready: the session comes again when it is.
+            if effects.persist == Durability::None {
+                state.admission.leave(monotonic, id, false);
+            }
+        }
     }
 
     /// Queues what must be kept; answers with what is to be awaited.

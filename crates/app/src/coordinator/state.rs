@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_core::budget::Budget;
+use quorate_core::admission::Admission;
+use quorate_core::budget::{Budget, Over};
 use quorate_core::session::Session;
 use quorate_ports::store::IdempotencyRow;
 use quorate_types::*;
@@ -66,10 +67,20 @@ impl Slot {
     }
 }
 
+/// Sessions in which one server party may wait for people. A party has 4 096 places: what remains
+/// is for sessions that server parties do by themselves.
+const WAITING_AT_PARTY: usize = 3_072;
+
 pub(super) struct State {
     pub(super) sessions: HashMap<SessionId, Slot>,
     /// Open sessions by tenant.
     pub(super) open: Budget<Tenant>,
+    /// Which keygens run.
+    pub(super) admission: Admission,
+    /// Open sessions in which a server party waits for people, by tenant.
+    waiting: HashMap<PartyId, Budget<Tenant>>,
+    /// Open sessions of each server party.
+    busy: HashMap<PartyId, usize>,
     /// Ended sessions that are still in memory, oldest first.
     ended: VecDeque<SessionId>,
     /// Open sessions by their monotonic deadline.
@@ -80,10 +91,13 @@ pub(super) struct State {
 
 impl State {
     /// No sessions yet, and at most `max_open` open ones later.
-    pub(super) fn new(max_open: usize) -> Self {
+    pub(super) fn new(max_open: usize, keygens_at_once: usize) -> Self {
         Self {
             sessions: HashMap::new(),
             open: Budget::new(max_open),
+            admission: Admission::new(keygens_at_once),
+            waiting: HashMap::new(),
+            busy: HashMap::new(),
             ended: VecDeque::new(),
             deadlines: BTreeSet::new(),
             idempotency: HashMap::new(),
@@ -91,11 +105,69 @@ impl State {
         }
     }
 
+    /// Refuses a session that would take more than its tenant's share of a server party's places.
+    pub(super) fn check_waiting(&self, session: &Session) -> Result<(), (PartyId, Over)> {
+        if !session.waits_for_people() {
+            return Ok(());
+        }
+        for party in session.servers() {
+            if let Some(waiting) = self.waiting.get(party) {
+                waiting.check(session.tenant(), 1).map_err(|over| (party.clone(), over))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes an open session in.
-    pub(super) fn insert(&mut self, slot: Slot) {
-        self.deadlines.insert((slot.ends, slot.session.id()));
-        self.open.add(slot.session.tenant(), 1);
-        self.sessions.insert(slot.session.id(), slot);
+    pub(super) fn insert(&mut self, slot: Slot, monotonic: Duration) {
+        let session = &slot.session;
+        let id = session.id();
+        self.deadlines.insert((slot.ends, id));
+        self.open.add(session.tenant(), 1);
+        for party in session.servers() {
+            *self.busy.entry(party.clone()).or_default() += 1;
+            if session.waits_for_people() {
+                let waiting = self.waiting.entry(party.clone());
+                let waiting = waiting.or_insert_with(|| Budget::new(WAITING_AT_PARTY));
+                waiting.add(session.tenant(), 1);
+            }
+        }
+        if session.kind() == SessionKind::Keygen && !session.servers().is_empty() {
+            let servers = session.servers().to_vec();
+            match session.status() {
+                SessionStatus::InProgress => self.admission.runs(monotonic, id, servers),
+                _ if session.waits_for_people() => {}
+                _ => self.admission.expect(id, servers),
+            }
+        }
+        self.sessions.insert(id, slot);
+    }
+
+    /// A session has ended: gives back what it held as an open one.
+    pub(super) fn ended(&mut self, id: SessionId, monotonic: Duration) {
+        let Some(slot) = self.sessions.get(&id) else { return };
+        let session = &slot.session;
+        self.deadlines.remove(&(slot.ends, id));
+        self.open.give_back(session.tenant(), 1);
+        self.admission.leave(monotonic, id, session.status() == SessionStatus::Completed);
+        for party in session.servers() {
+            if let Some(busy) = self.busy.get_mut(party) {
+                *busy -= 1;
+                if *busy == 0 {
+                    self.busy.remove(party);
+                }
+            }
+            if session.waits_for_people()
+                && let Some(waiting) = self.waiting.get_mut(party)
+            {
+                waiting.give_back(session.tenant(), 1);
+            }
+        }
+    }
+
+    /// Open sessions of a server party.
+    pub(super) fn busy(&self, party: &PartyId) -> usize {
+        self.busy.get(party).copied().unwrap_or(0)
     }
 
     /// A new session is on the disk.

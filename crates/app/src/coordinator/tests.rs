@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::poll;
 use quorate_ports::store::*;
-use quorate_ports::{Coordinator as _, Store};
+use quorate_ports::{Coordinator as _, Router as _, Store};
 use quorate_store::SqliteStore;
 use tempfile::TempDir;
 
@@ -112,6 +112,7 @@ impl Store for Held {
 
 struct World {
     app: CoordinatorApp,
+    router: Arc<RouterApp>,
     store: Arc<Held>,
     clock: Arc<ManualClock>,
 }
@@ -133,10 +134,10 @@ async fn open(folder: &TempDir, now: Timestamp) -> World {
         store: store.clone(),
         mint: TokenMint::new(Secret::new([7; 32])),
         directory: router.clone(),
-        events: router,
+        events: router.clone(),
         clock: clock.clone(),
     };
-    World { app: CoordinatorApp::open(parts).await.unwrap(), store, clock }
+    World { app: CoordinatorApp::open(parts).await.unwrap(), router, store, clock }
 }
 
 impl World {
@@ -367,17 +368,7 @@ async fn signed(world: &World) -> SessionId {
     };
     let created = world.app.create(&Caller::Open, request).await.unwrap();
     let id = created.session.session_id;
-    for name in &names {
-        let join = JoinSession {
-            session_id: None,
-            party_id: name.clone(),
-            token: created.join_tokens[name].clone(),
-            device: DeviceInfo::default(),
-            hello: None,
-            ready: true,
-        };
-        world.app.join(&Caller::Open, join).await.unwrap();
-    }
+    world.all_join(&created).await;
     for party_id in names {
         let bytes = hex::decode(SIGNATURE).unwrap();
         let outcome = PartyOutcome::Signature { bytes, recovery_id: None };
@@ -429,4 +420,116 @@ async fn sessions_of_one_millisecond_are_each_on_one_page() {
     made.sort_unstable();
     made.reverse();
     assert_eq!(paged, made);
+}
+
+impl World {
+    /// Makes these parties server parties.
+    async fn serve(&self, names: &[&str]) {
+        for name in names {
+            let registration = Registration {
+                party_id: name.parse().unwrap(),
+                role: PartyRole::Persistent,
+                version: "1".into(),
+                notification: NotificationChannel::default(),
+                identity: None,
+            };
+            self.router.register(&Caller::Open, registration).await.unwrap();
+        }
+    }
+
+    async fn all_join(&self, created: &CreatedSession) {
+        for (party, token) in &created.join_tokens {
+            let join = JoinSession {
+                session_id: None,
+                party_id: party.clone(),
+                token: token.clone(),
+                device: DeviceInfo::default(),
+                hello: None,
+                ready: true,
+            };
+            self.app.join(&Caller::Open, join).await.unwrap();
+        }
+    }
+
+    async fn status(&self, created: &CreatedSession) -> SessionStatus {
+        let id = created.session.session_id;
+        self.app.status(&Caller::Open, id, None).await.unwrap().status
+    }
+}
+
+#[tokio::test]
+async fn keygens_of_server_parties_run_a_few_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    world.serve(&["a", "b"]).await;
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        made.push(world.create(None).await.unwrap());
+    }
+    // The last one is ready first.
+    made.reverse();
+    for created in &made {
+        world.all_join(created).await;
+        world.clock.advance(1);
+    }
+    let running = SessionStatus::InProgress;
+    let waiting = SessionStatus::Waiting;
+    let mut stand = Vec::new();
+    for created in &made {
+        stand.push(world.status(created).await);
+    }
+    assert_eq!(stand, [running, running, waiting, waiting]);
+    world.app.close(&Caller::Open, made[1].session.session_id).await.unwrap();
+    assert_eq!(world.status(&made[2]).await, running, "a place was free");
+    assert_eq!(world.status(&made[3]).await, waiting);
+    // A restart finds two that run and one that has to join again.
+    drop(world);
+    let world = open(&folder, START).await;
+    world.serve(&["a", "b"]).await;
+    world.all_join(&made[3]).await;
+    assert_eq!(world.status(&made[3]).await, waiting);
+    world.app.close(&Caller::Open, made[0].session.session_id).await.unwrap();
+    assert_eq!(world.status(&made[3]).await, running);
+}
+
+#[tokio::test]
+async fn a_keygen_without_a_turn_before_its_deadline_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    world.serve(&["a", "b"]).await;
+    let mut made = 0;
+    let refused = loop {
+        match world.create(None).await {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    assert!(refused.details.retry_after.is_some_and(|seconds| seconds > 0));
+    // 2 at once, 3 s each: 100 take the half of 300 s that is planned with.
+    assert!((90..=100).contains(&made), "{made}");
+    let patient =
+        CreateSession { expires_in_seconds: Some(3_600), ..world.request(Some("patient")) };
+    world.app.create(&Caller::Open, patient).await.expect("it has more time");
+}
+
+#[tokio::test]
+async fn sessions_that_wait_for_people_leave_server_parties_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    world.serve(&["a", "c"]).await;
+    // `b` never comes.
+    let mut refused = None;
+    while refused.is_none() {
+        let many = (0..128).map(|_| world.create(None));
+        let made = futures_util::future::join_all(many).await;
+        refused = made.into_iter().find_map(Result::err);
+    }
+    let refused = refused.unwrap();
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    assert!(refused.message.starts_with("a waits for people"), "{refused}");
+    let alone = CreateSession { participants: vec![], ..world.request(None) };
+    let created = world.app.create(&Caller::Open, alone).await.unwrap();
+    world.all_join(&created).await;
+    assert_eq!(world.status(&created).await, SessionStatus::InProgress);
 }

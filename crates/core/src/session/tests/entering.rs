@@ -237,3 +237,34 @@ fn start_waits_for_all_and_repeats_once_it_runs() {
     assert_eq!(error.details.waiting_for, names(&[0, 2]));
     assert_eq!(repeated(&mut running(SessionKind::Keygen, 2), 2, Command::Start), Reply::Done);
 }
+
+#[test]
+fn a_keygen_of_server_parties_starts_when_it_is_admitted() {
+    let with = NewSession { servers: names(&[1]), ..new(SessionKind::Keygen, 2, 2, &[0, 1]) };
+    let mut session = Session::create(with, &mut Effects::default()).unwrap();
+    at(&mut session, 1, join(0, None, true)).0.unwrap();
+    let (_, effects) = at(&mut session, 2, Command::Admit);
+    assert_eq!(effects, Effects::default(), "not all are ready");
+    let (reply, effects) = at(&mut session, 3, join(1, None, true));
+    assert_eq!(reply.unwrap(), Reply::Joined { party_index: PartyIndex(1) });
+    assert!(effects.ready);
+    assert_eq!(session.status(), SessionStatus::Waiting);
+    assert_eq!(repeated(&mut session, 4, Command::Start), Reply::Done);
+    let (_, effects) = at(&mut session, 5, Command::Admit);
+    assert_eq!(effects.events, [EventKind::SessionStarted]);
+    assert_eq!(effects.persist, Durability::Queued);
+    assert_eq!(session.status(), SessionStatus::InProgress);
+}
+
+#[test]
+fn a_keygen_that_is_never_admitted_says_what_it_waited_for() {
+    let with = NewSession { servers: names(&[0, 1]), ..new(SessionKind::Keygen, 2, 2, &[0, 1]) };
+    let mut session = Session::create(with, &mut Effects::default()).unwrap();
+    for n in 0..2 {
+        at(&mut session, 1, join(n, None, true)).0.unwrap();
+    }
+    at(&mut session, DEADLINE, Command::Expire).0.unwrap();
+    assert_eq!(session.status(), SessionStatus::Expired);
+    let message = session.view().failure.unwrap().message;
+    assert!(message.contains("a free place at the server parties"), "{message}");
+}

@@ -76,6 +76,7 @@ fn new(kind: SessionKind, t: i64, n: i64, parties: &[usize]) -> NewSession {
         key: signs.then_some(key),
         digest: signs.then_some(DIGEST),
         participants: parties.iter().map(participant).collect(),
+        servers: Vec::new(),
         now: Timestamp(0),
         expires_at: Timestamp(DEADLINE),
     }

@@ -1,0 +1,271 @@
+//! Which keygens run now: a bounded number at each server party, the longest ready one first.
+//!
+//! Keygens that run side by side slow each other down until none ends in time. One that is not
+//! admitted yet holds no place: it waits in the order in which its parties were ready. A keygen that
+//! waits lets nobody pass who needs one of its parties, so that it is not overtaken for ever.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use quorate_types::*;
+
+/// How long a keygen is expected to take before any has been measured.
+const FIRST_PACE: Duration = Duration::from_secs(3);
+/// The weight of what was measured before: one part in so many is the latest keygen's.
+const MEMORY: u32 = 8;
+
+/// Where a keygen stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It will be ready without anybody's doing: server parties alone make it.
+    Expected,
+    /// Ready since then.
+    Ready(Duration),
+    /// Running since then.
+    Running(Duration),
+}
+
+#[derive(Clone, Debug)]
+struct Keygen {
+    servers: Vec<PartyId>,
+    stage: Stage,
+}
+
+/// The places of all server parties.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Keygens at once of one party.
+    places: usize,
+    keygens: HashMap<SessionId, Keygen>,
+    /// The ready ones, in their order.
+    ready: BTreeSet<(Duration, SessionId)>,
+    /// Per party: keygens that run, and those that run, are ready or are expected.
+    running: HashMap<PartyId, usize>,
+    load: HashMap<PartyId, usize>,
+    /// How long a keygen has lately taken.
+    pace: Duration,
+}
+
+impl Admission {
+    /// Nothing runs; each party has `places`, at least one.
+    pub fn new(places: usize) -> Self {
+        Self {
+            places: places.max(1),
+            keygens: HashMap::new(),
+            ready: BTreeSet::new(),
+            running: HashMap::new(),
+            load: HashMap::new(),
+            pace: FIRST_PACE,
+        }
+    }
+
+    /// A keygen was created that needs nobody but these server parties.
+    pub fn expect(&mut self, id: SessionId, servers: Vec<PartyId>) {
+        self.enter(id, servers, Stage::Expected);
+    }
+
+    /// A keygen's parties are all ready. Said again, it keeps its turn.
+    pub fn ready(&mut self, now: Duration, id: SessionId, servers: Vec<PartyId>) {
+        let keygen = self.enter(id, servers, Stage::Expected);
+        if keygen.stage == Stage::Expected {
+            keygen.stage = Stage::Ready(now);
+            self.ready.insert((now, id));
+        }
+    }
+
+    /// A keygen runs already, as a restarted coordinator finds it.
+    pub fn runs(&mut self, now: Duration, id: SessionId, servers: Vec<PartyId>) {
+        if !self.keygens.contains_key(&id) {
+            count(&mut self.running, &servers);
+            self.enter(id, servers, Stage::Running(now));
+        }
+    }
+
+    fn enter(&mut self, id: SessionId, servers: Vec<PartyId>, stage: Stage) -> &mut Keygen {
+        self.keygens.entry(id).or_insert_with(|| {
+            count(&mut self.load, &servers);
+            Keygen { servers, stage }
+        })
+    }
+
+    /// Gives the next keygen its places, where one can have them.
+    pub fn admit(&mut self, now: Duration) -> Option<SessionId> {
+        let mut needed = HashSet::new();
+        let mut turn = None;
+        for (at, id) in &self.ready {
+            let servers = &self.keygens.get(id)?.servers;
+            let free =
+                |party: &PartyId| self.running.get(party).copied().unwrap_or(0) < self.places;
+            if servers.iter().all(|party| free(party) && !needed.contains(party)) {
+                turn = Some((*at, *id));
+                break;
+            }
+            needed.extend(servers);
+            // All parties that anybody waits for: nobody behind can pass.
+            if needed.len() == self.load.len() {
+                break;
+            }
+        }
+        let (at, id) = turn?;
+        self.ready.remove(&(at, id));
+        let keygen = self.keygens.get_mut(&id)?;
+        keygen.stage = Stage::Running(now);
+        count(&mut self.running, &keygen.servers);
+        Some(id)
+    }
+
+    /// A keygen has ended; whether it `made` a key says whether its time counts.
+    pub fn leave(&mut self, now: Duration, id: SessionId, made: bool) {
+        let Some(keygen) = self.keygens.remove(&id) else { return };
+        discount(&mut self.load, &keygen.servers);
+        match keygen.stage {
+            Stage::Expected => {}
+            Stage::Ready(at) => drop(self.ready.remove(&(at, id))),
+            Stage::Running(since) => {
+                discount(&mut self.running, &keygen.servers);
+                if made {
+                    let took = now.saturating_sub(since);
+                    self.pace = (self.pace * (MEMORY - 1) + took) / MEMORY;
+                }
+            }
+        }
+    }
+
+    /// How long a keygen among these parties is expected to wait for its places and to run, were
+    /// it created now.
+    pub fn expected(&self, servers: &[PartyId]) -> Duration {
+        let ahead = servers.iter().filter_map(|party| self.load.get(party)).max();
+        let ahead = u32::try_from(ahead.copied().unwrap_or(0)).unwrap_or(u32::MAX);
+        let places = u32::try_from(self.places).unwrap_or(u32::MAX);
+        self.pace.saturating_mul(ahead) / places + self.pace
+    }
+}
+
+fn count(of: &mut HashMap<PartyId, usize>, parties: &[PartyId]) {
+    for party in parties {
+        *of.entry(party.clone()).or_default() += 1;
+    }
+}
+
+fn discount(of: &mut HashMap<PartyId, usize>, parties: &[PartyId]) {
+    for party in parties {
+        if let Some(n) = of.get_mut(party) {
+            *n -= 1;
+            if *n == 0 {
+                of.remove(party);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(n: u128) -> SessionId {
+        format!("{n:032x}").parse().unwrap()
+    }
+
+    fn parties(names: &[&str]) -> Vec<PartyId> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn keygens_start_in_the_order_in_which_they_were_ready() {
+        let mut admission = Admission::new(2);
+        for (n, ready) in [(3, 1), (1, 2), (2, 2), (4, 0)] {
+            admission.ready(at(ready), id(n), parties(&["a", "b"]));
+        }
+        admission.ready(at(9), id(4), parties(&["a", "b"]));
+        assert_eq!(admission.admit(at(10)), Some(id(4)), "ready again is no later turn");
+        assert_eq!(admission.admit(at(10)), Some(id(3)));
+        assert_eq!(admission.admit(at(10)), None, "both places are taken");
+        admission.leave(at(11), id(3), true);
+        assert_eq!(admission.admit(at(11)), Some(id(1)), "of two equally old the lower id");
+        admission.leave(at(11), id(2), false);
+        admission.leave(at(11), id(1), true);
+        assert_eq!(admission.admit(at(12)), None, "who left has no turn");
+    }
+
+    #[test]
+    fn nobody_passes_who_needs_a_party_that_another_waits_for() {
+        let mut admission = Admission::new(1);
+        admission.ready(at(0), id(1), parties(&["a"]));
+        admission.ready(at(1), id(2), parties(&["a", "b"]));
+        admission.ready(at(2), id(3), parties(&["b"]));
+        admission.ready(at(3), id(4), parties(&["c"]));
+        assert_eq!(admission.admit(at(4)), Some(id(1)));
+        assert_eq!(admission.admit(at(4)), Some(id(4)), "nobody waits for c");
+        assert_eq!(admission.admit(at(4)), None, "b is free, but 2 waits for it");
+        admission.leave(at(5), id(1), true);
+        assert_eq!(admission.admit(at(5)), Some(id(2)));
+        admission.leave(at(6), id(2), true);
+        assert_eq!(admission.admit(at(6)), Some(id(3)));
+    }
+
+    #[test]
+    fn the_expected_time_grows_with_the_load_and_follows_the_pace() {
+        let mut admission = Admission::new(2);
+        let servers = parties(&["a", "b"]);
+        assert_eq!(admission.expected(&servers), FIRST_PACE);
+        for n in 1..=10 {
+            admission.expect(id(n), servers.clone());
+        }
+        assert_eq!(admission.expected(&servers), FIRST_PACE * 6);
+        assert_eq!(admission.expected(&parties(&["c"])), FIRST_PACE, "c has nothing to do");
+        admission.ready(at(0), id(1), servers.clone());
+        assert_eq!(admission.admit(at(0)), Some(id(1)));
+        admission.leave(at(11), id(1), true);
+        assert_eq!(admission.pace, at(4), "seven parts of 3 s, one of 11 s");
+        admission.runs(at(20), id(2), servers.clone());
+        admission.leave(at(100), id(2), false);
+        assert_eq!(admission.pace, at(4), "a keygen that failed says nothing");
+    }
+
+    proptest! {
+        #[test]
+        fn no_party_runs_more_than_its_places_and_nothing_is_left_over(
+            places in 1_usize..4,
+            steps in prop::collection::vec((0_u8..4, 0_u128..12, 1_u8..8), 1..200),
+        ) {
+            let servers = |mask: u8| {
+                let names = ["a", "b", "c"];
+                let set = (0..3).filter(|n| mask & (1 << n) != 0).map(|n| names[n]);
+                parties(&set.collect::<Vec<_>>())
+            };
+            let mut admission = Admission::new(places);
+            let mut now = Duration::ZERO;
+            for (what, n, mask) in steps {
+                now += at(1);
+                match what {
+                    0 => admission.expect(id(n), servers(mask)),
+                    1 => admission.ready(now, id(n), servers(mask)),
+                    2 => admission.leave(now, id(n), true),
+                    _ => while admission.admit(now).is_some() {},
+                }
+                prop_assert!(admission.running.values().all(|n| *n <= places));
+                let ready = admission.keygens.values().filter(|k| matches!(k.stage, Stage::Ready(_)));
+                prop_assert_eq!(ready.count(), admission.ready.len());
+            }
+            // Whatever happened, all that are ready run in the end, and then nothing is held.
+            while let Some((_, first)) = admission.ready.first().copied() {
+                while admission.admit(now).is_some() {}
+                let running: Vec<_> = admission.keygens.iter()
+                    .filter(|(_, k)| matches!(k.stage, Stage::Running(_)))
+                    .map(|(id, _)| *id).collect();
+                prop_assert!(!running.is_empty(), "{first} starves");
+                running.into_iter().for_each(|id| admission.leave(now, id, true));
+            }
+            for n in 0..12 {
+                admission.leave(now, id(n), false);
+            }
+            prop_assert!(admission.load.is_empty() && admission.running.is_empty());
+        }
+    }
+}
