@@ -87,9 +87,16 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refu
             let message = "the body is larger than this path reads; send less at once";
             Error::new(ErrorCode::MessageTooLarge, message)
         } else {
-            Error::invalid("the body broke off before its end; send it again")
+            let broken = || Error::invalid("the body broke off before its end; send it again");
+            refusal_in(&rejection).unwrap_or_else(broken)
         })
     })
+}
+
+/// The refusal with which an outer layer has ended a body, where it did.
+fn refusal_in(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.into_iter().find_map(|error| error.downcast_ref::<Error>().cloned())
 }
 
 /// The path's parameters, in their order.
@@ -154,5 +161,21 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
                 format!("Idempotency-Key is one header of 1 to {MAX_IDEMPOTENCY_KEY} characters"),
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body as HttpBody;
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_refusal_that_ended_a_body_is_what_the_caller_reads() {
+        let refusal = Error::new(ErrorCode::RateLimited, "too much at once");
+        let body = HttpBody::from_stream(stream::iter([Err::<Bytes, _>(refusal.clone())]));
+        let error = read(Request::new(body), &()).await.unwrap_err();
+        assert_eq!(error.0, refusal);
     }
 }

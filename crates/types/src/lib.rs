@@ -4,6 +4,7 @@
 //! requests and views that cross layers, and the one error value that every wire renders.
 
 pub mod account;
+pub mod address;
 pub mod error;
 pub mod ids;
 pub mod message;
@@ -16,6 +17,7 @@ pub mod threshold;
 pub mod time;
 
 pub use account::*;
+pub use address::ClientAddress;
 pub use error::{Blame, Details, Error, ErrorCode, Result};
 pub use ids::*;
 pub use message::*;

@@ -1,5 +1,6 @@
 //! One accept loop for every service: HTTP/1.1, HTTP/2 and WebSocket, with or without TLS.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -8,20 +9,22 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use quorate_types::{Error, Result};
+use quorate_types::{ClientAddress, Error, Result};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::activity::{Activity, Placed, Tracked};
+use super::bodies::{Bodies, Source};
 use super::connections::Connections;
 use super::edge::is_grpc;
 
@@ -30,9 +33,14 @@ use super::edge::is_grpc;
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// HTTP/2 pings find peers that have vanished.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// HTTP/2 windows: several protocol messages of 150 kB in flight on a stream.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+/// HTTP/2 windows: several protocol messages of 150 kB in flight on a stream. What a handler has
+/// not read yet waits there, so they are what one connection can cost unread.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Requests of one HTTP/2 connection at once: calls that wait for the end of a session among them.
+const STREAMS: u32 = 256;
+/// What is ready for a stream whose client does not read, in bytes.
+const SEND_BUFFER: usize = 64 << 10;
 /// How long an ended connection keeps its port, and a little more.
 const LINGERING: Duration = Duration::from_secs(65);
 /// Pause between attempts at such a port.
@@ -96,12 +104,21 @@ pub(crate) fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Bounds that a port shares with the others of its process.
+#[derive(Clone)]
+pub(crate) struct Bounds {
+    /// Places for connections; a port for this process itself needs none.
+    pub(crate) connections: Option<Arc<Connections>>,
+    /// Room for request bodies.
+    pub(crate) bodies: Arc<Bodies>,
+}
+
 /// Serves until `stop`; open requests are tracked by `tracker` and get to finish.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
-    connections: Arc<Connections>,
+    bounds: Bounds,
     tracker: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -118,20 +135,29 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let Ok(place) = connections.admit(peer) else { continue };
+        let place = match &bounds.connections {
+            None => None,
+            Some(connections) => match connections.admit(peer) {
+                Some(place) => Some(place),
+                None => continue,
+            },
+        };
         let _ = stream.set_nodelay(true);
-        let at = stream.local_addr().ok().map(AcceptedAt);
+        let origin = Origin {
+            at: stream.local_addr().ok().map(AcceptedAt),
+            source: bounds.bodies.source(ClientAddress::of(peer.ip())),
+        };
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        let stream = Placed { stream, _place: place };
         tracker.spawn(async move {
             match tls {
-                None => connection(stream, at, router, stop).await,
+                None => connection(stream, origin, router, stop).await,
                 Some(tls) => match tokio::time::timeout(HEADER_TIME, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, at, router, stop).await,
+                    Ok(Ok(stream)) => connection(stream, origin, router, stop).await,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
                 },
             }
-            drop(place);
         });
     }
 }
@@ -140,7 +166,13 @@ pub(crate) async fn serve(
 #[derive(Clone, Copy)]
 pub(crate) struct AcceptedAt(pub(crate) SocketAddr);
 
-async fn connection<S>(stream: S, at: Option<AcceptedAt>, router: Router, stop: CancellationToken)
+/// Where a connection was accepted, and what its bodies count for.
+struct Origin {
+    at: Option<AcceptedAt>,
+    source: Arc<Source>,
+}
+
+async fn connection<S>(stream: S, origin: Origin, router: Router, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -152,16 +184,24 @@ where
         .keep_alive_interval(KEEP_ALIVE)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(1_024);
-    let asked = Arc::new(Notify::new());
-    let first = Arc::clone(&asked);
-    let service = router.map_request(move |request: Request<hyper::body::Incoming>| {
-        first.notify_one();
-        let mut request = request.map(axum::body::Body::new);
+        .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(SEND_BUFFER);
+    let activity = Activity::default();
+    let requests = activity.clone();
+    let Origin { at, source } = origin;
+    let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
+        let open = requests.begin();
+        let (router, source) = (router.clone(), source.clone());
         if let Some(at) = at {
             request.extensions_mut().insert(at);
         }
-        request
+        async move {
+            let response = match source.admit(request) {
+                Ok(request) => router.oneshot(request).await?,
+                Err(refusal) => *refusal,
+            };
+            Ok::<_, Infallible>(response.map(|body| Tracked { body, _open: open }))
+        }
     });
     let connection = builder
         .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
@@ -170,7 +210,7 @@ where
     // they are may never become clear.
     tokio::select! {
         biased;
-        () = asked.notified() => {}
+        () = activity.asked() => {}
         ended = connection.as_mut() => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended before its first request");
@@ -185,7 +225,7 @@ where
     }
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = async { tokio::select! { () = stop.cancelled() => {}, () = activity.idle() => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,6 +1,8 @@
 //! Putting the services together and on the network.
 
+mod activity;
 pub(crate) mod auth;
+mod bodies;
 pub(crate) mod compose;
 pub(crate) mod connections;
 pub(crate) mod data;

@@ -1,7 +1,6 @@
 //! The sockets of a serving process and its way to stop.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,8 +10,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bodies::Bodies;
 use super::connections::Connections;
-use super::listener::{serve, tls};
+use super::listener::{Bounds, serve, tls};
 use super::options::ServeOptions;
 use super::process::{keep_memory_private, raise_open_files};
 
@@ -22,7 +22,7 @@ pub(crate) struct Net {
     tracker: TaskTracker,
     tls: Option<TlsAcceptor>,
     grace: Duration,
-    connections: Arc<Connections>,
+    bounds: Bounds,
 }
 
 impl Net {
@@ -39,7 +39,10 @@ impl Net {
             tracker: TaskTracker::new(),
             tls,
             grace: Duration::from_secs(options.grace),
-            connections: Connections::new(raise_open_files()),
+            bounds: Bounds {
+                connections: Some(Connections::new(raise_open_files())),
+                bodies: Bodies::new(),
+            },
         })
     }
 
@@ -49,7 +52,7 @@ impl Net {
         listener: TcpListener,
         router: Router,
     ) -> std::io::Result<SocketAddr> {
-        self.serve_with(self.tls.clone(), listener, router)
+        self.serve_with(self.tls.clone(), self.bounds.clone(), listener, router)
     }
 
     /// The same in clear, whatever the options say: for this process itself.
@@ -58,19 +61,21 @@ impl Net {
         listener: TcpListener,
         router: Router,
     ) -> std::io::Result<SocketAddr> {
-        self.serve_with(None, listener, router)
+        // Strangers on this machine must not take what the process's own parties need.
+        let bounds = Bounds { connections: None, bodies: Bodies::new() };
+        self.serve_with(None, bounds, listener, router)
     }
 
     fn serve_with(
         &self,
         tls: Option<TlsAcceptor>,
+        bounds: Bounds,
         listener: TcpListener,
         router: Router,
     ) -> std::io::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
-        let connections = self.connections.clone();
-        self.tracker.spawn(serve(listener, tls, router, connections, tracker, stop));
+        self.tracker.spawn(serve(listener, tls, router, bounds, tracker, stop));
         Ok(address)
     }
 
