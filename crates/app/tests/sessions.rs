@@ -298,6 +298,38 @@ async fn each_subscriber_sees_its_own_token_only_and_a_late_one_where_the_sessio
 }
 
 #[tokio::test]
+async fn a_stranger_announces_only_sessions_of_his_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let World { coordinator, router, .. } = open(&folder).await;
+    let mut events = router.subscribe_events(&Caller::Open, &party("a"), vec![]).await.unwrap();
+    coordinator.create(&Caller::Open, keygen(&["a", "b"], None)).await.unwrap();
+    let announced = events.next().await.unwrap().unwrap();
+    let publish = |caller: &Caller, event: &SessionEvent| {
+        let (router, caller, event) = (router.clone(), caller.clone(), event.clone());
+        async move { router.publish_event(&caller, event).await.map_err(|error| error.code) }
+    };
+    let mut ending = announced.clone();
+    ending.session.status = SessionStatus::Failed;
+    for event in [&announced, &ending] {
+        assert_eq!(publish(&Caller::Open, event).await, Err(ErrorCode::Forbidden));
+    }
+    let mut own = announced.clone();
+    own.session.session_id = SessionId(uuid::Uuid::from_u128(1));
+    own.session.tenant = "acme".parse().unwrap();
+    let key = Caller::Key { tenant: Tenant::default(), scopes: vec![Scope::Party] };
+    assert_eq!(publish(&key, &own).await, Err(ErrorCode::Forbidden), "an open caller, not a key");
+    assert_eq!(publish(&Caller::Open, &own).await, Ok(1));
+    assert_eq!(events.next().await.unwrap().unwrap().session.tenant, Tenant::default());
+    let id = own.session.session_id;
+    let after = Timestamp(0);
+    assert!(router.pending(&Caller::Open, id, &party("a"), after).await.is_ok());
+    EventSink::publish(&*router, own.clone());
+    let taken = router.pending(&Caller::Open, id, &party("a"), after).await;
+    assert_eq!(taken.unwrap_err().code, ErrorCode::NotFound, "it is acme's now");
+    assert_eq!(publish(&Caller::Open, &own).await, Err(ErrorCode::Forbidden));
+}
+
+#[tokio::test]
 async fn a_silent_party_is_named_at_the_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(&folder).await;

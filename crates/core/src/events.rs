@@ -183,16 +183,7 @@ impl Events {
     fn remember(&mut self, event: &Arc<SessionEvent>) {
         let session = event.session.session_id;
         if event.session.status.is_final() {
-            let Some(ended) = self.open.remove(&session) else {
-                return;
-            };
-            for participant in &ended.created.1.session.participants {
-                if let Some(party) = self.parties.get_mut(&participant.party_id) {
-                    party.open.remove(&ended.opened);
-                    self.forget_if_idle(&participant.party_id);
-                }
-            }
-            return;
+            return self.forget(session);
         }
         let entry = (self.last, event.clone());
         let known = self.open.entry(session).or_insert_with(|| {
@@ -206,6 +197,19 @@ impl Events {
             EventKind::SessionCreated => known.created = entry,
             EventKind::SessionStarted => known.started = Some(entry),
             _ => {}
+        }
+    }
+
+    /// Forgets where a session stands: who subscribes from now on is not told of it.
+    pub fn forget(&mut self, session: SessionId) {
+        let Some(ended) = self.open.remove(&session) else {
+            return;
+        };
+        for participant in &ended.created.1.session.participants {
+            if let Some(party) = self.parties.get_mut(&participant.party_id) {
+                party.open.remove(&ended.opened);
+                self.forget_if_idle(&participant.party_id);
+            }
         }
     }
 

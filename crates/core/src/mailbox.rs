@@ -206,6 +206,16 @@ impl Mailboxes {
         gone
     }
 
+    /// Forgets a closed session at once, so that another may be opened under its id.
+    pub fn forget_session(&mut self, session: SessionId) {
+        if let Some(at) = self.ended.iter().position(|ended| *ended == session) {
+            self.ended.remove(at);
+            if let Some(conversation) = self.sessions.remove(&session) {
+                self.ended_records -= conversation.messages.len();
+            }
+        }
+    }
+
     fn forget_ended(&mut self) {
         while self.ended.len() > ENDED_KEPT || self.ended_records > ENDED_RECORDS_KEPT {
             let Some(oldest) = self.ended.pop_front() else {

@@ -36,6 +36,11 @@ impl EventBoard {
         }
         reached
     }
+
+    /// Forgets where a session stands.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        self.events.forget(session);
+    }
 }
 
 /// A subscriber in the log for as long as it lives.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use quorate_core::mailbox::{Limits, Mailboxes};
 use quorate_core::policy;
 use quorate_core::presence::Presence;
+use quorate_core::strangers::Strangers;
 use quorate_core::subscriptions::Subscriptions;
 use quorate_ports::store::{PartyRow, RecoveredMessage};
 use quorate_ports::{Store, Urgency, Write};
@@ -58,6 +59,8 @@ struct State {
     subscriptions: Subscriptions,
     /// Names whose identity the operator trusts.
     reserved: HashSet<PartyId>,
+    /// Sessions that callers of an open router have announced.
+    strangers: Strangers,
     /// Wakes the streams of a party; an entry exists while one is open.
     bells: HashMap<PartyId, watch::Sender<()>>,
     /// Senders that wait until all recipients have acknowledged.
@@ -100,6 +103,7 @@ impl RouterApp {
             board: EventBoard::default(),
             subscriptions: Subscriptions::default(),
             reserved: HashSet::new(),
+            strangers: Strangers::default(),
             bells: HashMap::new(),
             settling: HashMap::new(),
             unclaimed,
@@ -134,10 +138,33 @@ impl RouterApp {
         }
     }
 
-    /// Takes a session event in: opens or closes the mailboxes, and tells the subscribers.
+    /// Takes an event of the installation's own coordinator in.
     fn take_event(&self, event: SessionEvent) -> u32 {
         let mut guard = lock(&self.0.state);
         let state = &mut *guard;
+        let session = event.session.session_id;
+        if state.strangers.displace(session) {
+            self.end_session(state, session);
+            state.mailboxes.forget_session(session);
+            state.board.forget(session);
+        }
+        self.post(state, event)
+    }
+
+    /// Takes in what a caller announces that nobody checked: sessions of another coordinator.
+    fn take_strangers_event(&self, mut event: SessionEvent) -> Result<u32> {
+        let mut guard = lock(&self.0.state);
+        let state = &mut *guard;
+        let session = event.session.session_id;
+        let known =
+            state.mailboxes.owner(session).is_some() || state.unclaimed.contains_key(&session);
+        state.strangers.admit(session, known, event.session.status.is_final())?;
+        event.session.tenant = Tenant::default();
+        Ok(self.post(state, event))
+    }
+
+    /// Opens or closes the mailboxes of an event's session, and tells the subscribers.
+    fn post(&self, state: &mut State, event: SessionEvent) -> u32 {
         let session = event.session.session_id;
         if event.session.status.is_final() {
             self.end_session(state, session);

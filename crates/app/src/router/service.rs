@@ -121,8 +121,13 @@ impl Router for RouterApp {
     }
 
     async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {
-        caller.may(Scope::System)?;
-        Ok(self.take_event(event))
+        match caller {
+            Caller::Open => self.take_strangers_event(event),
+            _ => {
+                caller.may(Scope::System)?;
+                Ok(self.take_event(event))
+            }
+        }
     }
 
     async fn parties(

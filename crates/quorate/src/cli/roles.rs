@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use quorate_app::{CoordinatorApp, RemoteEvents, RemoteProgress};
+use quorate_core::links::LinkRole;
 use quorate_party::Compute;
 use quorate_ports::{Coordinator, Router};
 use quorate_rpc::endpoint::Endpoint;
@@ -35,10 +36,10 @@ struct PeerArgs {
 
 impl PeerArgs {
     /// Another role, which is told for whom this one asks.
-    fn role(&self, url: &str, host: &Host) -> Result<Endpoint> {
+    fn role(&self, url: &str, host: &Host, own: LinkRole) -> Result<Endpoint> {
         let endpoint = self.endpoint(url, host)?.forwarding();
         match (&self.api_key, &host.link) {
-            (None, Some(link)) => endpoint.with_credentials(Arc::new(link.clone())),
+            (None, Some(link)) => endpoint.with_credentials(Arc::new(link.credentials(own))),
             _ => Ok(endpoint),
         }
     }
@@ -142,7 +143,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let router: Arc<dyn Router> =
-        Arc::new(RemoteRouter::new(args.peers.role(&args.router, &host)?));
+        Arc::new(RemoteRouter::new(args.peers.role(&args.router, &host, LinkRole::Coordinator)?));
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
     host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
@@ -186,7 +187,7 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
     let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
-    let endpoint = args.peers.role(&args.coordinator, &host)?;
+    let endpoint = args.peers.role(&args.coordinator, &host, LinkRole::Router)?;
     let coordinator: Arc<dyn Coordinator> = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.net.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
@@ -201,7 +202,7 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
-    let endpoint = args.peers.role(&args.coordinator, &host)?;
+    let endpoint = args.peers.role(&args.coordinator, &host, LinkRole::Accounts)?;
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
     announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone()).await?);
     compose::signalled().await;

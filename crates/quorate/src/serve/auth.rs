@@ -19,6 +19,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use quorate_app::{ApiKeys, Clock};
 use quorate_client::{NONCE, PARTY_SCHEME};
+use quorate_core::links::LinkRole;
 use quorate_engine::PartyProof;
 use quorate_rpc::{MAX_MESSAGE, ON_BEHALF_OF, behalf_in, streams_calls};
 use quorate_types::{Caller, Error, ErrorCode, PartyId, Result};
@@ -52,6 +53,8 @@ pub(crate) struct Gate {
 enum Found {
     Nobody,
     Known(Caller),
+    /// Another role of the installation.
+    Link(LinkRole),
     /// A party signed for this request, if the body is the one it signed.
     Proven(Box<PartyProof>),
 }
@@ -115,11 +118,22 @@ impl Gate {
             Some(ticket) => Found::Known(self.tickets.redeem(&ticket)?),
             None => self.peer(request)?,
         };
-        let Some(value) = request.headers().get(ON_BEHALF_OF) else { return Ok(found) };
-        let caller = value.to_str().map_err(|_| Error::invalid("unreadable"));
-        let caller = caller.and_then(behalf_in)?;
-        if matches!(&found, Found::Known(peer) if peer.is_system()) {
-            return Ok(Found::Known(caller));
+        let behalf = request.headers().get(ON_BEHALF_OF);
+        let behalf = behalf.map(|value| {
+            value.to_str().map_err(|_| Error::invalid("unreadable")).and_then(behalf_in)
+        });
+        let behalf = behalf.transpose()?;
+        match (&found, behalf) {
+            (Found::Link(role), caller) => {
+                let caller = caller.unwrap_or(Caller::System);
+                role.may(request.uri().path(), &caller)?;
+                return Ok(Found::Known(caller));
+            }
+            (Found::Known(peer), Some(caller)) if peer.is_system() => {
+                return Ok(Found::Known(caller));
+            }
+            (_, None) => return Ok(found),
+            (_, Some(_)) => {}
         }
         // A role without the link secret cannot ask for others, and a stranger not for anybody.
         Err(Denied::from(Error::new(
@@ -132,8 +146,8 @@ impl Gate {
     fn peer(&self, request: &Request) -> Checked {
         let value = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some(secret) = value.and_then(|value| value.strip_prefix(LINK_SCHEME)) {
-            if self.link.as_ref().is_some_and(|link| link.is(secret.trim())) {
-                return Ok(Found::Known(Caller::System));
+            if let Some(role) = self.link.as_ref().and_then(|link| link.role(secret)) {
+                return Ok(Found::Link(role));
             }
             return Err(Denied::from(unauthorized(
                 "the link secret is not this installation's; start the roles with the same \
@@ -247,7 +261,7 @@ pub(crate) async fn identify(
             return next.run(request).await;
         }
         Ok(Found::Proven(proof)) => return proven(&gate, request, &proof, next).await,
-        Ok(Found::Nobody) => None,
+        Ok(Found::Nobody | Found::Link(_)) => None,
         Err(denied) => Some(denied),
     };
     refused(&gate, request, denied, next).await

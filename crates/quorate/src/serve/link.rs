@@ -9,13 +9,17 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use quorate_core::links::LinkRole;
 use quorate_party::make_secret_file;
 use quorate_rpc::endpoint::{Call, Credentials};
 use quorate_types::{Error, Result, Secret};
+use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 /// The scheme of the `Authorization` header.
-pub(crate) const LINK_SCHEME: &str = "Quorate-Link ";
+pub(crate) const LINK_SCHEME: &str = "Quorate-Link";
+const DOMAIN: &[u8] = b"quorate/link/v1";
 
 /// 32 bytes that every role of an installation knows, in hex.
 #[derive(Clone)]
@@ -67,15 +71,36 @@ impl LinkSecret {
         Self::read(path)
     }
 
-    /// Compares in constant time.
-    pub(crate) fn is(&self, presented: &str) -> bool {
-        self.0.expose().as_bytes().ct_eq(presented.as_bytes()).into()
+    /// The role that `ROLE MAC` proves. Compares in constant time.
+    pub(crate) fn role(&self, presented: &str) -> Option<LinkRole> {
+        let (name, mac) = presented.trim().split_once(' ')?;
+        let role = LinkRole::named(name)?;
+        let genuine: bool = self.mac(role).as_bytes().ct_eq(mac.as_bytes()).into();
+        genuine.then_some(role)
+    }
+
+    /// What one role shows on each call.
+    pub(crate) fn credentials(&self, role: LinkRole) -> LinkCredentials {
+        let shown = Secret::new(format!("{LINK_SCHEME} {} {}", role.name(), self.mac(role)));
+        LinkCredentials(shown)
+    }
+
+    /// What a role shows instead of the secret: who receives it cannot be another role with it.
+    fn mac(&self, role: LinkRole) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose().as_bytes())
+            .expect("HMAC takes keys of any length");
+        mac.update(DOMAIN);
+        mac.update(role.name().as_bytes());
+        hex::encode(mac.finalize().into_bytes())
     }
 }
 
-impl Credentials for LinkSecret {
+/// The proof of one role that it belongs to the installation.
+pub(crate) struct LinkCredentials(Secret<String>);
+
+impl Credentials for LinkCredentials {
     fn authorization(&self, _: &Call<'_>) -> String {
-        format!("{LINK_SCHEME}{}", self.0.expose())
+        self.0.expose().clone()
     }
 }
 
@@ -100,9 +125,18 @@ mod tests {
         let first = LinkSecret::find_or_make(&path).unwrap();
         let second = LinkSecret::find_or_make(&path).unwrap();
         let call = Call { audience: "a:1", method: "POST", target: "/", body: None };
-        let shown = first.authorization(&call);
-        assert!(second.is(shown.strip_prefix(LINK_SCHEME).unwrap()));
-        assert!(!second.is("") && !second.is(&"0".repeat(64)));
+        for role in LinkRole::ALL {
+            let shown = first.credentials(role).authorization(&call);
+            let shown = shown.strip_prefix(LINK_SCHEME).unwrap();
+            assert_eq!(second.role(shown), Some(role));
+            let (_, mac) = shown.trim().split_once(' ').unwrap();
+            let posing = LinkRole::ALL.into_iter().filter(|other| *other != role);
+            for other in posing {
+                assert_eq!(second.role(&format!(" {} {mac}", other.name())), None);
+            }
+            assert_eq!(second.role(&format!(" {} {}", role.name(), "0".repeat(64))), None);
+        }
+        assert!(second.role("").is_none() && second.role(" router").is_none());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no part is left");
     }
