@@ -8,6 +8,7 @@ use crate::{check, fuzz, setup};
 pub(crate) fn run() -> Result<(), String> {
     check::run_all(false)?;
     let python = setup::python()?;
+    let chromium = setup::chromium()?;
     step("binary", || cargo(&["build", "--quiet", "--locked", "-p", "quorate"]))?;
     step("examples", || {
         cargo(&["build", "--quiet", "--locked", "-p", "quorate-client", "--examples"])
@@ -18,7 +19,8 @@ pub(crate) fn run() -> Result<(), String> {
             .args(["test", "--workspace", "--locked", "--no-fail-fast"])
             .env("QUORATE_BIN", target.join("quorate"))
             .env("QUORATE_DEVICE_EXAMPLE", target.join("examples/device"))
-            .env("QUORATE_PYTHON", python),
+            .env("QUORATE_PYTHON", python)
+            .env("QUORATE_CHROMIUM", chromium),
     )?;
     fuzz::short()
 }
