@@ -112,8 +112,8 @@ pub async fn drive(
     loop {
         let messages = std::mem::take(&mut batch);
         let settling = gate.clone();
-        let computing = compute.run(move || turn(run, messages, first, &settling));
-        let done = unless_locked(gate, async { Ok(computing.await) }).await?;
+        let computing = compute.run_unless_stopped(move || turn(run, messages, first, &settling));
+        let done = unless_locked(gate, computing).await?;
         run = done.run;
         first = false;
         let step = match done.step {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate_ports::{Coordinator, Router};
 use quorate_types::*;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,6 +17,9 @@ use crate::compute::Compute;
 use crate::keyring::Keyring;
 use crate::session::{Party, Worker};
 use table::Table;
+
+/// Sessions at once whose coordinator is being told that this party has no place for them.
+const REFUSALS: usize = 256;
 
 /// How a server party shows itself and how patient it is.
 #[derive(Clone, Debug)]
@@ -68,6 +71,8 @@ pub struct PartyServer {
     connected: watch::Sender<bool>,
     /// Tasks of sessions.
     tasks: TaskTracker,
+    /// Places for telling the coordinator that there is none.
+    refusals: Arc<Semaphore>,
     /// No new sessions.
     drain: CancellationToken,
     /// No more sessions at all.
@@ -93,6 +98,7 @@ impl PartyServer {
             table: Mutex::default(),
             connected: watch::Sender::new(false),
             tasks: TaskTracker::new(),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
         });

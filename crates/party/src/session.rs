@@ -21,7 +21,7 @@ use crate::compute::Compute;
 use crate::keyring::Keyring;
 use crate::transport::RouterTransport;
 use attempt::{Attempt, prepare};
-pub(crate) use failure::{could_not, restarted};
+pub(crate) use failure::{busy, could_not, restarted};
 pub use peers::compute_with_peers;
 
 /// Length of a session's inbox. A keygen of 16 parties brings a party fewer than 256 messages and,
@@ -34,6 +34,9 @@ const JOIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How much longer than the session a party's task lives, for the answer to arrive.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Longest life of a session, whatever the coordinator says: what it may grant at most.
+const LONGEST_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How long one question for a session's start may wait for its answer.
 const START_WAIT: Duration = Duration::from_secs(20);
@@ -180,10 +183,13 @@ pub async fn take_part(
     };
     tracing::debug!(index = joined.party_index.0, "joined");
 
-    let Feed { views, unjoined, inbox } = feed;
+    let unjoined = Arc::clone(&feed.unjoined);
     let deadline = deadline(&joined.session);
-    let attempt = Attempt { worker: &party.worker, session, hello: hello.clone(), secret };
-    let staying = stay(party, attempt, refusal, views, inbox, deadline);
+    let stop = CancellationToken::new();
+    let compute = party.worker.compute.for_session(joined.session.kind, stop.clone());
+    let worker = Worker { compute, ..party.worker.clone() };
+    let attempt = Attempt { worker: &worker, session, hello: hello.clone(), secret };
+    let staying = stay(party, attempt, refusal, feed, deadline, stop);
     let joined_again = async {
         // What was told before we joined.
         let _ = unjoined.notified().now_or_never();
@@ -207,12 +213,11 @@ async fn stay(
     party: &Party,
     attempt: Attempt<'_>,
     refusal: Option<Failure>,
-    mut views: watch::Receiver<Option<SessionView>>,
-    inbox: mpsc::Receiver<Message>,
+    Feed { mut views, inbox, .. }: Feed,
     deadline: Instant,
+    stop: CancellationToken,
 ) -> Result<SessionView> {
     let session = attempt.session;
-    let stop = CancellationToken::new();
     let router = Arc::clone(&party.router);
     let me = party.id().clone();
     let mut transport = RouterTransport::start(router, session, me, inbox, stop.clone());
@@ -224,14 +229,49 @@ async fn stay(
         Left::Ended(view) => Ok(*view),
         Left::Outcome(outcome) => {
             let report =
-                async { tokio::join!(party.report(session, outcome), transport.close()).0 };
+                async { tokio::join!(party.report(session, outcome.clone()), transport.close()).0 };
             let view = in_time(deadline, report).await?;
             if view.status.is_final() {
                 return Ok(view);
             }
-            in_time(deadline, until(&mut views, SessionStatus::is_final)).await
+            in_time(deadline, ended(party, session, outcome, &mut views)).await
         }
     }
+}
+
+/// Waits for the end of a session whose outcome has been reported. A coordinator that was restarted
+/// has forgotten a report that was not the last one: it is told again.
+async fn ended(
+    party: &Party,
+    session: SessionId,
+    outcome: PartyOutcome,
+    views: &mut watch::Receiver<Option<SessionView>>,
+) -> Result<SessionView> {
+    let forgotten = |view: &SessionView| {
+        let me = view.participants.iter().find(|seat| seat.party_id == *party.id());
+        view.status == SessionStatus::InProgress
+            && me.is_some_and(|seat| seat.status == ParticipantStatus::Computing)
+    };
+    loop {
+        // What was shown before the report tells nothing about it.
+        let shown = views.borrow_and_update().clone();
+        if let Some(view) = shown.filter(|view| view.status.is_final()) {
+            return Ok(view);
+        }
+        views.changed().await.map_err(|_| lost())?;
+        let again = views.borrow().as_ref().is_some_and(forgotten);
+        if again {
+            tracing::info!("reporting again: the coordinator had forgotten it");
+            let view = party.report(session, outcome.clone()).await?;
+            if view.status.is_final() {
+                return Ok(view);
+            }
+        }
+    }
+}
+
+fn lost() -> Error {
+    Error::unavailable("the connection to the coordinator is gone; ask it later")
 }
 
 async fn join(
@@ -304,16 +344,16 @@ async fn until(
     wanted: impl Fn(SessionStatus) -> bool,
 ) -> Result<SessionView> {
     let fits = |view: &Option<SessionView>| view.as_ref().is_some_and(|v| wanted(v.status));
-    let lost = || Error::unavailable("the connection to the coordinator is gone; ask it later");
     let view = views.wait_for(fits).await.map_err(|_| lost())?;
     view.clone().ok_or_else(lost)
 }
 
 /// When to give up on a session, by this machine's own clock: its lifetime from now and a grace.
-/// A device's wall clock may be hours off, so the deadline itself is not compared with it.
+/// A device's wall clock may be hours off, so the deadline itself is not compared with it; and a
+/// coordinator that lies about it gets no more than the longest lifetime there is.
 fn deadline(session: &SessionView) -> Instant {
     let millis = session.expires_at.millis_since(session.created_at);
-    Instant::now() + Duration::from_millis(millis) + GRACE
+    Instant::now() + Duration::from_millis(millis).min(LONGEST_LIFE) + GRACE
 }
 
 fn silent() -> Error {

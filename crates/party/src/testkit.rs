@@ -83,6 +83,8 @@ struct State {
     deceived: Option<PartyId>,
     /// Refuse as many messages with "later".
     away: usize,
+    /// Answer the next result and forget it, as a coordinator does that restarts right after.
+    forgetful: bool,
     /// Break all streams with the n-th message from now.
     cut_at: Option<usize>,
 }
@@ -118,6 +120,15 @@ impl Net {
 
     pub(crate) fn cut_at(&self, message: usize) {
         self.state().cut_at = Some(message);
+    }
+
+    pub(crate) fn forget_next_result(&self) {
+        self.state().forgetful = true;
+    }
+
+    /// Says again that a session runs, as a coordinator does that has restarted.
+    pub(crate) fn republish(&self, session: SessionId) {
+        self.announce(session, EventKind::SessionStarted);
     }
 
     pub(crate) fn keygen(&self, t: i64, names: &[&str]) -> SessionId {
@@ -485,10 +496,13 @@ impl Coordinator for Net {
         }
         let id = report.session_id;
         let mut state = self.state();
-        let State { sessions, keys, .. } = &mut *state;
+        let State { sessions, keys, forgetful, .. } = &mut *state;
         let session = sessions.get_mut(&id).unwrap();
         if session.view.status.is_final() {
             return Err(ended());
+        }
+        if !matches!(report.outcome, PartyOutcome::Failure(_)) && std::mem::take(forgetful) {
+            return Ok(session.view.clone());
         }
         let kind = match report.outcome {
             PartyOutcome::Failure(failure) => {

@@ -71,6 +71,28 @@ async fn three_servers_make_a_key_and_each_pair_signs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_a_coordinator_forgot_is_reported_again() {
+    let net = Net::new();
+    let (_machines, _servers) = serve(&net, &["a", "b"]).await;
+    net.forget_next_result();
+    let session = net.keygen(2, &["a", "b"]);
+    let told = |view: &SessionView| {
+        view.participants.iter().any(|p| p.status == ParticipantStatus::Completed)
+    };
+    net.until(session, told).await;
+    // Again and again, since the first answer may still be on its way.
+    loop {
+        net.republish(session);
+        let end =
+            tokio::time::timeout(std::time::Duration::from_millis(20), net.ended(session)).await;
+        if let Ok(view) = end {
+            assert_eq!(view.status, SessionStatus::Completed, "{:?}", view.failure);
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_keygen_with_a_silent_party_expires_and_leaves_no_share() {
     let net = Net::new();
     let (machines, servers) = serve(&net, &["a", "b"]).await;

@@ -131,6 +131,6 @@ fn set_mode(path: &std::path::Path, mode: u32) {
 async fn a_key_nobody_gave_us_is_none() {
     let keyring = keyring(&Arc::default());
     let key = KeyId(uuid::Uuid::nil());
-    assert!(keyring.key(key, &Compute::new(1)).await.unwrap().is_none());
+    assert!(keyring.key(key, &Compute::new(1, 1)).await.unwrap().is_none());
     assert!(keyring.keys().await.unwrap().is_empty());
 }

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::PartyServer;
 use super::table::Asked;
 use crate::backoff::Backoff;
-use crate::session::{Feed, could_not, restarted, take_part};
+use crate::session::{Feed, busy, could_not, restarted, take_part};
 
 /// Longest wait for an answer of the router before the connection counts as broken.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -119,15 +119,37 @@ impl PartyServer {
         let span = tracing::info_span!("session", %session, party = %me);
         match asked {
             Asked::Nothing => {}
-            Asked::TakePart { feed, token } => {
-                let task = Arc::clone(self).session(session, token, feed);
-                self.tasks.spawn(task.instrument(span));
-            }
+            Asked::TakePart { feed, token } => self.begin(session, token, feed),
+            Asked::Busy => match Arc::clone(&self.refusals).try_acquire_owned() {
+                Ok(refusal) => {
+                    let party = Arc::clone(self);
+                    let task = async move {
+                        party.fail(session, busy(party.party.id())).await;
+                        drop(refusal);
+                    };
+                    self.tasks.spawn(task.instrument(span));
+                }
+                Err(_) => tracing::warn!(%session, "no place, and too many to tell so"),
+            },
             Asked::Disown => {
                 let task = Arc::clone(self).disown(session);
                 self.tasks.spawn(task.instrument(span));
             }
         }
+    }
+
+    fn begin(self: &Arc<Self>, session: SessionId, token: JoinToken, feed: Feed) {
+        let span = tracing::info_span!("session", %session, party = %self.party.id());
+        let party = Arc::clone(self);
+        let task = async move {
+            Arc::clone(&party).session(session, token, feed).await;
+            let draining = party.drain.is_cancelled() || party.stop.is_cancelled();
+            let next = party.table().take_up(party.party.id(), draining);
+            if let Some((session, token, feed)) = next {
+                party.begin(session, token, feed);
+            }
+        };
+        self.tasks.spawn(task.instrument(span));
     }
 
     async fn session(self: Arc<Self>, session: SessionId, token: JoinToken, feed: Feed) {

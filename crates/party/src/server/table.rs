@@ -12,6 +12,9 @@ use crate::session::{Feed, INBOX_LEN};
 /// what runs. More than this cannot be done before their deadlines on any machine of today.
 const RUNNING_LEN: usize = 4096;
 
+/// Keygens that wait for a place, some kilobytes each. Signatures do not: others can sign.
+const POSTPONED_LEN: usize = 1024;
+
 /// Ids of left sessions kept, so that an event that comes again does not look like a restart.
 const LEFT_LEN: usize = 4096;
 
@@ -34,17 +37,39 @@ pub(super) enum Asked {
     TakePart { feed: Feed, token: JoinToken },
     /// A word to the coordinator: the session runs and this process knows nothing of it.
     Disown,
+    /// A word to the coordinator: there is no place for this session.
+    Busy,
 }
 
-#[derive(Default)]
 pub(super) struct Table {
+    places: usize,
     running: HashMap<SessionId, Entry>,
+    /// Keygens that came while all places were taken, oldest first.
+    postponed: VecDeque<SessionEvent>,
     left: HashSet<SessionId>,
     left_order: VecDeque<SessionId>,
     early: VecDeque<(SessionId, Vec<Message>)>,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self::new(RUNNING_LEN)
+    }
+}
+
 impl Table {
+    /// A table with room for so many sessions.
+    fn new(places: usize) -> Self {
+        Self {
+            places,
+            running: HashMap::new(),
+            postponed: VecDeque::new(),
+            left: HashSet::new(),
+            left_order: VecDeque::new(),
+            early: VecDeque::new(),
+        }
+    }
+
     pub(super) fn running(&self) -> usize {
         self.running.len()
     }
@@ -67,7 +92,9 @@ impl Table {
             entry.views.event(event);
             return Asked::Nothing;
         }
+        let waits = self.postponed.iter().position(|kept| kept.session.session_id == session);
         if self.left.contains(&session) || event.session.status.is_final() {
+            waits.map(|at| self.postponed.remove(at));
             self.early.retain(|(id, _)| *id != session);
             return Asked::Nothing;
         }
@@ -76,15 +103,50 @@ impl Table {
         if event.session.status == SessionStatus::InProgress {
             let done =
                 matches!(seat.status, ParticipantStatus::Completed | ParticipantStatus::Failed);
+            waits.map(|at| self.postponed.remove(at));
             self.leave(session);
             return if done { Asked::Nothing } else { Asked::Disown };
         }
-        let Some(token) = event.join_tokens.remove(me) else { return Asked::Nothing };
-        if draining || self.running.len() >= RUNNING_LEN {
-            tracing::warn!(%session, draining, "not taking part in a new session");
+        if waits.is_some() || !event.join_tokens.contains_key(me) {
             return Asked::Nothing;
         }
+        if draining {
+            tracing::warn!(%session, "stopping: not taking part in a new session");
+            return Asked::Nothing;
+        }
+        if self.running.len() >= self.places {
+            return self.postpone(event);
+        }
+        let Some(token) = event.join_tokens.remove(me) else { return Asked::Nothing };
         Asked::TakePart { feed: self.enter(me, event.session), token }
+    }
+
+    /// Keeps a keygen until a place is free; for anything else there is none.
+    fn postpone(&mut self, event: SessionEvent) -> Asked {
+        let session = event.session.session_id;
+        let waits = event.session.kind == SessionKind::Keygen;
+        if waits && self.postponed.len() < POSTPONED_LEN {
+            tracing::warn!(%session, "all places are taken: the keygen waits for one");
+            self.postponed.push_back(event);
+            return Asked::Nothing;
+        }
+        self.leave(session);
+        Asked::Busy
+    }
+
+    /// Takes up the oldest keygen that waits, now that a place may be free.
+    pub(super) fn take_up(
+        &mut self,
+        me: &PartyId,
+        draining: bool,
+    ) -> Option<(SessionId, JoinToken, Feed)> {
+        if draining || self.running.len() >= self.places {
+            return None;
+        }
+        let mut event = self.postponed.pop_front()?;
+        let token = event.join_tokens.remove(me)?;
+        let session = event.session.session_id;
+        Some((session, token, self.enter(me, event.session)))
     }
 
     fn enter(&mut self, me: &PartyId, view: SessionView) -> Feed {
@@ -245,6 +307,41 @@ mod tests {
         assert!(matches!(table.event(&party("a"), created(), true), Asked::Nothing));
         assert!(matches!(table.event(&party("b"), created(), false), Asked::Nothing));
         assert!(matches!(table.event(&party("z"), created(), false), Asked::Nothing));
+    }
+
+    fn numbered(n: u128, kind: SessionKind) -> SessionEvent {
+        let mut event = event(SessionStatus::Created);
+        event.session.session_id = SessionId(uuid::Uuid::from_u128(n));
+        event.session.kind = kind;
+        event
+    }
+
+    #[test]
+    fn a_full_party_says_so_to_signers_and_lets_keygens_wait() {
+        let (mut table, me) = (Table::new(1), party("a"));
+        let ask = |table: &mut Table, n, kind| table.event(&me, numbered(n, kind), false);
+        let first = ask(&mut table, 1, SessionKind::Sign);
+        assert!(matches!(first, Asked::TakePart { .. }));
+        assert!(matches!(ask(&mut table, 2, SessionKind::Sign), Asked::Busy));
+        assert!(matches!(ask(&mut table, 2, SessionKind::Sign), Asked::Nothing), "it was told");
+        for n in [3, 4, 3] {
+            assert!(matches!(ask(&mut table, n, SessionKind::Keygen), Asked::Nothing));
+        }
+        assert!(table.take_up(&me, false).is_none(), "no place is free yet");
+        let mut ended = numbered(4, SessionKind::Keygen);
+        ended.session.status = SessionStatus::Expired;
+        table.event(&me, ended, false);
+        table.leave(SessionId(uuid::Uuid::from_u128(1)));
+        assert!(table.take_up(&me, true).is_none(), "not while draining");
+        let (session, _, _feed) = table.take_up(&me, false).expect("a place is free");
+        assert_eq!(session.0.as_u128(), 3);
+        table.leave(session);
+        assert!(table.take_up(&me, false).is_none(), "4 has ended meanwhile");
+        for n in 0..=POSTPONED_LEN as u128 {
+            let asked = ask(&mut table, 10 + n, SessionKind::Keygen);
+            assert_eq!(matches!(asked, Asked::TakePart { .. }), n == 0);
+        }
+        assert!(matches!(ask(&mut table, 9, SessionKind::Keygen), Asked::Busy), "bounded");
     }
 
     #[test]

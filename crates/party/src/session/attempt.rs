@@ -122,7 +122,8 @@ impl Attempt<'_> {
         let me = worker.id().clone();
         let identity = Arc::clone(worker.keyring.identity());
         let start = move || Run::new(&identity, secret, session, &me, roster, task);
-        worker.compute.run(start).await.map_err(of_fault)
+        let started = worker.compute.run_unless_stopped(start).await;
+        started.map_err(|error| of_error(worker.id(), error))?.map_err(of_fault)
     }
 }
 

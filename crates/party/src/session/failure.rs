@@ -12,6 +12,11 @@ pub(crate) fn could_not(me: &PartyId, message: impl Into<String>) -> Failure {
     }
 }
 
+/// This party has no place for another session.
+pub(crate) fn busy(me: &PartyId) -> Failure {
+    could_not(me, format!("{me} takes part in as many sessions as it can; try again later"))
+}
+
 /// The session runs with an introduction that this process knows nothing of.
 pub(crate) fn restarted(me: &PartyId) -> Failure {
     could_not(me, format!("{me} was restarted in the middle of the session; start a new one"))
