@@ -158,6 +158,14 @@ pub async fn api_key_in(data: &Path, arguments: &[&str]) -> String {
     answer["api_key"].as_str().expect("a key").to_owned()
 }
 
+/// The identity of a server party with its data in `data`, as `NAME=HEX`; made where it is missing.
+pub async fn identity_in(data: &Path, name: &str) -> String {
+    let mut command = Command::new(binary());
+    command.args(["party", "--json", "--print-identity", "--id", name, "--data"]).arg(data);
+    let (_, identity) = last_json(command).await;
+    format!("{name}={}", identity["identity"].as_str().expect("an identity"))
+}
+
 /// Sends JSON and reads JSON: the status and the body.
 pub async fn call(method: &str, url: &str, body: Option<&Value>) -> (u16, Value) {
     let method = method.parse().expect("an HTTP method");

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use quorate_client::{Call, Credentials as _, NONCE, PartyCredentials};
-use quorate_e2e::{Cluster, Role, api_key, binary, free_ports, last_json};
+use quorate_e2e::{Cluster, Role, api_key, binary, free_ports, identity_in, last_json};
 use quorate_engine::Identity;
 use quorate_types::PartyId;
 use serde_json::Value;
@@ -92,21 +92,11 @@ fn refused(answer: &HeaderMap) -> bool {
     answer.get("grpc-status").is_some_and(|status| status == "16")
 }
 
-/// The identity that a party has in its folder, as its role makes it.
-async fn identity_of(folder: &std::path::Path, name: &str) -> String {
-    let [http, grpc] = free_ports::<2>();
-    let role = Role::start(folder, "party", [http, grpc], &["--id", name]).await;
-    drop(role);
-    let key = std::fs::read(folder.join("party").join(name).join("identity.key"));
-    let secret: [u8; 32] = key.expect("made at first start").try_into().expect("32 bytes");
-    hex::encode(Identity::from_secret(&quorate_types::Secret::new(secret)).public())
-}
-
 #[tokio::test]
 async fn a_router_cannot_use_a_proof_elsewhere() {
     let folder = tempfile::tempdir().expect("a folder");
     let own = folder.path().join("p");
-    let trust = format!("p={}", identity_of(&own, "p").await);
+    let trust = identity_in(&own.join("party"), "p").await;
     let flags = ["--auth", "required", "--trust", &trust];
     let cluster = Cluster::start_with(folder.path(), &flags).await;
     let victim = cluster.url("router", "");

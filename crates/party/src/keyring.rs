@@ -65,11 +65,20 @@ pub struct Keyring {
 
 struct Memory {
     open: ShareCache,
-    pins: HashMap<PartyId, [u8; 32]>,
+    pins: HashMap<(Tenant, PartyId), [u8; 32]>,
     /// Bans made by this process: they hold even when the vault could not take them.
     bans: Vec<Ban>,
     /// Bans that the vault could not take, by key, epoch and peer.
     unstored: Vec<(KeyId, u32, PartyId)>,
+}
+
+impl Memory {
+    fn pin(&mut self, name: (Tenant, PartyId), identity: [u8; 32]) {
+        if self.pins.len() >= PINS_LEN {
+            self.pins.clear();
+        }
+        self.pins.insert(name, identity);
+    }
 }
 
 impl Keyring {
@@ -263,30 +272,58 @@ impl Keyring {
         self.changes.subscribe()
     }
 
-    /// Compares a peer's identity with the pinned one, pinning it at first sight.
+    /// Compares a peer's identity with the one pinned for its name in a tenant's sessions. A name
+    /// without a pin may show any.
     ///
     /// # Errors
     /// `forbidden` when they differ.
-    pub async fn check_pin(&self, peer: &PartyId, identity: [u8; 32]) -> Result<()> {
-        let known = self.memory().pins.get(peer).copied();
+    pub async fn check_pin(
+        &self,
+        tenant: &Tenant,
+        peer: &PartyId,
+        identity: [u8; 32],
+    ) -> Result<()> {
+        let name = (tenant.clone(), peer.clone());
+        let known = self.memory().pins.get(&name).copied();
         let pinned = match known {
-            Some(pinned) => pinned,
-            None => {
-                let pin = Pin { tenant: None, peer: peer.clone(), identity };
-                self.vault.pin(pin).await?
-            }
+            Some(pinned) => Some(pinned),
+            None => self.vault.pinned(tenant, peer).await?,
         };
+        let Some(pinned) = pinned else { return Ok(()) };
         if known.is_none() {
-            let mut memory = self.memory();
-            if memory.pins.len() >= PINS_LEN {
-                memory.pins.clear();
-            }
-            memory.pins.insert(peer.clone(), pinned);
+            self.memory().pin(name, pinned);
         }
         if pinned == identity {
             return Ok(());
         }
-        Err(foreign_identity(peer, "it first showed itself with"))
+        Err(foreign_identity(peer, "it first made a key with"))
+    }
+
+    /// Pins the identities with which a key has just been made, in its tenant's sessions.
+    ///
+    /// # Errors
+    /// `forbidden` where a name was pinned with another identity meanwhile.
+    pub async fn pin_holders(
+        &self,
+        tenant: &Tenant,
+        holders: impl IntoIterator<Item = (&PartyId, &[u8; 32])>,
+    ) -> Result<()> {
+        for (peer, identity) in holders {
+            if peer == self.party() {
+                continue;
+            }
+            let pinned = match self.vault.pinned(tenant, peer).await? {
+                Some(pinned) => pinned,
+                None => {
+                    let (tenant, peer) = (Some(tenant.clone()), peer.clone());
+                    self.vault.pin(Pin { tenant, peer, identity: *identity }).await?
+                }
+            };
+            if pinned != *identity {
+                return Err(foreign_identity(peer, "it first made a key with"));
+            }
+        }
+        Ok(())
     }
 
     fn remember(&self, share: Share, stored: SealedShare, bans: Vec<Ban>) -> Arc<OpenKey> {

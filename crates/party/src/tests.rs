@@ -219,6 +219,27 @@ async fn a_peer_with_another_identity_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_keygen_that_fails_binds_no_name() {
+    let net = Net::new();
+    let (machines, mut servers) = serve(&net, &["a", "b"]).await;
+    net.silence("b");
+    let session = net.keygen(2, &["a", "b"]);
+    net.until(session, |view| view.status == SessionStatus::InProgress).await;
+    net.expire(session);
+    let (posing, a) = (servers.pop().unwrap(), servers.pop().unwrap());
+    assert!(posing.shutdown().await && a.shutdown().await, "both runs have ended");
+    assert_eq!(machines[0].vault.pins().await.unwrap(), []);
+    // Another comes with the name, and its key binds it.
+    let net = Net::new();
+    let (real, _a) = (Machine::new("b"), machines[0].serve(&net).await);
+    let _real = real.serve(&net).await;
+    key(&net).await;
+    let pins = machines[0].vault.pins().await.unwrap();
+    assert_eq!(pins.len(), 1);
+    assert_eq!(pins[0].identity, real.keyring.identity().public());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_banned_pair_is_locked_also_after_a_restart() {
     let net = Net::new();
     let (machines, mut servers) = serve(&net, &["a", "b"]).await;

@@ -10,29 +10,58 @@ fn keyring(vault: &Arc<MemoryVault>) -> Keyring {
     Keyring::new("me".parse().unwrap(), Identity::generate(), seal, vault.clone())
 }
 
+fn tenant(name: &str) -> Tenant {
+    name.parse().unwrap()
+}
+
 #[tokio::test]
-async fn a_peer_is_pinned_at_first_sight_and_for_good() {
+async fn a_name_is_pinned_by_a_key_that_was_made_and_not_by_a_look() {
     let vault = Arc::new(MemoryVault::default());
     let first = keyring(&vault);
-    let peer = "peer".parse().unwrap();
-    first.check_pin(&peer, [1; 32]).await.unwrap();
-    first.check_pin(&peer, [1; 32]).await.unwrap();
+    let (acme, peer) = (tenant("acme"), "peer".parse().unwrap());
+    first.check_pin(&acme, &peer, [1; 32]).await.unwrap();
+    first.check_pin(&acme, &peer, [2; 32]).await.unwrap();
+    first.pin_holders(&acme, [(&peer, &[3; 32])]).await.unwrap();
     // The pin is the vault's, not this keyring's.
     for keyring in [&first, &keyring(&vault)] {
-        let error = keyring.check_pin(&peer, [2; 32]).await.unwrap_err();
+        let error = keyring.check_pin(&acme, &peer, [2; 32]).await.unwrap_err();
         assert_eq!(error.details.blame.unwrap().party_id, peer);
+        assert!(keyring.pin_holders(&acme, [(&peer, &[2; 32])]).await.is_err());
+        keyring.check_pin(&acme, &peer, [3; 32]).await.unwrap();
     }
-    first.check_pin(&peer, [1; 32]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_of_one_tenant_is_free_in_another() {
+    let keyring = keyring(&Arc::default());
+    let (acme, evil, phone) = (tenant("acme"), tenant("evil"), "alice-phone".parse().unwrap());
+    keyring.pin_holders(&evil, [(&phone, &[1; 32])]).await.unwrap();
+    keyring.check_pin(&acme, &phone, [2; 32]).await.unwrap();
+    keyring.pin_holders(&acme, [(&phone, &[2; 32])]).await.unwrap();
+    assert!(keyring.check_pin(&evil, &phone, [2; 32]).await.is_err());
+}
+
+#[tokio::test]
+async fn the_operators_pin_holds_for_every_tenant() {
+    let vault = Arc::new(MemoryVault::default());
+    let keyring = keyring(&vault);
+    let (acme, peer): (_, PartyId) = (tenant("acme"), "server-party-2".parse().unwrap());
+    vault.pin(Pin { tenant: None, peer: peer.clone(), identity: [1; 32] }).await.unwrap();
+    assert!(keyring.check_pin(&acme, &peer, [2; 32]).await.is_err());
+    keyring.pin_holders(&acme, [(&peer, &[1; 32])]).await.unwrap();
+    assert_eq!(vault.pins().await.unwrap().len(), 1, "it needs no second pin");
 }
 
 #[tokio::test]
 async fn pins_hold_after_the_memory_was_cleared() {
-    let keyring = keyring(&Arc::default());
+    let (keyring, acme) = (keyring(&Arc::default()), tenant("acme"));
     for number in 0..=PINS_LEN {
-        keyring.check_pin(&format!("p{number}").parse().unwrap(), [1; 32]).await.unwrap();
+        let name = format!("p{number}").parse().unwrap();
+        keyring.pin_holders(&acme, [(&name, &[1; 32])]).await.unwrap();
+        keyring.check_pin(&acme, &name, [1; 32]).await.unwrap();
     }
     assert!(keyring.memory().pins.len() <= PINS_LEN);
-    assert!(keyring.check_pin(&"p0".parse().unwrap(), [2; 32]).await.is_err());
+    assert!(keyring.check_pin(&acme, &"p0".parse().unwrap(), [2; 32]).await.is_err());
 }
 
 #[tokio::test]

@@ -171,7 +171,8 @@ fn roster(me: &PartyId, mine: &Hello, view: &SessionView) -> Result<Vec<Member>,
     Ok(roster)
 }
 
-/// Everybody must be who it was when first seen and, for signing, when the key was made.
+/// Everybody must be who its name is pinned to be and, for signing, who it was when the key was
+/// made.
 async fn check_identities(
     worker: &Worker,
     view: &SessionView,
@@ -187,7 +188,8 @@ async fn check_identities(
         if key.is_some_and(|key| key.pinned(peer) != Some(*identity)) {
             return Err(of_error(me, foreign_identity(peer, "it had when the key was made")));
         }
-        worker.keyring.check_pin(peer, *identity).await.map_err(|error| of_error(me, error))?;
+        let checked = worker.keyring.check_pin(&view.tenant, peer, *identity).await;
+        checked.map_err(|error| of_error(me, error))?;
     }
     Ok(())
 }
@@ -210,12 +212,16 @@ async fn keep(
         holders: view.participants.iter().map(|p| p.party_id.clone()).collect(),
         created_at: clock::now(),
     };
+    let (holders, shown) = (record.holders.clone(), identities.clone());
     let stored =
         worker.keyring.store(share, FIRST_EPOCH, record, identities, &worker.compute).await;
     stored.map_err(|error| {
         tracing::error!(%error, "a new share could not be stored");
         could_not(worker.id(), format!("{} could not store its share", worker.id()))
-    })
+    })?;
+    // Only now: a keygen that fails must not bind a name for good.
+    let pinned = worker.keyring.pin_holders(&view.tenant, holders.iter().zip(&shown)).await;
+    pinned.map_err(|error| of_error(worker.id(), error))
 }
 
 /// How a run ended, as it is reported; the bans of its key are on disk before, whichever run of

@@ -7,6 +7,7 @@ mod demo;
 mod device;
 mod group;
 mod output;
+mod party;
 mod relay;
 mod roles;
 mod up;
@@ -59,7 +60,7 @@ enum Command {
     /// Run the account service alone
     Accounts(roles::AccountsArgs),
     /// Run one server party alone
-    Party(roles::PartyArgs),
+    Party(party::PartyArgs),
     /// Run the two relays for devices and browsers, or one of them
     Relay(relay::RelayArgs),
     /// Be a device: make keys and sign with other devices over the binary relay
@@ -130,7 +131,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Coordinator(args) => roles::coordinator(args, out).await,
         Command::Router(args) => roles::router(args, out).await,
         Command::Accounts(args) => roles::accounts(args, out).await,
-        Command::Party(args) => roles::party(args, out).await,
+        Command::Party(args) => party::run(args, out).await,
         Command::Relay(args) => relay::run(args, out).await,
         Command::Device(args) => device::run(args, out).await,
         Command::Group(args) => group::run(args, out).await,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use quorate_app::{CoordinatorApp, RemoteEvents, RemoteProgress};
 use quorate_core::links::LinkRole;
-use quorate_party::Compute;
 use quorate_ports::{Coordinator, Router};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
@@ -20,12 +19,11 @@ use super::output::Output;
 use crate::serve::compose::{self, Host};
 use crate::serve::endpoints::{self, Pair};
 use crate::serve::options::ServeOptions;
-use crate::serve::party::{LocalParty, VaultOptions};
 use crate::serve::peers;
 
 /// How to reach the other roles.
 #[derive(clap::Args, Clone)]
-struct PeerArgs {
+pub(super) struct PeerArgs {
     /// API key with the scope `system`, where the other roles require one
     #[arg(long, value_name = "KEY", env = "QUORATE_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
@@ -44,7 +42,7 @@ impl PeerArgs {
         }
     }
 
-    fn endpoint(&self, url: &str, host: &Host) -> Result<Endpoint> {
+    pub(super) fn endpoint(&self, url: &str, host: &Host) -> Result<Endpoint> {
         let (key, ca) = (self.api_key.as_deref(), self.tls_ca.as_deref());
         peers::endpoint(url, key, ca, host.options.insecure)
     }
@@ -104,33 +102,8 @@ pub(crate) struct AccountsArgs {
     coordinator: String,
 }
 
-/// Arguments of `party`.
-#[derive(clap::Args)]
-pub(crate) struct PartyArgs {
-    #[command(flatten)]
-    options: ServeOptions,
-    #[command(flatten)]
-    peers: PeerArgs,
-    /// The party's name
-    #[arg(long, default_value = "server-party-1")]
-    id: PartyId,
-    /// HTTP port
-    #[arg(long, default_value_t = endpoints::PARTIES[0].0)]
-    http_port: u16,
-    /// gRPC port
-    #[arg(long, default_value_t = endpoints::PARTIES[0].1)]
-    grpc_port: u16,
-    /// The router's gRPC address
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
-    router: String,
-    /// File with the passphrase that seals the shares, instead of a generated key file
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
-    #[command(flatten)]
-    vaults: VaultOptions,
-}
-
-fn announce(out: Output, service: &str, pair: Pair) {
+/// Says where a role serves.
+pub(super) fn announce(out: Output, service: &str, pair: Pair) {
     let value = json!({ "service": service, "http": pair.http, "grpc": pair.grpc });
     out.show(&value, || {
         format!("{service}: http://{}, gRPC {}; stop with Ctrl-C", pair.http, pair.grpc)
@@ -208,29 +181,5 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     compose::signalled().await;
     host.net.drain().await;
     app.closed().await;
-    Ok(())
-}
-
-/// Runs one server party until it is told to stop.
-pub(crate) async fn party(args: PartyArgs, out: Output) -> Result<()> {
-    let host = Host::open(args.options.clone()).await?;
-    let at = |port| SocketAddr::new(args.options.host, port);
-    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
-    let folder = host.data.part(args.id.as_str())?;
-    let passphrase = args.passphrase_file.as_deref();
-    let prepared = LocalParty::prepare(&folder, args.id.clone(), passphrase, args.vaults).await?;
-    let identity = hex::encode(prepared.identity());
-    let link = args.peers.endpoint(&args.router, &host)?;
-    let (party, pair) = prepared.start(&host, bound, link, Compute::default()).await?;
-    if !out.json {
-        eprintln!(
-            "{} has the identity {identity}; a router that requires authentication is started with --trust {}={identity}",
-            args.id, args.id
-        );
-    }
-    announce(out, args.id.as_str(), pair);
-    compose::signalled().await;
-    party.shutdown().await;
-    host.net.drain().await;
     Ok(())
 }

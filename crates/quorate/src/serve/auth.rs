@@ -315,22 +315,28 @@ fn is_public(path: &str) -> bool {
     path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.")
 }
 
-/// Reads `--trust NAME=HEX`.
-pub(crate) fn parse_trust(entries: &[String]) -> Result<HashMap<PartyId, [u8; 32]>> {
-    let mut trusted = HashMap::new();
+/// Reads `--trust NAME=HEX` and other options of this form.
+pub(crate) fn parse_identities(
+    option: &str,
+    entries: &[String],
+) -> Result<HashMap<PartyId, [u8; 32]>> {
+    let mut identities = HashMap::new();
     for entry in entries {
         let malformed = || {
             Error::invalid_field(
-                "trust",
-                format!("{entry:?} is not NAME=64 hex digits; `quorate party` prints its own"),
+                option,
+                format!(
+                    "{entry:?} is not NAME=64 hex digits; `quorate party --print-identity` says a \
+                     party's own"
+                ),
             )
         };
         let (name, key) = entry.split_once('=').ok_or_else(malformed)?;
         let mut identity = [0_u8; 32];
         hex::decode_to_slice(key, &mut identity).map_err(|_| malformed())?;
-        trusted.insert(name.parse()?, identity);
+        identities.insert(name.parse()?, identity);
     }
-    Ok(trusted)
+    Ok(identities)
 }
 
 #[cfg(test)]

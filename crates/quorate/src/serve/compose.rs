@@ -17,7 +17,7 @@ use quorate_store::SqliteStore;
 use quorate_types::{Error, PartyId, Result};
 use tokio::net::TcpListener;
 
-use super::auth::{Gate, identify, parse_trust};
+use super::auth::{Gate, identify, parse_identities};
 use super::data::DataFolder;
 use super::edge::{Edge, guard};
 use super::endpoints::Pair;
@@ -56,7 +56,7 @@ impl Host {
         let link = options.link()?;
         let certificate = options.tls_cert.as_deref();
         let edge = Arc::new(Edge::new(&options.allow_host, &options.allow_origin, certificate)?);
-        let trusted = parse_trust(&options.trust)?;
+        let trusted = parse_identities("trust", &options.trust)?;
         let gate = Gate::new(keys, trusted, link.clone(), edge.clone(), clock.clone())?;
         let (gate, started) = (Arc::new(gate), Instant::now());
         Ok(Self { options, data, store, clock, net, gate, edge, link, started })

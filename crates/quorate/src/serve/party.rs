@@ -1,5 +1,6 @@
 //! A server party of this process: its keyring, its link to the router, its own small interface.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,9 +75,40 @@ impl LocalParty {
         self.keyring.identity().public()
     }
 
-    /// What the others are to know it by, whoever's session it is.
-    fn pin(&self) -> Pin {
-        Pin { tenant: None, peer: self.id().clone(), identity: self.identity() }
+    /// Binds names to the identities that the operator says they have, in every tenant's sessions.
+    ///
+    /// # Errors
+    /// `invalid_request` where a name was bound to another identity before.
+    pub(crate) async fn pin_peers(&self, peers: HashMap<PartyId, [u8; 32]>) -> Result<()> {
+        for (peer, identity) in peers {
+            let pin = Pin { tenant: None, peer: peer.clone(), identity };
+            if self.vault.pin(pin).await? != identity {
+                return Err(Error::invalid(format!(
+                    "{} has pinned another identity of {peer}: its folder was replaced; restore \
+                     it, or run `quorate party pins drop {peer}` if it has a new one on purpose",
+                    self.id()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// All pinned identities.
+    pub(crate) async fn pins(&self) -> Result<Vec<Pin>> {
+        self.vault.pins().await
+    }
+
+    /// Forgets a tenant's pin of a name, or all of the name. Answers with how many there were.
+    pub(crate) async fn drop_pins(&self, name: &PartyId, tenant: Option<&Tenant>) -> Result<usize> {
+        let pins = self.vault.pins().await?.into_iter();
+        let meant = |pin: &Pin| {
+            pin.peer == *name && tenant.is_none_or(|tenant| pin.tenant.as_ref() == Some(tenant))
+        };
+        let mut dropped = 0;
+        for pin in pins.filter(meant) {
+            dropped += usize::from(self.vault.unpin(pin.tenant.as_ref(), name).await?);
+        }
+        Ok(dropped)
     }
 
     /// Connects to the router and serves health, readiness and public keys on the bound ports.
@@ -105,16 +137,9 @@ impl LocalParty {
 
 /// The parties of one process know each other for certain: nobody can pose as one of them later.
 pub(crate) async fn pin_each_other(parties: &[LocalParty]) -> Result<()> {
+    let all: HashMap<_, _> = parties.iter().map(|p| (p.id().clone(), p.identity())).collect();
     for party in parties {
-        for peer in parties {
-            if party.vault.pin(peer.pin()).await? != peer.identity() {
-                return Err(Error::invalid(format!(
-                    "{} has pinned another identity of {}: its folder was replaced; restore it",
-                    party.id(),
-                    peer.id()
-                )));
-            }
-        }
+        party.pin_peers(all.clone()).await?;
     }
     Ok(())
 }

@@ -221,8 +221,8 @@ async fn a_ticket_opens_one_socket_and_nothing_else() {
 #[test]
 fn trust_entries_are_name_and_key() {
     let key = "ab".repeat(32);
-    assert_eq!(parse_trust(&[format!("p={key}")]).unwrap().len(), 1);
+    assert_eq!(parse_identities("trust", &[format!("p={key}")]).unwrap().len(), 1);
     for bad in ["p", "p=", "p=zz", &format!("={key}")] {
-        assert!(parse_trust(&[(*bad).to_owned()]).is_err(), "{bad}");
+        assert!(parse_identities("trust", &[(*bad).to_owned()]).is_err(), "{bad}");
     }
 }

@@ -1,0 +1,190 @@
+//! party: one server party alone, and the identities that it has pinned.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use quorate_party::Compute;
+use quorate_ports::vault::Pin;
+use quorate_types::*;
+use serde_json::{Value, json};
+
+use super::DataArgs;
+use super::output::{Output, table};
+use super::roles::{PeerArgs, announce};
+use crate::serve::auth::parse_identities;
+use crate::serve::compose::{self, Host};
+use crate::serve::data::DataFolder;
+use crate::serve::endpoints;
+use crate::serve::options::ServeOptions;
+use crate::serve::party::{LocalParty, VaultOptions};
+
+/// Arguments of `party`.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct PartyArgs {
+    #[command(subcommand)]
+    command: Option<PartyCommand>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Subcommand)]
+enum PartyCommand {
+    /// List or drop the identities that the party has pinned, while it does not run
+    Pins(PinsArgs),
+}
+
+/// Where one party keeps its secrets.
+#[derive(clap::Args, Clone)]
+struct SecretsArgs {
+    /// The party's name
+    #[arg(long, default_value = "server-party-1")]
+    id: PartyId,
+    /// File with the passphrase that seals the shares, instead of a generated key file
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    vaults: VaultOptions,
+}
+
+impl SecretsArgs {
+    async fn open(&self, data: &DataFolder) -> Result<LocalParty> {
+        let (folder, file) = (data.part(self.id.as_str())?, self.passphrase_file.as_deref());
+        LocalParty::prepare(&folder, self.id.clone(), file, self.vaults).await
+    }
+}
+
+#[derive(clap::Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    options: ServeOptions,
+    #[command(flatten)]
+    peers: PeerArgs,
+    #[command(flatten)]
+    secrets: SecretsArgs,
+    /// HTTP port
+    #[arg(long, default_value_t = endpoints::PARTIES[0].0)]
+    http_port: u16,
+    /// gRPC port
+    #[arg(long, default_value_t = endpoints::PARTIES[0].1)]
+    grpc_port: u16,
+    /// The router's gRPC address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
+    router: String,
+    /// Another server party with its identity key: NAME=HEX. Give it once per party; beyond
+    /// loopback name all of them
+    #[arg(long = "peer", value_name = "NAME=HEX")]
+    peer: Vec<String>,
+    /// There is no other server party: keys are made with devices only
+    #[arg(long, conflicts_with = "peer")]
+    no_peers: bool,
+    /// Print NAME=HEX of this party, for --peer and --trust elsewhere, and end
+    #[arg(long)]
+    print_identity: bool,
+}
+
+/// Arguments of `party pins`.
+#[derive(clap::Args)]
+struct PinsArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    secrets: SecretsArgs,
+    #[command(subcommand)]
+    action: PinsAction,
+}
+
+#[derive(Subcommand)]
+enum PinsAction {
+    /// List pinned identities
+    List,
+    /// Forget a name's identity, so that the next key is made with whoever has the name then. Keys
+    /// that exist go on with the holders they were made with
+    Drop {
+        /// The name
+        name: PartyId,
+        /// Only this tenant's pin; otherwise all of the name
+        #[arg(long)]
+        tenant: Option<Tenant>,
+    },
+}
+
+/// Runs one server party until it is told to stop, or a command on its folder.
+pub(crate) async fn run(args: PartyArgs, out: Output) -> Result<()> {
+    match args.command {
+        Some(PartyCommand::Pins(args)) => pins(args, out).await,
+        None if args.serve.print_identity => print_identity(&args.serve, out).await,
+        None => serve(args.serve, out).await,
+    }
+}
+
+async fn serve(args: ServeArgs, out: Output) -> Result<()> {
+    let peers = parse_identities("peer", &args.peer)?;
+    let loopback = args.options.host.is_loopback();
+    if !loopback && peers.is_empty() && !args.no_peers {
+        return Err(Error::invalid_field(
+            "peer",
+            "beyond loopback a server party knows the others: give --peer NAME=HEX for each, as \
+             its --print-identity says, or --no-peers when there is no other",
+        ));
+    }
+    let host = Host::open(args.options.clone()).await?;
+    let at = |port| SocketAddr::new(args.options.host, port);
+    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
+    let id = &args.secrets.id;
+    let prepared = args.secrets.open(&host.data).await?;
+    prepared.pin_peers(peers).await?;
+    let identity = hex::encode(prepared.identity());
+    let link = args.peers.endpoint(&args.router, &host)?;
+    let (party, pair) = prepared.start(&host, bound, link, Compute::default()).await?;
+    if !out.json {
+        eprintln!(
+            "{id} has the identity {identity}; a router that requires authentication is started \
+             with --trust {id}={identity}, other server parties with --peer {id}={identity}"
+        );
+    }
+    announce(out, id.as_str(), pair);
+    compose::signalled().await;
+    party.shutdown().await;
+    host.net.drain().await;
+    Ok(())
+}
+
+async fn print_identity(args: &ServeArgs, out: Output) -> Result<()> {
+    let data = DataFolder::open(&args.options.data.data)?;
+    let party = args.secrets.open(&data).await?;
+    let identity = hex::encode(party.identity());
+    let value = json!({ "party_id": party.id(), "identity": identity });
+    out.show(&value, || format!("{}={identity}", party.id()));
+    Ok(())
+}
+
+async fn pins(args: PinsArgs, out: Output) -> Result<()> {
+    let party = args.secrets.open(&DataFolder::open(&args.data.data)?).await?;
+    match args.action {
+        PinsAction::List => {
+            let pins: Vec<Value> = party.pins().await?.iter().map(described).collect();
+            out.show(&pins, || {
+                let cell = |pin: &Value, name| pin[name].as_str().unwrap_or("any").to_owned();
+                let row = |pin| ["name", "tenant", "identity"].map(|name| cell(pin, name)).to_vec();
+                table(&["NAME", "TENANT", "IDENTITY"], &pins.iter().map(row).collect::<Vec<_>>())
+            });
+        }
+        PinsAction::Drop { name, tenant } => {
+            let dropped = party.drop_pins(&name, tenant.as_ref()).await?;
+            if dropped == 0 {
+                let message = format!("{} has pinned no identity of {name}", party.id());
+                return Err(Error::new(ErrorCode::NotFound, message));
+            }
+            out.show(&json!({ "name": name, "dropped": dropped }), || {
+                format!("{name}: {dropped} forgotten")
+            });
+        }
+    }
+    Ok(())
+}
+
+fn described(pin: &Pin) -> Value {
+    json!({ "name": pin.peer, "tenant": pin.tenant, "identity": hex::encode(pin.identity) })
+}
