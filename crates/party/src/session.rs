@@ -250,7 +250,9 @@ async fn ended(
     let forgotten = |view: &SessionView| {
         let me = view.participants.iter().find(|seat| seat.party_id == *party.id());
         view.status == SessionStatus::InProgress
-            && me.is_some_and(|seat| seat.status == ParticipantStatus::Computing)
+            && me.is_some_and(|seat| {
+                !matches!(seat.status, ParticipantStatus::Completed | ParticipantStatus::Failed)
+            })
     };
     loop {
         // What was shown before the report tells nothing about it.

@@ -76,20 +76,18 @@ async fn a_result_that_a_coordinator_forgot_is_reported_again() {
     let (_machines, _servers) = serve(&net, &["a", "b"]).await;
     net.forget_next_result();
     let session = net.keygen(2, &["a", "b"]);
-    let told = |view: &SessionView| {
-        view.participants.iter().any(|p| p.status == ParticipantStatus::Completed)
-    };
-    net.until(session, told).await;
-    // Again and again, since the first answer may still be on its way.
-    loop {
+    net.until(session, |view| view.status == SessionStatus::InProgress).await;
+    // Again and again: the forgotten report may still be on its way.
+    for _ in 0..600 {
         net.republish(session);
         let end =
-            tokio::time::timeout(std::time::Duration::from_millis(20), net.ended(session)).await;
+            tokio::time::timeout(std::time::Duration::from_millis(100), net.ended(session)).await;
         if let Ok(view) = end {
             assert_eq!(view.status, SessionStatus::Completed, "{:?}", view.failure);
             return;
         }
     }
+    panic!("it was not reported again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
