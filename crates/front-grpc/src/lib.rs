@@ -85,9 +85,20 @@ pub fn no_credentials() -> Error {
 
 type Outgoing<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn outgoing<T: 'static, U: 'static>(
+/// A service's stream as the answer to a call, until the server stops.
+fn outgoing<T: 'static, U: Send + 'static>(
     stream: BoxStream<Result<T, Error>>,
     convert: fn(T) -> U,
+    stop: &CancellationToken,
 ) -> Outgoing<U> {
-    Box::pin(stream.map(move |item| item.map(convert).map_err(to_status)))
+    let items = stream.map(move |item| item.map(convert).map_err(to_status));
+    let stopped = async {
+        let error = Error::unavailable("the service stops; connect again");
+        Err(to_status(error))
+    };
+    let until = stop.clone().cancelled_owned();
+    let stopping = stop.clone();
+    let last = futures_util::stream::once(stopped)
+        .filter(move |_| std::future::ready(stopping.is_cancelled()));
+    Box::pin(items.take_until(until).chain(last))
 }

@@ -50,7 +50,7 @@ impl Service {
         let (session, party) = (optional(&request.session_id)?, request.party_id.parse()?);
         let after = Timestamp(request.after_timestamp);
         let stream = self.router.subscribe(caller, session, &party, after).await?;
-        Ok(outgoing(stream, convert::message_out))
+        Ok(outgoing(stream, convert::message_out, &self.stop))
     }
 
     async fn pending(
@@ -133,7 +133,7 @@ impl Service {
         let party = request.party_id.parse()?;
         let kinds = convert::parse_all(&request.event_types)?;
         let stream = self.router.subscribe_events(caller, &party, kinds).await?;
-        Ok(outgoing(stream, convert::event_out))
+        Ok(outgoing(stream, convert::event_out, &self.stop))
     }
 
     async fn publish(

@@ -22,6 +22,10 @@ pub(crate) enum Drop {
     Slow,
     /// A frame was too large.
     TooLarge,
+    /// The peer broke the WebSocket protocol.
+    Protocol,
+    /// A text frame was not UTF-8.
+    NotUtf8,
     /// It asked for a place in a full group.
     Full,
     /// Another connection resumed its place.
@@ -33,11 +37,13 @@ pub(crate) enum Drop {
 }
 
 impl Drop {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Closed,
         Self::Gone,
         Self::Slow,
         Self::TooLarge,
+        Self::Protocol,
+        Self::NotUtf8,
         Self::Full,
         Self::Replaced,
         Self::Stopping,
@@ -50,6 +56,8 @@ impl Drop {
             Self::Gone => "gone",
             Self::Slow => "slow",
             Self::TooLarge => "too_large",
+            Self::Protocol => "protocol",
+            Self::NotUtf8 => "not_utf8",
             Self::Full => "group_full",
             Self::Replaced => "replaced",
             Self::Stopping => "stopping",
@@ -63,8 +71,10 @@ impl Drop {
             Self::Closed | Self::Gone | Self::Full => None,
             Self::Slow => Some((1013, "too many frames wait to be read; resume, and read faster")),
             Self::TooLarge => Some((1009, "the frame is too large")),
+            Self::Protocol => Some((1002, "this is not the WebSocket protocol")),
+            Self::NotUtf8 => Some((1007, "a text frame is UTF-8")),
             Self::Replaced => Some((1008, "another connection has resumed this place")),
-            Self::Stopping => Some((1001, "the relay stops; connect again")),
+            Self::Stopping => Some((1012, "the relay stops; connect again")),
             Self::Broken => Some((1011, "the disk failed; nothing more is accepted")),
         }
     }

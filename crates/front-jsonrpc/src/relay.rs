@@ -118,7 +118,7 @@ impl Relay {
         Ok(Self(shared))
     }
 
-    /// Says goodbye to all connections with code 1001, and waits for them and for the store.
+    /// Says goodbye to all connections with code 1012, and waits for them and for the store.
     ///
     /// Places with a token stay kept for a relay that is opened on the same store.
     pub async fn close(&self) {

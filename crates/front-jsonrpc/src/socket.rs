@@ -2,9 +2,11 @@
 //!
 //! Reading and writing go on side by side in one task. What is ready is read before anything is
 //! written, so that the answers to many calls leave in few writes; a single frame leaves at once. A
-//! peer that reads too little is not read from; one that falls behind the events is cut.
+//! peer that reads too little is not read from; one that falls behind the events is cut. A peer is
+//! alive that answers our pings, calls, or takes what it kept waiting; its own pings prove nothing.
 
 use std::future::poll_fn;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,10 +16,14 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use quorate_core::groups::ConnectionId;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use crate::metrics::{Drop, add};
 use crate::outbox::{Next, Outbox};
 use crate::relay::{Relay, Shared};
+
+/// Bytes of a ping: the events before it, and a nonce that only a peer that reads can know.
+const PING_BYTES: usize = 16;
 
 /// Pings without a sign of life after which a peer is gone.
 const SILENT_PINGS: u32 = 3;
@@ -59,6 +65,14 @@ struct Connection {
     heard: Instant,
     /// Something was given to the socket that it has not sent.
     dirty: bool,
+    /// What was to be sent had to wait for the peer.
+    blocked: bool,
+    /// A pong of ours waits: its sender is not read from until it has left.
+    ponging: bool,
+    /// Makes the nonces of pings.
+    nonces: RandomState,
+    /// That of the last ping.
+    nonce: u64,
     /// Events given to the socket.
     fed: u64,
     /// Events that the peer has, as its pongs tell.
@@ -71,7 +85,19 @@ pub(crate) async fn run(seat: Seat, socket: WebSocket) {
     let mut ping = interval_at(Instant::now() + every, every);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let heard = Instant::now();
-    let mut connection = Connection { seat, socket, ping, heard, dirty: false, fed: 0, arrived: 0 };
+    let mut connection = Connection {
+        seat,
+        socket,
+        ping,
+        heard,
+        dirty: false,
+        blocked: false,
+        ponging: false,
+        nonces: RandomState::new(),
+        nonce: 0,
+        fed: 0,
+        arrived: 0,
+    };
     let end = poll_fn(|cx| connection.poll(cx)).await;
     connection.seat.relay.counters.dropped(end);
     let Connection { seat, socket, .. } = connection;
@@ -102,7 +128,7 @@ impl Connection {
             let more_to_read = self.read(cx)?;
             let more_to_write = self.write(cx)?;
             // Reading may have paused for what has been written since.
-            let more = more_to_read && !self.is_busy();
+            let more = more_to_read && !self.is_busy() && !self.ponging;
             if !more && !more_to_write {
                 return Ok(());
             }
@@ -122,7 +148,9 @@ impl Connection {
             if let Poll::Ready(ready) = self.socket.poll_ready_unpin(cx) {
                 ready.map_err(|_| Drop::Gone)?;
                 // Its pong tells that the peer has all events before it.
-                let ping = Message::Ping(self.fed.to_be_bytes().to_vec().into());
+                self.nonce = self.nonces.hash_one(self.nonce);
+                let payload = [self.fed.to_be_bytes(), self.nonce.to_be_bytes()].concat();
+                let ping = Message::Ping(payload.into());
                 self.socket.start_send_unpin(ping).map_err(|_| Drop::Gone)?;
                 self.dirty = true;
             }
@@ -133,20 +161,23 @@ impl Connection {
     /// Takes calls. True when it stopped before the socket was empty.
     fn read(&mut self, cx: &mut Context<'_>) -> Step<bool> {
         for _ in 0..READ_BATCH {
-            if self.is_busy() {
+            if self.is_busy() || self.ponging {
                 return Ok(true);
             }
             let Poll::Ready(frame) = self.socket.poll_next_unpin(cx) else {
                 return Ok(false);
             };
-            self.heard = Instant::now();
             match frame {
                 Some(Ok(Message::Text(text))) => {
+                    self.heard = Instant::now();
                     let Seat { relay, id, outbox, .. } = &self.seat;
                     relay.call(*id, outbox, &text);
                 }
                 Some(Ok(Message::Binary(_))) => add(&self.seat.relay.counters.ignored, 1),
-                Some(Ok(Message::Ping(_))) => self.dirty = true,
+                Some(Ok(Message::Ping(_))) => {
+                    self.dirty = true;
+                    self.ponging = true;
+                }
                 Some(Ok(Message::Pong(payload))) => self.pong(&payload),
                 Some(Ok(Message::Close(_))) | None => return Err(Drop::Closed),
                 Some(Err(error)) => return Err(broken(error)),
@@ -157,7 +188,16 @@ impl Connection {
 
     /// The peer has all that was written before the ping.
     fn pong(&mut self, payload: &[u8]) {
-        let told = payload.try_into().map_or(0, u64::from_be_bytes);
+        let Some((told, nonce)) = payload
+            .first_chunk::<PING_BYTES>()
+            .map(|bytes| bytes.as_chunks::<8>().0)
+            .map(|parts| (u64::from_be_bytes(parts[0]), u64::from_be_bytes(parts[1])))
+        else {
+            return;
+        };
+        if nonce == self.nonce {
+            self.heard = Instant::now();
+        }
         if told > self.arrived && told <= self.fed {
             self.arrived = told;
             self.seat.relay.arrived(self.seat.id, told);
@@ -171,7 +211,10 @@ impl Connection {
         while bytes < WRITE_BATCH {
             match self.socket.poll_ready_unpin(cx) {
                 Poll::Ready(ready) => ready.map_err(|_| Drop::Gone)?,
-                Poll::Pending => return Ok(false),
+                Poll::Pending => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
             }
             match self.seat.outbox.next() {
                 Next::Write(entry) => {
@@ -192,9 +235,16 @@ impl Connection {
         if self.dirty {
             match self.socket.poll_flush_unpin(cx) {
                 Poll::Ready(flushed) => flushed.map_err(|_| Drop::Gone)?,
-                Poll::Pending => return Ok(false),
+                Poll::Pending => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
             }
-            self.dirty = false;
+            (self.dirty, self.ponging) = (false, false);
+            if std::mem::take(&mut self.blocked) {
+                // It has taken what it kept waiting; its pong may stand behind that.
+                self.heard = Instant::now();
+            }
             self.seat.outbox.wrote(self.fed);
         }
         match close {
@@ -207,6 +257,10 @@ impl Connection {
 fn broken(error: axum::Error) -> Drop {
     match error.into_inner().downcast_ref() {
         Some(SocketError::Capacity(_)) => Drop::TooLarge,
+        Some(SocketError::Utf8(_)) => Drop::NotUtf8,
+        // A connection that just ends is no fault of the protocol.
+        Some(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Drop::Gone,
+        Some(SocketError::Protocol(_)) => Drop::Protocol,
         _ => Drop::Gone,
     }
 }

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use common::Server;
+use futures_util::SinkExt as _;
 use quorate_front_jsonrpc::{Config, NotKept};
 use quorate_ports::groups::KeptGroups;
 use quorate_ports::{Commit, GroupStore, GroupWrite};
 use quorate_types::{Error, Result};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::Message;
 
 /// A store whose commits are settled by the test.
 #[derive(Default)]
@@ -119,6 +123,65 @@ async fn a_peer_that_answers_no_ping_is_gone() {
         lively.refused("Nope", json!([])).await;
     }
     assert!(server.relay.metrics().drops.contains(&("gone", 1)));
+}
+
+#[tokio::test]
+async fn own_pings_and_guessed_pongs_are_no_life() {
+    let config = Config { ping: Duration::from_millis(20), ..Config::default() };
+    let server = Server::open(config, Arc::new(NotKept)).await;
+    let mut silent = server.client().await;
+    let mut lively = server.client().await;
+    while server.relay.metrics().connections == 2 {
+        // It sends and never reads, so it does not know what our pings hold.
+        let _ = silent.socket.send(Message::Ping(b"mine".to_vec().into())).await;
+        let _ = silent.socket.send(Message::Pong(vec![0; 16].into())).await;
+        lively.refused("Nope", json!([])).await;
+    }
+    assert!(server.relay.metrics().drops.contains(&("gone", 1)));
+}
+
+#[tokio::test]
+async fn a_frame_that_dribbles_is_cut() {
+    let config = Config { ping: Duration::from_millis(20), ..Config::default() };
+    let server = Server::open(config, Arc::new(NotKept)).await;
+    let mut lively = server.client().await;
+    let mut slow = hostile(&server).await;
+    slow.write_all(&[0x81, 0xfe, 0x40, 0, 0, 0, 0, 0]).await.unwrap();
+    while server.relay.metrics().connections == 2 {
+        let _ = slow.write_all(b"x").await;
+        lively.refused("Nope", json!([])).await;
+    }
+    assert!(server.relay.metrics().drops.contains(&("gone", 1)));
+}
+
+#[tokio::test]
+async fn who_breaks_the_protocol_is_told_so() {
+    let server = Server::strict().await;
+    // A reserved bit, and text that is not UTF-8; both masked with zeros.
+    for (frame, code) in
+        [(&[0xc1, 0x80, 0, 0, 0, 0][..], 1002), (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007)]
+    {
+        let mut stream = hostile(&server).await;
+        stream.write_all(frame).await.unwrap();
+        let mut head = [0; 4];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[0], 0x88, "a close frame");
+        assert_eq!(u16::from_be_bytes([head[2], head[3]]), code);
+    }
+}
+
+/// A connection to `/mpc` without a client's rules.
+async fn hostile(server: &Server) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let handshake = "GET /mpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    stream
 }
 
 #[tokio::test]

@@ -192,7 +192,7 @@ async fn places_numbers_and_sessions_survive_a_restart() {
     clients[2].ask("Session.load", json!([place[0], sign["uuid"], "sign", 3])).await;
     let goodbyes = async {
         for client in &mut clients {
-            assert_eq!(client.closed().await, 1001);
+            assert_eq!(client.closed().await, 1012);
         }
     };
     tokio::join!(server.close(), goodbyes);

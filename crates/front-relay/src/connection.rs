@@ -1,9 +1,11 @@
 //! One connection: a single task that reads, takes its steps in the postbox, and writes.
 //!
 //! It reads while it writes, so a peer that sends much before it reads is served; it stops reading
-//! while much waits for the peer, so that nobody can fill our memory with questions.
+//! while much waits for the peer, so that nobody can fill our memory with questions. A peer is alive
+//! that answers our pings, sends messages or takes what waits; its own pings prove nothing.
 
 use std::future::poll_fn;
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -27,6 +29,10 @@ const ROUNDS: usize = 16;
 /// Pings a peer may leave unanswered.
 const UNANSWERED: u8 = 2;
 
+/// What must come of a long message between two pings for its sender to be alive, in bytes: it
+/// cannot answer a ping meanwhile, and one that sends a byte at a time holds what it has sent.
+const PROGRESS: usize = 128 << 10;
+
 /// Why a connection ends.
 #[derive(Debug)]
 enum End {
@@ -47,7 +53,7 @@ impl End {
             Self::Closed => Some((1000, "")),
             Self::Refused(code, reason) => Some((*code, reason)),
             Self::Cut(Cut::Slow) => Some((1013, "too much waits for this connection to read it")),
-            Self::Cut(Cut::Stopping) => Some((1001, "the relay stops; connect again")),
+            Self::Cut(Cut::Stopping) => Some((1012, "the relay stops; connect again")),
         }
     }
 }
@@ -75,6 +81,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
         backlog: (0, 0),
         incoming: Incomplete::new(&relay),
         unanswered: 0,
+        nonces: RandomState::new(),
+        nonce: 0,
+        held: 0,
         end: None,
     };
     let reader = Reader::new(relay.config().limits.message_bytes);
@@ -109,6 +118,12 @@ struct Desk {
     incoming: Incomplete,
     /// Pings since the peer gave a sign of life.
     unanswered: u8,
+    /// Makes the nonces of pings, which only a peer that reads can know.
+    nonces: RandomState,
+    /// That of the last ping.
+    nonce: u64,
+    /// What had come of an incomplete message at the last ping.
+    held: usize,
     /// Set by a frame that ends the connection.
     end: Option<End>,
 }
@@ -168,7 +183,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             desk.end = Some(End::Refused(Refusal::Full.close_code(), Refusal::Full.reason()));
         }
         read.map(|read| {
-            desk.unanswered = 0;
             add(&desk.relay.counters().bytes_in, read?);
             desk.end.take().map_or(Ok(()), Err)
         })
@@ -206,6 +220,7 @@ impl Desk {
     fn hear(&mut self, incoming: Incoming<'_>, now: Duration) -> ControlFlow<()> {
         match incoming {
             Incoming::Binary(frame) => {
+                self.unanswered = 0;
                 if let Err(refusal) = self.frame(frame, now) {
                     self.relay.counters().refused(refusal);
                     self.end = Some(End::Refused(refusal.close_code(), refusal.reason()));
@@ -213,7 +228,11 @@ impl Desk {
             }
             Incoming::Text => one(&self.relay.counters().junk),
             Incoming::Ping(payload) => self.outbox.control(PONG, payload.into_bytes()),
-            Incoming::Pong => {}
+            Incoming::Pong(payload) => {
+                if payload.as_slice() == self.nonce.to_be_bytes() {
+                    self.unanswered = 0;
+                }
+            }
             Incoming::Close => self.end = Some(End::Closed),
         }
         if self.end.is_some() || self.is_behind() {
@@ -251,13 +270,19 @@ impl Desk {
 
     /// Pings the peer, or gives it up.
     fn beat(&mut self) -> Option<End> {
+        let held = self.incoming.bytes();
+        if held >= self.held + PROGRESS {
+            self.unanswered = 0;
+        }
+        self.held = held;
         if self.unanswered >= UNANSWERED {
             let reading = self.writer.len() == 0;
             return Some(if reading { End::Gone } else { End::Cut(Cut::Slow) });
         }
         self.unanswered += 1;
         if self.writer.len() == 0 {
-            self.writer.push(control(PING, Bytes::new()));
+            self.nonce = self.nonces.hash_one(self.nonce);
+            self.writer.push(control(PING, Bytes::copy_from_slice(&self.nonce.to_be_bytes())));
         }
         None
     }

@@ -78,7 +78,7 @@ impl Relay {
         let _ = timeout(self.shared.config.grace, self.shared.tasks.wait()).await;
     }
 
-    /// Ends every connection with close code 1001, after what waits for it, and takes no new one.
+    /// Ends every connection with close code 1012, after what waits for it, and takes no new one.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -376,6 +376,11 @@ pub(crate) struct Incomplete {
 impl Incomplete {
     pub(crate) fn new(relay: &Arc<Shared>) -> Self {
         Self { relay: relay.clone(), bytes: 0 }
+    }
+
+    /// How many there are.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Notes how many there are now; whether that is within the bound.

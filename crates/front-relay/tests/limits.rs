@@ -223,7 +223,32 @@ async fn a_peer_that_answers_no_ping_is_cut() {
 }
 
 #[tokio::test]
-async fn a_stop_delivers_what_waits_and_closes_with_1001() {
+async fn own_pings_guessed_pongs_and_dribbles_are_no_life() {
+    let config = Config { ping_every: Duration::from_millis(50), ..Config::default() };
+    let server = serve(config).await;
+    let (mut pings, mut dribbles) = (server.client().await, server.client().await);
+    let mut alive = server.client().await;
+    let head = [&[0x82, 0xff], &90_000_u64.to_be_bytes()[..], &[0; 4]].concat();
+    dribbles.stream().write_all(&head).await.unwrap();
+    server.until("all", |m| m.connections == 3).await;
+    // None of them reads. One sends whole messages, which are life.
+    let sending = async {
+        for n in 0.. {
+            let _ = pings.socket.send(Message::Ping(Bytes::from_static(b"mine"))).await;
+            let _ = pings.socket.send(Message::Pong(Bytes::from_static(&[0; 8]))).await;
+            let _ = dribbles.stream().write_all(&[0; 8]).await;
+            alive.publish(n, 1, 0, b"x").await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = sending => {}
+        _ = server.until("two are cut", |m| m.connections == 1) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_stop_delivers_what_waits_and_closes_with_1012() {
     let server = serve(Config::default()).await;
     let mut client = server.client().await;
     let frame = client.publish(1, 10, 0, &[1; 50_000]).await;
@@ -231,7 +256,7 @@ async fn a_stop_delivers_what_waits_and_closes_with_1001() {
     server.until("asked", |m| m.asks == 1).await;
     server.stop.cancel();
     assert_eq!(client.next().await, frame);
-    assert_eq!(client.closed().await, (1001, "the relay stops; connect again".into()));
+    assert_eq!(client.closed().await, (1012, "the relay stops; connect again".into()));
     drop(client);
     server.run.await.unwrap();
     assert_eq!(server.relay.metrics().connections, 0);

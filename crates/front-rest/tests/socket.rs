@@ -9,9 +9,11 @@ use quorate_front_rest::router_routes;
 use quorate_testkit::{Fake, MESSAGE, SESSION, message};
 use quorate_types::{Caller, Error, ErrorCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_util::sync::CancellationToken;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -176,4 +178,52 @@ async fn events_carry_the_subscribers_own_token_only() {
     assert_eq!(event["join_tokens"], json!({"bob": "token-bob"}));
     assert_eq!(event["selected_parties"], json!(["alice", "bob"]));
     assert_eq!(fake.seen(), ["subscribe_events bob [SessionCreated, PartyReady]"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_pings_and_guessed_pongs_are_no_life() {
+    let fake = Fake::streaming(vec![], true);
+    let mut reads = messages(fake.clone()).await;
+    let reading = tokio::spawn(async move { reads.next().await });
+    let mut silent = messages(fake).await;
+    for _ in 0..20 {
+        // It sends and never reads, so it does not know what our pings hold.
+        let _ = silent.send(Message::Ping(b"mine".to_vec().into())).await;
+        let _ = silent.send(Message::Pong(vec![0; 8].into())).await;
+        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    }
+    let mut ended = false;
+    for _ in 0..100 {
+        ended |= !matches!(silent.next().await, Some(Ok(_)));
+    }
+    assert!(ended, "it was cut");
+    assert!(!reading.is_finished(), "who answers pings stays");
+}
+
+#[tokio::test]
+async fn who_breaks_the_protocol_is_told_so() {
+    // A reserved bit, and text that is not UTF-8; both masked with zeros.
+    for (frame, code) in
+        [(&[0xc1, 0x80, 0, 0, 0, 0][..], 1002), (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007)]
+    {
+        let mut socket = messages(Fake::streaming(vec![], true)).await;
+        let MaybeTlsStream::Plain(stream) = socket.get_mut() else { panic!("no TLS") };
+        stream.write_all(frame).await.unwrap();
+        assert_eq!(next(&mut socket).await, json!({"close": code, "reason": "invalid_request"}));
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_stops_says_so_on_open_sockets() {
+    let stop = CancellationToken::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = router_routes(Fake::streaming(vec![], true))
+        .layer(axum::Extension(Caller::Open))
+        .layer(axum::Extension(stop.clone()));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let url = format!("ws://{address}/api/v1/messages/subscribe?party_id=alice");
+    let mut socket = connect_async(url).await.unwrap().0;
+    stop.cancel();
+    assert_eq!(next(&mut socket).await, json!({"close": 1012, "reason": "unavailable"}));
 }

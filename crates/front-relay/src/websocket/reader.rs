@@ -54,8 +54,8 @@ pub enum Incoming<'a> {
     Text,
     /// A ping, to be answered with the same bytes.
     Ping(Payload<'a>),
-    /// The answer to a ping.
-    Pong,
+    /// The answer to a ping, or one that nobody asked for.
+    Pong(Payload<'a>),
     /// The client says goodbye.
     Close,
 }
@@ -210,7 +210,7 @@ impl Reader {
         Ok(match (header.opcode, &mut self.fragments) {
             (CLOSE, _) => handle(Incoming::Close),
             (PING, _) => handle(Incoming::Ping(payload)),
-            (PONG, _) => handle(Incoming::Pong),
+            (PONG, _) => handle(Incoming::Pong(payload)),
             (CONTINUATION, None) => return Err(Fault::Protocol("nothing to continue")),
             (CONTINUATION, Some((opcode, fragments))) => {
                 fragments.put_slice(payload.as_slice());

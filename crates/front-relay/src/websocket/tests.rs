@@ -80,7 +80,7 @@ fn read(input: Vec<u8>, piece: usize, longest: usize, pause: bool) -> (Vec<Bytes
                 Incoming::Binary(payload) => payload.into_bytes(),
                 Incoming::Ping(payload) => Bytes::from([b"ping", payload.as_slice()].concat()),
                 Incoming::Text => Bytes::from_static(b"text"),
-                Incoming::Pong => Bytes::from_static(b"pong"),
+                Incoming::Pong(_) => Bytes::from_static(b"pong"),
                 Incoming::Close => Bytes::from_static(b"close"),
             });
             if pause { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -28,12 +28,12 @@ pub(crate) async fn subscribe(
     State(router): State<Arc<dyn Router>>,
     Who(caller): Who,
     mut params: Params,
-    Upgrade(upgrade): Upgrade,
+    upgrade: Upgrade,
 ) -> Answer<Response> {
     let party: PartyId = params.required("party_id")?;
     let kinds = kinds(params.optional::<String>("event_types")?.as_deref().unwrap_or_default())?;
     params.done()?;
-    Ok(upgrade.on_upgrade(move |socket| async move {
+    Ok(upgrade.accept(move |socket| async move {
         let events = match router.subscribe_events(&caller, &party, kinds).await {
             Ok(events) => events,
             Err(error) => return refuse(socket, error).await,

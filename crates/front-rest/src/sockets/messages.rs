@@ -32,13 +32,13 @@ pub(crate) async fn subscribe(
     State(router): State<Arc<dyn Router>>,
     Who(caller): Who,
     mut params: Params,
-    Upgrade(upgrade): Upgrade,
+    upgrade: Upgrade,
 ) -> answer::Answer<Response> {
     let session: Option<SessionId> = params.optional("session_id")?;
     let party: PartyId = params.required("party_id")?;
     let after = Timestamp(params.optional("after")?.unwrap_or(0));
     params.done()?;
-    Ok(upgrade.on_upgrade(move |socket| async move {
+    Ok(upgrade.accept(move |socket| async move {
         let messages = match router.subscribe(&caller, session, &party, after).await {
             Ok(messages) => messages,
             Err(error) => return refuse(socket, error).await,

@@ -1,16 +1,20 @@
 //! WebSockets: one loop for all, which pulls what it sends and keeps requests in their order.
 //!
 //! There is no queue between the service's stream and the socket: a reader that is slow fills its
-//! own socket, then the loop waits, then the service sees a stream that nobody pulls.
+//! own socket, then the loop waits, then the service sees a stream that nobody pulls. A peer is alive
+//! that answers our pings, sends requests or takes what it kept waiting; its own pings prove nothing.
 
 pub(crate) mod events;
 pub(crate) mod messages;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::http::request::Parts;
+use axum::response::Response;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -19,6 +23,8 @@ use quorate_types::{Error, ErrorCode, Result};
 use quorate_wire::close_reason;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::Refusal;
 use crate::common::MESSAGE_BODY;
@@ -44,7 +50,13 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const MAX_UNDER_WAY: usize = 64;
 
 /// Frames that are ready are written together up to about this many bytes, then flushed.
-const BATCH: usize = 64 << 10;
+const BATCH: usize = 16 << 10;
+
+/// Close code after frames that the protocol does not know.
+const PROTOCOL_ERROR: u16 = 1002;
+
+/// Close code after text that is not UTF-8.
+const NOT_UTF8: u16 = 1007;
 
 /// Close code of a server that goes away and is expected back.
 const RESTARTING: u16 = 1012;
@@ -52,21 +64,47 @@ const RESTARTING: u16 = 1012;
 /// Answers to requests, in the order of the requests; `None` says nothing.
 type Answer = BoxFuture<'static, Option<String>>;
 
+/// A write that took so long had to wait for the peer to read.
+const WAITED: Duration = Duration::from_secs(1);
+
 /// A WebSocket handshake, its limits set.
-pub(crate) struct Upgrade(pub(crate) WebSocketUpgrade);
+pub(crate) struct Upgrade {
+    handshake: WebSocketUpgrade,
+    stop: CancellationToken,
+}
+
+impl Upgrade {
+    /// Answers the handshake, and lets `serve` have the socket and the word that the service stops.
+    pub(crate) fn accept<F: Future<Output = ()> + Send + 'static>(
+        self,
+        serve: impl FnOnce(Socket) -> F + Send + 'static,
+    ) -> Response {
+        let Self { handshake, stop } = self;
+        handshake.on_upgrade(move |socket| serve(Socket { socket, stop }))
+    }
+}
+
+/// An open WebSocket.
+pub(crate) struct Socket {
+    socket: WebSocket,
+    /// The service stops. A server puts its token among a request's extensions.
+    stop: CancellationToken,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         match WebSocketUpgrade::from_request_parts(parts, state).await {
-            Ok(upgrade) => Ok(Self(
-                upgrade
+            Ok(handshake) => Ok(Self {
+                handshake: handshake
                     .read_buffer_size(READ_BUFFER)
+                    .write_buffer_size(BATCH)
                     .max_write_buffer_size(WRITE_BUFFER)
                     .max_message_size(MESSAGE_BODY)
                     .max_frame_size(MESSAGE_BODY),
-            )),
+                stop: parts.extensions.get().cloned().unwrap_or_default(),
+            }),
             Err(rejection) => {
                 let message = format!("this path is a WebSocket: {}", rejection.body_text());
                 Err(Refusal(Error::invalid(message)))
@@ -83,39 +121,65 @@ enum End {
     Closed,
     /// We say goodbye with an error.
     Refused(Error),
+    /// The peer broke the WebSocket protocol: a close code and its reason.
+    Broken(u16, &'static str),
     /// The service stops.
     Stopping,
 }
 
 /// Runs a socket to its end: sends `frames`, and hands each text frame to `serve`.
 pub(crate) async fn run(
-    mut socket: WebSocket,
+    socket: Socket,
     mut frames: BoxStream<Result<String>>,
     mut serve: impl FnMut(Utf8Bytes) -> Answer + Send,
 ) {
+    let Socket { mut socket, stop } = socket;
     let mut answers = FuturesOrdered::new();
     let mut beat = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = Instant::now();
+    let mut life = Life::default();
     let end = loop {
+        let mut since = Instant::now();
         let step = tokio::select! {
-            Some(answer) = answers.next(), if !answers.is_empty() => match answer {
-                Some(text) => write(&mut socket, text).await,
-                None => Ok(()),
+            Some(answer) = answers.next(), if !answers.is_empty() => {
+                since = Instant::now();
+                match answer {
+                    Some(text) => write(&mut socket, text).await,
+                    None => Ok(()),
+                }
             },
             frame = socket.recv(), if answers.len() < MAX_UNDER_WAY => {
-                heard = Instant::now();
-                read(frame).map(|text| answers.extend(text.map(&mut serve)))
-            }
-            frame = frames.next() => deliver(&mut socket, frame, &mut frames).await,
-            _ = beat.tick() => {
-                if heard.elapsed() > SILENCE {
-                    Err(End::Gone)
-                } else {
-                    send(&mut socket, Message::Ping(bytes::Bytes::new())).await
+                since = Instant::now();
+                match read(frame, &mut life) {
+                    Ok(Heard::Text(text)) => {
+                        answers.push_back(serve(text));
+                        Ok(())
+                    }
+                    // Its sender is not read from until our pong has left.
+                    Ok(Heard::Ping) => flush(&mut socket).await,
+                    Ok(Heard::Pong) => Ok(()),
+                    Err(end) => Err(end),
                 }
             }
+            frame = frames.next() => {
+                since = Instant::now();
+                deliver(&mut socket, frame, &mut frames).await
+            }
+            _ = beat.tick() => {
+                since = Instant::now();
+                if life.heard.elapsed() > SILENCE {
+                    Err(End::Gone)
+                } else {
+                    let ping = life.next_ping();
+                    send(&mut socket, Message::Ping(ping)).await
+                }
+            }
+            () = stop.cancelled() => Err(End::Stopping),
         };
+        if since.elapsed() >= WAITED {
+            // It has taken what it kept waiting; its pong may stand behind that.
+            life.heard = Instant::now();
+        }
         if let Err(end) = step {
             break end;
         }
@@ -126,30 +190,74 @@ pub(crate) async fn run(
     finish(socket, end).await;
 }
 
-/// Closes a socket whose subscription was refused.
-pub(crate) async fn refuse(socket: WebSocket, error: Error) {
-    finish(socket, End::Refused(error)).await;
+/// When a peer was last known to be there.
+struct Life {
+    heard: Instant,
+    /// Makes the nonces of pings, which only a peer that reads can know.
+    nonces: RandomState,
+    nonce: u64,
 }
 
-fn read(frame: Option<Result<Message, axum::Error>>) -> Result<Option<Utf8Bytes>, End> {
+impl Default for Life {
+    fn default() -> Self {
+        Self { heard: Instant::now(), nonces: RandomState::new(), nonce: 0 }
+    }
+}
+
+impl Life {
+    fn next_ping(&mut self) -> Bytes {
+        self.nonce = self.nonces.hash_one(self.nonce);
+        Bytes::copy_from_slice(&self.nonce.to_be_bytes())
+    }
+}
+
+/// Closes a socket whose subscription was refused.
+pub(crate) async fn refuse(socket: Socket, error: Error) {
+    finish(socket.socket, End::Refused(error)).await;
+}
+
+/// What came of a peer's frame.
+enum Heard {
+    Text(Utf8Bytes),
+    Ping,
+    Pong,
+}
+
+fn read(frame: Option<Result<Message, axum::Error>>, life: &mut Life) -> Result<Heard, End> {
     match frame {
-        Some(Ok(Message::Text(text))) => Ok(Some(text)),
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
+        Some(Ok(Message::Text(text))) => {
+            life.heard = Instant::now();
+            Ok(Heard::Text(text))
+        }
+        Some(Ok(Message::Ping(_))) => Ok(Heard::Ping),
+        Some(Ok(Message::Pong(payload))) => {
+            if payload[..] == life.nonce.to_be_bytes() {
+                life.heard = Instant::now();
+            }
+            Ok(Heard::Pong)
+        }
         Some(Ok(Message::Binary(_))) => Err(End::Refused(Error::new(
             ErrorCode::UnsupportedMediaType,
             "binary frames are not read here; send JSON in text frames",
         ))),
         Some(Ok(Message::Close(_))) | None => Err(End::Closed),
-        Some(Err(error)) => {
-            let inner = error.into_inner();
-            match inner.downcast_ref() {
-                Some(SocketError::Capacity(_)) => Err(End::Refused(Error::new(
-                    ErrorCode::MessageTooLarge,
-                    format!("a frame is at most {MESSAGE_BODY} bytes"),
-                ))),
-                _ => Err(End::Gone),
-            }
+        Some(Err(error)) => Err(broken(error)),
+    }
+}
+
+fn broken(error: axum::Error) -> End {
+    match error.into_inner().downcast_ref() {
+        Some(SocketError::Capacity(_)) => End::Refused(Error::new(
+            ErrorCode::MessageTooLarge,
+            format!("a frame is at most {MESSAGE_BODY} bytes"),
+        )),
+        Some(SocketError::Utf8(_)) => End::Broken(NOT_UTF8, "a text frame is UTF-8"),
+        // A connection that just ends is no fault of the protocol.
+        Some(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Gone,
+        Some(SocketError::Protocol(_)) => {
+            End::Broken(PROTOCOL_ERROR, "this is not the WebSocket protocol")
         }
+        _ => End::Gone,
     }
 }
 
@@ -178,8 +286,12 @@ async fn deliver(
             next = frames.next().now_or_never();
         }
     }
+    flush(socket).await.and(end)
+}
+
+async fn flush(socket: &mut WebSocket) -> Result<(), End> {
     match timeout(SILENCE, socket.flush()).await {
-        Ok(Ok(())) => end,
+        Ok(Ok(())) => Ok(()),
         _ => Err(End::Gone),
     }
 }
@@ -204,6 +316,10 @@ async fn finish(mut socket: WebSocket, end: End) {
             code: error.code.row().ws_close,
             reason: close_reason(&error).into(),
         }),
+        End::Broken(code, reason) => {
+            let error = Error::invalid(reason);
+            Some(CloseFrame { code, reason: close_reason(&error).into() })
+        }
         End::Stopping => Some(CloseFrame {
             code: RESTARTING,
             reason: close_reason(&Error::unavailable("the service stops; connect again")).into(),

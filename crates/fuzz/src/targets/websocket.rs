@@ -47,7 +47,7 @@ fn read(input: &[u8], piece: usize) -> (Vec<(u8, Vec<u8>)>, u8) {
                 Incoming::Binary(payload) => (0, payload.as_slice().to_vec()),
                 Incoming::Text => (1, Vec::new()),
                 Incoming::Ping(payload) => (2, payload.as_slice().to_vec()),
-                Incoming::Pong => (3, Vec::new()),
+                Incoming::Pong(payload) => (3, payload.as_slice().to_vec()),
                 Incoming::Close => (4, Vec::new()),
             };
             assert!(bytes.len() <= LONGEST, "a message over the bound");

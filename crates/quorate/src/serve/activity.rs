@@ -2,19 +2,27 @@
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connections::Place;
 
 /// A connection without a request for so long is closed: whoever needs it again connects again.
 const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// How long, and for how many bytes, an ended connection is read.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 << 20;
+const LINGER_BUFFER: usize = 16 << 10;
 
 /// The requests of one connection.
 #[derive(Clone, Default)]
@@ -90,37 +98,87 @@ impl HttpBody for Tracked {
     }
 }
 
-/// A stream that holds its connection's place, also when it has become a WebSocket.
-pub(super) struct Placed<S> {
-    pub(super) stream: S,
-    pub(super) _place: Option<Place>,
+/// A connection's stream. It holds the connection's place, also when it has become a WebSocket, and
+/// the process waits for it at its end.
+///
+/// When it is dropped with bytes unread, the system would send a reset that overtakes what was
+/// written last, such as the reason of a refusal. So it is read for a moment longer.
+pub(super) struct Placed {
+    /// There until it is dropped.
+    stream: Option<TcpStream>,
+    place: Option<Place>,
+    /// The peer has sent its last byte.
+    ended: bool,
+    _open: TaskTrackerToken,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
+impl Placed {
+    pub(super) fn new(stream: TcpStream, place: Option<Place>, open: TaskTrackerToken) -> Self {
+        Self { stream: Some(stream), place, ended: false, _open: open }
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.stream.as_mut().expect("there until it is dropped"))
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take()
+            && !self.ended
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(linger(stream, self.place.take()));
+        }
+    }
+}
+
+/// Lets the peer read what was written last. The place is held meanwhile.
+async fn linger(mut stream: TcpStream, place: Option<Place>) {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut drained = 0;
+        let mut waste = vec![0; LINGER_BUFFER];
+        while drained < LINGER_BYTES {
+            match stream.read(&mut waste).await? {
+                0 => break,
+                count => drained += count,
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
+    drop(place);
+}
+
+impl AsyncRead for Placed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
+        let read = ready!(self.stream().poll_read(cx, buffer));
+        self.ended |= read.is_err() || (room > 0 && buffer.filled().len() == before);
+        Poll::Ready(read)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
+impl AsyncWrite for Placed {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.stream().poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -128,11 +186,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+        self.stream().poll_write_vectored(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 }
 

@@ -27,6 +27,7 @@ use super::activity::{Activity, Placed, Tracked};
 use super::bodies::{Bodies, Source};
 use super::connections::Connections;
 use super::edge::is_grpc;
+use super::handshake;
 
 /// A client must finish its TLS handshake, its first request's header after that, and each
 /// further one's, in this time.
@@ -148,7 +149,7 @@ pub(crate) async fn serve(
             source: bounds.bodies.source(ClientAddress::of(peer.ip())),
         };
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
-        let stream = Placed { stream, _place: place };
+        let stream = Placed::new(stream, place, tracker.token());
         tracker.spawn(async move {
             match tls {
                 None => connection(stream, origin, router, stop).await,
@@ -187,16 +188,18 @@ where
         .max_concurrent_streams(STREAMS)
         .max_send_buf_size(SEND_BUFFER);
     let activity = Activity::default();
-    let requests = activity.clone();
+    let (requests, stopping) = (activity.clone(), stop.clone());
     let Origin { at, source } = origin;
     let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
         let open = requests.begin();
         let (router, source) = (router.clone(), source.clone());
+        request.extensions_mut().insert(stopping.clone());
         if let Some(at) = at {
             request.extensions_mut().insert(at);
         }
         async move {
-            let response = match source.admit(request) {
+            let checked = handshake::check(&mut request);
+            let response = match checked.and_then(|()| source.admit(request)) {
                 Ok(request) => router.oneshot(request).await?,
                 Err(refusal) => *refusal,
             };

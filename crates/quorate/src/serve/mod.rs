@@ -8,6 +8,7 @@ pub(crate) mod connections;
 pub(crate) mod data;
 pub(crate) mod edge;
 pub(crate) mod endpoints;
+mod handshake;
 pub(crate) mod link;
 pub(crate) mod listener;
 pub(crate) mod logging;
