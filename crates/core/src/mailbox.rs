@@ -232,6 +232,11 @@ impl Mailboxes {
         self.sessions.get(&session).map(|conversation| &conversation.tenant)
     }
 
+    /// Whether a party is or was in a session that is known here.
+    pub fn has_member(&self, session: SessionId, party: &PartyId) -> bool {
+        self.sessions.get(&session).is_some_and(|known| known.members.contains(party))
+    }
+
     /// Whether messages of this session are taken and delivered.
     pub fn is_open(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|conversation| !conversation.ended)

@@ -44,6 +44,18 @@ pub fn register(caller: &Caller, registration: &Registration, reserved: bool) ->
     Ok(())
 }
 
+/// Refuses a caller that may not start a session: its creators and its parties do.
+///
+/// # Errors
+/// `forbidden`, naming the scope.
+pub fn start(caller: &Caller) -> Result<()> {
+    match caller {
+        // Which sessions are its own is asked where the session is known.
+        Caller::Party(_) => Ok(()),
+        _ => caller.may(Scope::Party).or_else(|_| caller.may(Scope::Sessions)),
+    }
+}
+
 /// Whether things of `owner` exist for this caller.
 ///
 /// A proven party and another role are bounded by what they take part in, not by a tenant.
@@ -105,6 +117,19 @@ mod tests {
         assert!(claim(&tenant, PartyRole::Temporary) && claim(&tenant, PartyRole::Delegate));
         assert!(claim(&Caller::Open, PartyRole::Persistent));
         assert!(claim(&Caller::Party("p".parse().unwrap()), PartyRole::Persistent));
+    }
+
+    #[test]
+    fn creators_and_parties_start_sessions_and_readers_do_not() {
+        for scope in [Scope::Sessions, Scope::Party, Scope::System] {
+            assert!(start(&key("a", &[scope])).is_ok(), "{scope:?}");
+        }
+        for scope in [Scope::Read, Scope::Accounts] {
+            assert!(start(&key("a", &[scope])).is_err(), "{scope:?}");
+        }
+        assert!(
+            start(&Caller::Open).is_ok() && start(&Caller::Party("p".parse().unwrap())).is_ok()
+        );
     }
 
     #[test]

@@ -44,9 +44,29 @@ impl Known {
         self.left = false;
     }
 
+    /// Whether somebody without a proof may renew it like this: an identity is added by the
+    /// account that registered the name, and what stands beside one stays, but for the version.
+    fn allows(&self, account: &Account, renewal: &Registration) -> bool {
+        let held = &self.registration;
+        match (held.identity, renewal.identity) {
+            (None, None) => true,
+            (None, Some(_)) => self.account == *account,
+            _ => held.role == renewal.role && held.notification == renewal.notification,
+        }
+    }
+
     fn is_online(&self, now: Moment) -> bool {
         let alive = self.alive.is_some_and(|seen| now.monotonic.saturating_sub(seen) < ALIVE);
         self.streams > 0 || (alive && !self.left)
+    }
+}
+
+/// Whether an account speaks for a party by its proof, or for the installation.
+fn proves(account: &Account, party: &PartyId) -> bool {
+    match account {
+        Account::Role => true,
+        Account::Party(own) => own == party,
+        Account::Tenant(_) => false,
     }
 }
 
@@ -180,6 +200,16 @@ impl Presence {
             (pinned, None) => registration.identity = pinned,
             _ => {}
         }
+        if !proves(&account, &registration.party_id) && !known.allows(&account, &registration) {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                format!(
+                    "{} is registered already: only its own proof of identity changes that; start \
+                     the server with --trust for it, or use another name",
+                    registration.party_id
+                ),
+            ));
+        }
         let changed = known.registration != registration;
         known.registration = registration;
         known.seen(now);
@@ -296,6 +326,37 @@ mod tests {
         assert_eq!(error.code, ErrorCode::Forbidden);
         let again = presence.register(at(2), tenant("a"), party("p", None)).unwrap();
         assert_eq!(again, Registered { registered_at: Timestamp(0), changed: false });
+    }
+
+    #[test]
+    fn a_registration_with_an_identity_is_changed_by_its_proof_only() {
+        let mut presence = Presence::default();
+        let own = party("p", Some([1; 32]));
+        presence.register(at(0), tenant("a"), own.clone()).unwrap();
+        let mut changed = own.clone();
+        changed.role = PartyRole::Delegate;
+        changed.notification.email = "thief@evil.example".into();
+        for identity in [None, Some([1; 32])] {
+            let posed = Registration { identity, ..changed.clone() };
+            for account in [tenant("a"), tenant("evil"), Account::Party("q".parse().unwrap())] {
+                let error = presence.register(at(1), account, posed.clone()).unwrap_err();
+                assert_eq!(error.code, ErrorCode::Forbidden);
+            }
+        }
+        let newer = Registration { version: "2".into(), ..own };
+        assert!(presence.register(at(2), tenant("a"), newer).unwrap().changed);
+        let proven = Account::Party("p".parse().unwrap());
+        assert!(presence.register(at(3), proven, changed).unwrap().changed);
+    }
+
+    #[test]
+    fn another_tenant_binds_no_identity_to_a_name() {
+        let mut presence = Presence::default();
+        presence.register(at(0), tenant("a"), party("p", None)).unwrap();
+        let claim = party("p", Some([1; 32]));
+        let error = presence.register(at(1), tenant("evil"), claim.clone()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Forbidden);
+        assert!(presence.register(at(2), tenant("a"), claim).unwrap().changed);
     }
 
     #[test]

@@ -8,9 +8,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use quorate_core::policy;
 use quorate_core::session::{Command, Durability, Effects, Reply, Session};
 use quorate_ports::store::SessionRow;
 use quorate_ports::{Commit, Router, Store, Urgency, Write};
@@ -68,6 +70,8 @@ pub struct CoordinatorApp(Arc<Inner>);
 struct Inner {
     parts: CoordinatorParts,
     state: Mutex<State>,
+    /// Names whose identity the operator trusts.
+    reserved: Mutex<HashSet<PartyId>>,
     /// Wakes the deadline task when an earlier deadline appears.
     sooner: Notify,
 }
@@ -104,7 +108,12 @@ impl CoordinatorApp {
         let rows = parts.store.open_sessions().await?;
         let config = parts.config;
         let state = Mutex::new(State::new(config.max_open, config.keygens_at_once));
-        let app = Self(Arc::new(Inner { parts, state, sooner: Notify::new() }));
+        let app = Self(Arc::new(Inner {
+            parts,
+            state,
+            reserved: Mutex::default(),
+            sooner: Notify::new(),
+        }));
         {
             let mut state = lock(&app.0.state);
             let clock = &app.0.parts.clock;
@@ -296,6 +305,16 @@ impl CoordinatorApp {
         }
         let row = self.0.parts.store.session(id).await?;
         decode(&row.ok_or_else(|| Error::not_found("session", id))?)
+    }
+
+    /// Lets nobody but its own proof act as this party.
+    pub fn reserve(&self, party: &PartyId) {
+        lock(&self.0.reserved).insert(party.clone());
+    }
+
+    /// Refuses a caller that may not act as `party`.
+    fn act_as(&self, caller: &Caller, party: &PartyId) -> Result<()> {
+        policy::act_as(caller, party, lock(&self.0.reserved).contains(party))
     }
 
     /// Refuses a session that this caller must not know of, as if it did not exist.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quorate_core::policy;
 use quorate_core::session::{Command, Reply, Session};
 use quorate_ports::Coordinator;
 use quorate_ports::store::SessionRow;
@@ -24,7 +25,7 @@ impl Coordinator for CoordinatorApp {
     }
 
     async fn join(&self, caller: &Caller, request: JoinSession) -> Result<JoinedSession> {
-        caller.speaks_for(&request.party_id)?;
+        self.act_as(caller, &request.party_id)?;
         let id = TokenMint::session_of(&request.token)?;
         if request.session_id.is_some_and(|asked| asked != id) {
             let asked = request.session_id.unwrap_or(id);
@@ -38,6 +39,7 @@ impl Coordinator for CoordinatorApp {
         };
         // An ended session may have left the memory: it answers from the store that it is over.
         let session = self.find(id).await.map_err(unknown)?;
+        Self::visible(&session, caller).map_err(unknown)?;
         let command = Command::Join {
             party: request.party_id,
             token_hash: TokenMint::hash(&request.token),
@@ -57,7 +59,7 @@ impl Coordinator for CoordinatorApp {
         session: SessionId,
         party: &PartyId,
     ) -> Result<ReadyCount> {
-        caller.speaks_for(party)?;
+        self.act_as(caller, party)?;
         let session = self.find(session).await?;
         Self::visible(&session, caller)?;
         match self.execute(session.id(), Command::Ready { party: party.clone() }).await? {
@@ -67,6 +69,7 @@ impl Coordinator for CoordinatorApp {
     }
 
     async fn start(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
+        policy::start(caller)?;
         let session = self.find(session).await?;
         Self::visible(&session, caller)?;
         Ok(self.execute(session.id(), Command::Start).await?.1)
@@ -88,7 +91,7 @@ impl Coordinator for CoordinatorApp {
     }
 
     async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
-        caller.speaks_for(&report.party_id)?;
+        self.act_as(caller, &report.party_id)?;
         let session = self.find(report.session_id).await?;
         Self::visible(&session, caller)?;
         let command = Command::Report { party: report.party_id, outcome: report.outcome };

@@ -74,12 +74,15 @@ impl State {
         policy::act_as(caller, party, self.reserved.contains(party))
     }
 
-    /// Refuses a session of another tenant, as if it did not exist.
+    /// Refuses a session of another tenant, or of others than a proven party, as if it did not
+    /// exist.
     fn visible(&self, caller: &Caller, session: SessionId) -> Result<()> {
-        match self.mailboxes.owner(session) {
-            Some(owner) if policy::sees(caller, owner) => Ok(()),
-            _ => Err(Error::not_found("session", session)),
-        }
+        let owner = self.mailboxes.owner(session);
+        let seen = match caller {
+            Caller::Party(party) => self.mailboxes.has_member(session, party),
+            _ => owner.is_some_and(|owner| policy::sees(caller, owner)),
+        };
+        if seen { Ok(()) } else { Err(Error::not_found("session", session)) }
     }
 }
 

@@ -151,6 +151,7 @@ impl Running {
         for party in &prepared {
             host.trust(party.id(), party.identity());
             router.reserve(party.id());
+            coordinator.reserve(party.id());
         }
         let router_address = match &host.options.tls_cert {
             None => served.router.grpc,

@@ -153,6 +153,9 @@ pub(crate) async fn open_coordinator(
         clock: host.clock.clone(),
     };
     let coordinator = Arc::new(CoordinatorApp::open(parts).await?);
+    for party in host.gate.trusted_parties() {
+        coordinator.reserve(&party);
+    }
     let (app, stop) = (coordinator.clone(), host.net.stop.clone());
     host.net.spawn(async move { app.watch_deadlines(stop).await });
     Ok(coordinator)

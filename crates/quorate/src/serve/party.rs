@@ -164,7 +164,11 @@ struct Info {
 impl PartyInfo for Info {
     async fn keys(&self, caller: &Caller) -> Result<Vec<KeyJson>> {
         let keys = self.keyring.keys().await?.into_iter();
-        Ok(keys.filter(|key| policy::sees(caller, &key.tenant)).map(KeyJson::from).collect())
+        let seen = |key: &KeyRecord| match caller {
+            Caller::Party(party) => key.holders.contains(party),
+            _ => policy::sees(caller, &key.tenant),
+        };
+        Ok(keys.filter(seen).map(KeyJson::from).collect())
     }
 
     fn ready(&self) -> std::result::Result<(), Vec<String>> {
