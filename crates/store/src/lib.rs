@@ -3,8 +3,10 @@
 //! WAL and `synchronous=FULL`: a resolved [`Commit`] has been synced to the
 //! disk. One process owns a data folder; a second one is refused.
 
+mod checkpoints;
 mod columns;
 mod database;
+mod generation;
 mod groups;
 mod queue;
 mod reads;
@@ -22,7 +24,9 @@ use quorate_ports::{Commit, GroupStore, GroupWrite, Store, Urgency, Write};
 use quorate_types::*;
 pub use vault::SqliteVault;
 
-use crate::database::{Blocking, FolderLock, Schema, open_database, open_reader};
+use crate::checkpoints::Checkpoints;
+use crate::database::{Blocking, FolderLock, Schema, failed, open_database, open_reader};
+use crate::generation::Generation;
 use crate::writer::Writer;
 
 const SCHEMA: Schema = Schema {
@@ -31,6 +35,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0001_store.sql"),
         include_str!("migrations/0002_groups.sql"),
         include_str!("migrations/0003_pages.sql"),
+        include_str!("migrations/0004_generation.sql"),
     ],
     secure_delete: false,
 };
@@ -49,13 +54,28 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens `quorate.db` in a folder, making both where they are missing.
     ///
-    /// Refuses a folder that another process uses, and a database of a newer program.
+    /// Refuses a folder that another process uses, a database of a newer program, and one that is
+    /// missing or older than it was.
     pub fn open(folder: &Path) -> Result<Self> {
+        Self::open_with(folder, false)
+    }
+
+    /// Opens a folder as [`SqliteStore::open`] does, also when its database is missing or older
+    /// than it was and `accept_loss` says to go on with what there is.
+    pub fn open_with(folder: &Path, accept_loss: bool) -> Result<Self> {
         let lock = FolderLock::take(folder)?;
         let path = folder.join("quorate.db");
+        if !accept_loss {
+            generation::refuse_missing(folder, &path)?;
+        }
         let connection = open_database(&path, &SCHEMA)?;
+        // The writer folds the log in itself, so that it knows what is in which file.
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
+        let generation = Generation::open(folder, &connection, accept_loss)?;
         let reader = Blocking::new(open_reader(&path)?);
-        Ok(Self { reader, writer: Writer::start(connection)?, _lock: lock })
+        let log = folder.join("quorate.db-wal");
+        let writer = Writer::start(connection, Some(Checkpoints::new(generation, log)))?;
+        Ok(Self { reader, writer, _lock: lock })
     }
 
     /// Commits so far, each of which synced the disk once.

@@ -147,8 +147,9 @@ impl Queue {
         self.bell.notify_one();
     }
 
-    /// Waits for transactions and takes out a group; `None` when closed and empty.
-    pub(crate) fn next_group(&self) -> Option<Vec<Item>> {
+    /// Waits for transactions and takes out a group, an empty one at `due`; `None` when closed and
+    /// empty.
+    pub(crate) fn next_group(&self, due: Option<Instant>) -> Option<Vec<Item>> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
@@ -159,7 +160,10 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            state = match state.due {
+            if due.is_some_and(|due| due <= now) {
+                return Some(group);
+            }
+            state = match state.due.into_iter().chain(due).min() {
                 None => self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(due) => {
                     let woken = self.bell.wait_timeout(state, due.saturating_duration_since(now));
@@ -262,8 +266,8 @@ mod tests {
         queue.push(item(vec![note(1)], Urgency::Lazy)).unwrap();
         queue.close();
         assert_eq!(queue.push(item(vec![note(2)], Urgency::Now)), Err(Full::Closed));
-        assert_eq!(numbers(&queue.next_group().unwrap()), [1]);
-        assert!(queue.next_group().is_none());
+        assert_eq!(numbers(&queue.next_group(None).unwrap()), [1]);
+        assert!(queue.next_group(None).is_none());
     }
 
     #[test]
@@ -271,11 +275,18 @@ mod tests {
         let queue = Queue::default();
         for urgency in [Urgency::Now, Urgency::Lazy] {
             std::thread::scope(|scope| {
-                let writer = scope.spawn(|| queue.next_group().unwrap());
+                let writer = scope.spawn(|| queue.next_group(None).unwrap());
                 queue.push(item(vec![note(1)], urgency)).unwrap();
                 assert_eq!(numbers(&writer.join().unwrap()), [1]);
             });
         }
+    }
+
+    #[test]
+    fn a_writer_is_woken_when_it_is_due() {
+        let queue = Queue::default();
+        let group = queue.next_group(Some(Instant::now() + LINGER)).unwrap();
+        assert!(group.is_empty());
     }
 
     #[test]

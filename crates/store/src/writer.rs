@@ -7,12 +7,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::{Error, ErrorCode, Result};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use crate::checkpoints::Checkpoints;
 use crate::database;
 use crate::queue::{Full, Item, Queue};
 use crate::rows;
@@ -47,12 +49,13 @@ fn broken() -> Error {
 }
 
 impl Writer {
-    pub(crate) fn start(connection: Connection) -> Result<Self> {
+    /// Starts the thread on a database, which it folds its log into where it has `checkpoints`.
+    pub(crate) fn start(connection: Connection, checkpoints: Option<Checkpoints>) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let on_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run(connection, &on_thread))
+            .spawn(move || run(connection, checkpoints, &on_thread))
             .map_err(|error| {
                 tracing::error!(%error, "the writer thread cannot be started");
                 Error::internal()
@@ -118,20 +121,27 @@ impl Drop for LastWord<'_> {
     fn drop(&mut self) {
         self.0.fail();
         self.0.queue.close();
-        while self.0.queue.next_group().is_some() {}
+        while self.0.queue.next_group(None).is_some() {}
     }
 }
 
-fn run(mut connection: Connection, shared: &Shared) {
+fn run(mut connection: Connection, mut checkpoints: Option<Checkpoints>, shared: &Shared) {
     let _last_word = LastWord(shared);
-    while let Some(group) = shared.queue.next_group() {
+    loop {
+        let due = checkpoints.as_ref().and_then(Checkpoints::due);
+        let Some(group) = shared.queue.next_group(due) else { return };
+        let committed = !group.is_empty();
         let outcome = shared.health().and_then(|()| {
+            // Empty when only a checkpoint is due.
+            if group.is_empty() {
+                return Ok(Vec::new());
+            }
             commit(&mut connection, &group).map_err(|error| {
                 shared.fail();
                 database::failed(error)
             })
         });
-        shared.commits.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
+        shared.commits.fetch_add(u64::from(committed && outcome.is_ok()), Ordering::Relaxed);
         let mut outcomes = outcome.map(Vec::into_iter);
         for item in group {
             let stands = outcomes.as_mut().map(|stands| stands.next() != Some(false));
@@ -142,6 +152,16 @@ fn run(mut connection: Connection, shared: &Shared) {
             };
             // Nobody may be waiting, which changes nothing.
             let _ = item.done.send(result);
+        }
+        if let Some(checkpoints) = &mut checkpoints
+            && shared.health().is_ok()
+        {
+            if committed {
+                checkpoints.committed(Instant::now());
+            }
+            if checkpoints.keep(Instant::now(), &connection).is_err() {
+                shared.fail();
+            }
         }
     }
 }
@@ -219,7 +239,7 @@ mod tests {
         let connection = database(folder);
         let used: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         connection.pragma_update(None, "max_page_count", used + pages).unwrap();
-        Writer::start(connection).unwrap()
+        Writer::start(connection, None).unwrap()
     }
 
     #[tokio::test]
@@ -267,7 +287,7 @@ mod tests {
     #[tokio::test]
     async fn a_taken_idempotency_key_refuses_its_transaction_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let writer = Writer::start(database(&folder)).unwrap();
+        let writer = Writer::start(database(&folder), None).unwrap();
         let claim = |n| {
             let row = IdempotencyRow {
                 tenant: Tenant::default(),
@@ -291,7 +311,7 @@ mod tests {
     #[test]
     fn an_overrun_queue_refuses_everything_until_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let writer = Writer::start(database(&folder)).unwrap();
+        let writer = Writer::start(database(&folder), None).unwrap();
         let refusal = writer.overrun(Full::Messages);
         assert_eq!((refusal.code, refusal.details.retry_after), (ErrorCode::Unavailable, Some(1)));
         assert!(writer.health().is_ok(), "a refused message is no failure");
@@ -315,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_commit_is_written_all_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let writer = Writer::start(database(&folder)).unwrap();
+        let writer = Writer::start(database(&folder), None).unwrap();
         for n in 1..=50 {
             drop(writer.submit(session(n, 10), Urgency::Lazy));
         }

@@ -208,3 +208,76 @@ proptest! {
         }
     }
 }
+
+/// A store with so many sessions, as a crash leaves it: the folder is copied while it is open.
+async fn crashed(sessions: u128) -> tempfile::TempDir {
+    let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = SqliteStore::open(folder.path()).unwrap();
+    for n in 1..=sessions {
+        store.submit(vec![session(n, "x")], Urgency::Now).await.unwrap();
+    }
+    // What follows a commit is done before the next one.
+    store.submit(vec![], Urgency::Now).await.unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+fn refusal(folder: &std::path::Path) -> String {
+    SqliteStore::open(folder).err().expect("it must not open").message
+}
+
+#[tokio::test]
+async fn a_lost_log_is_noticed_and_may_be_accepted() {
+    for sessions in [0, 1, 20] {
+        let folder = crashed(sessions).await;
+        std::fs::remove_file(folder.path().join("quorate.db-wal")).unwrap();
+        let said = refusal(folder.path());
+        assert!(said.contains("missing or older") && said.contains("--accept-loss"), "{said}");
+        drop(SqliteStore::open_with(folder.path(), true).unwrap());
+        assert!(SqliteStore::open(folder.path()).is_ok(), "accepted once, it is as it is");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_that_loses_nothing_is_no_loss() {
+    let folder = crashed(20).await;
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(store.open_sessions().await.unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn the_first_commit_is_folded_into_the_file() {
+    let folder = crashed(1).await;
+    std::fs::remove_file(folder.path().join("quorate.db-wal")).unwrap();
+    let store = SqliteStore::open_with(folder.path(), true).unwrap();
+    assert_eq!(store.open_sessions().await.unwrap().len(), 1, "keys made first are not lost");
+}
+
+#[tokio::test]
+async fn an_older_or_missing_database_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, kept) = (folder.path().join("quorate.db"), folder.path().join("kept"));
+    drop(SqliteStore::open(folder.path()).unwrap());
+    std::fs::copy(&file, &kept).unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    store.submit(vec![session(1, "x")], Urgency::Now).await.unwrap();
+    drop(store);
+    let newest = std::fs::read(&file).unwrap();
+    std::fs::copy(&kept, &file).unwrap();
+    assert!(refusal(folder.path()).contains("older"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(refusal(folder.path()).contains("missing"));
+    std::fs::write(&file, newest).unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(store.open_sessions().await.unwrap().len(), 1, "put back, it is as it was");
+}
+
+#[test]
+fn an_empty_database_beside_an_old_servers_key_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("join-tokens.key"), [7; 32]).unwrap();
+    assert!(refusal(folder.path()).contains("missing"));
+}

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: RelayArgs, out: Output) -> Result<()> {
     if wanted(Which::Jsonrpc) {
         let listener = bind(SocketAddr::new(options.host, port)).await?;
         let data = folder.insert(DataFolder::open(&options.data.data)?);
-        let store = Arc::new(SqliteStore::open(data.path())?);
+        let store = Arc::new(SqliteStore::open_with(data.path(), options.accept_loss)?);
         jsonrpc = Some(relays::serve_jsonrpc(&net, listener, &choice, store).await?);
     }
     let mut binary = Vec::new();

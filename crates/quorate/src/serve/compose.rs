@@ -45,7 +45,7 @@ impl Host {
     pub(crate) async fn open(options: ServeOptions) -> Result<Self> {
         let net = Net::open(&options)?;
         let data = DataFolder::open(&options.data.data)?;
-        let store = Arc::new(SqliteStore::open(data.path())?);
+        let store = Arc::new(SqliteStore::open_with(data.path(), options.accept_loss)?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let keys = match options.auth() {
             AuthMode::Open => None,

@@ -52,6 +52,9 @@ pub(crate) struct ServeOptions {
     /// [default on loopback: link.key in $XDG_STATE_HOME/quorate, made by the first role]
     #[arg(long = "link-key", value_name = "FILE", env = "QUORATE_LINK_KEY")]
     pub(crate) link_key: Option<PathBuf>,
+    /// Start although the database is missing or older than it was, without what is lost
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
     /// Seconds that running sessions get to finish at the end
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) grace: u64,

@@ -1,0 +1,151 @@
+//! Data folders: of the first version, without their log, and under a herd of keygens.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use quorate_e2e::{Cluster, call, refused_start, root};
+use serde_json::{Value, json};
+
+/// Copies a folder; its files are for their owner only, as a server leaves them.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("writable");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("readable");
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).expect("writable");
+            let mode = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(&to, mode).expect("ours");
+        }
+    }
+}
+
+async fn create(cluster: &Cluster, body: &Value, key: Option<&str>) -> (u16, Value) {
+    let url = cluster.url("coordinator", "/api/v1/sessions");
+    let mut request = reqwest::Client::new().post(url).json(body);
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let answer = request.send().await.expect("an answer");
+    let status = answer.status().as_u16();
+    (status, answer.json().await.expect("JSON"))
+}
+
+async fn ended(cluster: &Cluster, session: &Value) -> Value {
+    let id = session["session_id"].as_str().expect("an id");
+    let path = format!("/api/v1/sessions/{id}?wait=end&wait_seconds=60");
+    loop {
+        let (status, view) = call("GET", &cluster.url("coordinator", &path), None).await;
+        assert_eq!(status, 200, "{view}");
+        if !matches!(view["status"].as_str(), Some("created" | "waiting" | "in_progress")) {
+            return view;
+        }
+    }
+}
+
+async fn completed(cluster: &Cluster, body: &Value) -> Value {
+    let (status, session) = create(cluster, body, None).await;
+    assert_eq!(status, 201, "{session}");
+    let view = ended(cluster, &session).await;
+    assert_eq!(view["status"], "completed", "{view}");
+    view
+}
+
+fn keygen(seconds: u64) -> Value {
+    json!({"session_type": "keygen", "threshold_n": 3, "threshold_t": 2,
+        "expires_in_seconds": seconds})
+}
+
+fn sign(key: &Value, digest: &str) -> Value {
+    json!({"session_type": "sign", "key_id": key, "message_hash": digest})
+}
+
+#[tokio::test]
+async fn a_folder_of_the_first_version_opens_and_its_key_signs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = root().join("crates/e2e/tests/data");
+    copy(&data.join("first-version"), &folder.path().join("data"));
+    let facts = std::fs::read(data.join("first-version.json")).expect("committed");
+    let facts: Value = serde_json::from_slice(&facts).expect("JSON");
+    let cluster = Cluster::start(folder.path()).await;
+    let get =
+        async |service: &str, path: String| call("GET", &cluster.url(service, &path), None).await;
+
+    let (_, keys) = get("coordinator", "/api/v1/keys".to_owned()).await;
+    assert_eq!(keys["keys"][0]["key_id"], facts["key_id"], "{keys}");
+    let (_, sessions) = get("coordinator", "/api/v1/sessions".to_owned()).await;
+    let listed: Vec<_> = sessions["sessions"].as_array().expect("a list").iter().collect();
+    assert_eq!(listed.len(), 2, "{sessions}");
+    let session = facts["session_id"].as_str().expect("an id");
+    let (_, old) = get("coordinator", format!("/api/v1/sessions/{session}")).await;
+    assert_eq!((&old["status"], &old["signature"]), (&json!("completed"), &facts["signature"]));
+    let account = facts["account_id"].as_str().expect("an id");
+    let (_, account) = get("accounts", format!("/api/v1/accounts/{account}")).await;
+    assert_eq!(account["username"], "old-user");
+
+    let digest = "11".repeat(32);
+    let repeated = create(&cluster, &sign(&facts["key_id"], &digest), Some("old-request")).await;
+    assert_eq!((repeated.0, &repeated.1["session_id"]), (201, &facts["session_id"]));
+    let other = "33".repeat(32);
+    let (status, refused) =
+        create(&cluster, &sign(&facts["key_id"], &other), Some("old-request")).await;
+    assert_eq!((status, &refused["error"]), (422, &json!("idempotency_mismatch")));
+    for pair in [[1, 2], [1, 3], [2, 3]] {
+        let mut body = sign(&facts["key_id"], &"22".repeat(32));
+        let party = |n: i32| json!({"party_id": format!("server-party-{n}")});
+        body["participants"] = json!(pair.map(party));
+        completed(&cluster, &body).await;
+    }
+    completed(&cluster, &keygen(60)).await;
+    assert!(cluster.stop().await);
+    let cluster = Cluster::start(folder.path()).await;
+    completed(&cluster, &sign(&facts["key_id"], &digest)).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_removed_after_a_kill_is_noticed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(folder.path()).await;
+    let key = completed(&cluster, &keygen(60)).await["key_id"].clone();
+    completed(&cluster, &sign(&key, &"44".repeat(32))).await;
+    cluster.kill().await;
+    std::fs::remove_file(folder.path().join("data/quorate.db-wal")).expect("the log");
+    let said = refused_start(folder.path(), &[]).await;
+    assert!(said.contains("missing or older") && said.contains("--accept-loss"), "{said}");
+    let cluster = Cluster::start_with(folder.path(), &["--accept-loss"]).await;
+    completed(&cluster, &keygen(60)).await;
+    assert!(cluster.stop().await);
+    drop(Cluster::start(folder.path()).await);
+}
+
+/// The short form of 500 keygens at once.
+#[tokio::test]
+async fn a_herd_of_keygens_is_made_in_turn_while_others_sign() {
+    const HERD: usize = 8;
+    let (cluster, _folder) = Cluster::temporary().await;
+    let key = completed(&cluster, &keygen(60)).await["key_id"].clone();
+    let body = keygen(600);
+    let herd: Vec<_> = (0..HERD).map(|_| create(&cluster, &body, None)).collect();
+    let herd = futures_util::future::join_all(herd).await;
+    let (status, refused) = create(&cluster, &keygen(20), None).await;
+    assert_eq!((status, &refused["error"]), (429, &json!("rate_limited")), "{refused}");
+    assert!(refused["details"]["retry_after"].as_u64().is_some_and(|s| s > 0), "{refused}");
+
+    let mut took = Vec::new();
+    for n in 0..20 {
+        let started = Instant::now();
+        completed(&cluster, &sign(&key, &format!("{n:064x}"))).await;
+        took.push(started.elapsed());
+    }
+    took.sort_unstable();
+    let (p50, p95) = (took[9], took[18]);
+    assert!(p95 < Duration::from_secs(2), "beside {HERD} keygens: p50 {p50:?}, p95 {p95:?}");
+    for (status, session) in &herd {
+        assert_eq!(*status, 201, "{session}");
+        let view = ended(&cluster, session).await;
+        assert_eq!(view["status"], "completed", "{view}");
+    }
+}
