@@ -149,3 +149,59 @@ async fn a_herd_of_keygens_is_made_in_turn_while_others_sign() {
         assert_eq!(view["status"], "completed", "{view}");
     }
 }
+
+/// Signs and answers with the session and its signature, if that was told.
+async fn told(cluster: &Cluster, key: &Value, digest: String) -> Option<(String, Value)> {
+    let client = reqwest::Client::new();
+    let url = cluster.url("coordinator", "/api/v1/sessions");
+    let created = client.post(url).json(&sign(key, &digest)).send().await.ok()?;
+    let created: Value = created.json().await.ok()?;
+    let id = created["session_id"].as_str()?.to_owned();
+    let path = format!("/api/v1/sessions/{id}?wait=end&wait_seconds=20");
+    let view = client.get(cluster.url("coordinator", &path)).send().await.ok()?;
+    let view: Value = view.json().await.ok()?;
+    (view["status"] == "completed").then(|| (id, view["signature"].clone()))
+}
+
+/// The short form of a disk that is full at a random point: files may not grow beyond it.
+#[tokio::test]
+async fn a_disk_that_fills_takes_back_nothing_that_was_told() {
+    const RUNS: u32 = 5;
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(folder.path()).await;
+    let key = completed(&cluster, &keygen(60)).await["key_id"].clone();
+    assert!(cluster.stop().await);
+    let mut counted = 0;
+    for run in 0..RUNS {
+        let size = std::fs::metadata(folder.path().join("data/quorate.db")).expect("there").len();
+        // In the 512-byte blocks of `ulimit`; a step of no page's size, so that each run is cut off
+        // elsewhere. Ignored, the signal leaves the error of the write.
+        let blocks = size / 512 + 300 + u64::from(run) * 157;
+        let limit = format!("trap '' XFSZ && ulimit -f {blocks}");
+        let cluster = Cluster::start_limited(folder.path(), &limit).await;
+        let mut signatures = Vec::new();
+        for n in 0..100 {
+            let digests = [0, 1, 2].map(|k| format!("{run:032x}{:032x}", 3 * n + k));
+            let signing = digests.map(|digest| told(&cluster, &key, digest));
+            let results = futures_util::future::join_all(signing).await;
+            let full = results.iter().any(Option::is_none);
+            signatures.extend(results.into_iter().flatten());
+            if full {
+                break;
+            }
+            assert!(n < 99, "the disk does not fill");
+        }
+        cluster.kill().await;
+        let cluster = Cluster::start(folder.path()).await;
+        for (id, signature) in &signatures {
+            let url = cluster.url("coordinator", &format!("/api/v1/sessions/{id}"));
+            let (status, view) = call("GET", &url, None).await;
+            assert_eq!(status, 200, "run {run}: {view}");
+            let found = (&view["status"], &view["signature"]);
+            assert_eq!(found, (&json!("completed"), signature), "run {run}: {view}");
+        }
+        counted += signatures.len();
+        assert!(cluster.stop().await);
+    }
+    assert!(counted > 0, "nothing was signed before the disk was full");
+}
