@@ -122,6 +122,8 @@ impl Accounts for AccountsApp {
 
     async fn get(&self, caller: &Caller, id: AccountId) -> Result<Account> {
         caller.may(Scope::Accounts)?;
+        // What is in memory may not have reached the disk.
+        self.0.store.health()?;
         lock(&self.0.book).get(caller.tenant().as_ref(), id)
     }
 
@@ -132,6 +134,7 @@ impl Accounts for AccountsApp {
         limit: u32,
     ) -> Result<Vec<Account>> {
         caller.may(Scope::Accounts)?;
+        self.0.store.health()?;
         let limit = usize::try_from(limit.clamp(1, MAX_LIST)).unwrap_or(1);
         Ok(lock(&self.0.book).list(caller.tenant().as_ref(), after, limit))
     }

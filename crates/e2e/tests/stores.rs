@@ -175,9 +175,9 @@ async fn a_disk_that_fills_takes_back_nothing_that_was_told() {
     for run in 0..RUNS {
         let size = std::fs::metadata(folder.path().join("data/quorate.db")).expect("there").len();
         // In the 512-byte blocks of `ulimit`; a step of no page's size, so that each run is cut off
-        // elsewhere. Ignored, the signal leaves the error of the write.
+        // elsewhere.
         let blocks = size / 512 + 300 + u64::from(run) * 157;
-        let limit = format!("trap '' XFSZ && ulimit -f {blocks}");
+        let limit = format!("ulimit -f {blocks}");
         let cluster = Cluster::start_limited(folder.path(), &limit).await;
         let mut signatures = Vec::new();
         for n in 0..100 {
@@ -191,6 +191,8 @@ async fn a_disk_that_fills_takes_back_nothing_that_was_told() {
             }
             assert!(n < 99, "the disk does not fill");
         }
+        let (ready, said) = call("GET", &cluster.url("coordinator", "/ready"), None).await;
+        assert_eq!(ready, 503, "run {run}: it lives and says so: {said}");
         cluster.kill().await;
         let cluster = Cluster::start(folder.path()).await;
         for (id, signature) in &signatures {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use quorate_core::groups::{Change, Kept, Place};
 use quorate_ports::groups::{GroupClientRow, GroupRow, GroupSessionRow, KeptGroups};
 use quorate_ports::{Commit, GroupStore, GroupWrite};
-use quorate_types::{Error, Result};
+use quorate_types::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -46,23 +46,43 @@ pub(crate) fn write(change: Change) -> GroupWrite {
     }
 }
 
-/// What the store had, as the core takes it.
-pub(crate) fn read(rows: KeptGroups) -> Result<Kept> {
+/// What the store had, as the core takes it. A record that cannot be read is reported and left out:
+/// it does not keep the other groups from coming back.
+pub(crate) fn read(rows: KeptGroups) -> Kept {
     let clients = rows.clients.iter().map(|row| (row.client, row.token_hash)).collect();
-    let group = |row: GroupRow| Ok((row.id, parse(&row.document)?));
+    let group = |row: GroupRow| Some((row.id, parse(&row.document)?));
     let session = |row: GroupSessionRow| {
-        Ok((Place { group: row.group, session: row.id }, parse(&row.document)?))
+        Some((Place { group: row.group, session: row.id }, parse(&row.document)?))
     };
-    Ok(Kept {
+    Kept {
         clients,
-        groups: rows.groups.into_iter().map(group).collect::<Result<_>>()?,
-        sessions: rows.sessions.into_iter().map(session).collect::<Result<_>>()?,
-    })
+        groups: rows.groups.into_iter().filter_map(group).collect(),
+        sessions: rows.sessions.into_iter().filter_map(session).collect(),
+    }
 }
 
-fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T> {
-    serde_json::from_slice(document).map_err(|error| {
-        tracing::error!(%error, "a kept group cannot be read");
-        Error::internal()
-    })
+fn parse<T: DeserializeOwned>(document: &[u8]) -> Option<T> {
+    let parsed = serde_json::from_slice(document);
+    parsed.inspect_err(|error| tracing::error!(%error, "a kept group is damaged: left out")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_group_keeps_no_other_from_coming_back() {
+        let id = |n: u8| format!("{n:032x}").parse().unwrap();
+        let text = r#"{"label":"x","params":{"parties":2,"threshold":1},"members":[7]}"#;
+        let whole = GroupRow { id: id(1), document: text.into() };
+        let damaged = GroupRow { id: id(2), document: text[1..].into() };
+        let rows = KeptGroups {
+            clients: vec![GroupClientRow { client: 7, token_hash: [1; 32] }],
+            groups: vec![damaged, whole],
+            sessions: vec![],
+        };
+        let kept = read(rows);
+        assert_eq!((kept.clients.len(), kept.groups.len()), (1, 1));
+        assert_eq!(kept.groups[0].0, id(1));
+    }
 }

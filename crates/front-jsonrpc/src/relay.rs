@@ -87,7 +87,7 @@ impl Relay {
     ///
     /// Must be called inside a Tokio runtime. Fails when the store does.
     pub async fn open(config: Config, store: Arc<dyn GroupStore>) -> Result<Self> {
-        let kept = keep::read(store.groups().await?)?;
+        let kept = keep::read(store.groups().await?);
         let mut core = Groups::new(config.rules());
         let mut effects = Effects::default();
         core.restore(Timestamp(0), kept, &mut effects);

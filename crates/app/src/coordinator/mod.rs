@@ -34,14 +34,16 @@ pub struct CoordinatorConfig {
     pub max_lifetime: u64,
     /// Open sessions at once; one takes about 4 KiB plus 0.5 KiB a party.
     pub max_open: usize,
-    /// Keygens that one server party computes at once; the others wait for their turn.
+    /// Keygens that one server party computes at once; the others wait for their turn. More than a
+    /// machine has cores make none sooner.
     pub keygens_at_once: usize,
 }
 
 impl Default for CoordinatorConfig {
     fn default() -> Self {
-        // About as many as keep a small machine's cores busy: more at once make none sooner.
-        let keygens_at_once = 2;
+        // The server parties' cores are not known here; those of one machine are ours.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let keygens_at_once = cores.max(2);
         let max_lifetime = 7 * 24 * 3600;
         Self { default_lifetime: 300, max_lifetime, max_open: 100_000, keygens_at_once }
     }

@@ -130,7 +130,7 @@ async fn open(folder: &TempDir, now: Timestamp) -> World {
     };
     let router = Arc::new(RouterApp::open(parts).await.unwrap());
     let parts = CoordinatorParts {
-        config: CoordinatorConfig::default(),
+        config: CoordinatorConfig { keygens_at_once: 2, ..CoordinatorConfig::default() },
         store: store.clone(),
         mint: TokenMint::new(Secret::new([7; 32])),
         directory: router.clone(),

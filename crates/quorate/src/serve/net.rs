@@ -14,7 +14,7 @@ use super::bodies::Bodies;
 use super::connections::Connections;
 use super::listener::{Bounds, serve, tls};
 use super::options::ServeOptions;
-use super::process::{keep_memory_private, raise_open_files};
+use super::process::{keep_memory_private, raise_open_files, survive_file_size_limit};
 
 /// Serves routers until it is told to stop.
 pub(crate) struct Net {
@@ -30,6 +30,7 @@ impl Net {
     pub(crate) fn open(options: &ServeOptions) -> Result<Self> {
         options.check()?;
         keep_memory_private()?;
+        survive_file_size_limit()?;
         let tls = match (&options.tls_cert, &options.tls_key) {
             (Some(cert), Some(key)) => Some(tls(cert, key)?),
             _ => None,

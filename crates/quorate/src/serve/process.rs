@@ -5,6 +5,8 @@ use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 /// File descriptors asked for where the limit allows any number.
 const MANY_FILES: u64 = 1 << 20;
 
@@ -17,6 +19,19 @@ pub(crate) fn keep_memory_private() -> Result<()> {
     let refused = |_| Error::invalid("core dumps cannot be turned off on this system");
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(refused)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused)
+}
+
+/// Leaves a write beyond the file size limit to fail, which the store answers for, where the system
+/// would end the process without a word. Must be called on the runtime.
+///
+/// # Errors
+/// When the signal cannot be handled.
+pub(crate) fn survive_file_size_limit() -> Result<()> {
+    /// The same on every system this runs on.
+    const SIGXFSZ: i32 = 25;
+    // Handled once, it is handled until the process ends.
+    let handled = signal(SignalKind::from_raw(SIGXFSZ));
+    handled.map(drop).map_err(|_| Error::invalid("SIGXFSZ cannot be handled on this system"))
 }
 
 /// Raises the soft limit of open files to the hard one; answers with what is in force.
