@@ -93,13 +93,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::hello::{introduce, read_hello};
+    use crate::hello::{Shown, introduce, read_hello};
     use crate::identity::Identity;
 
     fn party() -> (HelloSecret, [u8; 32]) {
         let session = "00000000000000000000000000000001".parse().unwrap();
         let party = "p".parse().unwrap();
-        let (hello, secret) = introduce(&Identity::generate(), session, &party);
+        let (hello, secret) = introduce(&Identity::generate(), session, &party, &Shown::default());
         (secret, read_hello(&hello, session, &party).unwrap().encryption_key)
     }
 

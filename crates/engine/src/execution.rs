@@ -3,7 +3,7 @@
 //! Every envelope carries it, so a party with other facts (another digest, another roster, an old
 //! epoch, an earlier attempt) is found out by its first message, before anything is computed.
 
-use quorate_types::{Digest, KeyId, PartyId, Scheme, SessionId, SessionKind, Threshold};
+use quorate_types::{Digest, KeyId, PartyId, PublicKey, Scheme, SessionId, SessionKind, Threshold};
 use sha2::{Digest as _, Sha256};
 
 use crate::hello::HelloView;
@@ -15,38 +15,67 @@ pub(crate) struct Facts<'a> {
     pub(crate) protocol: &'static str,
     pub(crate) scheme: Scheme,
     pub(crate) session: SessionId,
-    /// Sign: the key and its epoch.
-    pub(crate) key: Option<(KeyId, u32)>,
-    /// Sign: the holders in their order.
-    pub(crate) holders: &'a [PartyId],
+    /// Counts the attempts of a session, from 0.
+    pub(crate) attempt: u32,
+    /// What is signed with; `None` where a key is made.
+    pub(crate) key: Option<KeyFacts<'a>>,
     pub(crate) threshold: Threshold,
-    pub(crate) digest: Option<Digest>,
+    pub(crate) input: Option<Input>,
+    /// The derivation path, as it is written; empty for the key itself.
+    pub(crate) path: &'a str,
     /// The parties in the order of the session.
     pub(crate) roster: &'a [(PartyId, HelloView)],
+}
+
+/// The key of a signature.
+pub(crate) struct KeyFacts<'a> {
+    pub(crate) key_id: KeyId,
+    pub(crate) epoch: u32,
+    pub(crate) public_key: &'a PublicKey,
+    /// The execution id of the run that made it; zeros for a key of the first version.
+    pub(crate) made_by: [u8; 32],
+    /// The holders in their order.
+    pub(crate) holders: &'a [PartyId],
+}
+
+/// What is signed.
+#[derive(Clone, Copy)]
+pub(crate) enum Input {
+    Digest(Digest),
 }
 
 /// SHA-256 over the facts, each with its length before it.
 pub(crate) fn execution_id(facts: &Facts<'_>) -> [u8; 32] {
     let mut hash = Transcript(Sha256::new());
-    hash.add(b"quorate/execution/v1");
+    hash.add(b"quorate/execution/v2");
     hash.add(facts.kind.name().as_bytes());
     hash.add(facts.protocol.as_bytes());
     hash.add(facts.scheme.name().as_bytes());
     hash.add(facts.session.0.as_bytes());
+    hash.add(&facts.attempt.to_be_bytes());
     match &facts.key {
-        Some((key, epoch)) => {
-            hash.add(key.0.as_bytes());
-            hash.add(&epoch.to_be_bytes());
+        Some(key) => {
+            hash.add(key.key_id.0.as_bytes());
+            hash.add(&key.epoch.to_be_bytes());
+            hash.add(&key.public_key.0);
+            hash.add(&key.made_by);
+            hash.count(key.holders.len());
+            for holder in key.holders {
+                hash.add(holder.as_str().as_bytes());
+            }
         }
         None => hash.add(b""),
     }
     hash.add(&facts.threshold.signers().to_be_bytes());
     hash.add(&facts.threshold.parties().to_be_bytes());
-    hash.add(facts.digest.as_ref().map_or(&[][..], |digest| &digest.0));
-    hash.count(facts.holders.len());
-    for holder in facts.holders {
-        hash.add(holder.as_str().as_bytes());
+    match &facts.input {
+        Some(Input::Digest(digest)) => {
+            hash.add(b"digest");
+            hash.add(&digest.0);
+        }
+        None => hash.add(b""),
     }
+    hash.add(facts.path.as_bytes());
     hash.count(facts.roster.len());
     for (party, hello) in facts.roster {
         hash.add(party.as_str().as_bytes());
@@ -76,32 +105,50 @@ mod tests {
 
     #[test]
     fn each_fact_changes_the_id() {
-        let hello = |n| HelloView { identity: [n; 32], encryption_key: [n; 32], nonce: [n; 32] };
+        let hello = |n| {
+            let shown = crate::hello::Shown::default();
+            HelloView { identity: [n; 32], encryption_key: [n; 32], nonce: [n; 32], shown }
+        };
         let roster = [("a".parse().unwrap(), hello(1)), ("b".parse().unwrap(), hello(2))];
         let other = [("a".parse().unwrap(), hello(1)), ("b".parse().unwrap(), hello(3))];
         let holders: [PartyId; 2] = ["a".parse().unwrap(), "b".parse().unwrap()];
         let id = |n: u128| format!("{n:032x}");
+        let public_keys = [PublicKey(vec![4; 65]), PublicKey(vec![5; 65])];
+        let key = || KeyFacts {
+            key_id: id(2).parse().unwrap(),
+            epoch: 0,
+            public_key: &public_keys[0],
+            made_by: [0; 32],
+            holders: &holders,
+        };
         let base = || Facts {
             kind: SessionKind::Sign,
             protocol: "protocol/1",
             scheme: Scheme::EcdsaSecp256k1,
             session: id(1).parse().unwrap(),
-            key: Some((id(2).parse().unwrap(), 0)),
-            holders: &holders,
+            attempt: 0,
+            key: Some(key()),
             threshold: Threshold::new(2, 3).unwrap(),
-            digest: Some(Digest([5; 32])),
+            input: Some(Input::Digest(Digest([5; 32]))),
+            path: "",
             roster: &roster,
         };
         let changed = [
             Facts { kind: SessionKind::Keygen, ..base() },
             Facts { protocol: "protocol/2", ..base() },
             Facts { session: id(9).parse().unwrap(), ..base() },
+            Facts { attempt: 1, ..base() },
+            Facts { path: "m/0", ..base() },
+            Facts { input: None, ..base() },
             Facts { key: None, ..base() },
-            Facts { key: Some((id(2).parse().unwrap(), 1)), ..base() },
-            Facts { holders: &holders[..1], ..base() },
+            Facts { key: Some(KeyFacts { key_id: id(3).parse().unwrap(), ..key() }), ..base() },
+            Facts { key: Some(KeyFacts { epoch: 1, ..key() }), ..base() },
+            Facts { key: Some(KeyFacts { public_key: &public_keys[1], ..key() }), ..base() },
+            Facts { key: Some(KeyFacts { made_by: [1; 32], ..key() }), ..base() },
+            Facts { key: Some(KeyFacts { holders: &holders[..1], ..key() }), ..base() },
             Facts { threshold: Threshold::new(3, 3).unwrap(), ..base() },
             Facts { threshold: Threshold::new(2, 4).unwrap(), ..base() },
-            Facts { digest: Some(Digest([6; 32])), ..base() },
+            Facts { input: Some(Input::Digest(Digest([6; 32]))), ..base() },
             Facts { roster: &other, ..base() },
             Facts { roster: &roster[..1], ..base() },
         ];

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use quorate_types::PartyId;
 
 macro_rules! fault_codes {
@@ -38,6 +39,8 @@ fault_codes! {
     SignatureInvalid = "signature_invalid",
     /// The introduction is malformed or not signed by its party.
     HelloInvalid = "hello_invalid",
+    /// The introduction is of another version of the protocol.
+    VersionMismatch = "version_mismatch",
     /// A sealed body cannot be opened.
     SealInvalid = "seal_invalid",
     /// A party is not a holder of the key, holds another place, or only looks on.
@@ -74,6 +77,8 @@ pub struct Fault {
     pub blame: Option<PartyId>,
     /// In words; never contains secrets.
     pub message: String,
+    /// The envelopes by which it was found, as the blamed party signed them. For a ban only.
+    pub evidence: Vec<Bytes>,
 }
 
 impl fmt::Display for Fault {
@@ -84,7 +89,13 @@ impl fmt::Display for Fault {
 
 impl Fault {
     pub(crate) fn benign(code: FaultCode, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Benign, blame: None, message: message.into() }
+        Self {
+            code,
+            severity: Severity::Benign,
+            blame: None,
+            message: message.into(),
+            evidence: Vec::new(),
+        }
     }
 
     pub(crate) fn blaming(mut self, party: &PartyId) -> Self {

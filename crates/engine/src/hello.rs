@@ -5,21 +5,28 @@
 //! of an earlier one can never be taken for a current one; the HPKE key is forgotten with the
 //! attempt, so that a stolen identity opens nothing that was recorded.
 //!
+//! It also shows two things of the party's vault: how often it has changed, by which the others
+//! notice one that was put back from a backup, and the confirmations of the key that is to sign, by
+//! which a holder that missed some of them can use its share.
+//!
 //! ```text
-//! version 1 (1) | identity key (32) | HPKE key (32) | nonce (32) | signature (64)
+//! version 2 (1) | identity key (32) | HPKE key (32) | nonce (32) | generation (8)
+//! | confirmations: count (1), 64 bytes each | signature (64)
 //! ```
 
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable as _, Kem as _, Serializable as _};
+use quorate_types::threshold::MAX_PARTIES;
 use quorate_types::{Hello, PartyId, SessionId};
 
+use crate::confirmation::CONFIRMATION;
 use crate::fault::{Fault, FaultCode};
 use crate::identity::{Identity, verify_identity};
 
-const VERSION: u8 = 1;
-const SIGNED: usize = 1 + 32 + 32 + 32;
-const LENGTH: usize = SIGNED + 64;
-const DOMAIN: &str = "quorate/hello/v1";
+const VERSION: u8 = 2;
+/// Up to and with the count of confirmations.
+const FIXED: usize = 1 + 32 + 32 + 32 + 8 + 1;
+const DOMAIN: &str = "quorate/hello/v2";
 
 pub(crate) type SealKem = X25519HkdfSha256;
 
@@ -39,6 +46,15 @@ pub struct HelloSecret {
     pub(crate) hello: Hello,
 }
 
+/// What a party shows of its vault.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// How often its shares and bans have changed.
+    pub generation: u64,
+    /// The confirmations of the key that is to sign, 64 bytes each. Empty for none.
+    pub confirmations: Vec<u8>,
+}
+
 /// What an introduction says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloView {
@@ -48,6 +64,8 @@ pub struct HelloView {
     pub encryption_key: [u8; 32],
     /// Its nonce for this attempt.
     pub nonce: [u8; 32],
+    /// What it shows of its vault.
+    pub shown: Shown,
 }
 
 pub(crate) fn random<const N: usize>() -> [u8; N] {
@@ -57,13 +75,22 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 }
 
 /// Introduces a party to a session, anew for each attempt.
-pub fn introduce(identity: &Identity, session: SessionId, party: &PartyId) -> (Hello, HelloSecret) {
+pub fn introduce(
+    identity: &Identity,
+    session: SessionId,
+    party: &PartyId,
+    shown: &Shown,
+) -> (Hello, HelloSecret) {
     let (decryption_key, encryption_key) = SealKem::gen_keypair();
-    let mut bytes = Vec::with_capacity(LENGTH);
+    let mut bytes = Vec::with_capacity(FIXED + shown.confirmations.len() + 64);
     bytes.push(VERSION);
     bytes.extend_from_slice(&identity.public());
     bytes.extend_from_slice(&encryption_key.to_bytes());
     bytes.extend_from_slice(&random::<32>());
+    bytes.extend_from_slice(&shown.generation.to_be_bytes());
+    let count = u8::try_from(shown.confirmations.len() / CONFIRMATION).expect("few holders");
+    bytes.push(count);
+    bytes.extend_from_slice(&shown.confirmations);
     let signature = identity.sign(DOMAIN, &signed(&bytes, session, party));
     bytes.extend_from_slice(&signature);
     let hello = Hello::from(bytes);
@@ -80,15 +107,30 @@ pub fn read_hello(hello: &[u8], session: SessionId, party: &PartyId) -> Result<H
         Fault::benign(FaultCode::HelloInvalid, format!("the introduction of {party} {why}"))
             .blaming(party)
     };
-    if hello.len() != LENGTH || hello[0] != VERSION {
-        return Err(invalid("is not of this version"));
+    if hello.first().is_some_and(|version| *version != VERSION) {
+        let message = format!(
+            "{party} speaks version {} of the protocol and this party version {VERSION}: update \
+             the older one",
+            hello[0]
+        );
+        return Err(Fault::benign(FaultCode::VersionMismatch, message).blaming(party));
+    }
+    let count = hello.get(FIXED - 1).copied().unwrap_or_default();
+    let signed_len = FIXED + usize::from(count) * CONFIRMATION;
+    if u16::from(count) > MAX_PARTIES || hello.len() != signed_len + 64 {
+        return Err(invalid("is cut off or too long"));
     }
     let part = |from: usize| -> [u8; 32] {
         hello[from..from + 32].try_into().expect("inside the checked length")
     };
-    let view = HelloView { identity: part(1), encryption_key: part(33), nonce: part(65) };
-    let signature: [u8; 64] = hello[SIGNED..].try_into().expect("the checked length");
-    let message = signed(&hello[..SIGNED], session, party);
+    let generation = hello[97..105].try_into().expect("inside the checked length");
+    let shown = Shown {
+        generation: u64::from_be_bytes(generation),
+        confirmations: hello[FIXED..signed_len].to_vec(),
+    };
+    let view = HelloView { identity: part(1), encryption_key: part(33), nonce: part(65), shown };
+    let signature: [u8; 64] = hello[signed_len..].try_into().expect("the checked length");
+    let message = signed(&hello[..signed_len], session, party);
     if !verify_identity(&view.identity, DOMAIN, &message, &signature) {
         return Err(invalid("is not signed by its identity key for this session"));
     }
@@ -106,16 +148,19 @@ mod tests {
         let session = |n: u128| format!("{n:032x}").parse::<SessionId>().unwrap();
         let (p, q): (PartyId, PartyId) = ("p".parse().unwrap(), "q".parse().unwrap());
         let identity = Identity::generate();
-        let (hello, _) = introduce(&identity, session(1), &p);
+        let shown = Shown { generation: 7, confirmations: vec![3; 128] };
+        let (hello, _) = introduce(&identity, session(1), &p, &shown);
         let view = read_hello(&hello, session(1), &p).unwrap();
         assert_eq!(view.identity, identity.public());
+        assert_eq!(view.shown, shown);
         assert!(read_hello(&hello, session(2), &p).is_err());
         assert!(read_hello(&hello, session(1), &q).is_err());
         for at in 0..hello.len() {
             let mut bad = hello.to_vec();
             bad[at] ^= 1;
             let fault = read_hello(&bad, session(1), &p).unwrap_err();
-            assert_eq!(fault.code, FaultCode::HelloInvalid, "byte {at}");
+            let code = if at == 0 { FaultCode::VersionMismatch } else { FaultCode::HelloInvalid };
+            assert_eq!(fault.code, code, "byte {at}");
         }
         assert!(read_hello(&hello[1..], session(1), &p).is_err());
     }
@@ -125,8 +170,10 @@ mod tests {
         let session = "00000000000000000000000000000001".parse().unwrap();
         let party = "p".parse().unwrap();
         let identity = Identity::generate();
-        let read =
-            || read_hello(&introduce(&identity, session, &party).0, session, &party).unwrap();
+        let read = || {
+            read_hello(&introduce(&identity, session, &party, &Shown::default()).0, session, &party)
+                .unwrap()
+        };
         let (a, b) = (read(), read());
         assert_ne!(a.nonce, b.nonce);
         assert_ne!(a.encryption_key, b.encryption_key);

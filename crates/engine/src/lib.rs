@@ -11,6 +11,7 @@
 extern crate self as quorate_engine;
 
 mod channel;
+mod confirmation;
 mod dkls;
 mod envelope;
 mod execution;
@@ -23,8 +24,9 @@ mod registry;
 mod run;
 mod share;
 
+pub use confirmation::{CONFIRMATION, Statement};
 pub use fault::{Fault, FaultCode, Severity};
-pub use hello::{HelloSecret, HelloView, introduce, read_hello};
+pub use hello::{HelloSecret, HelloView, Shown, introduce, read_hello};
 pub use identity::{Identity, verify_identity};
 pub use proof::{Nonce, PartyProof, ProvenCall};
 pub use run::{Expected, Member, Outgoing, Output, Run, Step, Task};

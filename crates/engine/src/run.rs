@@ -11,10 +11,11 @@ use quorate_types::{
 use zeroize::Zeroizing;
 
 use crate::channel::Channel;
-use crate::envelope::{self, Address, Envelope, SIGNATURE};
-use crate::execution::{Facts, execution_id};
+use crate::confirmation::{Confirm, Statement};
+use crate::envelope::{self, Address, Envelope, Fingerprint};
+use crate::execution::{Facts, Input as Signed, KeyFacts, execution_id};
 use crate::fault::{Fault, FaultCode, Severity};
-use crate::hello::{HelloSecret, HelloView, read_hello};
+use crate::hello::{HelloSecret, HelloView, Shown, read_hello};
 use crate::identity::{Identity, Verifier};
 use crate::machine::{Input, Kind, Machine, MachineFault, Seat, Send};
 use crate::registry;
@@ -46,6 +47,8 @@ pub enum Task {
         key_id: KeyId,
         /// In this epoch.
         epoch: u32,
+        /// The execution id of the run that made it; zeros for a key of the first version.
+        made_by: [u8; 32],
         /// All holders; position + 1 is the share index.
         holders: Vec<PartyId>,
         /// What is signed.
@@ -86,16 +89,22 @@ pub struct Expected {
 
 /// What a run makes.
 pub enum Output {
-    /// A key.
+    /// A key, tried by test signatures. It is no use before all holders have confirmed that they
+    /// keep their share: keep ours and call [`Run::kept`].
     Key {
         /// Our share of it.
         share: Share,
         /// Its verifying key.
         public_key: PublicKey,
     },
+    /// All holders have confirmed the key: their confirmations, in their order.
+    Confirmed(Vec<u8>),
     /// A signature that verifies.
     Signature(Signature),
 }
+
+/// A session is attempted once: who tries again starts another.
+const FIRST_ATTEMPT: u32 = 0;
 
 /// No protocol here has more rounds.
 const LAST_ROUND: u16 = 15;
@@ -107,6 +116,7 @@ type Slot = (u16, Kind, Seat);
 struct Peer {
     party: PartyId,
     identity: [u8; 32],
+    shown: Shown,
     verifier: Verifier,
     channel: Channel,
 }
@@ -119,10 +129,14 @@ pub struct Run {
     roster: Vec<Peer>,
     me: Seat,
     machine: Box<dyn Machine>,
-    /// Bodies as sent, one per round, kind and sender: the machine expects at most 4 × 2 × 15.
-    inbox: BTreeMap<Slot, Vec<u8>>,
-    /// The signature of every message taken in, by which a repetition is known.
-    seen: BTreeMap<Slot, [u8; SIGNATURE]>,
+    /// Envelopes, one per round, kind and sender: the machine expects at most 8 × 2 × 15.
+    inbox: BTreeMap<Slot, Bytes>,
+    /// The envelopes of the step under way, by sender: the evidence of a cheat.
+    stepping: Vec<(Seat, Bytes)>,
+    /// Every envelope taken in, by which a repetition is known.
+    seen: BTreeMap<Slot, Fingerprint>,
+    /// Set when a key was made, until it is kept.
+    keeping: bool,
     /// Set when the run has ended, one way or the other.
     over: bool,
 }
@@ -165,7 +179,9 @@ impl Run {
             me: seat,
             machine,
             inbox: BTreeMap::new(),
+            stepping: Vec::new(),
             seen: BTreeMap::new(),
+            keeping: false,
             over: false,
         })
     }
@@ -192,7 +208,7 @@ impl Run {
     ///
     /// # Errors
     /// Says what is wrong with the payload. A refused one changes nothing: the run goes on.
-    pub fn receive(&mut self, from: &PartyId, payload: &[u8]) -> Result<(), Fault> {
+    pub fn receive(&mut self, from: &PartyId, payload: &Bytes) -> Result<(), Fault> {
         let seat = self.roster.iter().position(|peer| peer.party == *from).ok_or_else(|| {
             Fault::benign(FaultCode::WrongSender, format!("{from} does not take part"))
         })?;
@@ -200,12 +216,12 @@ impl Run {
             .map_err(|fault| Fault { message: format!("from {from}: {}", fault.message), ..fault })
     }
 
-    fn take(&mut self, seat: Seat, payload: &[u8]) -> Result<(), Fault> {
+    fn take(&mut self, seat: Seat, payload: &Bytes) -> Result<(), Fault> {
         let envelope = Envelope::read(payload)?;
         let slot = self.slot(seat, &envelope.address)?;
         let peer = &self.roster[seat];
         match self.seen.get(&slot) {
-            Some(signature) if signature == envelope.signature => return Ok(()),
+            Some(known) if *known == envelope.fingerprint() => return Ok(()),
             Some(_) => {
                 envelope.verified(&peer.verifier)?;
                 return Err(Fault::benign(
@@ -216,10 +232,10 @@ impl Run {
             }
             None => {}
         }
-        let body = envelope.verified(&peer.verifier)?;
-        self.seen.insert(slot, *envelope.signature);
+        let fingerprint = envelope.verified(&peer.verifier)?;
+        self.seen.insert(slot, fingerprint);
         if !self.over && slot.0 >= self.machine.need().round {
-            self.inbox.insert(slot, body.to_vec());
+            self.inbox.insert(slot, payload.clone());
         }
         Ok(())
     }
@@ -261,21 +277,36 @@ impl Run {
     /// The fault has ended the run, and blames who caused it where that is known.
     pub fn advance(&mut self) -> Result<Step, Fault> {
         let mut step = Step::default();
-        while !self.over && self.missing().is_empty() {
+        while !self.over && !self.keeping && self.missing().is_empty() {
             let stepped = match self.open().and_then(|input| self.machine.step(input)) {
                 Ok(stepped) => stepped,
                 Err(fault) => return Err(self.end(fault)),
             };
+            self.stepping.clear();
             for send in stepped.sends {
                 match self.wrap(send) {
                     Ok(outgoing) => step.outgoing.push(outgoing),
                     Err(fault) => return Err(self.end(fault)),
                 }
             }
-            self.over = stepped.output.is_some();
+            self.keeping = matches!(stepped.output, Some(Output::Key { .. }));
+            self.over = stepped.output.is_some() && !self.keeping;
             step.output = stepped.output;
         }
         Ok(step)
+    }
+
+    /// The share of the key that this run has made is on disk: the next step confirms it to the
+    /// others, and the run goes on until all have.
+    pub fn kept(&mut self, statement: Statement) {
+        let confirm = Confirm::new(statement, self.me, &self.identity);
+        self.machine = Box::new(confirm);
+        self.keeping = false;
+    }
+
+    /// The id of this execution.
+    pub fn execution(&self) -> [u8; 32] {
+        self.execution
     }
 
     /// Takes out and opens what the machine needs; all of it is there.
@@ -283,22 +314,29 @@ impl Run {
         let need = self.machine.need();
         let mut input = Input::default();
         for seat in need.broadcasts {
-            let body = self.inbox.remove(&(need.round, Kind::Broadcast, seat));
-            input.broadcasts.insert(seat, Zeroizing::new(body.expect("nothing is missing")));
+            let envelope = self.taken(need.round, Kind::Broadcast, seat);
+            let body = envelope::body(&envelope).to_vec();
+            input.broadcasts.insert(seat, Zeroizing::new(body));
         }
         for seat in need.directs {
-            let body = self.inbox.remove(&(need.round, Kind::Direct, seat));
+            let envelope = self.taken(need.round, Kind::Direct, seat);
+            let body = envelope::body(&envelope).to_vec();
             let header = self.address(seat, Some(self.me), need.round).header();
             let channel = &mut self.roster[seat].channel;
-            let body = channel
-                .open(&self.secret, &header, body.expect("nothing is missing"))
-                .ok_or_else(|| MachineFault {
-                    code: FaultCode::SealInvalid,
-                    ..MachineFault::violation(seat, "sent a message that cannot be opened")
-                })?;
+            let body = channel.open(&self.secret, &header, body).ok_or_else(|| MachineFault {
+                code: FaultCode::SealInvalid,
+                ..MachineFault::violation(seat, "sent a message that cannot be opened")
+            })?;
             input.directs.insert(seat, body);
         }
         Ok(input)
+    }
+
+    /// Takes an envelope out for the step that needs it.
+    fn taken(&mut self, round: u16, kind: Kind, seat: Seat) -> Bytes {
+        let envelope = self.inbox.remove(&(round, kind, seat)).expect("nothing is missing");
+        self.stepping.push((seat, envelope.clone()));
+        envelope
     }
 
     fn wrap(&mut self, send: Send) -> Result<Outgoing, MachineFault> {
@@ -326,9 +364,15 @@ impl Run {
         self.over = true;
         self.inbox.clear();
         let MachineFault { code, severity, blame, message } = fault;
+        let stepping = std::mem::take(&mut self.stepping);
+        let signed = |(seat, envelope)| (Some(seat) == blame).then_some(envelope);
+        let evidence = match severity {
+            Severity::Ban => stepping.into_iter().filter_map(signed).collect(),
+            Severity::Benign | Severity::Recoverable => Vec::new(),
+        };
         let blame = blame.map(|seat| self.roster[seat].party.clone());
         let message = blame.as_ref().map(|party| format!("{party} {message}")).unwrap_or(message);
-        Fault { code, severity, blame, message }
+        Fault { code, severity, blame, message, evidence }
     }
 
     /// The round whose messages are waited for.
@@ -348,8 +392,13 @@ impl Run {
 
     /// The parties whose message of this round has not come; nobody once the run is over.
     pub fn waiting_for(&self) -> Vec<PartyId> {
-        let missing = if self.over { Vec::new() } else { self.missing() };
+        let missing = if self.over || self.keeping { Vec::new() } else { self.missing() };
         missing.into_iter().map(|seat| self.roster[seat].party.clone()).collect()
+    }
+
+    /// What the parties show of their vaults, in the order of the roster.
+    pub fn shown(&self) -> impl Iterator<Item = &Shown> {
+        self.roster.iter().map(|peer| &peer.shown)
     }
 
     /// The identity keys of the roster, in its order.
@@ -376,12 +425,12 @@ fn views(session: SessionId, roster: &[Member]) -> Result<Vec<(PartyId, HelloVie
 }
 
 fn peer((party, hello): (PartyId, HelloView)) -> Result<Peer, Fault> {
-    let HelloView { identity, encryption_key, .. } = hello;
+    let HelloView { identity, encryption_key, shown, .. } = hello;
     let verifier = Verifier::new(&identity).ok_or_else(|| {
         let message = format!("the identity key of {party} cannot be used");
         Fault::benign(FaultCode::HelloInvalid, message).blaming(&party)
     })?;
-    Ok(Peer { party, identity, verifier, channel: Channel::new(encryption_key) })
+    Ok(Peer { party, identity, shown, verifier, channel: Channel::new(encryption_key) })
 }
 
 fn facts<'a>(
@@ -396,21 +445,29 @@ fn facts<'a>(
             protocol,
             scheme: *scheme,
             session,
+            attempt: FIRST_ATTEMPT,
             key: None,
-            holders: &[],
             threshold: *threshold,
-            digest: None,
+            input: None,
+            path: "",
             roster,
         },
-        Task::Sign { share, key_id, epoch, holders, digest } => Facts {
+        Task::Sign { share, key_id, epoch, made_by, holders, digest } => Facts {
             kind,
             protocol,
             scheme: share.scheme(),
             session,
-            key: Some((*key_id, *epoch)),
-            holders,
+            attempt: FIRST_ATTEMPT,
+            key: Some(KeyFacts {
+                key_id: *key_id,
+                epoch: *epoch,
+                public_key: share.public_key(),
+                made_by: *made_by,
+                holders,
+            }),
             threshold: share.threshold(),
-            digest: Some(*digest),
+            input: Some(Signed::Digest(*digest)),
+            path: "",
             roster,
         },
     })

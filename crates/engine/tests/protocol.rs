@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use common::*;
 use quorate_engine::*;
 use quorate_types::*;
@@ -67,14 +68,14 @@ fn harried(attempt: impl Fn() -> (Vec<PartyId>, Vec<Run>)) -> Vec<Ending> {
         let with = |at: usize, value: u8| {
             let mut bytes = payload.to_vec();
             bytes[at] = value;
-            bytes
+            Bytes::from(bytes)
         };
         refuse("wrong_sender", run.receive(&name(9), payload));
         refuse("wrong_sender", run.receive(to, payload));
         refuse("wrong_sender", run.receive(from, &with(34, 9)));
         refuse("wrong_round", run.receive(from, &with(37, 77)));
         refuse("envelope_invalid", run.receive(from, &with(0, 2)));
-        refuse("envelope_invalid", run.receive(from, &payload[..40]));
+        refuse("envelope_invalid", run.receive(from, &payload.slice(..40)));
         if payload[1] == 1 {
             refuse("wrong_recipient", run.receive(from, &with(35, 7)));
         }
@@ -168,13 +169,14 @@ fn a_run_refuses_a_roster_it_does_not_fit() {
     let parties = [holders[0].clone(), holders[1].clone()];
     let identities: Vec<_> = (0..4).map(|_| Identity::generate()).collect();
     let member = |(party, identity): (&PartyId, &Identity)| {
-        let (hello, secret) = introduce(identity, session(8), party);
+        let (hello, secret) = introduce(identity, session(8), party, &Shown::default());
         (Member { party_id: party.clone(), hello }, secret)
     };
     let sign = |share: usize| Task::Sign {
         share: shares[share].clone(),
         key_id: session(1).into(),
         epoch: 0,
+        made_by: [0; 32],
         holders: holders.clone(),
         digest: Digest([0; 32]),
     };

@@ -89,7 +89,7 @@ async fn unless_locked<T>(
     }
 }
 
-/// Runs `run` to its output.
+/// Runs `run` to its next output: a keygen has two, the key and its confirmations.
 ///
 /// Everything the run computes happens on `compute`. Sending never waits for durability, and a
 /// refused message is acknowledged as failed and ignored: only the run's own step, a ban of a
@@ -105,14 +105,18 @@ pub async fn drive(
     compute: &Compute,
     gate: &Gate,
     mut progress: impl FnMut(Progress) + Send,
-) -> Result<Output, Ended> {
+) -> Result<(Run, Output), Ended> {
     let mut batch = Vec::new();
     let mut first = true;
     let mut round = None;
     loop {
         let messages = std::mem::take(&mut batch);
-        let settling = gate.clone();
-        let computing = compute.run_unless_stopped(move || turn(run, messages, first, &settling));
+        let (settling, under_way) = (gate.clone(), gate.computing());
+        let computing = compute.run_unless_stopped(move || {
+            let turn = turn(run, messages, first, &settling);
+            drop(under_way);
+            turn
+        });
         let done = unless_locked(gate, computing).await?;
         run = done.run;
         first = false;
@@ -137,7 +141,7 @@ pub async fn drive(
         // At the end nothing needs an acknowledgement any more: the messages go with the session.
         if let Some(output) = step.output {
             gate.pass()?;
-            return Ok(output);
+            return Ok((run, output));
         }
         unless_locked(gate, transport.flush()).await?;
         if round.replace(run.round()) != Some(run.round()) {

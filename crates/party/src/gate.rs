@@ -11,6 +11,7 @@ use quorate_engine::{Fault, Severity};
 use quorate_types::{Error, PartyId, Result};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::drive::Ended;
 use crate::keyring::{Keyring, OpenKey};
@@ -57,13 +58,13 @@ impl Gate {
         if let (Severity::Ban, Some(peer)) = (fault.severity, &fault.blame) {
             let (peer, reason) = (peer.clone(), fault.message.clone());
             let first = || drop(guarded.own.set(fault.clone()));
-            let ban = guarded.keyring.ban_now(&guarded.key, peer, reason, first);
-            let keyring = Arc::clone(&guarded.keyring);
-            guarded.runtime.spawn(async move {
-                if let Err(error) = keyring.store_ban(ban).await {
-                    tracing::error!(%error, "a ban could not be stored: its key is locked");
-                }
-            });
+            let evidence = fault.evidence.clone();
+            let ban = guarded.keyring.ban_now(&guarded.key, peer, reason, evidence, first);
+            if let Some(ban) = ban {
+                let keyring = Arc::clone(&guarded.keyring);
+                let writing = async move { keyring.write_ban(ban).await };
+                guarded.keyring.writes().spawn_on(writing, &guarded.runtime);
+            }
         }
         match self.check() {
             Err(error) => self.ended(error),
@@ -77,6 +78,11 @@ impl Gate {
             Some(fault) => Ended::Fault(fault.clone()),
             None => Ended::Locked(locked),
         }
+    }
+
+    /// For a computation that may come upon a fault: [`Keyring::settled`] waits for its end.
+    pub(crate) fn computing(&self) -> Option<TaskTrackerToken> {
+        self.0.as_ref().map(|guarded| guarded.keyring.writes().token())
     }
 
     /// Ends the run when a signer is banned.

@@ -10,22 +10,36 @@ pub use open::SealSource;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use quorate_engine::{Identity, SealContext, SealKey, Share};
+use bytes::Bytes;
+use quorate_engine::{Identity, SealContext, SealKey, Share, Shown, Statement};
 use quorate_ports::Vault;
 use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
 use quorate_types::*;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::compute::Compute;
 use cache::ShareCache;
+
+/// The epoch of a key that a keygen has just made.
+const FIRST_EPOCH: u32 = 0;
 
 /// Opened shares kept in memory.
 const OPEN_SHARES: usize = 64;
 
 /// Shortest passphrase of a new party or an exported share, in bytes.
 const MIN_PASSPHRASE: usize = 10;
+
+/// Shares of one tenant that may wait for confirmations. A keygen that breaks off in its last round
+/// leaves one, of 50 to 500 kB, until its owner discards it.
+const MAX_PENDING: u64 = 256;
+
+/// How long a stopping process waits for bans that are on their way to the disk.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Pinned identities kept in memory, in front of the vault: a few thousand peers cost 400 kB.
 const PINS_LEN: usize = 4096;
@@ -46,6 +60,30 @@ impl OpenKey {
         let position = self.stored.record.holders.iter().position(|p| p == holder)?;
         self.stored.identities.get(position).copied()
     }
+
+    /// Whether all holders have confirmed that they keep their share.
+    pub fn active(&self) -> bool {
+        self.stored.state == ShareState::Active
+    }
+
+    /// What the holders confirm of this key.
+    pub fn statement(&self) -> Statement {
+        let SealedShare { record, execution, identities, .. } = &self.stored;
+        let KeyRecord { public_key, threshold, holders, .. } = record;
+        Statement::new(execution, public_key, *threshold, holders, identities)
+    }
+}
+
+/// A share that a run has just made.
+pub struct NewShare {
+    /// The share.
+    pub share: Share,
+    /// Its key's public side.
+    pub record: KeyRecord,
+    /// The holders' identities, in their order.
+    pub identities: Vec<[u8; 32]>,
+    /// The id of the execution that made it.
+    pub execution: [u8; 32],
 }
 
 /// A party's identity and everything sealed under its key.
@@ -61,11 +99,15 @@ pub struct Keyring {
     vault: Arc<dyn Vault>,
     memory: Mutex<Memory>,
     changes: watch::Sender<u64>,
+    /// Runs that may still find a fault, and bans on their way to the vault.
+    writes: TaskTracker,
 }
 
 struct Memory {
     open: ShareCache,
     pins: HashMap<(Tenant, PartyId), [u8; 32]>,
+    /// The newest generation that each peer has shown, in front of the vault.
+    generations: HashMap<[u8; 32], u64>,
     /// Bans made by this process: they hold even when the vault could not take them.
     bans: Vec<Ban>,
     /// Bans that the vault could not take, by key, epoch and peer.
@@ -91,6 +133,7 @@ impl Keyring {
         let memory = Memory {
             open: ShareCache::new(OPEN_SHARES),
             pins: HashMap::new(),
+            generations: HashMap::new(),
             bans: Vec::new(),
             unstored: Vec::new(),
         };
@@ -101,6 +144,7 @@ impl Keyring {
             vault,
             memory: Mutex::new(memory),
             changes: watch::Sender::new(0),
+            writes: TaskTracker::new(),
         }
     }
 
@@ -137,26 +181,40 @@ impl Keyring {
                 Share::open(&sealed, &seal, &context)
             })
             .await?;
-        Ok(Some(self.remember(share, stored, bans)))
+        Ok(Some(self.remember(Arc::new(share), stored, bans)))
     }
 
-    /// Seals a new share and returns once it is on disk.
-    pub async fn store(
+    /// Seals a new share and returns once it is on disk, pending.
+    pub async fn store(&self, new: NewShare, compute: &Compute) -> Result<Arc<OpenKey>> {
+        let NewShare { share, record, identities, execution } = new;
+        let stored = SealedShare {
+            key_id: record.key_id,
+            epoch: FIRST_EPOCH,
+            state: ShareState::Pending,
+            share_index: self.index_among(&record.holders)?,
+            record,
+            identities,
+            execution,
+            confirmations: Vec::new(),
+            sealed: Vec::new(),
+        };
+        self.insert(share, stored, compute).await
+    }
+
+    fn index_among(&self, holders: &[PartyId]) -> Result<ShareIndex> {
+        let own =
+            |(holder, index): (&PartyId, u8)| (*holder == self.party).then_some(ShareIndex(index));
+        holders.iter().zip(1_u8..).find_map(own).ok_or_else(Error::internal)
+    }
+
+    async fn insert(
         &self,
         share: Share,
-        epoch: u32,
-        record: KeyRecord,
-        identities: Vec<[u8; 32]>,
+        mut stored: SealedShare,
         compute: &Compute,
-    ) -> Result<()> {
-        let key_id = record.key_id;
-        let share_index = record
-            .holders
-            .iter()
-            .zip(1_u8..)
-            .find_map(|(holder, index)| (*holder == self.party).then_some(ShareIndex(index)))
-            .ok_or_else(Error::internal)?;
+    ) -> Result<Arc<OpenKey>> {
         let (seal, party) = (Arc::clone(&self.seal), self.party.clone());
+        let (key_id, epoch) = (stored.key_id, stored.epoch);
         let (share, sealed) = compute
             .run(move || {
                 let context = SealContext { party_id: &party, key_id, epoch };
@@ -164,22 +222,83 @@ impl Keyring {
                 (share, sealed)
             })
             .await;
-        let mut stored = SealedShare {
-            key_id,
-            epoch,
-            state: ShareState::Active,
-            record,
-            identities,
-            execution: [0; 32],
-            confirmations: Vec::new(),
-            share_index,
-            sealed: sealed?,
-        };
+        stored.sealed = sealed?;
         self.vault.insert(stored.clone()).await?;
         stored.sealed = Vec::new();
         let bans = self.vault.bans(key_id).await?;
-        self.remember(share, stored, bans);
+        Ok(self.remember(Arc::new(share), stored, bans))
+    }
+
+    /// Lets a share sign, once `confirmations` are those of all holders.
+    ///
+    /// # Errors
+    /// `conflict` when they are not, and the vault's.
+    pub async fn activate(&self, key: &OpenKey, confirmations: Vec<u8>) -> Result<Arc<OpenKey>> {
+        let SealedShare { key_id, epoch, .. } = key.stored;
+        if !key.statement().confirmed_by(&confirmations) {
+            let why = format!("key {key_id} is not confirmed by all its holders");
+            return Err(Error::new(ErrorCode::Conflict, why));
+        }
+        self.vault.activate(key_id, epoch, confirmations.clone()).await?;
+        let state = ShareState::Active;
+        let stored = SealedShare { state, confirmations, ..key.stored.clone() };
+        let bans = self.vault.bans(key_id).await?;
+        Ok(self.remember(Arc::clone(&key.share), stored, bans))
+    }
+
+    /// What this party shows of its vault when it introduces itself.
+    pub async fn shown(&self, key: Option<&OpenKey>) -> Result<Shown> {
+        let confirmations = key.map(|key| key.stored.confirmations.clone()).unwrap_or_default();
+        Ok(Shown { generation: self.vault.generation().await?, confirmations })
+    }
+
+    /// Refuses a peer whose vault is older than one that it has shown before.
+    ///
+    /// # Errors
+    /// `conflict`, naming the peer and the way out.
+    pub async fn check_generation(
+        &self,
+        peer: &PartyId,
+        identity: [u8; 32],
+        generation: u64,
+        handshake: &Hello,
+    ) -> Result<()> {
+        let known = self.memory().generations.get(&identity).copied();
+        let known = match known {
+            Some(known) => known,
+            None => self.vault.witnessed(&identity).await?.map_or(0, |(known, _)| known),
+        };
+        if generation < known {
+            let reason = format!(
+                "its vault is older than the one it had (change {generation}, it was at {known})"
+            );
+            let message = format!(
+                "{peer} may have forgotten bans: {reason}; put its newest folder back, or start it \
+                 once with --accept-rollback and refresh its keys"
+            );
+            let blame = Blame { party_id: peer.clone(), reason };
+            return Err(Error::new(ErrorCode::Conflict, message).blaming(blame));
+        }
+        if generation > known {
+            let handshake = Bytes::copy_from_slice(handshake);
+            self.vault.witness(identity, generation, handshake).await?;
+        }
+        let mut memory = self.memory();
+        if memory.generations.len() >= PINS_LEN {
+            memory.generations.clear();
+        }
+        memory.generations.insert(identity, generation);
         Ok(())
+    }
+
+    /// Whether a tenant has as many unconfirmed shares here as it may.
+    pub async fn too_many_pending(&self, tenant: &Tenant) -> Result<bool> {
+        Ok(self.vault.pending(tenant).await? >= MAX_PENDING)
+    }
+
+    /// Bans under a key, oldest epoch first.
+    pub async fn bans(&self, key: KeyId) -> Result<Vec<Ban>> {
+        self.vault.bans(key).await
     }
 
     /// Whether the vault holds a share of a key, of whatever epoch.
@@ -220,33 +339,45 @@ impl Keyring {
     }
 
     /// Bans a peer under a key, which holds in this process when this returns. `first` is called
-    /// before anybody can see the ban, unless one of the key's epoch was there already.
-    pub fn ban_now(
+    /// before anybody can see the ban, unless one of the key's epoch was there already: then this
+    /// answers with nothing to write.
+    pub(crate) fn ban_now(
         &self,
         key: &OpenKey,
         peer: PartyId,
         reason: String,
+        evidence: Vec<Bytes>,
         first: impl FnOnce(),
-    ) -> Ban {
+    ) -> Option<Ban> {
         let (key_id, epoch) = (key.stored.key_id, key.stored.epoch);
-        let ban = Ban { key_id, epoch, peer, reason, at: clock::now(), evidence: Vec::new() };
+        let ban = Ban { key_id, epoch, peer, reason, at: clock::now(), evidence };
         let same = |known: &Ban| {
             (known.key_id, known.epoch, &known.peer) == (ban.key_id, ban.epoch, &ban.peer)
         };
         let mut memory = self.memory();
-        if !memory.bans.iter().chain(&key.bans).any(same) {
-            first();
-            memory.bans.push(ban.clone());
+        if memory.bans.iter().chain(&key.bans).any(same) {
+            return None;
         }
+        first();
+        memory.bans.push(ban.clone());
         drop(memory);
         self.changes.send_modify(|count| *count += 1);
-        ban
+        Some(ban)
+    }
+
+    /// Writes a ban that holds already, trying again for as long as the vault fails. While it
+    /// cannot be written, its key is locked for all holders.
+    pub(crate) async fn write_ban(&self, ban: Ban) {
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.store_ban(ban.clone()).await {
+            tracing::error!(%error, "a ban could not be stored: its key is locked until it is");
+            backoff.pause().await;
+        }
     }
 
     /// Writes a ban that holds already; returns once it is on disk. The first ban of a peer tells
-    /// what happened, so writing it again changes nothing. While one cannot be written, its key is
-    /// locked for all holders.
-    pub async fn store_ban(&self, ban: Ban) -> Result<()> {
+    /// what happened, so writing it again changes nothing.
+    pub(crate) async fn store_ban(&self, ban: Ban) -> Result<()> {
         let stored = (ban.key_id, ban.epoch, ban.peer.clone());
         let written = self.vault.ban(ban).await;
         let mut memory = self.memory();
@@ -255,6 +386,20 @@ impl Keyring {
             memory.unstored.push(stored);
         }
         written
+    }
+
+    pub(crate) fn writes(&self) -> &TaskTracker {
+        &self.writes
+    }
+
+    /// Waits until no run can find a fault any more and every ban is on disk, for five seconds at
+    /// the most: to be called before a process ends.
+    pub async fn settled(&self) {
+        self.writes.close();
+        if tokio::time::timeout(SETTLE_LIMIT, self.writes.wait()).await.is_err() {
+            tracing::warn!("stopping while a computation or the storing of a ban goes on");
+        }
+        self.writes.reopen();
     }
 
     /// Writes all bans of a key that this process has made.
@@ -326,8 +471,8 @@ impl Keyring {
         Ok(())
     }
 
-    fn remember(&self, share: Share, stored: SealedShare, bans: Vec<Ban>) -> Arc<OpenKey> {
-        let open = Arc::new(OpenKey { share: Arc::new(share), stored, bans });
+    fn remember(&self, share: Arc<Share>, stored: SealedShare, bans: Vec<Ban>) -> Arc<OpenKey> {
+        let open = Arc::new(OpenKey { share, stored, bans });
         self.memory().open.insert(Arc::clone(&open));
         open
     }

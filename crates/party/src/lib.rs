@@ -26,7 +26,7 @@ pub use compute::Compute;
 pub use drive::{Ended, Progress, drive};
 pub use follow::{Following, follow};
 pub use gate::Gate;
-pub use keyring::{Keyring, OpenKey, SealSource, make_secret_file, secret_file};
+pub use keyring::{Keyring, NewShare, OpenKey, SealSource, make_secret_file, secret_file};
 pub use memory::MemoryVault;
 pub use server::{PartyConfig, PartyHandle, PartyServer, PartyStatus};
 pub use session::{Feed, INBOX_LEN, Party, Worker, compute_with_peers, take_part};

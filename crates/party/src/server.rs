@@ -159,6 +159,7 @@ impl PartyHandle {
         if let Some(task) = self.task.take() {
             let _ = task.await;
         }
+        server.party.worker.keyring.settled().await;
         finished.is_ok()
     }
 }

@@ -165,13 +165,18 @@ pub async fn take_part(
     token: JoinToken,
     feed: Feed,
 ) -> Result<SessionView> {
-    let (hello, secret) = introduce(party.worker.keyring.identity(), session, party.id());
     let early = feed.views.borrow().clone();
-    let refusal = match &early {
-        Some(view) => prepare(&party.worker, view).await.err(),
-        None => None,
+    let (key, refusal) = match &early {
+        Some(view) => match prepare(&party.worker, view).await {
+            Ok(key) => (key, None),
+            Err(failure) => (None, Some(failure)),
+        },
+        None => (None, None),
     };
     let ready = refusal.is_none();
+    let keyring = &party.worker.keyring;
+    let shown = keyring.shown(key.as_deref()).await?;
+    let (hello, secret) = introduce(keyring.identity(), session, party.id(), &shown);
     let joining = || join(party, session, token.clone(), hello.clone(), ready);
     let joined = match joining().await {
         // It runs with an introduction whose secret half this process does not have.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_engine::{Identity, SealKey};
-use quorate_ports::vault::Ban;
+use quorate_ports::vault::{Ban, SealedShare, ShareState};
 use quorate_ports::{Coordinator, Router, Vault};
 use quorate_types::*;
 
@@ -319,4 +319,46 @@ async fn a_wrong_passphrase_is_refused_at_the_start() {
     assert!(open("right passphrase").await.is_ok());
     let error = open("wrong passphrase").await.err().unwrap();
     assert!(error.message.contains("passphrase does not open"), "{error}");
+}
+
+/// The machine with its share of `key` as a run left it that broke off before all had confirmed.
+async fn unconfirmed(machine: &Machine, key: KeyId) -> Machine {
+    let vault = machine.vault.clone();
+    let row = vault.share(key).await.unwrap().unwrap();
+    assert_eq!(row.state, ShareState::Active);
+    assert!(vault.discard(key, row.epoch).await.unwrap());
+    let pending = SealedShare { state: ShareState::Pending, confirmations: Vec::new(), ..row };
+    vault.insert(pending).await.unwrap();
+    let seal = SealKey::from_bytes(Secret::new([7; 32]));
+    let identity = Identity::from_secret(&machine.keyring.identity().secret());
+    let name = machine.keyring.party().clone();
+    let keyring = Arc::new(Keyring::new(name, identity, seal, vault.clone()));
+    Machine { vault, keyring }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_missed_confirmations_signs_once_a_holder_shows_them() {
+    let net = Net::new();
+    let (machines, servers) = serve(&net, &["a", "b"]).await;
+    let key = key(&net).await;
+    for server in servers {
+        server.shutdown().await;
+    }
+    let late = unconfirmed(&machines[0], key).await;
+    let both = [late.clone(), unconfirmed(&machines[1], key).await];
+    let servers = [both[0].serve(&net).await, both[1].serve(&net).await];
+    let failed = failure(net.ended(net.sign(key, &["a", "b"])).await);
+    assert!(failed.message.contains("not confirmed by all holders"), "{}", failed.message);
+    for server in servers {
+        server.shutdown().await;
+    }
+    let row = machines[1].vault.share(key).await.unwrap().unwrap();
+    let all = machines[0].keyring.key(key, &Compute::default()).await.unwrap().unwrap();
+    let confirmations = all.stored.confirmations.clone();
+    machines[1].vault.activate(key, row.epoch, confirmations).await.unwrap();
+    let _servers = (late.serve(&net).await, machines[1].serve(&net).await);
+    let ended = net.ended(net.sign(key, &["a", "b"])).await;
+    assert_eq!(ended.status, SessionStatus::Completed, "{:?}", ended.failure);
+    let row = late.vault.share(key).await.unwrap().unwrap();
+    assert_eq!(row.state, ShareState::Active, "it is told for good");
 }

@@ -43,9 +43,7 @@ pub trait Transport: Send {
     }
 
     /// Told once, before anything is sent: what is queued asks this gate again before it leaves.
-    fn guard(&mut self, gate: &Gate) {
-        let _ = gate;
-    }
+    fn guard(&mut self, gate: &Gate);
 
     /// Hands a message over, in order. Returns before it is delivered or durable; a failure shows
     /// at a later call.

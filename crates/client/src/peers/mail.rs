@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use quorate_party::Gate;
 use quorate_types::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
@@ -17,7 +18,7 @@ pub(crate) enum Order {
     /// A letter from this member will be needed.
     Expect { slot: Slot, from: usize },
     /// Send a letter; to all others where `to` is `None`.
-    Send { slot: Slot, to: Option<usize>, payload: Bytes },
+    Send { slot: Slot, to: Option<usize>, payload: Bytes, gate: Gate },
     /// Say when all that was ordered before has left.
     Flush(oneshot::Sender<()>),
 }
@@ -71,7 +72,18 @@ impl Mail {
 
     /// Sends a letter.
     pub(crate) async fn send(&self, slot: Slot, to: Option<usize>, payload: Bytes) -> Result<()> {
-        self.order(Order::Send { slot, to, payload }).await
+        self.send_through(Gate::open(), slot, to, payload).await
+    }
+
+    /// Sends a letter that leaves only while the gate is open.
+    pub(crate) async fn send_through(
+        &self,
+        gate: Gate,
+        slot: Slot,
+        to: Option<usize>,
+        payload: Bytes,
+    ) -> Result<()> {
+        self.order(Order::Send { slot, to, payload, gate }).await
     }
 
     /// Waits until all letters have left this machine.

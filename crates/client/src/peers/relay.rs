@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use quorate_party::Backoff;
+use quorate_party::Gate;
 use quorate_types::{Error, ErrorCode, RelayId, Result};
 use quorate_wire::relay::{HEADER, Header, Ttl, ask, message_id, publish};
 use tokio::time::Instant;
@@ -79,6 +80,8 @@ struct Sent {
     attempt: u32,
     id: RelayId,
     letter: Bytes,
+    /// What is sent again after a break asks again.
+    gate: Gate,
 }
 
 struct Carrier {
@@ -134,7 +137,9 @@ impl Carrier {
     async fn serve(&mut self, mut socket: Socket) -> Result<Left> {
         let again: Vec<_> = self.asked.keys().chain(self.own.keys()).copied().collect();
         let ttl = self.route.ttl();
-        let letters = self.sent.iter().map(|sent| publish(sent.id, ttl, 0, &sent.letter));
+        let passed = |sent: &&Sent| sent.gate.check().is_ok();
+        let letters = self.sent.iter().filter(passed);
+        let letters = letters.map(|sent| publish(sent.id, ttl, 0, &sent.letter));
         let mut frames: Vec<_> = letters.collect();
         frames.extend(again.into_iter().map(|id| ask(id, ttl)));
         loop {
@@ -168,9 +173,11 @@ impl Carrier {
     async fn order(&mut self, order: Order, frames: &mut Vec<Bytes>) -> Result<()> {
         match order {
             Order::Expect { slot, from } => frames.extend(self.ask(slot, from, 0)),
-            Order::Send { slot, to, payload } => {
+            Order::Send { slot, to, payload, gate } => {
+                gate.check()?;
                 let at = self.sent.len();
                 let sent = self.sealed(slot, to, payload, 0).await?;
+                let sent = Sent { gate, ..sent };
                 self.sent.push(sent);
                 frames.extend(self.publish(at));
             }
@@ -201,7 +208,7 @@ impl Carrier {
     ) -> Result<Sent> {
         let id = self.route.id(slot, attempt, self.route.me, to);
         let letter = seal(self.route.signer.as_ref(), &id.0, &payload).await?;
-        Ok(Sent { slot, to, payload, attempt, id, letter })
+        Ok(Sent { slot, to, payload, attempt, id, letter, gate: Gate::open() })
     }
 
     /// Publishes one of our letters and asks for it, to see that it stands there.
@@ -219,7 +226,10 @@ impl Carrier {
                 let Sent { slot, to, ref payload, attempt, .. } = self.sent[at];
                 let next = next_attempt(attempt)?;
                 tracing::warn!(?slot, attempt, "another frame stands where our letter belongs");
-                self.sent[at] = self.sealed(slot, to, payload.clone(), next).await?;
+                let gate = self.sent[at].gate.clone();
+                gate.check()?;
+                let sealed = self.sealed(slot, to, payload.clone(), next).await?;
+                self.sent[at] = Sent { gate, ..sealed };
                 frames.extend(self.publish(at));
             }
             return Ok(());

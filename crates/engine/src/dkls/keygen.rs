@@ -1,4 +1,4 @@
-//! Distributed key generation in four rounds.
+//! Distributed key generation in four rounds, and three of test signatures.
 //!
 //! | round | to all | to each |
 //! |---|---|---|
@@ -6,10 +6,15 @@
 //! | 2 | commitments to our proof and chain code | commitment to a zero-share seed |
 //! | 3 | the proof and the chain code | the seed; set-up of the multiplication |
 //! | 4 | hash of all broadcasts of rounds 2 and 3 | |
+//! | 5–7 | the module `trial` |
 //!
 //! The library's `ProofCommitment` holds commitment and proof together; they are sent a round
 //! apart, and the proof is checked against the commitment that came first. Round 4 is the echo:
 //! nothing is made of the broadcasts unless all parties have seen the same ones.
+//!
+//! The library binds proofs to the session and not to who proves: a party that repeats another's
+//! commitment and later its proof would make a key that no quorum can sign with. Equal commitments
+//! and equal points are refused.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +30,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::trial::{self, Trial};
 use super::{Curve, check_parties, fault};
+use crate::confirmation;
 use crate::fault::FaultCode;
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, Seat, Send, Stepped, decode, encode,
 };
-use crate::run::Output;
 use crate::share::Share;
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +61,7 @@ struct Setup {
 pub(crate) struct Keygen {
     me: Seat,
     parties: usize,
+    execution: [u8; 32],
     round: u16,
     session: Option<DkgSession<Curve>>,
     own_point: Zeroizing<Option<k256::Scalar>>,
@@ -66,6 +73,8 @@ pub(crate) struct Keygen {
     multiplications: Vec<TransmitInitMulPhase3to4<Curve>>,
     /// Hashes of the broadcasts of rounds 2 and 3, by round and seat.
     echoed: BTreeMap<(u16, Seat), [u8; 32]>,
+    /// The test signatures, once the share is there.
+    trial: Option<Trial>,
 }
 
 impl Keygen {
@@ -79,6 +88,7 @@ impl Keygen {
         Self {
             me,
             parties: threshold.parties().into(),
+            execution,
             round: 0,
             session: Some(session),
             own_point: Zeroizing::new(None),
@@ -89,6 +99,7 @@ impl Keygen {
             zero_seeds: Vec::new(),
             multiplications: Vec::new(),
             echoed: BTreeMap::new(),
+            trial: None,
         }
     }
 
@@ -150,6 +161,8 @@ impl Keygen {
             self.check_direct(*seat, &message.parties)?;
             self.zero_commitments.push(message);
         }
+        let proofs = self.commitments.iter().map(|(seat, message)| (*seat, message.proof));
+        check_distinct(proofs, "commitment")?;
         let (zero, multiplication, chain_code) =
             self.session().phase3().map_err(|abort| fault(&abort, seat_of))?;
         let proof = self.own_proof.take().expect("made in round 2").proof;
@@ -177,6 +190,8 @@ impl Keygen {
             self.zero_seeds.push(message.zero);
             self.multiplications.push(message.multiplication);
         }
+        let points = self.openings.iter().map(|(seat, message)| (*seat, message.proof.point));
+        check_distinct(points, "point")?;
         Ok(vec![Send { round: 4, to: None, body: encode(&self.digest()) }])
     }
 
@@ -207,7 +222,7 @@ impl Keygen {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<Output, MachineFault> {
+    fn finish(&mut self) -> Result<Share, MachineFault> {
         let mut proofs = Vec::with_capacity(self.parties);
         let (mut committed, mut opened) = (BTreeMap::new(), BTreeMap::new());
         for (seat, opening) in std::mem::take(&mut self.openings) {
@@ -229,10 +244,7 @@ impl Keygen {
                 |_| String::new(),
             )
             .map_err(|abort| fault(&abort, seat_of))?;
-        let share =
-            Share::new(Box::new(party)).map_err(|error| MachineFault::ours(error.message))?;
-        let public_key = share.public_key().clone();
-        Ok(Output::Key { share, public_key })
+        Share::new(Box::new(party)).map_err(|error| MachineFault::ours(error.message))
     }
 
     /// Refuses a direct message whose inside names other parties than its envelope.
@@ -243,6 +255,9 @@ impl Keygen {
 
 impl Machine for Keygen {
     fn need(&self) -> Need {
+        if let Some(trial) = &self.trial {
+            return trial.need();
+        }
         let others = self.others();
         let (broadcasts, directs) = match self.round {
             0 => (vec![], vec![]),
@@ -254,6 +269,9 @@ impl Machine for Keygen {
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
+        if let Some(trial) = &mut self.trial {
+            return trial.step(input);
+        }
         let mut stepped = Stepped::default();
         match self.round {
             0 => stepped.sends = self.deal(),
@@ -262,7 +280,8 @@ impl Machine for Keygen {
             3 => stepped.sends = self.echo(&input)?,
             _ => {
                 self.compare(&input)?;
-                stepped.output = Some(self.finish()?);
+                let trial = Trial::new(self.finish()?, self.me, self.execution)?;
+                stepped.sends = self.trial.insert(trial).start()?;
             }
         }
         self.round += 1;
@@ -270,10 +289,13 @@ impl Machine for Keygen {
     }
 
     fn expects(&self, round: u16, kind: Kind, _: Seat) -> bool {
-        match kind {
-            Kind::Broadcast => (2..=4).contains(&round),
-            Kind::Direct => (1..=3).contains(&round),
-        }
+        let confirmation = round == confirmation::ROUND && kind == Kind::Broadcast;
+        confirmation
+            || trial::expects(round, kind)
+            || match kind {
+                Kind::Broadcast => (2..=4).contains(&round),
+                Kind::Direct => (1..=3).contains(&round),
+            }
     }
 }
 
@@ -289,6 +311,26 @@ fn index_of(seat: Seat) -> PartyIndex {
 
 fn seat_of(index: PartyIndex) -> Option<Seat> {
     Some(usize::from(index.as_u8()) - 1)
+}
+
+/// Refuses what two parties cannot both have made. Who repeated the other is not known.
+fn check_distinct<T: PartialEq>(
+    values: impl Iterator<Item = (Seat, T)>,
+    what: &str,
+) -> Result<(), MachineFault> {
+    let values: Vec<_> = values.collect();
+    for (at, (seat, value)) in values.iter().enumerate() {
+        if let Some((other, _)) = values[..at].iter().find(|(_, other)| other == value) {
+            return Err(MachineFault {
+                code: FaultCode::ProtocolViolation,
+                ..MachineFault::ours(format!(
+                    "the parties at places {other} and {seat} show the same {what}: one of them \
+                     repeats the other"
+                ))
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a broadcast whose inside names another sender than its envelope.

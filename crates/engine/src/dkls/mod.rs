@@ -2,6 +2,7 @@
 
 mod keygen;
 mod sign;
+mod trial;
 
 use dkls23_secp256k1::Party;
 use dkls23_secp256k1::protocols::{Abort, AbortKind, AbortReason, PartiesMessage, PartyIndex};

@@ -79,6 +79,20 @@ fn a_corrupted_transfer_in_the_first_round_bans_its_sender() {
 }
 
 #[test]
+fn a_ban_keeps_the_messages_that_the_cheat_has_signed() {
+    for (round, fault) in [
+        (1, against(change(1, |m: &mut TransmitPhase1to2| m.mul_transmit.u[3][5] ^= 1))),
+        (2, against(change(2, |m: &mut TransmitPhase2to3<Secp256k1>| m.gamma_u = m.gamma_v))),
+    ] {
+        assert_eq!(fault.evidence.len(), 1);
+        let envelope = Envelope::read(&fault.evidence[0]).unwrap();
+        assert_eq!((envelope.address.from, envelope.address.round), (0, round));
+    }
+    let fault = against(change(1, |m: &mut TransmitPhase1to2| m.session_binding[0] ^= 1));
+    assert!(fault.evidence.is_empty(), "it is no ban");
+}
+
+#[test]
 fn a_corrupted_transfer_in_the_second_round_bans_its_sender() {
     let tamper = |m: &mut TransmitPhase2to3<Secp256k1>| m.gamma_u = m.gamma_v;
     let fault = against(change(2, tamper));
@@ -128,7 +142,7 @@ fn a_signed_body_that_cannot_be_decoded_is_the_senders_fault() {
 #[test]
 fn a_signed_body_sealed_to_somebody_else_is_the_senders_fault() {
     let (parties, mut runs) = signing(session(21), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
-    let (hello, _) = introduce(&runs[0].identity, session(21), &parties[0]);
+    let (hello, _) = introduce(&runs[0].identity, session(21), &parties[0], &Shown::default());
     let other = read_hello(&hello, session(21), &parties[0]).unwrap().encryption_key;
     runs[0].roster[1].channel = Channel::new(other);
     let fault = deliver(&parties, &mut runs, 5, |_, _| {}).remove(1).err().unwrap();
@@ -196,7 +210,12 @@ fn of_two_messages_for_one_place_the_first_counts_and_the_second_is_held_against
     let mut forged = honest.to_vec();
     let last = forged.len() - 1;
     forged[last] ^= 1;
-    let fault = first[0].receive(&parties[1], &forged).unwrap_err();
+    let fault = first[0].receive(&parties[1], &forged.into()).unwrap_err();
+    assert_fault(&fault, FaultCode::SignatureInvalid, Severity::Benign, None);
+    // Nor is a repetition with the right signature and another body taken for the first.
+    let mut garbled = honest.to_vec();
+    garbled[60] ^= 1;
+    let fault = first[0].receive(&parties[1], &garbled.into()).unwrap_err();
     assert_fault(&fault, FaultCode::SignatureInvalid, Severity::Benign, None);
 }
 
@@ -238,4 +257,98 @@ fn a_broadcaster_that_tells_two_stories_is_found_out_by_all() {
             assert_fault(&fault, FaultCode::EchoMismatch, Severity::Recoverable, None);
         }
     }
+}
+
+#[test]
+fn a_party_that_repeats_a_commitment_makes_no_key() {
+    let (parties, mut runs) = making(2, 3);
+    let first = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (seen, repeated) = (first.clone(), first.clone());
+    // The commitment to the proof comes first in the broadcast of round 2.
+    let of_two = |sends: &mut Vec<Send>| -> Option<usize> {
+        sends.iter().position(|send| send.round == 2 && send.to.is_none())
+    };
+    cheat(&mut runs, 0, move |sends| {
+        if let Some(at) = of_two(sends) {
+            *seen.lock().unwrap() = sends[at].body[..32].to_vec();
+        }
+    });
+    cheat(&mut runs, 1, move |sends| {
+        if let Some(at) = of_two(sends) {
+            sends[at].body[..32].copy_from_slice(&repeated.lock().unwrap());
+        }
+    });
+    // The first party is served first, so that the second can repeat it.
+    let mut queue = Vec::new();
+    for (at, run) in runs.iter_mut().enumerate() {
+        queue.extend(letters(&parties, at, run.advance().unwrap().outgoing));
+    }
+    let mut told = 0;
+    while !queue.is_empty() {
+        let at = queue.iter().position(|letter| letter.1 == parties[0]).unwrap_or(0);
+        let (from, to, payload) = queue.remove(at);
+        let at = parties.iter().position(|party| *party == to).unwrap();
+        runs[at].receive(&from, &payload).unwrap();
+        match runs[at].advance() {
+            Ok(step) => {
+                let reveals = step.outgoing.iter().any(|sent| sent.round > 2);
+                assert!(at == 1 || !reveals, "only the cheat itself goes on");
+                queue.extend(letters(&parties, at, step.outgoing));
+            }
+            Err(fault) => {
+                assert_fault(&fault, FaultCode::ProtocolViolation, Severity::Recoverable, None);
+                assert!(fault.message.contains("same commitment"), "{fault}");
+                told += 1;
+            }
+        }
+    }
+    assert_eq!(told, 2, "all others find it");
+    assert!(!first.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_new_key_is_confirmed_by_all_its_holders() {
+    let threshold = Threshold::new(2, 3).unwrap();
+    for liar in [None, Some(1)] {
+        let (parties, mut runs) = making(2, 3);
+        let keys: Vec<_> = deliver(&parties, &mut runs, 4, |_, _| {})
+            .into_iter()
+            .map(|ending| match ending {
+                Ok(Some(Output::Key { public_key, .. })) => public_key,
+                _ => panic!("a key"),
+            })
+            .collect();
+        let identities = runs[0].identities();
+        let statement = |key: &PublicKey, execution: [u8; 32]| {
+            Statement::new(&execution, key, threshold, &parties, &identities)
+        };
+        let made = statement(&keys[0], runs[0].execution());
+        for (at, run) in runs.iter_mut().enumerate() {
+            assert!(run.waiting_for().is_empty() && run.advance().unwrap().outgoing.is_empty());
+            let lies = liar == Some(at);
+            run.kept(if lies { statement(&keys[0], [0; 32]) } else { made.clone() });
+        }
+        let endings = deliver(&parties, &mut runs, 6, |_, _| {});
+        for (at, ending) in endings.into_iter().enumerate() {
+            match (liar, ending) {
+                (None, Ok(Some(Output::Confirmed(all)))) => assert!(made.confirmed_by(&all)),
+                (Some(liar), Err(fault)) if at != liar => {
+                    let violation = FaultCode::ProtocolViolation;
+                    assert_fault(&fault, violation, Severity::Recoverable, Some(liar + 1));
+                }
+                (Some(liar), Err(_)) => assert_eq!(at, liar),
+                _ => panic!("{at} ended otherwise"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_party_of_another_version_is_told_so() {
+    let (parties, runs) = making(2, 2);
+    let mut hello = runs[0].secret.hello.to_vec();
+    hello[0] = 1;
+    let fault = read_hello(&hello, session(1), &parties[0]).unwrap_err();
+    assert_fault(&fault, FaultCode::VersionMismatch, Severity::Benign, Some(1));
+    assert!(fault.message.contains("update"), "{fault}");
 }

@@ -53,8 +53,9 @@ pub(crate) fn session(n: u128) -> SessionId {
 pub(crate) fn runs(id: SessionId, parties: &[PartyId], task: impl Fn(usize) -> Task) -> Vec<Run> {
     let identities: Vec<_> = parties.iter().map(|_| Identity::generate()).collect();
     let introduced = parties.iter().zip(&identities);
-    let hellos: Vec<_> =
-        introduced.map(|(party, identity)| introduce(identity, id, party)).collect();
+    let hellos: Vec<_> = introduced
+        .map(|(party, identity)| introduce(identity, id, party, &Shown::default()))
+        .collect();
     let members = parties.iter().zip(&hellos);
     let roster: Vec<_> = members
         .map(|(party, (hello, _))| Member { party_id: party.clone(), hello: hello.clone() })
@@ -159,6 +160,7 @@ pub(crate) fn signing(
         share: Arc::clone(&made.shares[who[at]]),
         key_id: session(1).into(),
         epoch: 0,
+        made_by: [0; 32],
         holders: made.holders.clone(),
         digest,
     });

@@ -5,7 +5,8 @@
 
 use std::sync::LazyLock;
 
-use quorate_engine::{Identity, Member, Run, Task, introduce, read_hello};
+use bytes::Bytes;
+use quorate_engine::{Identity, Member, Run, Shown, Task, introduce, read_hello};
 use quorate_types::{Hello, PartyId, Scheme, SessionId, Threshold};
 use sha2::{Digest as _, Sha256};
 
@@ -44,7 +45,7 @@ static PARTIES: LazyLock<Parties> = LazyLock::new(|| {
         ("a".parse().expect("a name"), "b".parse().expect("a name"));
     let session = format!("{:032x}", 7).parse().expect("32 hex digits");
     let (mine, peers) = (Identity::generate(), Identity::generate());
-    let hello = introduce(&peers, session, &peer).0;
+    let hello = introduce(&peers, session, &peer, &Shown::default()).0;
     Parties { me, peer, session, mine, peers, hello }
 });
 
@@ -73,7 +74,7 @@ fn introduction(input: &[u8], notes: &mut Notes) {
 /// A run of a keygen with the peer, and the id of its execution.
 fn begin() -> (Run, Vec<u8>) {
     let Parties { me, peer, session, mine, hello, .. } = &*PARTIES;
-    let (own, secret) = introduce(mine, *session, me);
+    let (own, secret) = introduce(mine, *session, me, &Shown::default());
     let roster = vec![
         Member { party_id: me.clone(), hello: own },
         Member { party_id: peer.clone(), hello: hello.clone() },
@@ -88,7 +89,8 @@ fn begin() -> (Run, Vec<u8>) {
 
 fn forged(input: &[u8], notes: &mut Notes) {
     let (mut run, _) = begin();
-    let fault = run.receive(&PARTIES.peer, input).expect_err("nobody signed this");
+    let fault =
+        run.receive(&PARTIES.peer, &Bytes::copy_from_slice(input)).expect_err("nobody signed this");
     notes.note(fault.code);
 }
 
@@ -106,7 +108,7 @@ fn signed(mut input: &[u8], notes: &mut Notes) {
         assert_eq!(front.len(), HEADER);
         let digest = Sha256::digest(body);
         let signature = peers.sign(DOMAIN, &[&front[..], &digest[..]].concat());
-        let payload = [&front[..], body, &signature[..]].concat();
+        let payload = Bytes::from([&front[..], body, &signature[..]].concat());
         let taken = run.receive(peer, &payload).map_err(|fault| fault.code);
         assert!(run.receive(me, &payload).is_err(), "we send nothing to ourselves");
         notes.note(taken);

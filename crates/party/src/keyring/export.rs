@@ -1,7 +1,7 @@
 //! A share in a file: sealed under a passphrase, to be kept elsewhere and taken in again.
 //!
 //! ```text
-//! "quorate-share/1\n" (16) | salt (16) | nonce (12) | ChaCha20-Poly1305 over a postcard document
+//! "quorate-share/2\n" (16) | salt (16) | nonce (12) | ChaCha20-Poly1305 over a postcard document
 //! ```
 //!
 //! The key is made of the passphrase by Argon2id. The document holds the share sealed under the
@@ -9,14 +9,16 @@
 //! restored share must not forget with whom it must not sign.
 
 use quorate_engine::{SealContext, SealKey, Share};
-use quorate_ports::vault::Ban;
+use quorate_ports::vault::{Ban, SealedShare, ShareState};
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Keyring, MIN_PASSPHRASE};
 use crate::compute::Compute;
 
-const MAGIC: &[u8; 16] = b"quorate-share/1\n";
+const MAGIC: &[u8; 16] = b"quorate-share/2\n";
+/// The first version knew neither the execution nor confirmations: all its shares were active.
+const FIRST_MAGIC: &[u8; 16] = b"quorate-share/1\n";
 const SALT: usize = 16;
 
 #[derive(Serialize, Deserialize)]
@@ -27,6 +29,14 @@ struct Document {
     identities: Vec<[u8; 32]>,
     bans: Vec<(PartyId, String, Timestamp)>,
     sealed: Vec<u8>,
+}
+
+/// What the second version adds, after the document of the first.
+#[derive(Default, Serialize, Deserialize)]
+struct Confirmed {
+    active: bool,
+    execution: [u8; 32],
+    confirmations: Vec<u8>,
 }
 
 impl Keyring {
@@ -62,7 +72,13 @@ impl Keyring {
                 identities: stored.identities,
                 bans: bans.into_iter().map(|ban| (ban.peer, ban.reason, ban.at)).collect(),
             };
-            let plain = postcard::to_allocvec(&document).map_err(|_| Error::internal())?;
+            let confirmed = Confirmed {
+                active: stored.state == ShareState::Active,
+                execution: stored.execution,
+                confirmations: stored.confirmations,
+            };
+            let plain =
+                postcard::to_allocvec(&(&document, &confirmed)).map_err(|_| Error::internal())?;
             Ok([&MAGIC[..], &salt, &seal.seal(&plain, MAGIC)?].concat())
         };
         compute.run(job).await
@@ -82,7 +98,7 @@ impl Keyring {
         let bytes = exported.to_vec();
         let passphrase = Secret::new(passphrase.expose().clone());
         let own = self.party.clone();
-        let (document, share) =
+        let (document, confirmed, share) =
             compute.run(move || open(&bytes, passphrase.expose(), &own)).await?;
         let key_id = document.record.key_id;
         if self.vault.share(key_id).await?.is_some() {
@@ -95,20 +111,34 @@ impl Keyring {
             let evidence = Vec::new();
             self.vault.ban(Ban { key_id, epoch, peer, reason, at, evidence }).await?;
         }
-        self.store(share, epoch, record.clone(), identities, compute).await?;
+        let stored = SealedShare {
+            key_id,
+            epoch,
+            state: if confirmed.active { ShareState::Active } else { ShareState::Pending },
+            share_index: self.index_among(&record.holders)?,
+            record: record.clone(),
+            identities,
+            execution: confirmed.execution,
+            confirmations: confirmed.confirmations,
+            sealed: Vec::new(),
+        };
+        self.insert(share, stored, compute).await?;
         Ok(record)
     }
 }
 
-fn open(bytes: &[u8], passphrase: &str, own: &PartyId) -> Result<(Document, Share)> {
+fn open(bytes: &[u8], passphrase: &str, own: &PartyId) -> Result<(Document, Confirmed, Share)> {
     let unusable = |why: &str| Error::invalid_field("share", format!("this {why}"));
-    let rest = bytes.strip_prefix(&MAGIC[..]).ok_or_else(|| unusable("is no exported share"))?;
+    let (magic, rest) = bytes
+        .split_first_chunk::<16>()
+        .filter(|(magic, _)| [MAGIC, FIRST_MAGIC].contains(magic))
+        .ok_or_else(|| unusable("is no exported share"))?;
     let (salt, sealed) =
         rest.split_first_chunk::<SALT>().ok_or_else(|| unusable("share is cut off"))?;
     let seal = SealKey::from_passphrase(passphrase.as_bytes(), salt)?;
     let wrong = || unusable("share does not open: wrong passphrase, or it is damaged");
-    let plain = seal.open(sealed, MAGIC).ok_or_else(wrong)?;
-    let document: Document = postcard::from_bytes(&plain).map_err(|_| wrong())?;
+    let plain = seal.open(sealed, magic).ok_or_else(wrong)?;
+    let (document, confirmed) = read(magic, &plain).ok_or_else(wrong)?;
     if document.party != *own {
         let why = format!("share is of {}, not of {own}", document.party);
         return Err(unusable(&why));
@@ -116,5 +146,13 @@ fn open(bytes: &[u8], passphrase: &str, own: &PartyId) -> Result<(Document, Shar
     let key_id = document.record.key_id;
     let context = SealContext { party_id: own, key_id, epoch: document.epoch };
     let share = Share::open(&document.sealed, &seal, &context)?;
-    Ok((document, share))
+    Ok((document, confirmed, share))
+}
+
+fn read(magic: &[u8; 16], plain: &[u8]) -> Option<(Document, Confirmed)> {
+    if magic == MAGIC {
+        return postcard::from_bytes(plain).ok();
+    }
+    let document = postcard::from_bytes(plain).ok()?;
+    Some((document, Confirmed { active: true, ..Confirmed::default() }))
 }

@@ -163,3 +163,23 @@ async fn a_key_nobody_gave_us_is_none() {
     assert!(keyring.key(key, &Compute::new(1, 1)).await.unwrap().is_none());
     assert!(keyring.keys().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_peer_with_an_older_vault_than_before_is_refused() {
+    let vault = Arc::new(MemoryVault::default());
+    let (peer, hello) = ("peer".parse().unwrap(), Hello::from_static(b"signed"));
+    let first = keyring(&vault);
+    let shows = async |keyring: &Keyring, generation| {
+        keyring.check_generation(&peer, [1; 32], generation, &hello).await
+    };
+    for generation in [5, 5, 7] {
+        shows(&first, generation).await.unwrap();
+    }
+    for keyring in [&first, &keyring(&vault)] {
+        let refused = shows(keyring, 6).await.unwrap_err();
+        assert!(refused.message.contains("--accept-rollback"), "{refused}");
+        assert_eq!(refused.details.blame.unwrap().party_id, peer);
+    }
+    shows(&first, 1 << 32).await.unwrap();
+    first.check_generation(&peer, [2; 32], 0, &hello).await.unwrap();
+}

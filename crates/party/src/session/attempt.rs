@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use quorate_engine::{HelloSecret, Member, Output, Run, Share, Task};
+use quorate_engine::{HelloSecret, Member, Output, Run, Share, Shown, Task};
+use quorate_ports::vault::SealedShare;
 use quorate_types::*;
 
 use super::Worker;
@@ -10,11 +11,8 @@ use super::failure::{could_not, of_error, of_fault};
 use crate::clock;
 use crate::drive::{Ended, Progress, drive};
 use crate::gate::Gate;
-use crate::keyring::{OpenKey, foreign_identity};
+use crate::keyring::{NewShare, OpenKey, foreign_identity};
 use crate::transport::Transport;
-
-/// The epoch of a key that keygen has just made.
-const FIRST_EPOCH: u32 = 0;
 
 /// Checks whether this party can take part: for signing it opens the share and looks at the
 /// holders and bans. A keygen must not be of a key that it holds already.
@@ -26,7 +24,17 @@ pub(super) async fn prepare(
     if view.kind == SessionKind::Keygen {
         let key = view.session_id.into();
         return match worker.keyring.holds(key).await {
-            Ok(false) => Ok(None),
+            Ok(false) => match worker.keyring.too_many_pending(&view.tenant).await {
+                Ok(false) => Ok(None),
+                Ok(true) => Err(could_not(
+                    me,
+                    format!(
+                        "{me} keeps too many shares of this tenant that are not confirmed; its \
+                         operator can discard them with `quorate party shares`"
+                    ),
+                )),
+                Err(error) => Err(of_error(me, error)),
+            },
             Ok(true) => Err(could_not(
                 me,
                 format!(
@@ -84,12 +92,15 @@ impl Attempt<'_> {
         let (worker, session) = (self.worker, self.session);
         let me = worker.id();
         // The view of the start counts, not what was shown before it: it may differ.
-        let key = prepare(worker, view).await?;
+        let mut key = prepare(worker, view).await?;
         let task = task(me, view, key.as_deref())?;
         let roster = roster(me, &self.hello, view)?;
         let run = self.run(roster, task).await?;
-        let identities = run.identities();
-        check_identities(worker, view, &identities, key.as_deref()).await?;
+        let peers: Vec<_> = run.identities().into_iter().zip(run.shown().cloned()).collect();
+        check_identities(worker, view, &peers, key.as_deref()).await?;
+        if let Some(pending) = key.as_ref().filter(|key| !key.active()) {
+            key = Some(confirmed_late(worker, pending, &peers).await?);
+        }
         if let Err(error) = transport.expect(&run.expected()).await {
             return Err(of_error(me, error));
         }
@@ -101,18 +112,35 @@ impl Attempt<'_> {
             None => Gate::open(),
         };
         transport.guard(&gate);
-        let outcome =
-            drive(run, transport, &worker.compute, &gate, |p| note(p, &mut progress)).await;
-        match (outcome, key) {
-            (Ok(Output::Key { share, public_key }), None) => {
-                keep(worker, session, view, share, public_key.clone(), identities).await?;
-                Ok(PartyOutcome::PublicKey(public_key.0))
+        let mut told = |p| note(p, &mut progress);
+        let driven = drive(run, transport, &worker.compute, &gate, &mut told).await;
+        let other = || could_not(me, "the protocol made something else than was asked for");
+        match (driven, key) {
+            (Ok((mut run, Output::Key { share, public_key })), None) => {
+                let execution = run.execution();
+                let made =
+                    keep(worker, session, view, &peers, execution, share, public_key).await?;
+                run.kept(made.statement());
+                let driven = drive(run, transport, &worker.compute, &gate, &mut told).await;
+                let (_, output) = match driven {
+                    Ok(driven) => driven,
+                    Err(ended) => return Err(settle(worker, ended, None).await),
+                };
+                let Output::Confirmed(confirmations) = output else { return Err(other()) };
+                let made = worker.keyring.activate(&made, confirmations).await;
+                let made = made.map_err(|error| of_error(me, error))?;
+                // Only now: a keygen that fails must not bind a name for good.
+                let SealedShare { record, identities, .. } = &made.stored;
+                let holders = record.holders.iter().zip(identities);
+                let pinned = worker.keyring.pin_holders(&record.tenant, holders).await;
+                pinned.map_err(|error| of_error(me, error))?;
+                Ok(PartyOutcome::PublicKey(made.stored.record.public_key.0.clone()))
             }
-            (Ok(Output::Signature(signature)), Some(_)) => {
+            (Ok((_, Output::Signature(signature))), Some(_)) => {
                 let Signature { bytes, recovery_id } = signature;
                 Ok(PartyOutcome::Signature { bytes, recovery_id })
             }
-            (Ok(_), _) => Err(could_not(me, "the protocol made something else than was asked for")),
+            (Ok(_), _) => Err(other()),
             (Err(ended), key) => Err(settle(worker, ended, key.as_deref()).await),
         }
     }
@@ -138,6 +166,7 @@ fn task(me: &PartyId, view: &SessionView, key: Option<&OpenKey>) -> Result<Task,
         share: Arc::clone(&key.share),
         key_id: key.stored.key_id,
         epoch: key.stored.epoch,
+        made_by: key.stored.execution,
         holders: key.stored.record.holders.clone(),
         digest,
     })
@@ -176,22 +205,49 @@ fn roster(me: &PartyId, mine: &Hello, view: &SessionView) -> Result<Vec<Member>,
 async fn check_identities(
     worker: &Worker,
     view: &SessionView,
-    identities: &[[u8; 32]],
+    peers: &[([u8; 32], Shown)],
     key: Option<&OpenKey>,
 ) -> Result<(), Failure> {
     let me = worker.id();
-    for (participant, identity) in view.participants.iter().zip(identities) {
+    for (participant, (identity, shown)) in view.participants.iter().zip(peers) {
+        let identity = *identity;
         let peer = &participant.party_id;
         if peer == me {
             continue;
         }
-        if key.is_some_and(|key| key.pinned(peer) != Some(*identity)) {
+        if key.is_some_and(|key| key.pinned(peer) != Some(identity)) {
             return Err(of_error(me, foreign_identity(peer, "it had when the key was made")));
         }
-        let checked = worker.keyring.check_pin(&view.tenant, peer, *identity).await;
+        let keyring = &worker.keyring;
+        let checked = keyring.check_pin(&view.tenant, peer, identity).await;
         checked.map_err(|error| of_error(me, error))?;
+        if let (Some(_), Some(hello)) = (key, &participant.hello) {
+            let checked = keyring.check_generation(peer, identity, shown.generation, hello).await;
+            checked.map_err(|error| of_error(me, error))?;
+        }
     }
     Ok(())
+}
+
+/// A share that missed confirmations signs once another signer shows those of all holders.
+async fn confirmed_late(
+    worker: &Worker,
+    key: &OpenKey,
+    peers: &[([u8; 32], Shown)],
+) -> Result<Arc<OpenKey>, Failure> {
+    let me = worker.id();
+    let statement = key.statement();
+    let all = peers.iter().find(|(_, shown)| statement.confirmed_by(&shown.confirmations));
+    let Some((_, shown)) = all else {
+        let message = format!(
+            "the share of {me} is not confirmed by all holders of key {}: it signs with a holder \
+             that has all confirmations, or make another key",
+            key.stored.key_id
+        );
+        return Err(could_not(me, message));
+    };
+    let activated = worker.keyring.activate(key, shown.confirmations.clone()).await;
+    activated.map_err(|error| of_error(me, error))
 }
 
 /// Puts the new share on disk.
@@ -199,10 +255,11 @@ async fn keep(
     worker: &Worker,
     session: SessionId,
     view: &SessionView,
+    peers: &[([u8; 32], Shown)],
+    execution: [u8; 32],
     share: Share,
     public_key: PublicKey,
-    identities: Vec<[u8; 32]>,
-) -> Result<(), Failure> {
+) -> Result<Arc<OpenKey>, Failure> {
     let record = KeyRecord {
         key_id: session.into(),
         tenant: view.tenant.clone(),
@@ -212,16 +269,12 @@ async fn keep(
         holders: view.participants.iter().map(|p| p.party_id.clone()).collect(),
         created_at: clock::now(),
     };
-    let (holders, shown) = (record.holders.clone(), identities.clone());
-    let stored =
-        worker.keyring.store(share, FIRST_EPOCH, record, identities, &worker.compute).await;
-    stored.map_err(|error| {
+    let identities = peers.iter().map(|(identity, _)| *identity).collect();
+    let new = NewShare { share, record, identities, execution };
+    worker.keyring.store(new, &worker.compute).await.map_err(|error| {
         tracing::error!(%error, "a new share could not be stored");
         could_not(worker.id(), format!("{} could not store its share", worker.id()))
-    })?;
-    // Only now: a keygen that fails must not bind a name for good.
-    let pinned = worker.keyring.pin_holders(&view.tenant, holders.iter().zip(&shown)).await;
-    pinned.map_err(|error| of_error(worker.id(), error))
+    })
 }
 
 /// How a run ended, as it is reported; the bans of its key are on disk before, whichever run of
@@ -262,7 +315,7 @@ fn note(progress: Progress, tell: &mut impl FnMut(u16)) {
 
 #[cfg(test)]
 mod tests {
-    use quorate_engine::{Fault, FaultCode, Severity};
+    use quorate_engine::{Fault, FaultCode, Severity, introduce};
     use quorate_ports::Vault as _;
 
     use super::*;
@@ -276,6 +329,7 @@ mod tests {
             severity: Severity::Ban,
             blame: Some(party("b")),
             message: "b failed the check".into(),
+            evidence: vec![bytes::Bytes::from_static(b"an envelope")],
         }
     }
 
@@ -317,6 +371,7 @@ mod tests {
         assert_eq!(failure.parties, parties(&["b"]));
         let bans = a.vault.bans(key.stored.key_id).await.unwrap();
         assert_eq!((&bans[0].peer, bans[0].epoch), (&"b".parse().unwrap(), 0));
+        assert_eq!(bans[0].evidence, ban().evidence);
         let locked = prepare(&party.worker, &view).await.err().unwrap();
         assert!(locked.message.starts_with("key_locked"), "{}", locked.message);
     }
@@ -338,8 +393,9 @@ mod tests {
         let mut runs = Vec::new();
         for session in sessions {
             let (ours, secret) =
-                quorate_engine::introduce(a.keyring.identity(), session, &party("a"));
-            let (theirs, _) = quorate_engine::introduce(b.keyring.identity(), session, &party("b"));
+                introduce(a.keyring.identity(), session, &party("a"), &Shown::default());
+            let (theirs, _) =
+                introduce(b.keyring.identity(), session, &party("b"), &Shown::default());
             let mut view = net.view(session);
             view.participants[0].hello = Some(ours.clone());
             view.participants[1].hello = Some(theirs);
@@ -381,6 +437,8 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Transport for Parked {
+        fn guard(&mut self, _: &Gate) {}
+
         async fn send(&mut self, _: quorate_engine::Outgoing) -> Result<()> {
             self.sent += 1;
             Ok(())

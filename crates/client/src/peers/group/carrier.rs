@@ -127,7 +127,8 @@ impl Carrier {
         match order {
             // What is for us comes without asking.
             Order::Expect { .. } => {}
-            Order::Send { slot, to, payload } => {
+            Order::Send { slot, to, payload, gate } => {
+                gate.check()?;
                 let Roster { room, me, .. } = &self.roster;
                 let numbers = self.roster.numbers(*me, to);
                 let body = room.letter(self.signer.as_ref(), slot, numbers, &payload).await?;

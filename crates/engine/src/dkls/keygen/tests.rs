@@ -21,7 +21,7 @@ fn drive(
 ) -> Vec<Ending> {
     let mut endings: Vec<Ending> = machines.iter().map(|_| Ok(None)).collect();
     let mut inputs: Vec<Input> = machines.iter().map(|_| Input::default()).collect();
-    for _ in 0..5 {
+    for _ in 0..8 {
         let mut sent = Vec::new();
         for (seat, machine) in machines.iter_mut().enumerate() {
             let need = machine.need();
@@ -128,10 +128,39 @@ fn a_broadcast_in_another_partys_name_is_the_senders_fault() {
 }
 
 #[test]
-fn only_the_four_rounds_are_expected() {
+fn a_key_that_does_not_sign_is_not_given_out() {
+    for (round, code) in [(5, None), (7, Some(FaultCode::ResultInvalid))] {
+        let endings = drive(&mut machines(2, 2), |seat, _, sends| {
+            for send in sends.iter_mut().filter(|send| seat == 0 && send.round == round) {
+                let at = send.body.len() - 1;
+                send.body[at] ^= 1;
+            }
+        });
+        for ending in &endings[1..] {
+            let fault = ending.as_ref().err().expect("no key");
+            assert!(code.is_none_or(|code| code == fault.code), "round {round}: {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_test_signature_that_is_left_out_is_its_partys_fault() {
+    for round in [5, 7] {
+        let endings = drive(&mut machines(2, 2), |seat, _, sends| {
+            for send in sends.iter_mut().filter(|send| seat == 0 && send.round == round) {
+                send.body = encode(&Vec::<(u8, Vec<u8>)>::new());
+            }
+        });
+        assert_all(&endings, FaultCode::ProtocolViolation, Some(0));
+    }
+}
+
+#[test]
+fn only_the_rounds_of_the_protocol_are_expected() {
     let machine = machines(2, 2).remove(0);
-    for round in 0..7 {
+    for round in 0..12 {
         let expected = [Kind::Broadcast, Kind::Direct].map(|kind| machine.expects(round, kind, 1));
-        assert_eq!(expected, [(2..=4).contains(&round), (1..=3).contains(&round)], "{round}");
+        let broadcast = [2, 3, 4, 7, 8].contains(&round);
+        assert_eq!(expected, [broadcast, [1, 2, 3, 5, 6].contains(&round)], "{round}");
     }
 }
