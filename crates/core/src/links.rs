@@ -46,9 +46,9 @@ impl LinkRole {
                 &["/mpc.coordinator.v1.SessionCoordinator/GetSessionStatus"],
             ),
             Self::Coordinator => (
-                &[],
+                // Names are chosen from those that the creator knows.
+                &["/mpc.router.v1.MessageRouter/GetRegisteredParties"],
                 &[
-                    "/mpc.router.v1.MessageRouter/GetRegisteredParties",
                     "/mpc.router.v1.MessageRouter/PublishSessionEvent",
                     "/mpc.router.v1.MessageRouter/SubscribeSessionEvents",
                 ],

@@ -66,6 +66,16 @@ pub fn sees(caller: &Caller, owner: &Tenant) -> bool {
     }
 }
 
+/// Whether a registered name of `owner` exists for this caller. A proven party knows the
+/// operator's only.
+pub fn knows_name(caller: &Caller, owner: &NameOwner) -> bool {
+    match (caller, owner) {
+        (_, NameOwner::Operator | NameOwner::Unclaimed) => true,
+        (Caller::Party(_), NameOwner::Tenant(_)) => false,
+        (_, NameOwner::Tenant(owner)) => caller.tenant().is_none_or(|tenant| tenant == *owner),
+    }
+}
+
 /// A registered party as this caller may see it: how to reach it is the notifier's business.
 /// A channel stays visible as a channel with blank fields, so that offline mode does.
 pub fn registered_as_seen(caller: &Caller, mut view: PartyView) -> PartyView {
@@ -139,6 +149,17 @@ mod tests {
         assert!(!sees(&key("evil", &Scope::ALL[..4]), &acme));
         assert!(!sees(&Caller::Open, &acme) && sees(&Caller::Open, &Tenant::default()));
         assert!(sees(&Caller::System, &acme));
+    }
+
+    #[test]
+    fn names_of_a_tenant_are_known_to_it_only() {
+        let acme = NameOwner::of(&key("acme", &[Scope::Party]));
+        assert!(knows_name(&key("acme", &[Scope::Read]), &acme));
+        assert!(!knows_name(&key("evil", &Scope::ALL[..4]), &acme));
+        assert!(!knows_name(&Caller::Party("p".parse().unwrap()), &acme));
+        assert!(knows_name(&Caller::System, &acme));
+        let trusted = NameOwner::of(&Caller::Party("p".parse().unwrap()));
+        assert!(knows_name(&key("evil", &[Scope::Read]), &trusted));
     }
 
     #[test]

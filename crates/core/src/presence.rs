@@ -70,6 +70,9 @@ fn proves(account: &Account, party: &PartyId) -> bool {
     }
 }
 
+/// A registered name, and whose it is.
+type Name = (PartyId, NameOwner);
+
 /// What registering led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registered {
@@ -77,12 +80,14 @@ pub struct Registered {
     pub registered_at: Timestamp,
     /// Whether there is something to write.
     pub changed: bool,
+    /// Whether a name of before owners was claimed: its old row goes.
+    pub claimed: bool,
 }
 
 /// All registered parties.
 #[derive(Clone, Debug)]
 pub struct Presence {
-    parties: BTreeMap<PartyId, Known>,
+    parties: BTreeMap<Name, Known>,
     accounts: Budget<Account>,
     /// When silent registrations were last looked for, on the monotonic clock.
     swept: Option<Duration>,
@@ -97,22 +102,33 @@ impl Default for Presence {
 
 impl Presence {
     /// Puts back a registration found in the store.
-    pub fn restore(&mut self, registration: Registration, registered_at: Timestamp) {
-        self.insert(Account::Role, registration, registered_at);
+    pub fn restore(
+        &mut self,
+        owner: NameOwner,
+        registration: Registration,
+        registered_at: Timestamp,
+    ) {
+        self.insert(owner, Account::Role, registration, registered_at);
     }
 
-    fn insert(&mut self, account: Account, registration: Registration, registered_at: Timestamp) {
+    fn insert(
+        &mut self,
+        owner: NameOwner,
+        account: Account,
+        registration: Registration,
+        registered_at: Timestamp,
+    ) {
         let last_seen_at = registered_at;
         let (alive, streams, left) = (None, 0, false);
         self.accounts.add(&account, 1);
         let known =
             Known { registration, registered_at, last_seen_at, alive, account, streams, left };
-        self.parties.insert(known.registration.party_id.clone(), known);
+        self.parties.insert((known.registration.party_id.clone(), owner), known);
     }
 
     /// Forgets the parties that have been silent for too long: their names. Looks at all of them
     /// at most every ten minutes.
-    pub fn forget_silent(&mut self, now: Moment) -> Vec<PartyId> {
+    pub fn forget_silent(&mut self, now: Moment) -> Vec<(PartyId, NameOwner)> {
         // Nobody has been heard of before the start: silence is counted from there.
         let swept = *self.swept.get_or_insert(now.monotonic);
         if now.monotonic.saturating_sub(swept) < SWEEP_EVERY {
@@ -151,8 +167,8 @@ impl Presence {
         Err(error)
     }
 
-    /// Registers a party for an account, or renews its registration. An identity key, once given,
-    /// stays.
+    /// Registers a party under a name of `owner` for an account, or renews its registration. An
+    /// identity key, once given, stays.
     ///
     /// # Errors
     /// `invalid_request` for a text that is too long, `forbidden` for another identity key,
@@ -160,6 +176,7 @@ impl Presence {
     pub fn register(
         &mut self,
         now: Moment,
+        owner: NameOwner,
         account: Account,
         registration: Registration,
     ) -> Result<Registered> {
@@ -179,12 +196,15 @@ impl Presence {
                 ));
             }
         }
-        let Some(known) = self.parties.get_mut(&registration.party_id) else {
+        let name = (registration.party_id.clone(), owner.clone());
+        let old = (registration.party_id.clone(), NameOwner::Unclaimed);
+        let claimed = !self.parties.contains_key(&name) && self.parties.contains_key(&old);
+        let Some(known) = self.parties.get_mut(if claimed { &old } else { &name }) else {
             self.check_room(&account)?;
-            let name = registration.party_id.clone();
-            self.insert(account, registration, now.wall);
-            self.heartbeat(now, &name)?;
-            return Ok(Registered { registered_at: now.wall, changed: true });
+            let party = registration.party_id.clone();
+            self.insert(owner.clone(), account, registration, now.wall);
+            self.heartbeat(now, &owner, &party)?;
+            return Ok(Registered { registered_at: now.wall, changed: true, claimed });
         };
         let mut registration = registration;
         match (known.registration.identity, registration.identity) {
@@ -213,12 +233,19 @@ impl Presence {
         let changed = known.registration != registration;
         known.registration = registration;
         known.seen(now);
-        Ok(Registered { registered_at: known.registered_at, changed })
+        let registered_at = known.registered_at;
+        if claimed && let Some(known) = self.parties.remove(&old) {
+            self.parties.insert(name, known);
+        }
+        Ok(Registered { registered_at, changed: changed || claimed, claimed })
     }
 
     /// A sign of life.
-    pub fn heartbeat(&mut self, now: Moment, party: &PartyId) -> Result<()> {
-        let known = self.parties.get_mut(party).ok_or_else(|| {
+    ///
+    /// # Errors
+    /// `not_found` where the owner has registered no such name.
+    pub fn heartbeat(&mut self, now: Moment, owner: &NameOwner, party: &PartyId) -> Result<()> {
+        let known = self.parties.get_mut(&(party.clone(), owner.clone())).ok_or_else(|| {
             Error::new(ErrorCode::NotFound, format!("{party} is not registered; register it first"))
         })?;
         known.seen(now);
@@ -226,24 +253,30 @@ impl Presence {
     }
 
     /// A stream of the party has opened.
-    pub fn connected(&mut self, now: Moment, party: &PartyId) {
-        if let Some(known) = self.parties.get_mut(party) {
+    pub fn connected(&mut self, now: Moment, owner: &NameOwner, party: &PartyId) {
+        if let Some(known) = self.parties.get_mut(&(party.clone(), owner.clone())) {
             known.streams += 1;
             known.seen(now);
         }
     }
 
     /// A stream of the party has closed. The last one takes the party offline at once.
-    pub fn disconnected(&mut self, now: Moment, party: &PartyId) {
-        if let Some(known) = self.parties.get_mut(party) {
+    pub fn disconnected(&mut self, now: Moment, owner: &NameOwner, party: &PartyId) {
+        if let Some(known) = self.parties.get_mut(&(party.clone(), owner.clone())) {
             known.streams = known.streams.saturating_sub(1);
             known.last_seen_at = now.wall;
             known.left = known.streams == 0;
         }
     }
 
-    /// Registered parties by name.
-    pub fn list(&self, now: Moment, role: Option<PartyRole>, only_online: bool) -> Vec<PartyView> {
+    /// Registered parties whose names a caller may know, by name.
+    pub fn list(
+        &self,
+        now: Moment,
+        knows: impl Fn(&NameOwner) -> bool,
+        role: Option<PartyRole>,
+        only_online: bool,
+    ) -> Vec<PartyView> {
         let view = |known: &Known| PartyView {
             registration: known.registration.clone(),
             online: known.is_online(now),
@@ -252,7 +285,9 @@ impl Presence {
             last_seen_at: known.last_seen_at,
         };
         self.parties
-            .values()
+            .iter()
+            .filter(|((_, owner), _)| knows(owner))
+            .map(|(_, known)| known)
             .filter(|known| role.is_none_or(|role| role == known.registration.role))
             .map(view)
             .filter(|view| view.online || !only_online)
@@ -284,18 +319,23 @@ mod tests {
         Moment { wall: Timestamp(millis), monotonic }
     }
 
+    /// Of the tenant `name`.
+    fn of(name: &str) -> NameOwner {
+        NameOwner::Tenant(name.parse().unwrap())
+    }
+
     fn online(presence: &Presence, now: i64) -> usize {
-        presence.list(at(now), None, true).len()
+        presence.list(at(now), |_| true, None, true).len()
     }
 
     #[test]
     fn setting_the_clock_takes_nobody_offline_or_back() {
         const HOUR: i64 = 3_600_000;
         let mut presence = Presence::default();
-        presence.register(at(0), tenant("a"), party("p", None)).unwrap();
+        presence.register(at(0), of("a"), tenant("a"), party("p", None)).unwrap();
         let online = |wall, monotonic| {
             let now = Moment { wall: Timestamp(wall), monotonic: Duration::from_secs(monotonic) };
-            presence.list(now, None, true).len()
+            presence.list(now, |_| true, None, true).len()
         };
         assert_eq!((online(HOUR, 29), online(-HOUR, 29)), (1, 1));
         assert_eq!((online(HOUR, 30), online(-HOUR, 30)), (0, 0));
@@ -304,64 +344,102 @@ mod tests {
     #[test]
     fn a_party_is_online_while_it_streams_or_has_lately_lived() {
         let mut presence = Presence::default();
-        presence.register(at(0), tenant("a"), party("p", None)).unwrap();
+        presence.register(at(0), of("a"), tenant("a"), party("p", None)).unwrap();
         let name = "p".parse().unwrap();
         assert_eq!(online(&presence, 29_999), 1);
         assert_eq!(online(&presence, 30_000), 0);
-        presence.connected(at(40_000), &name);
+        presence.connected(at(40_000), &of("a"), &name);
         assert_eq!(online(&presence, 1_000_000), 1);
-        presence.disconnected(at(1_000_000), &name);
+        presence.disconnected(at(1_000_000), &of("a"), &name);
         assert_eq!(online(&presence, 1_000_000), 0);
-        let view = presence.list(at(1_000_000), None, false).remove(0);
+        let view = presence.list(at(1_000_000), |_| true, None, false).remove(0);
         assert_eq!(view.last_seen_at, Timestamp(1_000_000), "leaving is a sign of life too");
-        presence.heartbeat(at(1_000_001), &name).unwrap();
+        presence.heartbeat(at(1_000_001), &of("a"), &name).unwrap();
         assert_eq!(online(&presence, 1_000_001), 1);
     }
 
     #[test]
     fn an_identity_key_cannot_be_replaced_but_may_be_left_out() {
         let mut presence = Presence::default();
-        presence.register(at(0), tenant("a"), party("p", Some([1; 32]))).unwrap();
-        let error = presence.register(at(1), tenant("a"), party("p", Some([2; 32]))).unwrap_err();
+        presence.register(at(0), of("a"), tenant("a"), party("p", Some([1; 32]))).unwrap();
+        let error =
+            presence.register(at(1), of("a"), tenant("a"), party("p", Some([2; 32]))).unwrap_err();
         assert_eq!(error.code, ErrorCode::Forbidden);
-        let again = presence.register(at(2), tenant("a"), party("p", None)).unwrap();
-        assert_eq!(again, Registered { registered_at: Timestamp(0), changed: false });
+        let again = presence.register(at(2), of("a"), tenant("a"), party("p", None)).unwrap();
+        assert_eq!(
+            again,
+            Registered { registered_at: Timestamp(0), changed: false, claimed: false }
+        );
     }
 
     #[test]
     fn a_registration_with_an_identity_is_changed_by_its_proof_only() {
         let mut presence = Presence::default();
         let own = party("p", Some([1; 32]));
-        presence.register(at(0), tenant("a"), own.clone()).unwrap();
+        presence.register(at(0), of("a"), tenant("a"), own.clone()).unwrap();
         let mut changed = own.clone();
         changed.role = PartyRole::Delegate;
         changed.notification.email = "thief@evil.example".into();
         for identity in [None, Some([1; 32])] {
             let posed = Registration { identity, ..changed.clone() };
             for account in [tenant("a"), tenant("evil"), Account::Party("q".parse().unwrap())] {
-                let error = presence.register(at(1), account, posed.clone()).unwrap_err();
+                let error = presence.register(at(1), of("a"), account, posed.clone()).unwrap_err();
                 assert_eq!(error.code, ErrorCode::Forbidden);
             }
         }
         let newer = Registration { version: "2".into(), ..own };
-        assert!(presence.register(at(2), tenant("a"), newer).unwrap().changed);
+        assert!(presence.register(at(2), of("a"), tenant("a"), newer).unwrap().changed);
         let proven = Account::Party("p".parse().unwrap());
-        assert!(presence.register(at(3), proven, changed).unwrap().changed);
+        assert!(presence.register(at(3), of("a"), proven, changed).unwrap().changed);
     }
 
     #[test]
     fn another_tenant_binds_no_identity_to_a_name() {
         let mut presence = Presence::default();
-        presence.register(at(0), tenant("a"), party("p", None)).unwrap();
+        presence.register(at(0), of("a"), tenant("a"), party("p", None)).unwrap();
         let claim = party("p", Some([1; 32]));
-        let error = presence.register(at(1), tenant("evil"), claim.clone()).unwrap_err();
+        let error = presence.register(at(1), of("a"), tenant("evil"), claim.clone()).unwrap_err();
         assert_eq!(error.code, ErrorCode::Forbidden);
-        assert!(presence.register(at(2), tenant("a"), claim).unwrap().changed);
+        assert!(presence.register(at(2), of("a"), tenant("a"), claim).unwrap().changed);
+    }
+
+    #[test]
+    fn two_tenants_have_a_party_of_the_same_name() {
+        let mut presence = Presence::default();
+        presence
+            .register(at(0), of("evil"), tenant("evil"), party("phone", Some([1; 32])))
+            .unwrap();
+        presence
+            .register(at(1), of("acme"), tenant("acme"), party("phone", Some([2; 32])))
+            .unwrap();
+        let of_acme = presence.list(at(1), |owner| *owner == of("acme"), None, true);
+        assert_eq!(of_acme.len(), 1);
+        assert_eq!(of_acme[0].registration.identity, Some([2; 32]));
+        presence.disconnected(at(2), &of("evil"), &"phone".parse().unwrap());
+        let still = presence.list(at(2), |owner| *owner == of("acme"), None, true);
+        assert_eq!(still.len(), 1, "another's leaving is not its own");
+    }
+
+    #[test]
+    fn a_name_without_an_owner_goes_to_who_registers_it_again() {
+        let mut presence = Presence::default();
+        presence.restore(NameOwner::Unclaimed, party("p", Some([1; 32])), Timestamp(5));
+        let other = party("p", Some([2; 32]));
+        assert!(presence.register(at(9), of("a"), tenant("a"), other).is_err(), "its key stays");
+        let again = party("p", Some([1; 32]));
+        let claimed = presence.register(at(9), of("a"), tenant("a"), again.clone()).unwrap();
+        assert_eq!(
+            claimed,
+            Registered { registered_at: Timestamp(5), changed: true, claimed: true }
+        );
+        assert_eq!(presence.list(at(9), |_| true, None, false).len(), 1);
+        assert!(!presence.register(at(9), of("a"), tenant("a"), again).unwrap().claimed);
     }
 
     #[test]
     fn a_heartbeat_of_a_stranger_is_not_found() {
-        let error = Presence::default().heartbeat(at(0), &"p".parse().unwrap()).unwrap_err();
+        let error =
+            Presence::default().heartbeat(at(0), &of("a"), &"p".parse().unwrap()).unwrap_err();
         assert_eq!(error.code, ErrorCode::NotFound);
     }
 
@@ -372,30 +450,34 @@ mod tests {
         let mut squatters = names("evil-");
         let taken = squatters
             .by_ref()
-            .take_while(|one| presence.register(at(0), tenant("evil"), one.clone()).is_ok())
+            .take_while(|one| {
+                presence.register(at(0), of("evil"), tenant("evil"), one.clone()).is_ok()
+            })
             .count();
         assert_eq!(taken, MAX_PARTIES_KNOWN / 2);
-        presence.register(at(0), tenant("acme"), party("alice", None)).unwrap();
+        presence.register(at(0), of("acme"), tenant("acme"), party("alice", None)).unwrap();
         let own = party("server-party-1", Some([1; 32]));
-        presence.register(at(0), Account::Party(own.party_id.clone()), own).unwrap();
+        presence
+            .register(at(0), NameOwner::Operator, Account::Party(own.party_id.clone()), own)
+            .unwrap();
     }
 
     #[test]
     fn silent_registrations_are_forgotten_after_a_day_or_a_season() {
         const DAY: i64 = 24 * 3_600_000;
         let mut presence = Presence::default();
-        presence.restore(party("old", None), Timestamp(0));
+        presence.restore(NameOwner::Unclaimed, party("old", None), Timestamp(0));
         for (name, identity) in [("plain", None), ("pinned", Some([1; 32])), ("here", None)] {
-            presence.register(at(1), tenant("a"), party(name, identity)).unwrap();
+            presence.register(at(1), of("a"), tenant("a"), party(name, identity)).unwrap();
         }
         let name = |text: &str| text.parse::<PartyId>().unwrap();
-        presence.connected(at(2), &name("here"));
+        presence.connected(at(2), &of("a"), &name("here"));
         assert!(presence.forget_silent(at(2)).is_empty());
-        assert_eq!(presence.forget_silent(at(DAY)), [name("old")]);
+        assert_eq!(presence.forget_silent(at(DAY)), [(name("old"), NameOwner::Unclaimed)]);
         assert!(presence.forget_silent(at(DAY + 1)).is_empty(), "not looked at yet");
-        assert_eq!(presence.forget_silent(at(2 * DAY)), [name("plain")]);
-        assert_eq!(presence.forget_silent(at(91 * DAY)), [name("pinned")]);
-        assert_eq!(presence.list(at(91 * DAY), None, false).len(), 1, "a stream is life");
+        assert_eq!(presence.forget_silent(at(2 * DAY)), [(name("plain"), of("a"))]);
+        assert_eq!(presence.forget_silent(at(91 * DAY)), [(name("pinned"), of("a"))]);
+        assert_eq!(presence.list(at(91 * DAY), |_| true, None, false).len(), 1, "a stream is life");
         assert_eq!(presence.accounts.used(), 1);
     }
 }

@@ -129,6 +129,7 @@ proptest! {
         const ALIVE: i64 = 30_000;
         let mut presence = Presence::default();
         let account = Account::Tenant(Tenant::default());
+        let owner = NameOwner::Tenant(Tenant::default());
         // Per party: open streams, last sign of life, and whether it left.
         let mut model: BTreeMap<usize, (u32, i64, bool)> = BTreeMap::new();
         let mut now = 0;
@@ -147,24 +148,24 @@ proptest! {
                         notification: NotificationChannel::default(),
                         identity: None,
                     };
-                    presence.register(at, account.clone(), registration).unwrap();
+                    presence.register(at, owner.clone(), account.clone(), registration).unwrap();
                     let streams = known.map_or(0, |known| known.0);
                     model.insert(n, (streams, now, false));
                 }
                 (1, known) => {
-                    prop_assert_eq!(presence.heartbeat(at, &party).is_ok(), known.is_some());
+                    prop_assert_eq!(presence.heartbeat(at, &owner, &party).is_ok(), known.is_some());
                     if let Some(known) = known {
                         *known = (known.0, now, false);
                     }
                 }
                 (2, known) => {
-                    presence.connected(at, &party);
+                    presence.connected(at, &owner, &party);
                     if let Some(known) = known {
                         *known = (known.0 + 1, now, false);
                     }
                 }
                 (_, known) => {
-                    presence.disconnected(at, &party);
+                    presence.disconnected(at, &owner, &party);
                     if let Some(known) = known {
                         let streams = known.0.saturating_sub(1);
                         *known = (streams, now, streams == 0);
@@ -177,7 +178,7 @@ proptest! {
             let expected: Vec<_> =
                 model.iter().map(|(n, known)| (format!("p{n}"), online(known), known.1)).collect();
             let listed: Vec<_> = presence
-                .list(at, None, false)
+                .list(at, |_| true, None, false)
                 .into_iter()
                 .map(|view| {
                     (view.registration.party_id.to_string(), view.online, view.last_seen_at.0)
@@ -185,8 +186,8 @@ proptest! {
                 .collect();
             prop_assert_eq!(&listed, &expected);
             let online = expected.iter().filter(|(_, online, _)| *online).count();
-            prop_assert_eq!(presence.list(at, Some(PartyRole::Persistent), true).len(), online);
-            prop_assert!(presence.list(at, Some(PartyRole::Temporary), false).is_empty());
+            prop_assert_eq!(presence.list(at, |_| true, Some(PartyRole::Persistent), true).len(), online);
+            prop_assert!(presence.list(at, |_| true, Some(PartyRole::Temporary), false).is_empty());
         }
     }
 }

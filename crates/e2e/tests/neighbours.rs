@@ -234,13 +234,19 @@ impl Installation {
         });
         let (status, answer) = ask("POST", &parties, &self.owner[2], Some(phone)).await;
         assert!(status < 300, "{answer}");
-        for key in [&self.owner[2], &self.neighbour[2]] {
+        for (key, known) in [(&self.owner[2], true), (&self.neighbour[2], false)] {
             let (_, listed) = ask("GET", &parties, key, None).await;
             assert!(!listed.to_string().contains("alice@"), "{listed}");
             let list = listed["parties"].as_array().expect("a list");
-            let phone = list.iter().find(|party| party["party_id"] == "phone").expect("listed");
-            assert_eq!(phone["notification"], json!({}), "offline mode shows: {phone}");
+            let phone = list.iter().find(|party| party["party_id"] == "phone");
+            assert_eq!(phone.is_some(), known, "a name is its tenant's: {listed}");
+            if let Some(phone) = phone {
+                assert_eq!(phone["notification"], json!({}), "offline mode shows: {phone}");
+            }
         }
+        let other = json!({"party_id": "phone", "party_role": "temporary"});
+        let (status, answer) = ask("POST", &parties, &self.neighbour[2], Some(other)).await;
+        assert!(status < 300, "a neighbour may use the name as well: {answer}");
         let claim = json!({"party_id": "a-first", "party_role": "persistent"});
         let (status, answer) = ask("POST", &parties, &self.neighbour[2], Some(claim)).await;
         assert_eq!(status, 403, "a key does not make a server party: {answer}");

@@ -39,6 +39,8 @@ pub struct SessionRow {
 /// A registered party as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartyRow {
+    /// Whose its name is.
+    pub owner: NameOwner,
     /// What it registered.
     pub registration: Registration,
     /// First registration.
@@ -99,7 +101,7 @@ pub enum Write {
     /// Inserts or replaces a registration.
     Party(PartyRow),
     /// Removes a registration.
-    ForgetParty(PartyId),
+    ForgetParty(PartyId, NameOwner),
     /// Inserts a message, unless it is settled by the time of the commit.
     Message(std::sync::Arc<MessageRow>),
     /// One recipient has acknowledged; the row goes when all have.

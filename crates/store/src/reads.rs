@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 use uuid::Uuid;
 
 use crate::columns::{document, id, is_damage, name, unsigned};
+use crate::rows::name_owner;
 
 fn one<T>(
     connection: &Connection,
@@ -219,9 +220,11 @@ fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
 }
 
 pub(crate) fn parties(connection: &Connection) -> rusqlite::Result<Vec<PartyRow>> {
-    let sql = "SELECT version, document, registered_at FROM parties ORDER BY id";
+    let sql = "SELECT version, document, registered_at, id FROM parties ORDER BY id";
     all(connection, sql, [], |row| {
-        Ok(PartyRow { registration: document(row, 0)?, registered_at: Timestamp(row.get(2)?) })
+        let (owner, registered_at) = (name_owner(&row.get::<_, String>(3)?), row.get(2)?);
+        let registered_at = Timestamp(registered_at);
+        Ok(PartyRow { owner, registration: document(row, 0)?, registered_at })
     })
 }
 

@@ -61,15 +61,16 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
             "INSERT OR REPLACE INTO parties (id, registered_at, version, document)
              VALUES (?1, ?2, ?3, ?4)",
             params![
-                row.registration.party_id.as_str(),
+                party_key(&row.registration.party_id, &row.owner),
                 row.registered_at.0,
                 DOCUMENT_VERSION,
                 to_json(&row.registration)
             ],
         )
         .map(drop),
-        Write::ForgetParty(party) => {
-            execute(connection, "DELETE FROM parties WHERE id = ?1", [party.as_str()]).map(drop)
+        Write::ForgetParty(party, owner) => {
+            execute(connection, "DELETE FROM parties WHERE id = ?1", [party_key(party, owner)])
+                .map(drop)
         }
         Write::Message(row) if row.is_settled() => Ok(()),
         Write::Message(row) => message(connection, row),
@@ -199,6 +200,28 @@ fn acknowledged(
         [id],
     )
     .map(drop)
+}
+
+/// A registration's key: `TENANT/NAME`, `/NAME` for the operator's. A name alone is of a version
+/// without owners; neither part has a slash.
+fn party_key(party: &PartyId, owner: &NameOwner) -> String {
+    match owner {
+        NameOwner::Operator => format!("/{party}"),
+        NameOwner::Tenant(tenant) => format!("{}/{party}", tenant.as_str()),
+        NameOwner::Unclaimed => party.to_string(),
+    }
+}
+
+/// The owner in a registration's key.
+pub(crate) fn name_owner(key: &str) -> NameOwner {
+    match key.split_once('/') {
+        None => NameOwner::Unclaimed,
+        Some(("", _)) => NameOwner::Operator,
+        Some((tenant, _)) => match tenant.parse() {
+            Ok(tenant) => NameOwner::Tenant(tenant),
+            Err(_) => NameOwner::Unclaimed,
+        },
+    }
 }
 
 #[cfg(test)]

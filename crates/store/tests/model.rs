@@ -24,7 +24,7 @@ struct Model {
     accounts: BTreeMap<AccountId, Account>,
     pending: HashMap<SessionId, AccountId>,
     idempotency: BTreeMap<(Tenant, String), IdempotencyRow>,
-    parties: BTreeMap<PartyId, PartyRow>,
+    parties: BTreeMap<(PartyId, NameOwner), PartyRow>,
     messages: Vec<(Arc<MessageRow>, Vec<PartyId>)>,
     api_keys: BTreeMap<String, ApiKeyRow>,
 }
@@ -55,9 +55,10 @@ impl Model {
                 self.idempotency.insert((row.tenant.clone(), row.key.clone()), row);
             }
             Write::Party(row) => {
-                self.parties.insert(row.registration.party_id.clone(), row);
+                let name = (row.registration.party_id.clone(), row.owner.clone());
+                self.parties.insert(name, row);
             }
-            Write::ForgetParty(party) => drop(self.parties.remove(&party)),
+            Write::ForgetParty(party, owner) => drop(self.parties.remove(&(party, owner))),
             Write::Message(row) => {
                 let id = row.message.message_id;
                 if !row.is_settled() && self.messages.iter().all(|m| m.0.message.message_id != id) {
@@ -142,7 +143,10 @@ impl Model {
         accounts.sort_by_key(|account| (account.created_at, account.id));
         assert_eq!(store.accounts().await.unwrap(), accounts);
         assert_eq!(store.pending_keys().await.unwrap(), self.pending);
-        assert_eq!(store.parties().await.unwrap(), values(&self.parties));
+        // They come in the order of their keys, which is nobody's concern.
+        let mut parties = store.parties().await.unwrap();
+        parties.sort_by_key(|row| (row.registration.party_id.clone(), row.owner.clone()));
+        assert_eq!(parties, values(&self.parties));
         assert_eq!(store.api_keys().await.unwrap(), values(&self.api_keys));
         let found = store.messages().await.unwrap().into_iter().map(|found| {
             let row = found.row;
@@ -228,9 +232,17 @@ fn any_account() -> impl Strategy<Value = Write> {
     )
 }
 
+fn owner() -> impl Strategy<Value = NameOwner> {
+    prop_oneof![
+        Just(NameOwner::Operator),
+        (0..2_u8).prop_map(|n| NameOwner::Tenant(tenant(n))),
+        Just(NameOwner::Unclaimed),
+    ]
+}
+
 fn any_party() -> impl Strategy<Value = Write> {
-    (name(), any::<i64>(), proptest::option::of(any::<[u8; 32]>())).prop_map(
-        |(party_id, at, identity)| {
+    (name(), owner(), any::<i64>(), proptest::option::of(any::<[u8; 32]>())).prop_map(
+        |(party_id, owner, at, identity)| {
             let registration = Registration {
                 party_id,
                 role: PartyRole::Persistent,
@@ -238,7 +250,7 @@ fn any_party() -> impl Strategy<Value = Write> {
                 notification: NotificationChannel { email: "x@y".into(), ..Default::default() },
                 identity,
             };
-            Write::Party(PartyRow { registration, registered_at: Timestamp(at) })
+            Write::Party(PartyRow { owner, registration, registered_at: Timestamp(at) })
         },
     )
 }
@@ -295,7 +307,7 @@ fn any_write() -> impl Strategy<Value = Write> {
         1 => any_account(),
         1 => pending,
         1 => slot,
-        1 => prop_oneof![3 => any_party(), 1 => name().prop_map(Write::ForgetParty)],
+        1 => prop_oneof![3 => any_party(), 1 => (name(), owner()).prop_map(|(n, o)| Write::ForgetParty(n, o))],
         4 => any_message(),
         4 => acknowledged,
         1 => small_id().prop_map(|n| Write::ForgetMessages(session_id(n))),

@@ -79,6 +79,24 @@ pub struct Registration {
     pub identity: Option<[u8; 32]>,
 }
 
+/// Whose a registered name is. Two tenants may each have a party of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NameOwner {
+    /// The operator's: parties that he trusts, known to all tenants.
+    Operator,
+    /// One tenant's, and known to nobody else.
+    Tenant(Tenant),
+    /// Registered before names had owners: known to all, and whoever registers it again has it.
+    Unclaimed,
+}
+
+impl NameOwner {
+    /// Whose the names are that a caller registers. A trusted party has no tenant.
+    pub fn of(caller: &Caller) -> Self {
+        caller.tenant().map_or(Self::Operator, Self::Tenant)
+    }
+}
+
 /// A registered party as others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartyView {

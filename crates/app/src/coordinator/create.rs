@@ -111,7 +111,7 @@ impl CoordinatorApp {
         };
         let threshold = agreed_threshold(&request, key.as_deref())?;
         let Cast { participants, servers, offline } =
-            self.cast(&request, threshold, key.as_deref()).await?;
+            self.cast(caller, &request, threshold, key.as_deref()).await?;
         let now = self.0.parts.clock.now();
         let session_id = SessionId(uuid::Uuid::new_v4());
         let mut effects = Effects::default();
@@ -342,6 +342,7 @@ impl CoordinatorApp {
     /// The named participants, filled up with those online server parties that have least to do.
     async fn cast(
         &self,
+        caller: &Caller,
         request: &CreateSession,
         threshold: Threshold,
         key: Option<&KeyRecord>,
@@ -350,7 +351,7 @@ impl CoordinatorApp {
             None => usize::from(threshold.parties()),
             Some(_) => usize::from(threshold.signers()),
         };
-        let known = self.0.parts.directory.parties(&Caller::System, None, false).await?;
+        let known = self.0.parts.directory.parties(caller, None, false).await?;
         let mut participants = request.participants.clone();
         let missing = wanted.saturating_sub(participants.len());
         participants.extend(self.least_busy(&known, &participants, key, missing));
@@ -372,9 +373,12 @@ impl CoordinatorApp {
         let takes_part = |view: &&PartyView| {
             participants.iter().any(|p| p.party_id == view.registration.party_id)
         };
-        let ours: Vec<_> = known.iter().filter(takes_part).map(|view| &view.registration).collect();
-        let offline = ours.iter().any(|registration| !registration.notification.is_empty());
-        let servers = ours.iter().filter(|registration| registration.role == PartyRole::Persistent);
+        let ours: Vec<_> = known.iter().filter(takes_part).collect();
+        // How a party is reached is not shown to the caller, but that it is.
+        let offline =
+            ours.iter().any(|view| view.offline || !view.registration.notification.is_empty());
+        let ours = ours.iter().map(|view| &view.registration);
+        let servers = ours.filter(|registration| registration.role == PartyRole::Persistent);
         let servers = servers.map(|registration| registration.party_id.clone()).collect();
         Ok(Cast { participants, servers, offline })
     }

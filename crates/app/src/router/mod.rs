@@ -91,8 +91,8 @@ impl RouterApp {
     /// coordinator publishes their sessions.
     pub async fn open(parts: RouterParts) -> Result<Self> {
         let mut presence = Presence::default();
-        for PartyRow { registration, registered_at } in parts.store.parties().await? {
-            presence.restore(registration, registered_at);
+        for PartyRow { owner, registration, registered_at } in parts.store.parties().await? {
+            presence.restore(owner, registration, registered_at);
         }
         let mut unclaimed: HashMap<_, Vec<_>> = HashMap::new();
         let mut mailboxes = Mailboxes::new(parts.config.limits);

@@ -14,21 +14,28 @@ use crate::lock;
 #[async_trait]
 impl Router for RouterApp {
     async fn register(&self, caller: &Caller, registration: Registration) -> Result<Timestamp> {
-        let (row, changed) = {
+        let owner = NameOwner::of(caller);
+        let (row, registered) = {
             let now = self.0.clock.moment();
             let mut state = lock(&self.0.state);
             let reserved = state.reserved.contains(&registration.party_id);
             policy::register(caller, &registration, reserved)?;
-            for silent in state.presence.forget_silent(now) {
-                drop(self.0.store.submit(vec![Write::ForgetParty(silent)], Urgency::Now));
+            for (silent, owner) in state.presence.forget_silent(now) {
+                let forget = Write::ForgetParty(silent, owner);
+                drop(self.0.store.submit(vec![forget], Urgency::Now));
             }
             let account = Account::of(caller);
-            let registered = state.presence.register(now, account, registration.clone())?;
-            (PartyRow { registration, registered_at: registered.registered_at }, registered.changed)
+            let registered =
+                state.presence.register(now, owner.clone(), account, registration.clone())?;
+            let registered_at = registered.registered_at;
+            (PartyRow { owner, registration, registered_at }, registered)
         };
         let registered_at = row.registered_at;
-        if changed {
-            self.0.store.submit(vec![Write::Party(row)], Urgency::Now).await?;
+        if registered.changed {
+            let party = row.registration.party_id.clone();
+            let old = registered.claimed.then(|| Write::ForgetParty(party, NameOwner::Unclaimed));
+            let writes = old.into_iter().chain([Write::Party(row)]).collect();
+            self.0.store.submit(writes, Urgency::Now).await?;
         }
         Ok(registered_at)
     }
@@ -37,7 +44,7 @@ impl Router for RouterApp {
         self.act_as(caller, party)?;
         let now = self.0.clock.moment();
         let mut state = lock(&self.0.state);
-        state.presence.heartbeat(now, party)?;
+        state.presence.heartbeat(now, &NameOwner::of(caller), party)?;
         let server_time = now.wall;
         Ok(Pulse { server_time, pending_messages: state.mailboxes.pending_count(party) })
     }
@@ -138,7 +145,8 @@ impl Router for RouterApp {
     ) -> Result<Vec<PartyView>> {
         caller.may(Scope::Read)?;
         let now = self.0.clock.moment();
-        let known = lock(&self.0.state).presence.list(now, role, only_online);
+        let knows = |owner: &NameOwner| policy::knows_name(caller, owner);
+        let known = lock(&self.0.state).presence.list(now, knows, role, only_online);
         Ok(known.into_iter().map(|view| policy::registered_as_seen(caller, view)).collect())
     }
 }

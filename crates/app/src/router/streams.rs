@@ -22,6 +22,7 @@ const BATCH: usize = 64;
 pub(super) struct Connected {
     pub(super) router: RouterApp,
     pub(super) party: PartyId,
+    owner: NameOwner,
     account: Account,
 }
 
@@ -32,9 +33,10 @@ impl Connected {
         let now = router.0.clock.moment();
         let mut state = lock(&router.0.state);
         let account = state.subscriptions.open(caller, party)?;
-        state.presence.connected(now, party);
+        let owner = NameOwner::of(caller);
+        state.presence.connected(now, &owner, party);
         drop(state);
-        Ok(Self { router: router.clone(), party: party.clone(), account })
+        Ok(Self { router: router.clone(), party: party.clone(), owner, account })
     }
 }
 
@@ -42,7 +44,7 @@ impl Drop for Connected {
     fn drop(&mut self) {
         let now = self.router.0.clock.moment();
         let mut state = lock(&self.router.0.state);
-        state.presence.disconnected(now, &self.party);
+        state.presence.disconnected(now, &self.owner, &self.party);
         state.subscriptions.close(&self.account, &self.party);
         // The last stream takes its party's bell with it.
         if state.bells.get(&self.party).is_some_and(|bell| bell.receiver_count() == 0) {
