@@ -44,6 +44,8 @@ pub struct Admission {
     load: HashMap<PartyId, usize>,
     /// How long a keygen has lately taken.
     pace: Duration,
+    /// Whether that was measured.
+    measured: bool,
 }
 
 impl Admission {
@@ -56,6 +58,7 @@ impl Admission {
             running: HashMap::new(),
             load: HashMap::new(),
             pace: FIRST_PACE,
+            measured: false,
         }
     }
 
@@ -125,7 +128,10 @@ impl Admission {
                 discount(&mut self.running, &keygen.servers);
                 if made {
                     let took = now.saturating_sub(since);
-                    self.pace = (self.pace * (MEMORY - 1) + took) / MEMORY;
+                    self.pace = match std::mem::replace(&mut self.measured, true) {
+                        true => (self.pace * (MEMORY - 1) + took) / MEMORY,
+                        false => took,
+                    };
                 }
             }
         }
@@ -222,10 +228,15 @@ mod tests {
         admission.ready(at(0), id(1), servers.clone());
         assert_eq!(admission.admit(at(0)), Some(id(1)));
         admission.leave(at(11), id(1), true);
-        assert_eq!(admission.pace, at(4), "seven parts of 3 s, one of 11 s");
-        admission.runs(at(20), id(2), servers.clone());
-        admission.leave(at(100), id(2), false);
-        assert_eq!(admission.pace, at(4), "a keygen that failed says nothing");
+        assert_eq!(admission.pace, at(11), "the first one measured replaces the guess");
+        admission.ready(at(20), id(2), servers.clone());
+        assert_eq!(admission.admit(at(20)), Some(id(2)));
+        admission.leave(at(23), id(2), true);
+        assert_eq!(admission.pace, at(10), "seven parts of 11 s, one of 3 s");
+        admission.ready(at(30), id(3), servers.clone());
+        assert_eq!(admission.admit(at(30)), Some(id(3)));
+        admission.leave(at(100), id(3), false);
+        assert_eq!(admission.pace, at(10), "a keygen that failed says nothing");
     }
 
     proptest! {

@@ -7,6 +7,7 @@ mod create;
 mod report;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use create::{check_device, check_digest, check_participants};
 use quorate_types::*;
@@ -503,105 +504,6 @@ impl Session {
 
     fn over(&self, why: &str) -> Error {
         Error::new(ErrorCode::SessionExpired, format!("session {} is over: {why}", self.session_id))
-    }
-
-    /// The session's id.
-    pub fn id(&self) -> SessionId {
-        self.session_id
-    }
-
-    /// Who owns it.
-    pub fn tenant(&self) -> &Tenant {
-        &self.tenant
-    }
-
-    /// Where it stands.
-    pub fn status(&self) -> SessionStatus {
-        self.status
-    }
-
-    /// Keygen or sign.
-    pub fn kind(&self) -> SessionKind {
-        self.kind
-    }
-
-    /// When it was created.
-    pub fn created_at(&self) -> Timestamp {
-        self.created_at
-    }
-
-    /// Its deadline.
-    pub fn expires_at(&self) -> Timestamp {
-        self.expires_at
-    }
-
-    /// Refuses a signature that does not verify: this was changed where it was kept.
-    pub fn verify(&self) -> Result<()> {
-        let Some(Outcome::Signature(signature)) = &self.outcome else { return Ok(()) };
-        let (Some(key), Some(digest)) = (&self.key, &self.digest) else {
-            return Err(Error::internal());
-        };
-        let known = signature.clone();
-        let verified =
-            quorate_schemes::complete_signature(self.scheme, &key.public_key, digest, known)?;
-        if verified == *signature { Ok(()) } else { Err(Error::internal()) }
-    }
-
-    /// The server parties that take part.
-    pub fn servers(&self) -> &[PartyId] {
-        &self.servers
-    }
-
-    /// Whether it is for others than server parties to make it start: for people, who may not come.
-    pub fn waits_for_people(&self) -> bool {
-        self.servers.len() < self.participants.len()
-    }
-
-    /// Whether a party takes part.
-    pub fn is_participant(&self, party: &PartyId) -> bool {
-        self.place(party).is_some()
-    }
-
-    /// What happened, oldest first.
-    pub fn timeline(&self) -> &[TimelineEntry] {
-        &self.timeline
-    }
-
-    /// The session as callers see it. A result is shown once the session has completed.
-    pub fn view(&self) -> SessionView {
-        let completed = self.status == SessionStatus::Completed;
-        let outcome = self.outcome.clone().filter(|_| completed);
-        let made = match &outcome {
-            Some(Outcome::PublicKey(key)) => Some(key.clone()),
-            _ => None,
-        };
-        let participant = |(at, p): (usize, &Participant)| ParticipantView {
-            party_id: p.party_id.clone(),
-            party_index: PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES")),
-            status: p.status,
-            device: p.device.clone(),
-            hello: p.hello.clone(),
-        };
-        SessionView {
-            tenant: self.tenant.clone(),
-            session_id: self.session_id,
-            kind: self.kind,
-            scheme: self.scheme,
-            status: self.status,
-            threshold: self.threshold,
-            key_id: match &self.key {
-                Some(key) => Some(key.key_id),
-                None => made.is_some().then(|| self.session_id.into()),
-            },
-            public_key: self.key.as_ref().map(|key| key.public_key.clone()).or(made),
-            holders: self.key.as_ref().map(|key| key.holders.clone()).unwrap_or_default(),
-            digest: self.digest,
-            participants: self.participants.iter().enumerate().map(participant).collect(),
-            outcome,
-            failure: self.failure.clone(),
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-        }
     }
 }
 
