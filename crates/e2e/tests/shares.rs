@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quorate_e2e::{Cluster, call, refused_start};
+use quorate_e2e::{Cluster, binary, call, last_json, refused_start};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -96,4 +96,36 @@ async fn a_row_that_was_deleted_from_a_vault_is_missed() {
     assert!(cluster.stop().await);
     let cluster = Cluster::start(folder.path()).await;
     assert_eq!(sign(&cluster, &key).await["status"], "completed", "once is enough");
+}
+
+async fn shares(folder: &Path, more: &[&str]) -> (bool, Value) {
+    let mut command = tokio::process::Command::new(binary());
+    command.args(["party", "shares", "--json", "--id", "server-party-1", "--data"]);
+    last_json({
+        command.arg(folder.join("data")).args(more);
+        command
+    })
+    .await
+}
+
+#[tokio::test]
+async fn only_its_operator_discards_a_share() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let key = keygen(&cluster).await;
+    let (ok, said) = shares(folder.path(), &["list"]).await;
+    assert!(!ok && said.to_string().contains("another quorate process"), "{said}");
+    assert!(cluster.stop().await);
+    let (ok, listed) = shares(folder.path(), &["list"]).await;
+    assert!(ok && listed[0]["key_id"] == *key && listed[0]["state"] == "active", "{listed}");
+    assert_eq!(listed[0]["bans"], json!([]));
+    let (ok, said) = shares(folder.path(), &["discard", &key]).await;
+    assert!(!ok && said.to_string().contains("--yes"), "{said}");
+    let (ok, said) = shares(folder.path(), &["discard", &key, "--yes"]).await;
+    assert!(ok && said["discarded"] == true, "{said}");
+    let (ok, said) = shares(folder.path(), &["discard", &key, "--yes"]).await;
+    assert!(!ok && said["error"] == "not_found", "{said}");
+    let cluster = Cluster::start(folder.path()).await;
+    let failed = sign(&cluster, &key).await;
+    let said = failed["failure"]["message"].as_str().expect("a message");
+    assert!(said.contains("server-party-1 holds no share"), "{said}");
 }

@@ -158,9 +158,11 @@ impl Keyring {
         &self.identity
     }
 
-    /// The public side of every key this party holds a share of, newest first.
+    /// The public side of every key this party can sign with, newest first.
     pub async fn keys(&self) -> Result<Vec<KeyRecord>> {
-        Ok(self.vault.shares().await?.into_iter().map(|share| share.record).collect())
+        let active = |share: &SealedShare| share.state == ShareState::Active;
+        let shares = self.vault.shares().await?.into_iter().filter(active);
+        Ok(shares.map(|share| share.record).collect())
     }
 
     /// Opens the share of a key; `None` when there is none.
@@ -294,11 +296,6 @@ impl Keyring {
     /// Whether a tenant has as many unconfirmed shares here as it may.
     pub async fn too_many_pending(&self, tenant: &Tenant) -> Result<bool> {
         Ok(self.vault.pending(tenant).await? >= MAX_PENDING)
-    }
-
-    /// Bans under a key, oldest epoch first.
-    pub async fn bans(&self, key: KeyId) -> Result<Vec<Ban>> {
-        self.vault.bans(key).await
     }
 
     /// Whether the vault holds a share of a key, of whatever epoch.

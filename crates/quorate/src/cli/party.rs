@@ -1,11 +1,11 @@
-//! party: one server party alone, and the identities that it has pinned.
+//! party: one server party alone, its shares, and the identities that it has pinned.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use quorate_party::Compute;
-use quorate_ports::vault::Pin;
+use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
 use quorate_types::*;
 use serde_json::{Value, json};
 
@@ -33,6 +33,8 @@ pub(crate) struct PartyArgs {
 enum PartyCommand {
     /// List or drop the identities that the party has pinned, while it does not run
     Pins(PinsArgs),
+    /// List or wipe the party's shares, while it does not run
+    Shares(SharesArgs),
 }
 
 /// Where one party keeps its secrets.
@@ -110,10 +112,39 @@ enum PinsAction {
     },
 }
 
+/// Arguments of `party shares`.
+#[derive(clap::Args)]
+struct SharesArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    secrets: SecretsArgs,
+    #[command(subcommand)]
+    action: SharesAction,
+}
+
+#[derive(Subcommand)]
+enum SharesAction {
+    /// List shares, whether they sign, and with whom they must not
+    List,
+    /// Wipe a share for good. Without enough others its key signs nothing any more
+    Discard {
+        /// The key
+        key: KeyId,
+        /// The share's epoch
+        #[arg(long, default_value_t = 0)]
+        epoch: u32,
+        /// Do it: nothing brings the share back but an exported copy
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
 /// Runs one server party until it is told to stop, or a command on its folder.
 pub(crate) async fn run(args: PartyArgs, out: Output) -> Result<()> {
     match args.command {
         Some(PartyCommand::Pins(args)) => pins(args, out).await,
+        Some(PartyCommand::Shares(args)) => shares(args, out).await,
         None if args.serve.print_identity => print_identity(&args.serve, out).await,
         None => serve(args.serve, out).await,
     }
@@ -187,4 +218,66 @@ async fn pins(args: PinsArgs, out: Output) -> Result<()> {
 
 fn described(pin: &Pin) -> Value {
     json!({ "name": pin.peer, "tenant": pin.tenant, "identity": hex::encode(pin.identity) })
+}
+
+async fn shares(args: SharesArgs, out: Output) -> Result<()> {
+    let party = args.secrets.open(&DataFolder::open(&args.data.data)?).await?;
+    match args.action {
+        SharesAction::List => {
+            let shares: Vec<Value> = party.shares().await?.iter().map(held).collect();
+            out.show(&shares, || {
+                table(&["KEY", "EPOCH", "STATE", "TENANT", "BANNED"], &rows(&shares))
+            });
+        }
+        SharesAction::Discard { key, epoch, yes } => {
+            if !yes {
+                let why = "a share that is wiped does not come back; say --yes to wipe it";
+                return Err(Error::invalid_field("yes", why));
+            }
+            if !party.discard(key, epoch).await? {
+                let message = format!("{} holds no share of epoch {epoch} of {key}", party.id());
+                return Err(Error::new(ErrorCode::NotFound, message));
+            }
+            out.show(&json!({ "key_id": key, "epoch": epoch, "discarded": true }), || {
+                format!("{key}: the share of epoch {epoch} is wiped")
+            });
+        }
+    }
+    Ok(())
+}
+
+fn held((share, bans): &(SealedShare, Vec<Ban>)) -> Value {
+    let ban = |ban: &Ban| {
+        json!({ "party_id": ban.peer, "epoch": ban.epoch, "reason": ban.reason, "at": ban.at,
+            "signed_messages": ban.evidence.len() })
+    };
+    let state = match share.state {
+        ShareState::Pending => "pending",
+        ShareState::Active => "active",
+        ShareState::Retired => "retired",
+    };
+    json!({
+        "key_id": share.key_id,
+        "epoch": share.epoch,
+        "state": state,
+        "tenant": share.record.tenant,
+        "holders": share.record.holders,
+        "bans": bans.iter().map(ban).collect::<Vec<_>>(),
+    })
+}
+
+fn rows(shares: &[Value]) -> Vec<Vec<String>> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let row = |share: &Value| {
+        let banned = share["bans"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let names: Vec<_> = banned.iter().map(|ban| text(&ban["party_id"])).collect();
+        vec![
+            text(&share["key_id"]),
+            share["epoch"].to_string(),
+            text(&share["state"]),
+            text(&share["tenant"]),
+            names.join(", "),
+        ]
+    };
+    shares.iter().map(row).collect()
 }

@@ -11,7 +11,7 @@ use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
 use quorate_party::{Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource};
 use quorate_ports::Vault as _;
-use quorate_ports::vault::Pin;
+use quorate_ports::vault::{Ban, Pin, SealedShare};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteRouter;
 use quorate_store::SqliteVault;
@@ -91,6 +91,21 @@ impl LocalParty {
             }
         }
         Ok(())
+    }
+
+    /// All shares, newest first, each with the bans under its key.
+    pub(crate) async fn shares(&self) -> Result<Vec<(SealedShare, Vec<Ban>)>> {
+        let mut shares = Vec::new();
+        for share in self.vault.shares().await? {
+            let bans = self.vault.bans(share.key_id).await?;
+            shares.push((share, bans));
+        }
+        Ok(shares)
+    }
+
+    /// Wipes a share. `false` when it is not there.
+    pub(crate) async fn discard(&self, key: KeyId, epoch: u32) -> Result<bool> {
+        self.vault.discard(key, epoch).await
     }
 
     /// All pinned identities.
