@@ -42,7 +42,7 @@ pub struct Admission {
     /// Per party: keygens that run, and those that run, are ready or are expected.
     running: HashMap<PartyId, usize>,
     load: HashMap<PartyId, usize>,
-    /// How long a keygen has lately taken.
+    /// How long a keygen has lately taken, or would have with every place taken.
     pace: Duration,
     /// Whether that was measured.
     measured: bool,
@@ -125,9 +125,15 @@ impl Admission {
             Stage::Expected => {}
             Stage::Ready(at) => drop(self.ready.remove(&(at, id))),
             Stage::Running(since) => {
+                let beside = keygen.servers.iter().filter_map(|party| self.running.get(party));
+                let beside = beside.max().map_or(1, |n| (*n).clamp(1, self.places));
                 discount(&mut self.running, &keygen.servers);
                 if made {
+                    // Keygens beside each other share the processor: one that ran alone tells what
+                    // all places together would have taken.
+                    let shares = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
                     let took = now.saturating_sub(since);
+                    let took = took.saturating_mul(shares(self.places)) / shares(beside);
                     self.pace = match std::mem::replace(&mut self.measured, true) {
                         true => (self.pace * (MEMORY - 1) + took) / MEMORY,
                         false => took,
@@ -228,15 +234,21 @@ mod tests {
         admission.ready(at(0), id(1), servers.clone());
         assert_eq!(admission.admit(at(0)), Some(id(1)));
         admission.leave(at(11), id(1), true);
-        assert_eq!(admission.pace, at(11), "the first one measured replaces the guess");
+        assert_eq!(admission.pace, at(22), "alone, and so twice as long with both places taken");
         admission.ready(at(20), id(2), servers.clone());
         assert_eq!(admission.admit(at(20)), Some(id(2)));
         admission.leave(at(23), id(2), true);
-        assert_eq!(admission.pace, at(10), "seven parts of 11 s, one of 3 s");
+        assert_eq!(admission.pace, at(20), "seven parts of 22 s, one of 6 s");
         admission.ready(at(30), id(3), servers.clone());
         assert_eq!(admission.admit(at(30)), Some(id(3)));
         admission.leave(at(100), id(3), false);
-        assert_eq!(admission.pace, at(10), "a keygen that failed says nothing");
+        assert_eq!(admission.pace, at(20), "a keygen that failed says nothing");
+        for n in [4, 5] {
+            admission.ready(at(100), id(n), servers.clone());
+            assert_eq!(admission.admit(at(100)), Some(id(n)));
+        }
+        admission.leave(at(112), id(4), true);
+        assert_eq!(admission.pace, at(19), "seven parts of 20 s, one of 12 s beside another");
     }
 
     proptest! {
