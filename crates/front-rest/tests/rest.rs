@@ -11,7 +11,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use quorate_front_rest::*;
 use quorate_testkit::{Fake, MESSAGE, SESSION};
-use quorate_types::{Caller, Error, ErrorCode};
+use quorate_types::{Caller, Error, ErrorCode, Secret};
 use quorate_wire::KeyJson;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -25,7 +25,17 @@ fn bare(fake: Arc<Fake>) -> Router {
     coordinator_routes(fake.clone())
         .merge(router_routes(fake.clone()))
         .merge(accounts_routes(fake))
+        .merge(ticket_routes(Arc::new(OneTicket)))
         .merge(common("quorate", &Service::ALL, Instant::now(), Arc::new(|| Ok(()))))
+}
+
+/// Gives everybody the same ticket.
+struct OneTicket;
+
+impl Tickets for OneTicket {
+    fn issue(&self, _: &Caller) -> quorate_types::Result<Ticket> {
+        Ok(Ticket { ticket: Secret::new("one".to_owned()), seconds: 30 })
+    }
 }
 
 struct Answer {
@@ -391,6 +401,12 @@ async fn a_party_lists_its_keys_and_says_why_it_is_not_ready() {
 }
 
 #[tokio::test]
+async fn a_ticket_is_given_with_its_life() {
+    let (answer, _) = call("POST", "/api/v1/tickets", "").await;
+    assert_eq!((answer.status, answer.body), (201, json!({"ticket": "one", "expires_in": 30})));
+}
+
+#[tokio::test]
 async fn every_documented_operation_is_routed() {
     let document = serde_json::to_value(openapi_document()).unwrap();
     let mut names = std::collections::BTreeSet::new();
@@ -403,7 +419,7 @@ async fn every_documented_operation_is_routed() {
             assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()));
         }
     }
-    assert_eq!(names.len(), 31);
+    assert_eq!(names.len(), 32);
 }
 
 #[tokio::test]
