@@ -216,8 +216,10 @@ async fn crashed(sessions: u128) -> tempfile::TempDir {
     for n in 1..=sessions {
         store.submit(vec![session(n, "x")], Urgency::Now).await.unwrap();
     }
-    // What follows a commit is done before the next one.
-    store.submit(vec![], Urgency::Now).await.unwrap();
+    // What follows a commit is done before the next one, and nothing follows the second.
+    for _ in 0..2 {
+        store.submit(vec![], Urgency::Now).await.unwrap();
+    }
     for file in std::fs::read_dir(folder.path()).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
