@@ -5,12 +5,12 @@
 //! of an earlier one can never be taken for a current one; the HPKE key is forgotten with the
 //! attempt, so that a stolen identity opens nothing that was recorded.
 //!
-//! It also shows two things of the party's vault: how often it has changed, by which the others
-//! notice one that was put back from a backup, and the confirmations of the key that is to sign, by
+//! It also shows three things of the party's vault: how often it has changed and which process has
+//! it open, by which the others notice one that was put back from a backup, and the confirmations of the key that is to sign, by
 //! which a holder that missed some of them can use its share.
 //!
 //! ```text
-//! version 2 (1) | identity key (32) | HPKE key (32) | nonce (32) | generation (8)
+//! version 2 (1) | identity key (32) | HPKE key (32) | nonce (32) | generation (8) | process (16)
 //! | confirmations: count (1), 64 bytes each | signature (64)
 //! ```
 
@@ -25,7 +25,7 @@ use crate::identity::{Identity, verify_identity};
 
 const VERSION: u8 = 2;
 /// Up to and with the count of confirmations.
-const FIXED: usize = 1 + 32 + 32 + 32 + 8 + 1;
+const FIXED: usize = 1 + 32 + 32 + 32 + 8 + 16 + 1;
 const DOMAIN: &str = "quorate/hello/v2";
 
 pub(crate) type SealKem = X25519HkdfSha256;
@@ -51,6 +51,9 @@ pub struct HelloSecret {
 pub struct Shown {
     /// How often its shares and bans have changed.
     pub generation: u64,
+    /// Random, and the same for as long as one process has the vault open: handshakes of one
+    /// process may be seen out of order.
+    pub process: [u8; 16],
     /// The confirmations of the key that is to sign, 64 bytes each. Empty for none.
     pub confirmations: Vec<u8>,
 }
@@ -88,6 +91,7 @@ pub fn introduce(
     bytes.extend_from_slice(&encryption_key.to_bytes());
     bytes.extend_from_slice(&random::<32>());
     bytes.extend_from_slice(&shown.generation.to_be_bytes());
+    bytes.extend_from_slice(&shown.process);
     let count = u8::try_from(shown.confirmations.len() / CONFIRMATION).expect("few holders");
     bytes.push(count);
     bytes.extend_from_slice(&shown.confirmations);
@@ -99,6 +103,13 @@ pub fn introduce(
 
 fn signed(body: &[u8], session: SessionId, party: &PartyId) -> Vec<u8> {
     [body, session.0.as_bytes(), party.as_str().as_bytes()].concat()
+}
+
+/// The generation and the process that an introduction shows, unchecked: for one that was checked
+/// before it was kept.
+pub fn standing(hello: &[u8]) -> Option<(u64, [u8; 16])> {
+    let (generation, rest) = hello.get(97..)?.split_first_chunk()?;
+    Some((u64::from_be_bytes(*generation), *rest.first_chunk()?))
 }
 
 /// Reads an introduction and checks that its identity key signed it for this session and party.
@@ -123,11 +134,8 @@ pub fn read_hello(hello: &[u8], session: SessionId, party: &PartyId) -> Result<H
     let part = |from: usize| -> [u8; 32] {
         hello[from..from + 32].try_into().expect("inside the checked length")
     };
-    let generation = hello[97..105].try_into().expect("inside the checked length");
-    let shown = Shown {
-        generation: u64::from_be_bytes(generation),
-        confirmations: hello[FIXED..signed_len].to_vec(),
-    };
+    let (generation, process) = standing(hello).expect("inside the checked length");
+    let shown = Shown { generation, process, confirmations: hello[FIXED..signed_len].to_vec() };
     let view = HelloView { identity: part(1), encryption_key: part(33), nonce: part(65), shown };
     let signature: [u8; 64] = hello[signed_len..].try_into().expect("the checked length");
     let message = signed(&hello[..signed_len], session, party);
@@ -148,7 +156,7 @@ mod tests {
         let session = |n: u128| format!("{n:032x}").parse::<SessionId>().unwrap();
         let (p, q): (PartyId, PartyId) = ("p".parse().unwrap(), "q".parse().unwrap());
         let identity = Identity::generate();
-        let shown = Shown { generation: 7, confirmations: vec![3; 128] };
+        let shown = Shown { generation: 7, process: [8; 16], confirmations: vec![3; 128] };
         let (hello, _) = introduce(&identity, session(1), &p, &shown);
         let view = read_hello(&hello, session(1), &p).unwrap();
         assert_eq!(view.identity, identity.public());

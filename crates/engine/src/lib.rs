@@ -26,7 +26,7 @@ mod share;
 
 pub use confirmation::{CONFIRMATION, Statement};
 pub use fault::{Fault, FaultCode, Severity};
-pub use hello::{HelloSecret, HelloView, Shown, introduce, read_hello};
+pub use hello::{HelloSecret, HelloView, Shown, introduce, read_hello, standing};
 pub use identity::{Identity, verify_identity};
 pub use proof::{Nonce, PartyProof, ProvenCall};
 pub use run::{Expected, Member, Outgoing, Output, Run, Step, Task};

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_engine::{Identity, SealContext, SealKey, Share, Shown, Statement};
+use quorate_engine::{Identity, SealContext, SealKey, Share, Shown, Statement, standing};
 use quorate_ports::Vault;
 use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
 use quorate_types::*;
@@ -99,6 +99,8 @@ pub struct Keyring {
     vault: Arc<dyn Vault>,
     memory: Mutex<Memory>,
     changes: watch::Sender<u64>,
+    /// Names this process in introductions.
+    process: [u8; 16],
     /// Runs that may still find a fault, and bans on their way to the vault.
     writes: TaskTracker,
 }
@@ -106,8 +108,8 @@ pub struct Keyring {
 struct Memory {
     open: ShareCache,
     pins: HashMap<(Tenant, PartyId), [u8; 32]>,
-    /// The newest generation that each peer has shown, in front of the vault.
-    generations: HashMap<[u8; 32], u64>,
+    /// The newest generation that each peer has shown, and in which process, in front of the vault.
+    generations: HashMap<[u8; 32], (u64, [u8; 16])>,
     /// Bans made by this process: they hold even when the vault could not take them.
     bans: Vec<Ban>,
     /// Bans that the vault could not take, by key, epoch and peer.
@@ -130,6 +132,8 @@ impl Keyring {
     }
 
     fn with(party: PartyId, identity: Identity, seal: Arc<SealKey>, vault: Arc<dyn Vault>) -> Self {
+        let mut process = [0; 16];
+        getrandom::fill(&mut process).expect("the system gives randomness");
         let memory = Memory {
             open: ShareCache::new(OPEN_SHARES),
             pins: HashMap::new(),
@@ -144,6 +148,7 @@ impl Keyring {
             vault,
             memory: Mutex::new(memory),
             changes: watch::Sender::new(0),
+            process,
             writes: TaskTracker::new(),
         }
     }
@@ -251,10 +256,12 @@ impl Keyring {
     /// What this party shows of its vault when it introduces itself.
     pub async fn shown(&self, key: Option<&OpenKey>) -> Result<Shown> {
         let confirmations = key.map(|key| key.stored.confirmations.clone()).unwrap_or_default();
-        Ok(Shown { generation: self.vault.generation().await?, confirmations })
+        let generation = self.vault.generation().await?;
+        Ok(Shown { generation, process: self.process, confirmations })
     }
 
-    /// Refuses a peer whose vault is older than one that it has shown before.
+    /// Refuses a peer whose vault is older than one that it has shown before. Of one process of the
+    /// peer sessions may be seen in another order than it joined them.
     ///
     /// # Errors
     /// `conflict`, naming the peer and the way out.
@@ -262,14 +269,21 @@ impl Keyring {
         &self,
         peer: &PartyId,
         identity: [u8; 32],
-        generation: u64,
+        shown: &Shown,
         handshake: &Hello,
     ) -> Result<()> {
+        let Shown { generation, process, .. } = *shown;
         let known = self.memory().generations.get(&identity).copied();
-        let known = match known {
+        let (known, by) = match known {
             Some(known) => known,
-            None => self.vault.witnessed(&identity).await?.map_or(0, |(known, _)| known),
+            None => {
+                let kept = self.vault.witnessed(&identity).await?;
+                kept.and_then(|(_, handshake)| standing(&handshake)).unwrap_or_default()
+            }
         };
+        if generation < known && process == by {
+            return Ok(());
+        }
         if generation < known {
             let reason = format!(
                 "its vault is older than the one it had (change {generation}, it was at {known})"
@@ -289,7 +303,7 @@ impl Keyring {
         if memory.generations.len() >= PINS_LEN {
             memory.generations.clear();
         }
-        memory.generations.insert(identity, generation);
+        memory.generations.insert(identity, (generation, process));
         Ok(())
     }
 

@@ -167,19 +167,23 @@ async fn a_key_nobody_gave_us_is_none() {
 #[tokio::test]
 async fn a_peer_with_an_older_vault_than_before_is_refused() {
     let vault = Arc::new(MemoryVault::default());
-    let (peer, hello) = ("peer".parse().unwrap(), Hello::from_static(b"signed"));
+    let (peer, session) = ("peer".parse().unwrap(), SessionId(uuid::Uuid::nil()));
     let first = keyring(&vault);
-    let shows = async |keyring: &Keyring, generation| {
-        keyring.check_generation(&peer, [1; 32], generation, &hello).await
+    let shows = async |keyring: &Keyring, identity, generation, process| {
+        let shown = Shown { generation, process: [process; 16], confirmations: Vec::new() };
+        let hello = quorate_engine::introduce(&Identity::generate(), session, &peer, &shown).0;
+        keyring.check_generation(&peer, identity, &shown, &hello).await
     };
     for generation in [5, 5, 7] {
-        shows(&first, generation).await.unwrap();
+        shows(&first, [1; 32], generation, 1).await.unwrap();
     }
     for keyring in [&first, &keyring(&vault)] {
-        let refused = shows(keyring, 6).await.unwrap_err();
+        shows(keyring, [1; 32], 6, 1).await.unwrap();
+        let refused = shows(keyring, [1; 32], 6, 2).await.unwrap_err();
         assert!(refused.message.contains("--accept-rollback"), "{refused}");
         assert_eq!(refused.details.blame.unwrap().party_id, peer);
     }
-    shows(&first, 1 << 32).await.unwrap();
-    first.check_generation(&peer, [2; 32], 0, &hello).await.unwrap();
+    shows(&first, [1; 32], 7, 2).await.unwrap();
+    shows(&first, [1; 32], 1 << 32, 3).await.unwrap();
+    shows(&first, [2; 32], 0, 3).await.unwrap();
 }

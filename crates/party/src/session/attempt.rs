@@ -222,7 +222,7 @@ async fn check_identities(
         let checked = keyring.check_pin(&view.tenant, peer, identity).await;
         checked.map_err(|error| of_error(me, error))?;
         if let (Some(_), Some(hello)) = (key, &participant.hello) {
-            let checked = keyring.check_generation(peer, identity, shown.generation, hello).await;
+            let checked = keyring.check_generation(peer, identity, shown, hello).await;
             checked.map_err(|error| of_error(me, error))?;
         }
     }
