@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task runner speaks to its user")]
 
+mod bench;
 mod check;
 mod files;
 mod fuzz;
@@ -20,6 +21,7 @@ The project's own tasks.
   cargo xtask test               check, then every test, after installing what they need
   cargo xtask fuzz [OPTION ...]  changed inputs for the parsers; --seconds N, --target NAME, --seed S
   cargo xtask bench [WHAT ...]   measure, baseline and ours in turn; see `cargo xtask bench help`
+                                 --against REVISION measures that version of the program beside it
   cargo xtask layers             only the rule that arrows point down
 ";
 
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         ["layers"] => layers::check().map(|()| println!("every arrow points down")),
-        ["bench", rest @ ..] => bench(rest),
+        ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -49,10 +51,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn bench(arguments: &[&str]) -> Result<(), String> {
-    steps::cargo(&["build", "--release", "--locked", "-p", "quorate", "-p", "quorate-bench"])?;
-    let binary = files::root().join("target/release/quorate-bench");
-    steps::run(std::process::Command::new(binary).args(arguments))
 }

@@ -1,6 +1,6 @@
 //! The system under measurement: the release binary as a process of its own.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Stdio;
 
 use quorate_rpc::endpoint::Endpoint;
@@ -14,18 +14,27 @@ use crate::process;
 
 /// `quorate up` on free ports.
 pub(crate) struct Cluster {
+    /// What it is called in the tables.
+    pub(crate) name: &'static str,
     process: Child,
     endpoints: Value,
     _folder: TempDir,
 }
 
 impl Cluster {
-    /// Starts the binary that lies beside this one.
-    pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+    /// Starts the binary that lies beside this one, and the one it is compared with.
+    pub(crate) async fn all(against: Option<&Path>) -> Vec<Self> {
         let own = std::env::current_exe().expect("a running program has a path");
-        let binary: PathBuf = own.with_file_name("quorate");
-        let mut process = Command::new(&binary)
+        let mut all = vec![Self::start("Quorate", &own.with_file_name("quorate")).await];
+        if let Some(binary) = against {
+            all.push(Self::start("other version", binary).await);
+        }
+        all
+    }
+
+    async fn start(name: &'static str, binary: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut process = Command::new(binary)
             .args(["up", "--ports", "ephemeral", "--json", "--data"])
             .arg(folder.path())
             .stdout(Stdio::piped())
@@ -35,7 +44,7 @@ impl Cluster {
         let stdout = process.stdout.take().expect("stdout is piped");
         let line = BufReader::new(stdout).lines().next_line().await.expect("readable output");
         let endpoints = serde_json::from_str(&line.expect("a line when ready")).expect("JSON");
-        Self { process, endpoints, _folder: folder }
+        Self { name, process, endpoints, _folder: folder }
     }
 
     fn endpoint(&self, service: &str) -> Endpoint {

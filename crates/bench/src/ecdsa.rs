@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use quorate_ports::Coordinator;
+use quorate_rpc::remote::RemoteCoordinator;
 use quorate_types::*;
 use tokio::task::JoinSet;
 
 use crate::Effort;
 use crate::bare;
 use crate::cluster::Cluster;
-use crate::stats::{Times, ratio};
+use crate::stats::{Times, against, median, ratio};
 
 /// Signatures under way at once in the throughput measurement.
 const IN_FLIGHT: usize = 64;
@@ -65,28 +66,60 @@ fn bare_sign(parties: &[dkls23_secp256k1::Party], number: usize) -> Duration {
     began.elapsed()
 }
 
+/// An installation with what is measured of it.
+struct Measured<'a> {
+    cluster: &'a Cluster,
+    coordinator: RemoteCoordinator,
+    key: KeyId,
+    times: Vec<Duration>,
+}
+
+/// A key in each installation.
+async fn with_keys(clusters: &[Cluster]) -> Vec<Measured<'_>> {
+    let mut all = Vec::new();
+    for cluster in clusters {
+        let coordinator = cluster.coordinator();
+        let key = make_key(&coordinator).await;
+        all.push(Measured { cluster, coordinator, key, times: Vec::new() });
+    }
+    all
+}
+
+/// One line of percentiles for each installation, and their medians.
+fn summaries(measured: Vec<Measured<'_>>) -> Vec<Duration> {
+    let of = |one: Measured<'_>| {
+        let times = Times::new(one.times);
+        println!("  {:<26}{}", one.cluster.name, times.summary());
+        times.percentile(50)
+    };
+    measured.into_iter().map(of).collect()
+}
+
 /// Sequential signatures, bare and ours in turn.
-pub(crate) async fn sequential(cluster: &Cluster, effort: Effort) {
+pub(crate) async fn sequential(clusters: &[Cluster], effort: Effort) {
     let parties = bare::keygen(2, 3);
-    let coordinator = cluster.coordinator();
-    let key = make_key(&coordinator).await;
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    let mut measured = with_keys(clusters).await;
+    let mut theirs = Vec::new();
     for number in 0..effort.count(300) + 10 {
         let bare = tokio::task::block_in_place(|| bare_sign(&parties, number));
-        let began = Instant::now();
-        sign(&coordinator, key, number).await;
         // The first ones warm up caches and connections.
-        if number >= 10 {
-            theirs.push(bare);
-            ours.push(began.elapsed());
+        let counts = number >= 10;
+        theirs.extend(counts.then_some(bare));
+        for one in &mut measured {
+            let began = Instant::now();
+            sign(&one.coordinator, one.key, number).await;
+            one.times.extend(counts.then(|| began.elapsed()));
         }
     }
-    let (theirs, ours) = (Times::new(theirs), Times::new(ours));
-    println!("\nsequential 2-of-3 ECDSA signatures");
+    let theirs = Times::new(theirs);
+    println!("\nsequential 2-of-3 ECDSA signatures, over gRPC");
     println!("  bare protocol, one core   {}", theirs.summary());
-    println!("  Quorate, over gRPC        {}", ours.summary());
-    let p50 = ratio(ours.percentile(50), theirs.percentile(50));
-    println!("  ratio of p50              {p50:.2}  (target ≤ 1.50)");
+    let ours = summaries(measured);
+    println!(
+        "  ratio of p50              {:.2}  (target ≤ 1.50)",
+        ratio(ours[0], theirs.percentile(50))
+    );
+    against(&ours);
 }
 
 /// Bare signatures a second with every core at work: less than the sum of the cores one by one
@@ -107,17 +140,8 @@ async fn saturated(each: usize) -> f64 {
     tasks.join_all().await.iter().sum()
 }
 
-/// Many signatures at once, against what the cores can compute.
-pub(crate) async fn throughput(cluster: &Cluster, effort: Effort) {
-    let parties = bare::keygen(2, 3);
-    let bare_once = |n| tokio::task::block_in_place(|| bare_sign(&parties, n));
-    let before = Times::new((0..50).map(bare_once).collect());
-    let all_cores = saturated(effort.count(300)).await;
-    let coordinator = cluster.coordinator();
-    let key = make_key(&coordinator).await;
-    let total = effort.count(2_000);
-    let cpu = cluster.cpu_seconds();
-    let began = Instant::now();
+/// Signs `total` times with [`IN_FLIGHT`] under way at once.
+async fn sign_at_once(coordinator: &RemoteCoordinator, key: KeyId, total: usize) -> Vec<Duration> {
     let mut tasks = JoinSet::new();
     let mut times = Vec::new();
     let mut started = 0;
@@ -135,69 +159,74 @@ pub(crate) async fn throughput(cluster: &Cluster, effort: Effort) {
             times.push(done.expect("no signature fails"));
         }
     }
-    let wall = began.elapsed().as_secs_f64();
-    let cpu = (cluster.cpu_seconds() - cpu) / total as f64 * 1e3;
-    let after = Times::new((50..100).map(bare_once).collect());
-    let bare = (before.percentile(50) + after.percentile(50)) / 2;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let bound = cores as f64 / bare.as_secs_f64();
-    let rate = total as f64 / wall;
-    println!("\nthroughput with {IN_FLIGHT} signatures in flight");
-    println!(
-        "  CPU bound                 {bound:.0} /s  ({cores} cores, {:.2} ms each)",
-        bare.as_secs_f64() * 1e3
-    );
-    println!("  bare on all cores at once {all_cores:.0} /s");
-    println!("  Quorate                   {rate:.0} /s  {}", Times::new(times).summary());
-    println!("  server CPU a signature    {cpu:.2} ms");
-    println!("  share of the bound        {:.0} %  (target ≥ 80 %)", rate / bound * 100.0);
-    println!("  share of bare at once     {:.0} %", rate / all_cores * 100.0);
+    times
+}
+
+/// Many signatures at once, against what the cores can compute; in rounds, each installation and
+/// the bare library in turn.
+pub(crate) async fn throughput(clusters: &[Cluster], effort: Effort) {
+    const ROUNDS: usize = 5;
+    let mut measured = with_keys(clusters).await;
+    let total = effort.count(2_000) / ROUNDS;
+    let (mut bare, mut rates) = (Vec::new(), vec![Vec::new(); clusters.len()]);
+    let mut cpu = vec![0.0; clusters.len()];
+    for _ in 0..ROUNDS {
+        bare.push(saturated(effort.count(150)).await);
+        for (at, one) in measured.iter_mut().enumerate() {
+            let (used, began) = (one.cluster.cpu_seconds(), Instant::now());
+            one.times.extend(sign_at_once(&one.coordinator, one.key, total).await);
+            rates[at].push(total as f64 / began.elapsed().as_secs_f64());
+            cpu[at] += (one.cluster.cpu_seconds() - used) / (total * ROUNDS) as f64 * 1e3;
+        }
+    }
+    let bare = median(bare);
+    println!("\nthroughput with {IN_FLIGHT} signatures in flight, medians of {ROUNDS} rounds");
+    println!("  bare on all cores at once {bare:.0} /s");
+    summaries(measured);
+    for (cluster, (rates, cpu)) in clusters.iter().zip(rates.into_iter().zip(cpu)) {
+        let (name, rate) = (cluster.name, median(rates));
+        let share = rate / bare * 100.0;
+        println!("  {name:<26}{rate:.0} /s, {share:.0} % of bare, {cpu:.2} ms of server CPU each");
+    }
 }
 
 /// Keys: our wall time against the protocol's CPU time spread over the cores.
-pub(crate) async fn keygen(cluster: &Cluster, effort: Effort) {
-    let coordinator = cluster.coordinator();
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+pub(crate) async fn keygen(clusters: &[Cluster], effort: Effort) {
+    let mut measured = with_keys(clusters).await;
+    let mut theirs = Vec::new();
     for _ in 0..effort.count(20) {
         let began = Instant::now();
         tokio::task::block_in_place(|| drop(bare::keygen(2, 3)));
         theirs.push(began.elapsed());
-        let began = Instant::now();
-        make_key(&coordinator).await;
-        ours.push(began.elapsed());
+        for one in &mut measured {
+            let began = Instant::now();
+            make_key(&one.coordinator).await;
+            one.times.push(began.elapsed());
+        }
     }
-    let (theirs, ours) = (Times::new(theirs), Times::new(ours));
+    let theirs = Times::new(theirs);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let floor = theirs.percentile(50) / u32::try_from(cores).unwrap_or(1);
     println!("\n2-of-3 ECDSA keys");
     println!("  bare protocol, one core   {}", theirs.summary());
-    println!("  Quorate                   {}", ours.summary());
-    let p50 = ratio(ours.percentile(50), floor);
-    println!("  ratio of p50 to CPU/cores {p50:.2}  (target ≤ 1.25)");
+    let ours = summaries(measured);
+    println!("  ratio of p50 to CPU/cores {:.2}  (target ≤ 1.25)", ratio(ours[0], floor));
+    against(&ours);
 }
 
 /// Memory that stays flat.
-pub(crate) async fn memory(cluster: &Cluster, effort: Effort) {
-    let coordinator = cluster.coordinator();
-    let key = make_key(&coordinator).await;
-    println!("\nresident memory of the whole installation");
-    println!("  before the first          {:.1} MiB", cluster.resident());
+pub(crate) async fn memory(clusters: &[Cluster], effort: Effort) {
     let thousand = effort.count(1_000);
-    for part in 0..5 {
-        for number in 0..thousand {
-            sign(&coordinator, key, part * thousand + number).await;
+    for Measured { cluster, coordinator, key, .. } in with_keys(clusters).await {
+        println!("\nresident memory of the whole installation: {}", cluster.name);
+        println!("  before the first          {:.1} MiB", cluster.resident());
+        for part in 1..=5 {
+            for number in 0..thousand {
+                sign(&coordinator, key, part * thousand + number).await;
+            }
+            println!("  after {:>5} signatures    {:.1} MiB", part * thousand, cluster.resident());
         }
-        println!(
-            "  after {:>5} signatures    {:.1} MiB",
-            (part + 1) * thousand,
-            cluster.resident()
-        );
+        sign_at_once(&coordinator, key, effort.count(1_000)).await;
+        println!("  after {IN_FLIGHT} at a time        {:.1} MiB", cluster.resident());
     }
-    let mut tasks = JoinSet::new();
-    for number in 0..100 {
-        let coordinator = coordinator.clone();
-        tasks.spawn(async move { sign(&coordinator, key, number).await });
-    }
-    tasks.join_all().await;
-    println!("  after 100 at once         {:.1} MiB", cluster.resident());
 }

@@ -12,6 +12,7 @@ mod route;
 mod sockets;
 mod stats;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use sockets::server::Kinds;
@@ -21,7 +22,7 @@ use sockets::server::Kinds;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
-quorate-bench [WHAT] [--quick]
+quorate-bench [WHAT] [--quick] [--against BINARY]
 
   sign        sequential 2-of-3 signatures: bare protocol and Quorate in turn
   throughput  signatures with 64 in flight, against the CPU bound
@@ -31,6 +32,9 @@ quorate-bench [WHAT] [--quick]
   relay       the binary relay, against a WebSocket echo and a plain relay
   jsonrpc     the JSON-RPC group relay, against a WebSocket echo and a plain relay
   all         everything (default)
+
+With --against, what signs and makes keys is measured with that binary too, in turn in the same run.
+`cargo xtask bench --against REVISION` builds it.
 ";
 
 /// How much is measured.
@@ -49,9 +53,6 @@ impl Effort {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let quick = arguments.iter().any(|word| word == "--quick");
-    let what = arguments.iter().find(|word| !word.starts_with('-')).map_or("all", String::as_str);
-    let effort = Effort { quick };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -64,6 +65,16 @@ fn main() -> ExitCode {
         runtime.block_on(serve(service, kind));
         return ExitCode::SUCCESS;
     }
+    let mut words = arguments.iter().map(String::as_str);
+    let (mut what, mut quick, mut against) = ("all", false, None);
+    while let Some(word) = words.next() {
+        match word {
+            "--quick" => quick = true,
+            "--against" => against = words.next().map(Path::new),
+            word => what = word,
+        }
+    }
+    let effort = Effort { quick };
     let known = ["sign", "throughput", "keygen", "memory", "route", "relay", "jsonrpc", "all"];
     if !known.contains(&what) {
         eprint!("{USAGE}");
@@ -73,7 +84,7 @@ fn main() -> ExitCode {
     let chosen = |name: &str| what == "all" || what == name;
     runtime.block_on(async {
         if !["relay", "jsonrpc"].contains(&what) {
-            protocols(what, effort).await;
+            protocols(what, effort, against).await;
         }
         if chosen("relay") {
             relay::relay(effort).await;
@@ -99,22 +110,22 @@ async fn serve(service: &str, kind: &str) {
 }
 
 /// Everything that needs the services.
-async fn protocols(what: &str, effort: Effort) {
+async fn protocols(what: &str, effort: Effort, against: Option<&Path>) {
     let chosen = |name: &str| what == "all" || what == name;
-    let cluster = cluster::Cluster::start().await;
+    let clusters = cluster::Cluster::all(against).await;
     if chosen("sign") {
-        ecdsa::sequential(&cluster, effort).await;
+        ecdsa::sequential(&clusters, effort).await;
     }
     if chosen("throughput") {
-        ecdsa::throughput(&cluster, effort).await;
+        ecdsa::throughput(&clusters, effort).await;
     }
     if chosen("keygen") {
-        ecdsa::keygen(&cluster, effort).await;
+        ecdsa::keygen(&clusters, effort).await;
     }
     if chosen("memory") {
-        ecdsa::memory(&cluster, effort).await;
+        ecdsa::memory(&clusters, effort).await;
     }
     if chosen("route") {
-        route::route(&cluster, effort).await;
+        route::route(&clusters[0], effort).await;
     }
 }

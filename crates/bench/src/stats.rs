@@ -34,6 +34,13 @@ pub(crate) fn machine() -> String {
     format!("{cores} cores, {}, version {}", model.unwrap_or("unknown"), env!("CARGO_PKG_VERSION"))
 }
 
+/// The median of this version against that of the other one, where there is one.
+pub(crate) fn against(ours: &[Duration]) {
+    if let [ours, other] = ours {
+        println!("  against the other version {:.2}", ratio(*ours, *other));
+    }
+}
+
 /// How many times as long `ours` takes as `theirs`.
 pub(crate) fn ratio(ours: Duration, theirs: Duration) -> f64 {
     ours.as_secs_f64() / theirs.as_secs_f64().max(f64::EPSILON)
