@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_core::accounts::AccountBook;
-use quorate_ports::{Accounts, Coordinator, Store, Urgency, Write};
+use quorate_ports::{Accounts, ManageSessions, Store, Urgency, Write};
 use quorate_types::*;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,7 +28,7 @@ pub struct AccountsApp(Arc<Inner>);
 struct Inner {
     book: Mutex<AccountBook>,
     store: Arc<dyn Store>,
-    coordinator: Arc<dyn Coordinator>,
+    coordinator: Arc<dyn ManageSessions>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -38,7 +38,7 @@ impl AccountsApp {
     /// Loads the accounts and goes on waiting for the keygens that had not finished.
     pub async fn open(
         store: Arc<dyn Store>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<dyn ManageSessions>,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self> {

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{Announce, NoteProgress};
 use quorate_types::*;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,7 @@ pub struct RemoteEvents {
 
 impl RemoteEvents {
     /// Starts the sending task, which ends with `stop`.
-    pub fn start(router: Arc<dyn Router>, stop: CancellationToken) -> Self {
+    pub fn start(router: Arc<dyn Announce>, stop: CancellationToken) -> Self {
         let (queue, mut events) = mpsc::channel::<SessionEvent>(EVENT_QUEUE);
         tokio::spawn(async move {
             loop {
@@ -57,7 +57,7 @@ impl RemoteEvents {
 }
 
 /// Sends one event, again and again while the router is away.
-async fn send(router: &dyn Router, event: SessionEvent, stop: &CancellationToken) {
+async fn send(router: &dyn Announce, event: SessionEvent, stop: &CancellationToken) {
     let mut pause = BACKOFF.0;
     while let Err(error) = router.publish_event(&Caller::System, event.clone()).await {
         if !error.code.row().retryable {
@@ -88,7 +88,7 @@ pub struct RemoteProgress {
 
 impl RemoteProgress {
     /// Starts the sending task, which ends with `stop`.
-    pub fn start(coordinator: Arc<dyn Coordinator>, stop: CancellationToken) -> Self {
+    pub fn start(coordinator: Arc<dyn NoteProgress>, stop: CancellationToken) -> Self {
         let (queue, mut notes) = mpsc::channel::<(SessionId, PartyId, i32)>(PROGRESS_QUEUE);
         tokio::spawn(async move {
             loop {

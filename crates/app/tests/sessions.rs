@@ -8,7 +8,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use quorate_app::*;
 use quorate_core::mailbox::{Limits, MESSAGE_COST};
-use quorate_ports::{Coordinator, Router, Store};
+use quorate_ports::{
+    Announce as _, Deliver as _, ManageSessions as _, ReadMessages as _, ReadSession as _, Store,
+    TakePart as _,
+};
 use quorate_store::SqliteStore;
 use quorate_types::*;
 use tempfile::TempDir;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
-use quorate_ports::{Coordinator as _, Router as _};
+use quorate_ports::{Deliver as _, ManageSessions as _};
 use quorate_types::*;
 
 use crate::Effort;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{Deliver, TakePart};
 use quorate_rpc::endpoint::{Credentials, Endpoint, check_clear_text};
 use quorate_rpc::remote::RemoteRouter;
 use quorate_types::Result;
@@ -12,8 +12,8 @@ use crate::web::{Rest, WebCoordinator, WebRouter};
 /// A way to the services. Cheap to clone; connects at first use and again when it breaks.
 #[derive(Clone)]
 pub struct Link {
-    router: Arc<dyn Router>,
-    coordinator: Arc<dyn Coordinator>,
+    router: Arc<dyn Deliver>,
+    coordinator: Arc<dyn TakePart>,
 }
 
 impl Link {
@@ -70,11 +70,11 @@ impl Link {
     }
 
     /// Services of another kind, such as those of this process.
-    pub fn new(router: Arc<dyn Router>, coordinator: Arc<dyn Coordinator>) -> Self {
+    pub fn new(router: Arc<dyn Deliver>, coordinator: Arc<dyn TakePart>) -> Self {
         Self { router, coordinator }
     }
 
-    pub(crate) fn into_parts(self) -> (Arc<dyn Router>, Arc<dyn Coordinator>) {
+    pub(crate) fn into_parts(self) -> (Arc<dyn Deliver>, Arc<dyn TakePart>) {
         (self.router, self.coordinator)
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use quorate_e2e::{Cluster, Role, api_key, api_key_in, free_ports};
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{
+    Deliver as _, Directory as _, ManageSessions as _, ReadMessages as _, ReadSession as _,
+    TakePart as _,
+};
 use quorate_rpc::endpoint::{ApiKey, Endpoint};
 use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
 use quorate_types::*;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_ports::Coordinator;
+use quorate_ports::{Coordinator, TakePart};
 use quorate_rpc as convert;
 use quorate_rpc::proto::coordinator::v1 as co;
 use quorate_rpc::proto::coordinator::v1::session_coordinator_server::SessionCoordinator;
@@ -34,7 +34,7 @@ pub(crate) mod shared {
     use super::*;
 
     pub(crate) async fn join(
-        coordinator: &dyn Coordinator,
+        coordinator: &dyn TakePart,
         caller: &Caller,
         request: ro::JoinSessionRequest,
     ) -> Result<ro::JoinSessionResponse> {
@@ -43,7 +43,7 @@ pub(crate) mod shared {
     }
 
     pub(crate) async fn ready(
-        coordinator: &dyn Coordinator,
+        coordinator: &dyn TakePart,
         caller: &Caller,
         request: ro::MarkPartyReadyRequest,
     ) -> Result<ro::MarkPartyReadyResponse> {
@@ -52,7 +52,7 @@ pub(crate) mod shared {
     }
 
     pub(crate) async fn report(
-        coordinator: &dyn Coordinator,
+        coordinator: &dyn TakePart,
         caller: &Caller,
         request: ro::ReportCompletionRequest,
     ) -> Result<ro::ReportCompletionResponse> {
@@ -61,7 +61,7 @@ pub(crate) mod shared {
     }
 
     pub(crate) async fn status(
-        coordinator: &dyn Coordinator,
+        coordinator: &dyn TakePart,
         caller: &Caller,
         request: ro::GetSessionStatusRequest,
     ) -> Result<ro::GetSessionStatusResponse> {

@@ -10,7 +10,7 @@ mod router;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
-use quorate_ports::{BoxStream, Coordinator, Router};
+use quorate_ports::{BoxStream, Coordinator, Router, TakePart};
 use quorate_rpc::proto::coordinator::v1::session_coordinator_server::SessionCoordinatorServer;
 use quorate_rpc::proto::router::v1::message_router_server::MessageRouterServer;
 use quorate_rpc::status::to_status;
@@ -27,7 +27,7 @@ pub struct Services {
     /// The session coordinator.
     pub coordinator: Option<Arc<dyn Coordinator>>,
     /// The message router, and the coordinator to which it passes session calls.
-    pub router: Option<(Arc<dyn Router>, Arc<dyn Coordinator>)>,
+    pub router: Option<(Arc<dyn Router>, Arc<dyn TakePart>)>,
     /// Ends what would keep a stopping server waiting.
     pub stop: CancellationToken,
 }

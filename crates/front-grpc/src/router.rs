@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{Router, TakePart};
 use quorate_rpc as convert;
 use quorate_rpc::proto::router::v1 as ro;
 use quorate_rpc::proto::router::v1::message_router_server::MessageRouter;
@@ -17,7 +17,7 @@ use crate::{Outgoing, caller, link, outgoing};
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) router: Arc<dyn Router>,
-    pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) coordinator: Arc<dyn TakePart>,
     /// Ends the streams of calls.
     pub(crate) stop: CancellationToken,
 }

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use prost::Message as _;
 use quorate_front_grpc::{Services, routes};
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{Deliver as _, ReadMessages as _, ReadSession as _, TakePart as _};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::proto::router::v1 as ro;
 use quorate_rpc::proto::router::v1::link_answer::Answer;

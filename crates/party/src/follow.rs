@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{Deliver, TakePart};
 use quorate_types::*;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -23,8 +23,8 @@ pub struct Following {
 /// what comes twice is dropped by the receiver. A new event stream is followed by a question for
 /// the session's state, so an end that happened in between is not missed.
 pub fn follow(
-    router: &Arc<dyn Router>,
-    coordinator: &Arc<dyn Coordinator>,
+    router: &Arc<dyn Deliver>,
+    coordinator: &Arc<dyn TakePart>,
     me: &PartyId,
     session: SessionId,
 ) -> (Feed, Following) {
@@ -104,7 +104,7 @@ fn stage(status: SessionStatus) -> u8 {
 }
 
 async fn messages(
-    router: Arc<dyn Router>,
+    router: Arc<dyn Deliver>,
     me: PartyId,
     session: SessionId,
     inbox: mpsc::Sender<Message>,
@@ -138,8 +138,8 @@ async fn messages(
 }
 
 async fn events(
-    router: Arc<dyn Router>,
-    coordinator: Arc<dyn Coordinator>,
+    router: Arc<dyn Deliver>,
+    coordinator: Arc<dyn TakePart>,
     me: PartyId,
     session: SessionId,
     views: Views,

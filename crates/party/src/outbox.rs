@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use quorate_ports::Router;
+use quorate_ports::Deliver;
 use quorate_types::*;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -41,7 +41,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Starts the task on the current runtime; it ends with the outbox.
-    pub(crate) fn start(router: Arc<dyn Router>, caller: Caller) -> Self {
+    pub(crate) fn start(router: Arc<dyn Deliver>, caller: Caller) -> Self {
         let (posts, queue) = mpsc::channel(QUEUE_LEN);
         let (report, trouble) = watch::channel(None);
         let task = tokio::spawn(empty(router, caller, queue, report));
@@ -85,7 +85,7 @@ impl Outbox {
 }
 
 async fn empty(
-    router: Arc<dyn Router>,
+    router: Arc<dyn Deliver>,
     caller: Caller,
     mut queue: mpsc::Receiver<Post>,
     report: watch::Sender<Option<Error>>,
@@ -112,7 +112,7 @@ async fn empty(
     }
 }
 
-async fn carry(router: &dyn Router, caller: &Caller, post: Post) -> Result<()> {
+async fn carry(router: &dyn Deliver, caller: &Caller, post: Post) -> Result<()> {
     match post {
         Post::Route(request, gate) => {
             let route = || async {

@@ -6,7 +6,7 @@ mod table;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{Deliver, TakePart};
 use quorate_types::*;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -86,8 +86,8 @@ impl PartyServer {
     /// It connects in the background and again whenever the connection breaks.
     pub fn start(
         config: PartyConfig,
-        router: Arc<dyn Router>,
-        coordinator: Arc<dyn Coordinator>,
+        router: Arc<dyn Deliver>,
+        coordinator: Arc<dyn TakePart>,
         keyring: Arc<Keyring>,
         compute: Compute,
     ) -> PartyHandle {

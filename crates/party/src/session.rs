@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use quorate_engine::introduce;
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{Deliver, TakePart};
 use quorate_types::*;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -67,9 +67,9 @@ pub struct Party {
     /// Its keys and its processor.
     pub worker: Worker,
     /// Carries its messages.
-    pub router: Arc<dyn Router>,
+    pub router: Arc<dyn Deliver>,
     /// Lets it join and takes its result.
-    pub coordinator: Arc<dyn Coordinator>,
+    pub coordinator: Arc<dyn TakePart>,
     /// What it says about its machine.
     pub device: DeviceInfo,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use quorate_engine::{Identity, SealKey};
-use quorate_ports::{BoxStream, Coordinator, Router, Vault};
+use quorate_ports::{BoxStream, Deliver, ReadSession, TakePart, Vault};
 use quorate_types::*;
 use tokio::sync::{mpsc, watch};
 
@@ -314,7 +314,7 @@ fn stream_of<T: Send + 'static>(
 }
 
 #[async_trait]
-impl Router for Net {
+impl Deliver for Net {
     async fn register(&self, caller: &Caller, registration: Registration) -> Result<Timestamp> {
         caller.speaks_for(&registration.party_id)?;
         assert!(registration.identity.is_some());
@@ -377,29 +377,10 @@ impl Router for Net {
         Ok(stream_of(kept, live))
     }
 
-    async fn pending(
-        &self,
-        _: &Caller,
-        _: SessionId,
-        _: &PartyId,
-        _: Timestamp,
-    ) -> Result<Vec<Message>> {
-        unreachable!("parties subscribe")
-    }
-
     async fn acknowledge(&self, _: &Caller, ack: Acknowledge) -> Result<()> {
         self.state().acknowledge(ack.session_id, ack.message_id, &ack.party_id, ack.success);
         self.1.send_replace(());
         Ok(())
-    }
-
-    async fn message_status(
-        &self,
-        _: &Caller,
-        _: SessionId,
-        _: MessageId,
-    ) -> Result<Vec<Delivery>> {
-        unreachable!("parties do not ask")
     }
 
     async fn subscribe_events(
@@ -425,22 +406,22 @@ impl Router for Net {
         state.events.push((party.clone(), queue));
         Ok(stream_of(last, live))
     }
+}
 
-    async fn publish_event(&self, _: &Caller, _: SessionEvent) -> Result<u32> {
-        unreachable!("parties do not publish")
-    }
-
-    async fn parties(&self, _: &Caller, _: Option<PartyRole>, _: bool) -> Result<Vec<PartyView>> {
-        unreachable!("parties do not list")
+#[async_trait]
+impl ReadSession for Net {
+    async fn status(
+        &self,
+        _: &Caller,
+        session: SessionId,
+        _: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        Ok(self.view(session))
     }
 }
 
 #[async_trait]
-impl Coordinator for Net {
-    async fn create(&self, _: &Caller, _: CreateSession) -> Result<CreatedSession> {
-        unreachable!("tests create sessions themselves")
-    }
-
+impl TakePart for Net {
     async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
         let id = request.session_id.unwrap();
         assert_eq!(request.token.expose(), token(id).expose());
@@ -472,19 +453,6 @@ impl Coordinator for Net {
 
     async fn ready(&self, _: &Caller, _: SessionId, _: &PartyId) -> Result<ReadyCount> {
         unreachable!("parties join ready")
-    }
-
-    async fn start(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
-        unreachable!("the last ready starts")
-    }
-
-    async fn status(
-        &self,
-        _: &Caller,
-        session: SessionId,
-        _: Option<(WaitFor, Duration)>,
-    ) -> Result<SessionView> {
-        Ok(self.view(session))
     }
 
     async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
@@ -525,24 +493,6 @@ impl Coordinator for Net {
         }
         Ok(view)
     }
-
-    async fn close(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
-        unreachable!("parties do not close")
-    }
-
-    async fn timeline(&self, _: &Caller, _: SessionId) -> Result<Timeline> {
-        unreachable!("parties do not ask")
-    }
-
-    async fn list(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<SessionView>> {
-        unreachable!("parties do not list")
-    }
-
-    async fn keys(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<KeyRecord>> {
-        unreachable!("parties know their own")
-    }
-
-    async fn progress(&self, _: SessionId, _: &PartyId, _: i32) {}
 }
 
 impl Session {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_engine::{Identity, SealKey};
 use quorate_ports::vault::{Ban, SealedShare, ShareState};
-use quorate_ports::{Coordinator, Router, Vault};
+use quorate_ports::{Deliver, TakePart, Vault};
 use quorate_types::*;
 
 use crate::testkit::{Machine, Net, parties, party};
@@ -29,7 +29,7 @@ async fn key(net: &Net) -> KeyId {
 
 /// A device's part in a session.
 async fn take_part(net: &Arc<Net>, machine: &Machine, session: SessionId) -> SessionView {
-    let (router, coordinator): (Arc<dyn Router>, Arc<dyn Coordinator>) = (net.clone(), net.clone());
+    let (router, coordinator): (Arc<dyn Deliver>, Arc<dyn TakePart>) = (net.clone(), net.clone());
     let device = crate::Party {
         worker: crate::Worker { keyring: machine.keyring.clone(), compute: Compute::default() },
         router: router.clone(),

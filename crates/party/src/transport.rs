@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quorate_engine::{Expected, Outgoing};
-use quorate_ports::Router;
+use quorate_ports::Deliver;
 use quorate_types::*;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +82,7 @@ impl RouterTransport {
     /// Starts the outbox's task on the current runtime. After `stop` nothing is sent or received
     /// any more: the way to end a run without cutting off a computation whose fault must be kept.
     pub fn start(
-        router: Arc<dyn Router>,
+        router: Arc<dyn Deliver>,
         session: SessionId,
         me: PartyId,
         inbox: mpsc::Receiver<Message>,

@@ -1,15 +1,20 @@
 //! The traits between the application and everything around it.
 //!
-//! [`api`] is what fronts call and what another role may answer over gRPC; [`store`] is what the
+//! [`sessions`], [`routing`] and [`accounts`] are what fronts call and what another role may answer
+//! over gRPC, cut by who asks, so that each holds no more than its part; [`store`] is what the
 //! application needs kept; [`groups`] is what the group relay needs kept; [`vault`] is what a party
 //! needs kept on its own machine.
 
-pub mod api;
+pub mod accounts;
 pub mod groups;
+pub mod routing;
+pub mod sessions;
 pub mod store;
 pub mod vault;
 
-pub use api::{Accounts, BoxStream, Coordinator, Router};
+pub use accounts::Accounts;
 pub use groups::{GroupStore, GroupWrite};
+pub use routing::{Announce, BoxStream, Deliver, Directory, ReadMessages, Router};
+pub use sessions::{Coordinator, ManageSessions, NoteProgress, ReadSession, TakePart};
 pub use store::{Commit, Store, Urgency, Write};
 pub use vault::Vault;

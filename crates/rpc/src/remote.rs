@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
-use quorate_ports::{BoxStream, Coordinator, Router};
+use quorate_ports::{
+    Announce, BoxStream, Deliver, Directory, ManageSessions, NoteProgress, ReadMessages,
+    ReadSession, TakePart,
+};
 use quorate_types::*;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
@@ -92,11 +95,20 @@ impl RemoteCoordinator {
 }
 
 #[async_trait]
-impl Coordinator for RemoteCoordinator {
-    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
-        convert::created_in(call!(self.0, caller, create_session, convert::create_out(request))?)
+impl ReadSession for RemoteCoordinator {
+    async fn status(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        let request = status_request(session, wait);
+        convert::view(call!(self.0, caller, get_session_status, request)?.detail)
     }
+}
 
+#[async_trait]
+impl TakePart for RemoteCoordinator {
     async fn join(&self, caller: &Caller, request: JoinSession) -> Result<JoinedSession> {
         convert::joined_in(call!(self.0, caller, join_session, convert::join_out(request))?)
     }
@@ -112,24 +124,21 @@ impl Coordinator for RemoteCoordinator {
         Ok(convert::ready_in(&call!(self.0, caller, mark_party_ready, request)?))
     }
 
-    async fn start(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
-        let request = co::StartSessionRequest { session_id: session.to_string() };
-        convert::view(call!(self.0, caller, start_session, request)?.detail)
-    }
-
-    async fn status(
-        &self,
-        caller: &Caller,
-        session: SessionId,
-        wait: Option<(WaitFor, Duration)>,
-    ) -> Result<SessionView> {
-        let request = status_request(session, wait);
-        convert::view(call!(self.0, caller, get_session_status, request)?.detail)
-    }
-
     async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
         let request = convert::report_out(report);
         convert::view(call!(self.0, caller, report_completion, request)?.detail)
+    }
+}
+
+#[async_trait]
+impl ManageSessions for RemoteCoordinator {
+    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
+        convert::created_in(call!(self.0, caller, create_session, convert::create_out(request))?)
+    }
+
+    async fn start(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
+        let request = co::StartSessionRequest { session_id: session.to_string() };
+        convert::view(call!(self.0, caller, start_session, request)?.detail)
     }
 
     async fn close(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
@@ -182,7 +191,10 @@ impl Coordinator for RemoteCoordinator {
         let next = convert::cursor_in(&answer.next)?;
         Ok(Page { items: keys.collect::<Result<_>>()?, next })
     }
+}
 
+#[async_trait]
+impl NoteProgress for RemoteCoordinator {
     async fn progress(&self, session: SessionId, party: &PartyId, round: i32) {
         let request = co::ReportProgressRequest {
             session_id: session.to_string(),
@@ -239,7 +251,7 @@ impl RemoteRouter {
 }
 
 #[async_trait]
-impl Router for RemoteRouter {
+impl Deliver for RemoteRouter {
     async fn register(&self, caller: &Caller, registration: Registration) -> Result<Timestamp> {
         let request = convert::registration_out(registration);
         Ok(Timestamp(call!(self.at, caller, register_party, request)?.registered_at))
@@ -277,22 +289,6 @@ impl Router for RemoteRouter {
         })))
     }
 
-    async fn pending(
-        &self,
-        caller: &Caller,
-        session: SessionId,
-        party: &PartyId,
-        after: Timestamp,
-    ) -> Result<Vec<Message>> {
-        let request = ro::GetPendingMessagesRequest {
-            session_id: session.to_string(),
-            party_id: party.to_string(),
-            after_timestamp: after.0,
-        };
-        let answer = call!(self.at, caller, get_pending_messages, request)?;
-        answer.messages.into_iter().map(convert::message_in).collect()
-    }
-
     async fn acknowledge(&self, _: &Caller, ack: Acknowledge) -> Result<()> {
         let request = ro::AcknowledgeMessageRequest {
             message_id: ack.message_id.to_string(),
@@ -302,20 +298,6 @@ impl Router for RemoteRouter {
             error_message: String::new(),
         };
         linked!(self.link()?, Acknowledge, request).map(drop)
-    }
-
-    async fn message_status(
-        &self,
-        caller: &Caller,
-        session: SessionId,
-        message: MessageId,
-    ) -> Result<Vec<Delivery>> {
-        let request = ro::GetMessageStatusRequest {
-            message_id: message.to_string(),
-            session_id: session.to_string(),
-        };
-        let answer = call!(self.at, caller, get_message_status, request)?;
-        answer.deliveries.into_iter().map(convert::delivery_in).collect()
     }
 
     async fn subscribe_events(
@@ -334,13 +316,43 @@ impl Router for RemoteRouter {
             Err(status) => Err(to_error(&status)),
         })))
     }
+}
 
-    async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {
-        let request = ro::PublishSessionEventRequest { event: Some(convert::event_out(event)) };
-        let answer = call!(self.at, caller, publish_session_event, request)?;
-        Ok(u32::try_from(answer.subscriber_count).unwrap_or(0))
+#[async_trait]
+impl ReadMessages for RemoteRouter {
+    async fn pending(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<Vec<Message>> {
+        let request = ro::GetPendingMessagesRequest {
+            session_id: session.to_string(),
+            party_id: party.to_string(),
+            after_timestamp: after.0,
+        };
+        let answer = call!(self.at, caller, get_pending_messages, request)?;
+        answer.messages.into_iter().map(convert::message_in).collect()
     }
 
+    async fn message_status(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        message: MessageId,
+    ) -> Result<Vec<Delivery>> {
+        let request = ro::GetMessageStatusRequest {
+            message_id: message.to_string(),
+            session_id: session.to_string(),
+        };
+        let answer = call!(self.at, caller, get_message_status, request)?;
+        answer.deliveries.into_iter().map(convert::delivery_in).collect()
+    }
+}
+
+#[async_trait]
+impl Directory for RemoteRouter {
     async fn parties(
         &self,
         caller: &Caller,
@@ -356,23 +368,34 @@ impl Router for RemoteRouter {
     }
 }
 
+#[async_trait]
+impl Announce for RemoteRouter {
+    async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {
+        let request = ro::PublishSessionEventRequest { event: Some(convert::event_out(event)) };
+        let answer = call!(self.at, caller, publish_session_event, request)?;
+        Ok(u32::try_from(answer.subscriber_count).unwrap_or(0))
+    }
+}
+
 /// The coordinator as a party reaches it: through the router, with the calls a party needs.
 #[derive(Clone)]
 pub struct ProxiedCoordinator(RemoteRouter);
 
-fn not_through_the_router<T>() -> Result<T> {
-    Err(Error::new(
-        ErrorCode::Unimplemented,
-        "the router does not pass this call on; ask the coordinator itself",
-    ))
+#[async_trait]
+impl ReadSession for ProxiedCoordinator {
+    async fn status(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        let request = status_request(session, wait);
+        convert::view(call!(self.0.at, caller, get_session_status, request)?.detail)
+    }
 }
 
 #[async_trait]
-impl Coordinator for ProxiedCoordinator {
-    async fn create(&self, _: &Caller, _: CreateSession) -> Result<CreatedSession> {
-        not_through_the_router()
-    }
-
+impl TakePart for ProxiedCoordinator {
     async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
         convert::joined_in(linked!(self.0.link()?, Join, convert::join_out(request))?)
     }
@@ -383,40 +406,8 @@ impl Coordinator for ProxiedCoordinator {
         Ok(convert::ready_in(&linked!(self.0.link()?, Ready, request)?))
     }
 
-    async fn start(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
-        not_through_the_router()
-    }
-
-    async fn status(
-        &self,
-        caller: &Caller,
-        session: SessionId,
-        wait: Option<(WaitFor, Duration)>,
-    ) -> Result<SessionView> {
-        let request = status_request(session, wait);
-        convert::view(call!(self.0.at, caller, get_session_status, request)?.detail)
-    }
-
     async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
         let request = convert::report_out(report);
         convert::view(linked!(self.0.link()?, Report, request)?.detail)
     }
-
-    async fn close(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
-        not_through_the_router()
-    }
-
-    async fn timeline(&self, _: &Caller, _: SessionId) -> Result<Timeline> {
-        not_through_the_router()
-    }
-
-    async fn list(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<SessionView>> {
-        not_through_the_router()
-    }
-
-    async fn keys(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<KeyRecord>> {
-        not_through_the_router()
-    }
-
-    async fn progress(&self, _: SessionId, _: &PartyId, _: i32) {}
 }

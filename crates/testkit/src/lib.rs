@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use quorate_ports::{Accounts, BoxStream, Coordinator, Router};
+use quorate_ports::{
+    Accounts, Announce, BoxStream, Deliver, Directory, ManageSessions, NoteProgress, ReadMessages,
+    ReadSession, TakePart,
+};
 use quorate_types::*;
 
 /// The session every fake knows.
@@ -113,13 +116,20 @@ impl Fake {
 }
 
 #[async_trait]
-impl Coordinator for Fake {
-    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
-        let parties = request.participants.len();
-        self.call(format!("create {caller:?} {parties} {:?}", request.idempotency_key))?;
-        Ok(created())
+impl ReadSession for Fake {
+    async fn status(
+        &self,
+        _: &Caller,
+        session_id: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        self.call(format!("status {session_id} {wait:?}"))?;
+        Ok(session())
     }
+}
 
+#[async_trait]
+impl TakePart for Fake {
     async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
         self.call(format!("join {} {}", request.party_id, request.token.expose()))?;
         Ok(JoinedSession { party_index: PartyIndex(1), session: session() })
@@ -133,24 +143,23 @@ impl Coordinator for Fake {
         Ok(ReadyCount { ready: 2, total: 3 })
     }
 
-    async fn start(&self, _: &Caller, session_id: SessionId) -> Result<SessionView> {
-        self.call(format!("start {session_id}"))?;
-        Ok(SessionView { status: SessionStatus::InProgress, ..session() })
-    }
-
-    async fn status(
-        &self,
-        _: &Caller,
-        session_id: SessionId,
-        wait: Option<(WaitFor, Duration)>,
-    ) -> Result<SessionView> {
-        self.call(format!("status {session_id} {wait:?}"))?;
-        Ok(session())
-    }
-
     async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
         self.call(format!("complete {} {:?}", report.party_id, report.outcome))?;
         Ok(session())
+    }
+}
+
+#[async_trait]
+impl ManageSessions for Fake {
+    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
+        let parties = request.participants.len();
+        self.call(format!("create {caller:?} {parties} {:?}", request.idempotency_key))?;
+        Ok(created())
+    }
+
+    async fn start(&self, _: &Caller, session_id: SessionId) -> Result<SessionView> {
+        self.call(format!("start {session_id}"))?;
+        Ok(SessionView { status: SessionStatus::InProgress, ..session() })
     }
 
     async fn close(&self, _: &Caller, session_id: SessionId) -> Result<SessionView> {
@@ -186,12 +195,15 @@ impl Coordinator for Fake {
         let next = Cursor { at: Timestamp(5), id: session().session_id.0 };
         Ok(Page { items: vec![], next: (limit == 2).then_some(next) })
     }
+}
 
+#[async_trait]
+impl NoteProgress for Fake {
     async fn progress(&self, _: SessionId, _: &PartyId, _: i32) {}
 }
 
 #[async_trait]
-impl Router for Fake {
+impl Deliver for Fake {
     async fn register(&self, _: &Caller, registration: Registration) -> Result<Timestamp> {
         self.call(format!("register {}", registration.party_id))?;
         Ok(Timestamp(7))
@@ -220,29 +232,8 @@ impl Router for Fake {
         Ok(self.stream(messages))
     }
 
-    async fn pending(
-        &self,
-        _: &Caller,
-        _: SessionId,
-        party: &PartyId,
-        after: Timestamp,
-    ) -> Result<Vec<Message>> {
-        self.call(format!("pending {party} {}", after.0))?;
-        Ok(vec![message(1)])
-    }
-
     async fn acknowledge(&self, _: &Caller, ack: Acknowledge) -> Result<()> {
         self.call(format!("acknowledge {} {} {}", ack.party_id, ack.message_id, ack.success))
-    }
-
-    async fn message_status(
-        &self,
-        _: &Caller,
-        _: SessionId,
-        message: MessageId,
-    ) -> Result<Vec<Delivery>> {
-        self.call(format!("message_status {message}"))?;
-        Ok(vec![])
     }
 
     async fn subscribe_events(
@@ -261,11 +252,34 @@ impl Router for Fake {
         };
         Ok(self.stream(vec![Ok(event)]))
     }
+}
 
-    async fn publish_event(&self, _: &Caller, _: SessionEvent) -> Result<u32> {
-        Ok(0)
+#[async_trait]
+impl ReadMessages for Fake {
+    async fn pending(
+        &self,
+        _: &Caller,
+        _: SessionId,
+        party: &PartyId,
+        after: Timestamp,
+    ) -> Result<Vec<Message>> {
+        self.call(format!("pending {party} {}", after.0))?;
+        Ok(vec![message(1)])
     }
 
+    async fn message_status(
+        &self,
+        _: &Caller,
+        _: SessionId,
+        message: MessageId,
+    ) -> Result<Vec<Delivery>> {
+        self.call(format!("message_status {message}"))?;
+        Ok(vec![])
+    }
+}
+
+#[async_trait]
+impl Directory for Fake {
     async fn parties(
         &self,
         _: &Caller,
@@ -274,6 +288,13 @@ impl Router for Fake {
     ) -> Result<Vec<PartyView>> {
         self.call(format!("parties {role:?} {only_online}"))?;
         Ok(vec![])
+    }
+}
+
+#[async_trait]
+impl Announce for Fake {
+    async fn publish_event(&self, _: &Caller, _: SessionEvent) -> Result<u32> {
+        Ok(0)
     }
 }
 

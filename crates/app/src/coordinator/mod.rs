@@ -15,7 +15,7 @@ use std::time::Duration;
 use quorate_core::policy;
 use quorate_core::session::{Command, Durability, Effects, Reply, Session};
 use quorate_ports::store::SessionRow;
-use quorate_ports::{Commit, Router, Store, Urgency, Write};
+use quorate_ports::{Commit, Directory, Store, Urgency, Write};
 use quorate_types::*;
 use tokio::sync::{Notify, watch};
 
@@ -58,7 +58,7 @@ pub struct CoordinatorParts {
     /// Join tokens.
     pub mint: TokenMint,
     /// Who is online.
-    pub directory: Arc<dyn Router>,
+    pub directory: Arc<dyn Directory>,
     /// Where events go.
     pub events: Arc<dyn EventSink>,
     /// The time.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quorate_core::policy;
 use quorate_core::session::{Command, Reply, Session};
-use quorate_ports::Coordinator;
 use quorate_ports::store::SessionRow;
+use quorate_ports::{ManageSessions, NoteProgress, ReadSession, TakePart};
 use quorate_types::*;
 
 use super::{CoordinatorApp, Look, Step, decode};
@@ -19,11 +19,25 @@ use crate::tokens::TokenMint;
 const MAX_LIST: u32 = 1_000;
 
 #[async_trait]
-impl Coordinator for CoordinatorApp {
-    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
-        self.create_session(caller, request).await
+impl ReadSession for CoordinatorApp {
+    async fn status(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        wait: Option<(WaitFor, Duration)>,
+    ) -> Result<SessionView> {
+        caller.may(Scope::Read)?;
+        let found = self.find(session).await?;
+        Self::visible(&found, caller)?;
+        match wait {
+            Some((wait, limit)) => Ok(self.wait(found, limit, |s| reached(s, wait)).await?.view()),
+            None => Ok(found.view()),
+        }
     }
+}
 
+#[async_trait]
+impl TakePart for CoordinatorApp {
     async fn join(&self, caller: &Caller, request: JoinSession) -> Result<JoinedSession> {
         self.act_as(caller, &request.party_id)?;
         let id = TokenMint::session_of(&request.token)?;
@@ -68,34 +82,26 @@ impl Coordinator for CoordinatorApp {
         }
     }
 
-    async fn start(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
-        policy::start(caller)?;
-        let session = self.find(session).await?;
-        Self::visible(&session, caller)?;
-        Ok(self.execute(session.id(), Command::Start).await?.1)
-    }
-
-    async fn status(
-        &self,
-        caller: &Caller,
-        session: SessionId,
-        wait: Option<(WaitFor, Duration)>,
-    ) -> Result<SessionView> {
-        caller.may(Scope::Read)?;
-        let found = self.find(session).await?;
-        Self::visible(&found, caller)?;
-        match wait {
-            Some((wait, limit)) => Ok(self.wait(found, limit, |s| reached(s, wait)).await?.view()),
-            None => Ok(found.view()),
-        }
-    }
-
     async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
         self.act_as(caller, &report.party_id)?;
         let session = self.find(report.session_id).await?;
         Self::visible(&session, caller)?;
         let command = Command::Report { party: report.party_id, outcome: report.outcome };
         Ok(self.execute(session.id(), command).await?.1)
+    }
+}
+
+#[async_trait]
+impl ManageSessions for CoordinatorApp {
+    async fn create(&self, caller: &Caller, request: CreateSession) -> Result<CreatedSession> {
+        self.create_session(caller, request).await
+    }
+
+    async fn start(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
+        policy::start(caller)?;
+        let session = self.find(session).await?;
+        Self::visible(&session, caller)?;
+        Ok(self.execute(session.id(), Command::Start).await?.1)
     }
 
     async fn close(&self, caller: &Caller, session: SessionId) -> Result<SessionView> {
@@ -156,7 +162,10 @@ impl Coordinator for CoordinatorApp {
         }
         Ok(page)
     }
+}
 
+#[async_trait]
+impl NoteProgress for CoordinatorApp {
     async fn progress(&self, session: SessionId, party: &PartyId, round: i32) {
         ProgressSink::progress(self, session, party, round);
     }

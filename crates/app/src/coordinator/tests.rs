@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::poll;
 use quorate_ports::store::*;
-use quorate_ports::{Coordinator as _, Router as _, Store};
+use quorate_ports::{Deliver as _, ManageSessions as _, ReadSession as _, Store, TakePart as _};
 use quorate_store::SqliteStore;
 use tempfile::TempDir;
 

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use quorate_core::policy;
 use quorate_core::subscriptions::Account;
 use quorate_ports::store::PartyRow;
-use quorate_ports::{BoxStream, Commit, Router, Urgency, Write};
+use quorate_ports::{
+    Announce, BoxStream, Commit, Deliver, Directory, ReadMessages, Urgency, Write,
+};
 use quorate_types::*;
 use tokio::sync::oneshot;
 
@@ -12,7 +14,7 @@ use super::{RouterApp, State};
 use crate::lock;
 
 #[async_trait]
-impl Router for RouterApp {
+impl Deliver for RouterApp {
     async fn register(&self, caller: &Caller, registration: Registration) -> Result<Timestamp> {
         let owner = NameOwner::of(caller);
         let (row, registered) = {
@@ -87,6 +89,25 @@ impl Router for RouterApp {
         self.message_stream(caller, session, party, after)
     }
 
+    async fn acknowledge(&self, caller: &Caller, ack: Acknowledge) -> Result<()> {
+        self.act_in(caller, &ack.party_id, ack.session_id)?;
+        let mut state = lock(&self.0.state);
+        self.settle_one(&mut state, &ack)
+    }
+
+    async fn subscribe_events(
+        &self,
+        caller: &Caller,
+        party: &PartyId,
+        kinds: Vec<EventKind>,
+    ) -> Result<BoxStream<Result<SessionEvent>>> {
+        self.act_as(caller, party)?;
+        self.event_stream(caller, party, kinds)
+    }
+}
+
+#[async_trait]
+impl ReadMessages for RouterApp {
     async fn pending(
         &self,
         caller: &Caller,
@@ -97,12 +118,6 @@ impl Router for RouterApp {
         self.act_in(caller, party, session)?;
         let now = self.0.clock.now();
         lock(&self.0.state).mailboxes.pending(now, session, party, after)
-    }
-
-    async fn acknowledge(&self, caller: &Caller, ack: Acknowledge) -> Result<()> {
-        self.act_in(caller, &ack.party_id, ack.session_id)?;
-        let mut state = lock(&self.0.state);
-        self.settle_one(&mut state, &ack)
     }
 
     async fn message_status(
@@ -116,27 +131,10 @@ impl Router for RouterApp {
         state.visible(caller, session)?;
         state.mailboxes.status(session, message)
     }
+}
 
-    async fn subscribe_events(
-        &self,
-        caller: &Caller,
-        party: &PartyId,
-        kinds: Vec<EventKind>,
-    ) -> Result<BoxStream<Result<SessionEvent>>> {
-        self.act_as(caller, party)?;
-        self.event_stream(caller, party, kinds)
-    }
-
-    async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {
-        match caller {
-            Caller::Open => self.take_strangers_event(event),
-            _ => {
-                caller.may(Scope::System)?;
-                Ok(self.take_event(event))
-            }
-        }
-    }
-
+#[async_trait]
+impl Directory for RouterApp {
     async fn parties(
         &self,
         caller: &Caller,
@@ -148,6 +146,19 @@ impl Router for RouterApp {
         let knows = |owner: &NameOwner| policy::knows_name(caller, owner);
         let known = lock(&self.0.state).presence.list(now, knows, role, only_online);
         Ok(known.into_iter().map(|view| policy::registered_as_seen(caller, view)).collect())
+    }
+}
+
+#[async_trait]
+impl Announce for RouterApp {
+    async fn publish_event(&self, caller: &Caller, event: SessionEvent) -> Result<u32> {
+        match caller {
+            Caller::Open => self.take_strangers_event(event),
+            _ => {
+                caller.may(Scope::System)?;
+                Ok(self.take_event(event))
+            }
+        }
     }
 }
 

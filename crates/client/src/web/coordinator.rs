@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quorate_ports::Coordinator;
+use quorate_ports::{ReadSession, TakePart};
 use quorate_types::*;
 use quorate_wire::{
     CompletedJson, JoinSessionJson, JoinedSessionJson, ReadyAnswerJson, ReadyJson, ReportJson,
@@ -11,7 +11,7 @@ use quorate_wire::{
 };
 use reqwest::{Method, Url};
 
-use super::{Rest, not_for_devices};
+use super::Rest;
 
 /// Longest wait the server accepts.
 const MAX_WAIT: u64 = 60;
@@ -31,28 +31,7 @@ impl WebCoordinator {
 }
 
 #[async_trait]
-impl Coordinator for WebCoordinator {
-    async fn create(&self, _: &Caller, _: CreateSession) -> Result<CreatedSession> {
-        not_for_devices()
-    }
-
-    async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
-        let url = self.0.url(&["sessions", "join"]);
-        let body = JoinSessionJson::from(request);
-        self.0.send::<JoinedSessionJson>(Method::POST, url, &body).await?.try_into()
-    }
-
-    async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
-        let url = self.session(session, &["parties", party.as_str(), "ready"]);
-        let body = ReadyJson { party_id: Some(party.clone()) };
-        let answer: ReadyAnswerJson = self.0.send(Method::PUT, url, &body).await?;
-        Ok(ReadyCount { ready: answer.ready_count, total: answer.total_parties })
-    }
-
-    async fn start(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
-        not_for_devices()
-    }
-
+impl ReadSession for WebCoordinator {
     async fn status(
         &self,
         _: &Caller,
@@ -73,6 +52,22 @@ impl Coordinator for WebCoordinator {
         }
         self.0.get::<SessionJson>(url, patience).await?.try_into()
     }
+}
+
+#[async_trait]
+impl TakePart for WebCoordinator {
+    async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
+        let url = self.0.url(&["sessions", "join"]);
+        let body = JoinSessionJson::from(request);
+        self.0.send::<JoinedSessionJson>(Method::POST, url, &body).await?.try_into()
+    }
+
+    async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
+        let url = self.session(session, &["parties", party.as_str(), "ready"]);
+        let body = ReadyJson { party_id: Some(party.clone()) };
+        let answer: ReadyAnswerJson = self.0.send(Method::PUT, url, &body).await?;
+        Ok(ReadyCount { ready: answer.ready_count, total: answer.total_parties })
+    }
 
     async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
         let session = report.session_id;
@@ -81,22 +76,4 @@ impl Coordinator for WebCoordinator {
         let _: CompletedJson = self.0.send(Method::POST, url, &body).await?;
         self.status(caller, session, None).await
     }
-
-    async fn close(&self, _: &Caller, _: SessionId) -> Result<SessionView> {
-        not_for_devices()
-    }
-
-    async fn timeline(&self, _: &Caller, _: SessionId) -> Result<Timeline> {
-        not_for_devices()
-    }
-
-    async fn list(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<SessionView>> {
-        not_for_devices()
-    }
-
-    async fn keys(&self, _: &Caller, _: Option<Cursor>, _: u32) -> Result<Page<KeyRecord>> {
-        not_for_devices()
-    }
-
-    async fn progress(&self, _: SessionId, _: &PartyId, _: i32) {}
 }

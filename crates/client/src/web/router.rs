@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::stream;
-use quorate_ports::{BoxStream, Router};
+use quorate_ports::{BoxStream, Deliver};
 use quorate_types::*;
 use quorate_wire::{
     AckAnswerJson, AckJson, ClientFrame, EventJson, HeartbeatAnswerJson, HeartbeatJson,
@@ -14,8 +14,8 @@ use quorate_wire::{
 use reqwest::Method;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Rest;
 use super::socket::Socket;
-use super::{Rest, not_for_devices};
 
 /// Messages to send that wait for the socket: more than a step of any run makes.
 const SEND_QUEUE: usize = 32;
@@ -105,7 +105,7 @@ impl Drop for MessageSocket {
 }
 
 #[async_trait]
-impl Router for WebRouter {
+impl Deliver for WebRouter {
     async fn register(&self, _: &Caller, registration: Registration) -> Result<Timestamp> {
         let url = self.rest.url(&["parties"]);
         let body = RegisterJson::from(registration);
@@ -169,16 +169,6 @@ impl Router for WebRouter {
         })))
     }
 
-    async fn pending(
-        &self,
-        _: &Caller,
-        _: SessionId,
-        _: &PartyId,
-        _: Timestamp,
-    ) -> Result<Vec<Message>> {
-        not_for_devices()
-    }
-
     async fn acknowledge(&self, _: &Caller, ack: Acknowledge) -> Result<()> {
         let (session, message) = (ack.session_id.to_string(), ack.message_id.to_string());
         let url = self.rest.url(&["sessions", &session, "messages", &message, "ack"]);
@@ -189,15 +179,6 @@ impl Router for WebRouter {
             message_id: None,
         };
         self.rest.send::<AckAnswerJson>(Method::POST, url, &body).await.map(drop)
-    }
-
-    async fn message_status(
-        &self,
-        _: &Caller,
-        _: SessionId,
-        _: MessageId,
-    ) -> Result<Vec<Delivery>> {
-        not_for_devices()
     }
 
     async fn subscribe_events(
@@ -223,13 +204,5 @@ impl Router for WebRouter {
             let open = event.is_ok().then_some(socket);
             Some((event, open))
         })))
-    }
-
-    async fn publish_event(&self, _: &Caller, _: SessionEvent) -> Result<u32> {
-        not_for_devices()
-    }
-
-    async fn parties(&self, _: &Caller, _: Option<PartyRole>, _: bool) -> Result<Vec<PartyView>> {
-        not_for_devices()
     }
 }

@@ -1,6 +1,6 @@
 //! keygen, sign, keys, sessions: questions to a running coordinator.
 
-use quorate_ports::Coordinator;
+use quorate_ports::ManageSessions;
 use quorate_schemes::HashKind;
 use quorate_types::*;
 use serde_json::json;
@@ -170,7 +170,7 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
 
 /// Creates a session and waits for its end.
 pub(crate) async fn run_session(
-    coordinator: &dyn Coordinator,
+    coordinator: &dyn ManageSessions,
     request: CreateSession,
     what: &str,
     out: Output,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_ports::Coordinator;
+use quorate_ports::ManageSessions;
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteCoordinator;
 use quorate_types::*;
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 impl ClientArgs {
     /// The coordinator behind its gRPC interface.
-    pub(crate) fn connect(&self) -> Result<Arc<dyn Coordinator>> {
+    pub(crate) fn connect(&self) -> Result<Arc<dyn ManageSessions>> {
         let endpoint = self.endpoint(&self.coordinator)?;
         Ok(Arc::new(RemoteCoordinator::new(endpoint)))
     }
@@ -49,7 +49,7 @@ impl ClientArgs {
 
 /// Waits for a session to end, at most until its deadline.
 pub(crate) async fn finish(
-    coordinator: &dyn Coordinator,
+    coordinator: &dyn ManageSessions,
     session: SessionId,
 ) -> Result<SessionView> {
     loop {

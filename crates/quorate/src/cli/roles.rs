@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use quorate_app::{CoordinatorApp, RemoteEvents, RemoteProgress};
 use quorate_core::links::LinkRole;
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::Deliver as _;
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
 use quorate_types::*;
@@ -115,8 +115,8 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let at = |port| SocketAddr::new(args.options.host, port);
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
-    let router: Arc<dyn Router> =
-        Arc::new(RemoteRouter::new(args.peers.role(&args.router, &host, LinkRole::Coordinator)?));
+    let endpoint = args.peers.role(&args.router, &host, LinkRole::Coordinator)?;
+    let router = Arc::new(RemoteRouter::new(endpoint));
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
     host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
@@ -129,7 +129,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
 /// Publishes the open sessions whenever the router has come back: it holds a stream of events as
 /// a sign that it is there, and has forgotten the sessions when that stream broke.
 async fn republish_on_return(
-    router: Arc<dyn Router>,
+    router: Arc<RemoteRouter>,
     app: Arc<CoordinatorApp>,
     stop: CancellationToken,
 ) {
@@ -161,7 +161,7 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
     let host = Host::open(args.options.clone()).await?;
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let endpoint = args.peers.role(&args.coordinator, &host, LinkRole::Router)?;
-    let coordinator: Arc<dyn Coordinator> = Arc::new(RemoteCoordinator::new(endpoint));
+    let coordinator = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.net.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
     announce(out, "router", compose::serve_router(&host, bound, app, coordinator).await?);

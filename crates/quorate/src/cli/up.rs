@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quorate_front_grpc::Services;
 use quorate_party::{Compute, PartyHandle};
-use quorate_ports::{Coordinator, Router};
+use quorate_ports::{Router, TakePart};
 use quorate_types::*;
 
 use tokio::net::TcpListener;
@@ -156,7 +156,7 @@ impl Running {
         let router_address = match &host.options.tls_cert {
             None => served.router.grpc,
             Some(_) => {
-                let router = Some((router as Arc<dyn Router>, coordinator as Arc<dyn Coordinator>));
+                let router = Some((router as Arc<dyn Router>, coordinator as Arc<dyn TakePart>));
                 let stop = host.net.stop.clone();
                 host.serve_inside(Services { router, stop, ..Services::default() }).await?
             }

@@ -12,7 +12,7 @@ use quorate_app::{
 };
 use quorate_front_grpc::Services;
 use quorate_front_rest::{Service, common};
-use quorate_ports::{Accounts, Coordinator, Store};
+use quorate_ports::{Accounts, Coordinator, Directory, ManageSessions, Store, TakePart};
 use quorate_store::SqliteStore;
 use quorate_types::{Error, PartyId, Result};
 use tokio::net::TcpListener;
@@ -141,7 +141,7 @@ pub(crate) async fn open_router(
 /// A coordinator over a directory of parties and a sink for its events.
 pub(crate) async fn open_coordinator(
     host: &Host,
-    directory: Arc<dyn quorate_ports::Router>,
+    directory: Arc<dyn Directory>,
     events: Arc<dyn EventSink>,
 ) -> Result<Arc<CoordinatorApp>> {
     let parts = CoordinatorParts {
@@ -164,7 +164,7 @@ pub(crate) async fn open_coordinator(
 /// The account service over a coordinator.
 pub(crate) async fn open_accounts(
     host: &Host,
-    coordinator: Arc<dyn Coordinator>,
+    coordinator: Arc<dyn ManageSessions>,
 ) -> Result<Arc<AccountsApp>> {
     let (store, clock, stop) = (host.store.clone(), host.clock.clone(), host.net.stop.clone());
     Ok(Arc::new(AccountsApp::open(store, coordinator, clock, stop).await?))
@@ -198,7 +198,7 @@ pub(crate) async fn serve_router(
     host: &Host,
     bound: Bound,
     router: Arc<dyn quorate_ports::Router>,
-    coordinator: Arc<dyn Coordinator>,
+    coordinator: Arc<dyn TakePart>,
 ) -> Result<Pair> {
     let rest = quorate_front_rest::router_routes(router.clone())
         .merge(quorate_front_rest::ticket_routes(host.gate.tickets()))
