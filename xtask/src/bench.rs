@@ -33,21 +33,25 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
     steps::run(Command::new(binary).args(passed))
 }
 
-/// Builds another revision in a checkout of its own below `target`; its build is kept.
+/// Builds another revision in a checkout of its own below `target`, unless it was built before.
 fn build(revision: &str) -> Result<PathBuf, String> {
     let commit = format!("{revision}^{{commit}}");
-    let mut resolve = Command::new("git");
-    let commit = steps::output(resolve.args(["rev-parse", "--verify", &commit]))?;
-    let commit = commit.trim();
-    let checkout = files::root().join("target/against").join(commit);
+    let commit = steps::output(Command::new("git").args(["rev-parse", "--verify", &commit]))?;
+    let checkout = files::root().join("target/against").join(commit.trim());
+    let binary = checkout.join("target/dist/quorate");
+    if binary.exists() {
+        return Ok(binary);
+    }
     if !checkout.exists() {
         let mut add = Command::new("git");
-        add.args(["worktree", "add", "--force", "--detach"]).arg(&checkout).arg(commit);
+        add.args(["worktree", "add", "--force", "--detach"]).arg(&checkout).arg(commit.trim());
         steps::run(&mut add)?;
     }
     let mut build = steps::cargo_command();
     build.args(["build", "--profile=dist", "--locked", "-p=quorate"]).args(PROFILE);
     build.arg("--manifest-path").arg(checkout.join("Cargo.toml"));
-    steps::run(build.arg("--target-dir").arg(checkout.join("target")))?;
-    Ok(checkout.join("target/dist/quorate"))
+    // Both builds of one folder would take each other's generated code.
+    build.arg("--target-dir").arg(checkout.join("target"));
+    steps::run(&mut build)?;
+    Ok(binary)
 }

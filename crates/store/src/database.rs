@@ -3,10 +3,11 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use quorate_types::{Error, Result};
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Mutex;
 
 use crate::columns::is_damage;
 
@@ -126,7 +127,8 @@ pub(crate) fn failed(error: rusqlite::Error) -> Error {
     )
 }
 
-/// A connection for async callers: each piece of work runs on a thread that may block.
+/// A connection for async callers: each piece of work runs on a thread that may block, and waits
+/// for its turn without one.
 pub(crate) struct Blocking(Arc<Mutex<Connection>>);
 
 impl Blocking {
@@ -140,11 +142,12 @@ impl Blocking {
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let connection = self.0.clone();
-        let work = move || {
-            let mut connection = connection.lock().map_err(|_| Error::internal())?;
-            work(&mut connection).map_err(failed)
+        let turn = async move {
+            let mut connection = connection.lock_owned().await;
+            let work = move || work(&mut connection).map_err(failed);
+            tokio::task::spawn_blocking(work).await.map_err(|_| Error::internal())?
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Error::internal())?
+        tokio::spawn(turn).await.map_err(|_| Error::internal())?
     }
 }
 
@@ -266,5 +269,33 @@ mod tests {
         fs::write(&file, "").unwrap();
         let error = FolderLock::take(&file.join("data")).err().unwrap();
         assert!(error.message.contains("file/data cannot be used"), "{error}");
+    }
+
+    #[test]
+    fn whoever_waits_for_the_connection_takes_no_thread() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.max_blocking_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let connection = Arc::new(Blocking::new(Connection::open_in_memory().unwrap()));
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let first = connection.clone();
+            let mut runs =
+                vec![tokio::spawn(
+                    async move { first.run(move |_| Ok(released.recv().is_ok())).await },
+                )];
+            for _ in 0..10 {
+                let next = connection.clone();
+                runs.push(tokio::spawn(async move { next.run(|_| Ok(true)).await }));
+            }
+            // All have asked for their turn before the second thread is.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(tokio::task::spawn_blocking(|| 7).await.unwrap(), 7);
+            release.send(()).unwrap();
+            for run in runs {
+                assert!(run.await.unwrap().unwrap());
+            }
+        });
     }
 }
