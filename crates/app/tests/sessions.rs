@@ -392,6 +392,45 @@ async fn a_finished_key_is_attached_to_its_account() {
 }
 
 #[tokio::test]
+async fn a_key_shows_which_of_its_holders_sign_no_more_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let made = started(&world, &["a", "b"]).await.session.session_id;
+    for name in ["a", "b"] {
+        let outcome = PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap());
+        let report = Report { session_id: made, party_id: party(name), outcome };
+        world.coordinator.complete(&Caller::Open, report).await.unwrap();
+    }
+    let sign = CreateSession {
+        kind: SessionKind::Sign,
+        threshold: None,
+        key: KeySelector::Id(made.into()),
+        digest: Some(Digest([7; 32])),
+        ..keygen(&["a", "b"], None)
+    };
+    let created = world.coordinator.create(&Caller::Open, sign).await.unwrap();
+    for name in ["a", "b"] {
+        let request = JoinSession { ready: true, ..join(&created, name) };
+        world.coordinator.join(&Caller::Open, request).await.unwrap();
+    }
+    let failure = Failure {
+        reason: FailureReason::PartyCheated,
+        message: "ot_check_failed: a check failed".into(),
+        parties: vec![party("b")],
+    };
+    let outcome = PartyOutcome::Failure(failure);
+    let session_id = created.session.session_id;
+    let report = Report { session_id, party_id: party("a"), outcome };
+    world.coordinator.complete(&Caller::Open, report).await.unwrap();
+    let view = world.coordinator.key(&Caller::Open, made.into()).await.unwrap();
+    let [ban] = view.bans.as_slice() else { panic!("{view:?}") };
+    assert_eq!((&ban.reporter, &ban.peer, ban.session_id), (&party("a"), &party("b"), session_id));
+    let stranger = Caller::Party(party("c"));
+    let refused = world.coordinator.key(&stranger, made.into()).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::NotFound);
+}
+
+#[tokio::test]
 async fn streams_of_one_party_and_caller_are_bounded_and_given_back() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(&folder).await;

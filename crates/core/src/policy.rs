@@ -66,6 +66,14 @@ pub fn sees(caller: &Caller, owner: &Tenant) -> bool {
     }
 }
 
+/// Whether a key exists for this caller: for a proven party, where it holds a share.
+pub fn sees_key(caller: &Caller, key: &KeyRecord) -> bool {
+    match caller {
+        Caller::Party(party) => key.holders.contains(party),
+        _ => sees(caller, &key.tenant),
+    }
+}
+
 /// Whether a registered name of `owner` exists for this caller. A proven party knows the
 /// operator's only.
 pub fn knows_name(caller: &Caller, owner: &NameOwner) -> bool {

@@ -129,6 +129,8 @@ pub struct Effects {
     pub events: Vec<EventKind>,
     /// The key that a completed keygen made.
     pub key: Option<KeyRecord>,
+    /// Pairs of holders that sign no more, as one of them says.
+    pub bans: Vec<ReportedBan>,
     /// All parties of a keygen are ready, and it waits to be admitted.
     pub ready: bool,
     /// The session has ended by this command.

@@ -181,6 +181,12 @@ impl SessionCoordinator for Service {
         }))
     }
 
+    async fn get_key(&self, request: Request<co::GetKeyRequest>) -> Answer<co::GetKeyResponse> {
+        let caller = caller(request.extensions())?;
+        let key = request.into_inner().key_id.parse().map_err(to_status)?;
+        answer(self.0.key(&caller, key).await.map(convert::key_view_out))
+    }
+
     async fn list_keys(
         &self,
         request: Request<co::ListKeysRequest>,

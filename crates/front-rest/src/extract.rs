@@ -3,7 +3,7 @@
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use bytes::Bytes;
-use quorate_types::{AccountId, Caller, Error, ErrorCode, MessageId, PartyId, SessionId};
+use quorate_types::{AccountId, Caller, Error, ErrorCode, KeyId, MessageId, PartyId, SessionId};
 use serde::de::DeserializeOwned;
 
 use crate::answer::Refusal;
@@ -117,7 +117,7 @@ macro_rules! from_path {
         })*
     };
 }
-from_path!(AccountId, MessageId, PartyId, SessionId);
+from_path!(AccountId, KeyId, MessageId, PartyId, SessionId);
 
 impl<A: FromPath, B: FromPath> FromPath for (A, B) {
     fn from_path<'a>(values: &mut impl Iterator<Item = &'a str>) -> Result<Self, Error> {

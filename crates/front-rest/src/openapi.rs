@@ -46,7 +46,7 @@ struct CommonDocument;
     paths(
         coordinator::create, coordinator::list, coordinator::join, coordinator::status,
         coordinator::close, coordinator::ready, coordinator::start, coordinator::complete,
-        coordinator::timeline, coordinator::keys,
+        coordinator::timeline, coordinator::keys, coordinator::key,
     ),
     tags(
         (name = "sessions", description = "Keygen and signing sessions."),
@@ -87,7 +87,7 @@ struct AccountsDocument;
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(party::keys),
+    paths(party::keys, party::key),
     tags((name = "keys", description = "Keys this party holds a share of."))
 )]
 struct PartyDocument;

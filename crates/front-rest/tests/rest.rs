@@ -11,8 +11,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use quorate_front_rest::*;
 use quorate_testkit::{Fake, MESSAGE, SESSION};
-use quorate_types::{Caller, Error, ErrorCode, Secret};
-use quorate_wire::KeyJson;
+use quorate_types::{Caller, Error, ErrorCode, KeyId, Secret};
+use quorate_wire::{HeldKeyJson, KeyJson};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -141,6 +141,7 @@ async fn session_paths_ask_the_service_once() {
         ("GET", of_session("/timeline"), "", "timeline"),
         ("POST", of_session("/complete"), report.as_str(), "complete alice Signature"),
         ("GET", "/api/v1/keys".into(), "", "keys 50"),
+        ("GET", format!("/api/v1/keys/{SESSION}"), "", "key"),
     ] {
         let (answer, seen) = call(method, &path, body).await;
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
@@ -381,6 +382,10 @@ impl PartyInfo for Party {
         Ok(vec![])
     }
 
+    async fn key(&self, _: &Caller, key: KeyId) -> quorate_types::Result<HeldKeyJson> {
+        Err(Error::not_found("key", key))
+    }
+
     fn ready(&self) -> Result<(), Vec<String>> {
         Err(vec!["the router is away".into()])
     }
@@ -398,6 +403,9 @@ async fn a_party_lists_its_keys_and_says_why_it_is_not_ready() {
     let known = app().layer(axum::Extension(Caller::Open));
     let answer = send(known, request("GET", "/api/v1/keys", "")).await;
     assert_eq!(answer.body, json!({"keys": []}));
+    let known = app().layer(axum::Extension(Caller::Open));
+    let answer = send(known, request("GET", &format!("/api/v1/keys/{SESSION}"), "")).await;
+    assert_refused(&answer, 404, "not_found", "");
 }
 
 #[tokio::test]
@@ -419,7 +427,7 @@ async fn every_documented_operation_is_routed() {
             assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()));
         }
     }
-    assert_eq!(names.len(), 32);
+    assert_eq!(names.len(), 33);
 }
 
 #[tokio::test]

@@ -170,6 +170,13 @@ impl Keyring {
         Ok(shares.map(|share| share.record).collect())
     }
 
+    /// A key's share that is not retired, without its sealed bytes, and the bans under it.
+    pub async fn held(&self, key: KeyId) -> Result<Option<(SealedShare, Vec<Ban>)>> {
+        let Some(mut share) = self.vault.share(key).await? else { return Ok(None) };
+        share.sealed = Vec::new();
+        Ok(Some((share, self.vault.bans(key).await?)))
+    }
+
     /// Opens the share of a key; `None` when there is none.
     ///
     /// # Errors

@@ -65,7 +65,7 @@ pub trait Transport: Send {
     async fn flush(&mut self) -> Result<()>;
 }
 
-/// A [`Transport`] over a [`Router`]: sends through a bounded queue of its own, receives from a bounded queue
+/// A [`Transport`] over [`Deliver`]: sends through a bounded queue of its own, receives from a bounded queue
 /// that somebody's subscription fills.
 pub struct RouterTransport {
     session: SessionId,

@@ -70,6 +70,9 @@ pub trait ManageSessions: ReadSession {
         limit: u32,
     ) -> Result<Page<SessionView>>;
 
+    /// One of the caller's keys.
+    async fn key(&self, caller: &Caller, key: KeyId) -> Result<KeyView>;
+
     /// The caller's keys, newest first, at most `limit` of those that come after `before`.
     async fn keys(
         &self,

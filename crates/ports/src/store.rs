@@ -86,6 +86,8 @@ pub enum Write {
     Session(SessionRow),
     /// Inserts a key; a key never changes here.
     Key(KeyRecord),
+    /// Inserts a ban; of two of one pair under one key the first stays.
+    Ban(ReportedBan),
     /// Inserts or replaces an account.
     Account(Account),
     /// Notes that this keygen's key belongs to that account once it is finished.
@@ -188,6 +190,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// One key.
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>>;
+
+    /// What holders of a key have reported of each other, oldest first.
+    async fn bans(&self, key: KeyId) -> Result<Vec<ReportedBan>>;
 
     /// The key with this verifying key.
     async fn key_by_public_key(&self, public_key: &PublicKey) -> Result<Option<KeyRecord>>;

@@ -17,6 +17,17 @@ pub enum ShareState {
     Retired,
 }
 
+impl ShareState {
+    /// Its name for people and wires.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Retired => "retired",
+        }
+    }
+}
+
 /// A sealed share. Only the party can open it; the vault sees bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedShare {

@@ -436,6 +436,38 @@ pub fn key_in(key: co::Key) -> Result<KeyRecord> {
     })
 }
 
+/// A key with its bans.
+pub fn key_view_out(view: KeyView) -> co::GetKeyResponse {
+    let ban = |ban: ReportedBan| co::Ban {
+        reporter: ban.reporter.to_string(),
+        party_id: ban.peer.to_string(),
+        reason: ban.reason,
+        session_id: ban.session_id.to_string(),
+        at: millis(ban.at),
+    };
+    let bans = view.bans.into_iter().map(ban).collect();
+    co::GetKeyResponse { key: Some(key_out(view.record)), bans }
+}
+
+/// A key with its bans, as they come back.
+pub fn key_view_in(answer: co::GetKeyResponse) -> Result<KeyView> {
+    let record = key_in(answer.key.ok_or_else(|| {
+        Error::invalid_field("key", "the other side is not a Quorate server: no key")
+    })?)?;
+    let ban = |ban: co::Ban| {
+        Ok(ReportedBan {
+            key_id: record.key_id,
+            reporter: ban.reporter.parse()?,
+            peer: ban.party_id.parse()?,
+            reason: ban.reason,
+            session_id: ban.session_id.parse()?,
+            at: Timestamp(ban.at),
+        })
+    };
+    let bans = answer.bans.into_iter().map(ban).collect::<Result<_>>()?;
+    Ok(KeyView { record, bans })
+}
+
 /// A timeline.
 pub fn timeline_out(timeline: &Timeline) -> co::GetTimelineResponse {
     let entry = |entry: &TimelineEntry| co::TimelineEntry {

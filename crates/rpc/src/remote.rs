@@ -179,6 +179,11 @@ impl ManageSessions for RemoteCoordinator {
         Ok(Page { items: sessions.collect::<Result<_>>()?, next })
     }
 
+    async fn key(&self, caller: &Caller, key: KeyId) -> Result<KeyView> {
+        let request = co::GetKeyRequest { key_id: key.to_string() };
+        convert::key_view_in(call!(self.0, caller, get_key, request)?)
+    }
+
     async fn keys(
         &self,
         caller: &Caller,

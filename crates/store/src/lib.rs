@@ -36,6 +36,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0002_groups.sql"),
         include_str!("migrations/0003_pages.sql"),
         include_str!("migrations/0004_generation.sql"),
+        include_str!("migrations/0005_bans.sql"),
     ],
     secure_delete: false,
 };
@@ -126,6 +127,10 @@ impl Store for SqliteStore {
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>> {
         self.reader.run(move |c| reads::key(c, id)).await
+    }
+
+    async fn bans(&self, key: KeyId) -> Result<Vec<ReportedBan>> {
+        self.reader.run(move |c| reads::bans(c, key)).await
     }
 
     async fn key_by_public_key(&self, public_key: &PublicKey) -> Result<Option<KeyRecord>> {

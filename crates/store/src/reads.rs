@@ -140,6 +140,22 @@ pub(crate) fn key(connection: &Connection, id: KeyId) -> rusqlite::Result<Option
     one(connection, sql, [id.0.as_bytes()], |row| document(row, 0))
 }
 
+pub(crate) fn bans(connection: &Connection, key: KeyId) -> rusqlite::Result<Vec<ReportedBan>> {
+    let sql = "SELECT reporter, peer, reason, session, at FROM bans WHERE key_id = ?1
+               ORDER BY at, reporter, peer";
+    let ban = |row: &Row<'_>| {
+        Ok(ReportedBan {
+            key_id: key,
+            reporter: name(row, 0)?,
+            peer: name(row, 1)?,
+            reason: row.get(2)?,
+            session_id: SessionId(id(row, 3)?),
+            at: Timestamp(row.get(4)?),
+        })
+    };
+    connection.prepare_cached(sql)?.query_map([key.0.as_bytes()], ban)?.collect()
+}
+
 /// The oldest: nobody takes a key over by claiming its public key again.
 pub(crate) fn key_by_public_key(
     connection: &Connection,

@@ -31,6 +31,7 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::Session(row) => session(connection, row),
         Write::Key(key) => self::key(connection, key),
+        Write::Ban(ban) => self::ban(connection, ban),
         Write::Account(account) => execute(
             connection,
             "INSERT OR REPLACE INTO accounts (id, created_at, version, document)
@@ -125,6 +126,23 @@ fn key(connection: &Connection, key: &KeyRecord) -> rusqlite::Result<()> {
             key.created_at.0,
             DOCUMENT_VERSION,
             to_json(key)
+        ],
+    )
+    .map(drop)
+}
+
+fn ban(connection: &Connection, ban: &ReportedBan) -> rusqlite::Result<()> {
+    execute(
+        connection,
+        "INSERT OR IGNORE INTO bans (key_id, reporter, peer, reason, session, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            ban.key_id.0.as_bytes(),
+            ban.reporter.as_str(),
+            ban.peer.as_str(),
+            ban.reason,
+            ban.session_id.0.as_bytes(),
+            ban.at.0,
         ],
     )
     .map(drop)

@@ -21,6 +21,7 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 struct Model {
     sessions: BTreeMap<SessionId, SessionRow>,
     keys: BTreeMap<KeyId, KeyRecord>,
+    bans: BTreeMap<(KeyId, PartyId, PartyId), ReportedBan>,
     accounts: BTreeMap<AccountId, Account>,
     pending: HashMap<SessionId, AccountId>,
     idempotency: BTreeMap<(Tenant, String), IdempotencyRow>,
@@ -46,6 +47,10 @@ impl Model {
         match write {
             Write::Session(row) => drop(self.sessions.insert(row.session_id, row)),
             Write::Key(key) => drop(self.keys.entry(key.key_id).or_insert(key)),
+            Write::Ban(ban) => {
+                let pair = (ban.key_id, ban.reporter.clone(), ban.peer.clone());
+                self.bans.entry(pair).or_insert(ban);
+            }
             Write::Account(account) => drop(self.accounts.insert(account.id, account)),
             Write::PendingKey { session, account: Some(account) } => {
                 self.pending.insert(session, account);
@@ -129,6 +134,10 @@ impl Model {
             let (session, key) = (session_id(n.into()), KeyId(Uuid::from_u128(n.into())));
             assert_eq!(store.session(session).await.unwrap(), self.sessions.get(&session).cloned());
             assert_eq!(store.key(key).await.unwrap(), self.keys.get(&key).cloned());
+            let mut bans: Vec<_> =
+                self.bans.values().filter(|ban| ban.key_id == key).cloned().collect();
+            bans.sort_by_key(|ban| ban.at);
+            assert_eq!(store.bans(key).await.unwrap(), bans);
             let public_key = PublicKey(vec![n; 65]);
             let all = self.keys(None);
             let oldest = all.iter().rev().find(|key| key.public_key == public_key);
@@ -288,6 +297,18 @@ fn any_write() -> impl Strategy<Value = Write> {
             Write::Key(key(id, holder.as_str(), key_byte, at, tenant(owner)))
         },
     );
+    let ban = (small_id(), (name(), name()), any::<i32>(), "\\PC*").prop_map(
+        |(key, (reporter, peer), at, reason)| {
+            Write::Ban(ReportedBan {
+                key_id: KeyId(Uuid::from_u128(key)),
+                reporter,
+                peer,
+                reason,
+                session_id: session_id(key),
+                at: Timestamp(at.into()),
+            })
+        },
+    );
     let pending = (small_id(), proptest::option::of(small_id())).prop_map(|(session, account)| {
         let account = account.map(|n| AccountId(Uuid::from_u128(n)));
         Write::PendingKey { session: session_id(session), account }
@@ -304,6 +325,7 @@ fn any_write() -> impl Strategy<Value = Write> {
     prop_oneof![
         3 => any_session(),
         2 => any_key,
+        1 => ban,
         1 => any_account(),
         1 => pending,
         1 => slot,

@@ -185,6 +185,11 @@ impl ManageSessions for Fake {
         Ok(Page { items: vec![session(); 2], next: (limit == 2).then_some(next) })
     }
 
+    async fn key(&self, _: &Caller, key: KeyId) -> Result<KeyView> {
+        self.call(format!("key {key}"))?;
+        Ok(key_view(key))
+    }
+
     async fn keys(
         &self,
         _: &Caller,
@@ -296,6 +301,29 @@ impl Announce for Fake {
     async fn publish_event(&self, _: &Caller, _: SessionEvent) -> Result<u32> {
         Ok(0)
     }
+}
+
+/// A key as the fake has it: one holder has banned the other.
+pub fn key_view(key_id: KeyId) -> KeyView {
+    let holders: Vec<PartyId> = ["a", "b"].map(|name| name.parse().unwrap()).to_vec();
+    let ban = ReportedBan {
+        key_id,
+        reporter: holders[0].clone(),
+        peer: holders[1].clone(),
+        reason: "ot_check_failed: a check failed".into(),
+        session_id: session().session_id,
+        at: Timestamp(7),
+    };
+    let record = KeyRecord {
+        key_id,
+        tenant: Tenant::default(),
+        scheme: Scheme::default(),
+        threshold: Threshold::new(2, 2).unwrap(),
+        public_key: PublicKey([&[4][..], &[1; 64]].concat()),
+        holders,
+        created_at: Timestamp(5),
+    };
+    KeyView { record, bans: vec![ban] }
 }
 
 /// An account as the fake has it.

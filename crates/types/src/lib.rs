@@ -23,7 +23,9 @@ pub use ids::*;
 pub use message::*;
 pub use page::{Cursor, Page};
 pub use party::*;
-pub use scheme::{Digest, KeyRecord, PublicKey, Scheme, SessionKind, Signature};
+pub use scheme::{
+    Digest, KeyRecord, KeyView, PublicKey, ReportedBan, Scheme, SessionKind, Signature,
+};
 pub use secret::Secret;
 pub use session::*;
 pub use threshold::{PartyIndex, ShareIndex, Threshold};

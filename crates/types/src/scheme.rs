@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::ids::{KeyId, PartyId, Tenant};
+use crate::ids::{KeyId, PartyId, SessionId, Tenant};
 use crate::threshold::Threshold;
 use crate::time::Timestamp;
 
@@ -136,4 +136,30 @@ pub struct KeyRecord {
     pub holders: Vec<PartyId>,
     /// When the last holder confirmed its share.
     pub created_at: Timestamp,
+}
+
+/// A holder's word that it signs no more with another one under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedBan {
+    /// The key.
+    pub key_id: KeyId,
+    /// Who says so.
+    pub reporter: PartyId,
+    /// Whom it found at fault.
+    pub peer: PartyId,
+    /// What the other did, in the reporter's words.
+    pub reason: String,
+    /// The session in which it happened.
+    pub session_id: SessionId,
+    /// When it was reported.
+    pub at: Timestamp,
+}
+
+/// A key with what its holders have reported of each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyView {
+    /// The key.
+    pub record: KeyRecord,
+    /// Oldest first.
+    pub bans: Vec<ReportedBan>,
 }

@@ -1,7 +1,8 @@
 //! Keys: the public side only.
 
 use quorate_types::{
-    Cursor, Error, KeyId, KeyRecord, PartyId, Result, Scheme, Tenant, Threshold, Timestamp,
+    Cursor, Error, KeyId, KeyRecord, KeyView, PartyId, ReportedBan, Result, Scheme, SessionId,
+    Tenant, Threshold, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -62,6 +63,79 @@ impl KeyJson {
             created_at: self.created_at,
         })
     }
+}
+
+/// A holder's word that it signs no more with another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReportedBanJson {
+    /// Who says so.
+    #[schema(value_type = String)]
+    pub reporter: PartyId,
+    /// Whom it found at fault.
+    #[schema(value_type = String)]
+    pub party_id: PartyId,
+    /// What the other did, in the reporter's words.
+    pub reason: String,
+    /// The session in which it happened.
+    #[schema(value_type = Uuid)]
+    pub session_id: SessionId,
+    /// When it was reported, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub at: Timestamp,
+}
+
+/// A key with what its holders have reported of each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyDetailJson {
+    /// The key.
+    #[serde(flatten)]
+    pub key: KeyJson,
+    /// Pairs of holders that do not sign together, oldest first.
+    pub bans: Vec<ReportedBanJson>,
+}
+
+impl From<KeyView> for KeyDetailJson {
+    fn from(view: KeyView) -> Self {
+        let ban = |ban: ReportedBan| ReportedBanJson {
+            reporter: ban.reporter,
+            party_id: ban.peer,
+            reason: ban.reason,
+            session_id: ban.session_id,
+            at: ban.at,
+        };
+        Self { key: view.record.into(), bans: view.bans.into_iter().map(ban).collect() }
+    }
+}
+
+/// A ban that a party keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeldBanJson {
+    /// Whom this party does not sign with.
+    #[schema(value_type = String)]
+    pub party_id: PartyId,
+    /// The epoch in which it does not: a refresh ends it.
+    pub epoch: u32,
+    /// What the other did.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub at: Timestamp,
+    /// How many messages that the other signed are kept as evidence.
+    pub signed_messages: usize,
+}
+
+/// A key as one of its holders has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeldKeyJson {
+    /// The key.
+    #[serde(flatten)]
+    pub key: KeyJson,
+    /// How often the share was replaced.
+    pub epoch: u32,
+    /// `pending` until all holders have confirmed the key, then `active`.
+    pub state: String,
+    /// Whom this party does not sign with under this key.
+    pub bans: Vec<HeldBanJson>,
 }
 
 /// Keys, newest first.

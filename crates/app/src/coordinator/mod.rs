@@ -233,6 +233,7 @@ impl CoordinatorApp {
         }
         let mut writes = vec![Write::Session(encode(session))];
         writes.extend(effects.key.clone().map(Write::Key));
+        writes.extend(effects.bans.iter().cloned().map(Write::Ban));
         let commit = self.0.parts.store.submit(writes, Urgency::Now);
         (effects.persist == Durability::Now).then_some(commit)
     }

@@ -148,6 +148,16 @@ impl ManageSessions for CoordinatorApp {
         Ok(Page { items: views, next: page.next })
     }
 
+    async fn key(&self, caller: &Caller, key: KeyId) -> Result<KeyView> {
+        caller.may(Scope::Read)?;
+        self.0.parts.store.health()?;
+        let found = self.0.parts.store.key(key).await?;
+        let record = found
+            .filter(|record| policy::sees_key(caller, record))
+            .ok_or_else(|| Error::not_found("key", key))?;
+        Ok(KeyView { record, bans: self.0.parts.store.bans(key).await? })
+    }
+
     async fn keys(
         &self,
         caller: &Caller,

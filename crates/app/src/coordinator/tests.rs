@@ -80,6 +80,10 @@ impl Store for Held {
         self.inner.key(id).await
     }
 
+    async fn bans(&self, key: KeyId) -> Result<Vec<ReportedBan>> {
+        self.inner.bans(key).await
+    }
+
     async fn key_by_public_key(&self, public_key: &PublicKey) -> Result<Option<KeyRecord>> {
         self.inner.key_by_public_key(public_key).await
     }

@@ -184,8 +184,35 @@ impl Session {
             failure.reason = FailureReason::PartyFailed;
         }
         self.note(now, Some(&party), &format!("failed: {text}"));
+        effects.bans = self.bans(now, &party, &failure, text);
         self.end_with(now, SessionStatus::Failed, failure, effects);
         Ok(Reply::Done)
+    }
+}
+
+impl Session {
+    /// The bans that a failure means. Those of a keygen end with it.
+    fn bans(
+        &self,
+        now: Timestamp,
+        reporter: &PartyId,
+        failure: &Failure,
+        reason: String,
+    ) -> Vec<ReportedBan> {
+        let Some(key) = self.key.as_ref().filter(|_| failure.reason == FailureReason::PartyCheated)
+        else {
+            return Vec::new();
+        };
+        let others = failure.parties.iter().filter(|peer| *peer != reporter);
+        let ban = |peer: &PartyId| ReportedBan {
+            key_id: key.key_id,
+            reporter: reporter.clone(),
+            peer: peer.clone(),
+            reason: reason.clone(),
+            session_id: self.session_id,
+            at: now,
+        };
+        others.map(ban).collect()
     }
 }
 

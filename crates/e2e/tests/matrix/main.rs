@@ -32,6 +32,7 @@ fn filled(text: &str, facts: &Facts) -> String {
         ("{party_id}", "$PARTY"),
         ("{message_id}", "$MESSAGE"),
         ("{account_id}", "$ACCOUNT"),
+        ("{key_id}", "$KEY"),
     ];
     let text = names.iter().fold(text.to_owned(), |text, (hole, name)| text.replace(hole, name));
     facts.iter().fold(text, |text, (name, value)| text.replace(name, value))
@@ -39,6 +40,12 @@ fn filled(text: &str, facts: &Facts) -> String {
 
 async fn request(world: &World, row: &Row, caller: &str, facts: &Facts) -> Outcome {
     let Row { service, method, target, body, .. } = row;
+    let mut facts = facts.clone();
+    if service == "party" {
+        let held = facts["$HELD"].clone();
+        facts.insert("$KEY", held);
+    }
+    let facts = &facts;
     let credential = world.credential(caller, service);
     let body = filled(body, facts);
     if method == "rpc" {
@@ -70,7 +77,7 @@ fn cell(row: &Row, facts: &Facts, outcome: &Outcome) -> String {
         // A stream begins with what is oldest: any message at all is the owner's.
         return if outcome.text.is_empty() { "-".into() } else { "has".into() };
     }
-    let owners = ["$SESSION", "$KEY", "$ACCOUNT", "$MESSAGE"];
+    let owners = ["$SESSION", "$KEY", "$HELD", "$ACCOUNT", "$MESSAGE"];
     let shown = owners.iter().filter_map(|name| facts.get(name));
     let has = shown.filter(|id| !id.is_empty()).any(|id| outcome.text.contains(id.as_str()));
     if has { "has".into() } else { "-".into() }

@@ -40,6 +40,8 @@ pub(crate) struct World {
     proofs: [PartyCredentials; 2],
     /// A key of the owner's devices.
     key: String,
+    /// A key of the owner's that two server parties hold.
+    held: String,
     made: std::cell::Cell<u32>,
     _running: Running,
 }
@@ -106,12 +108,16 @@ impl World {
             }
         }
         let (identities, trust) = devices();
-        let ports = free_ports::<8>();
+        let ports = free_ports::<10>();
         let url = |port: usize| format!("http://127.0.0.1:{}", ports[port]);
         let (coordinator, router) = (url(1), url(3));
         let mut roles = Vec::new();
-        let own = identity_in(&folder.join("party"), "server-party-1").await;
-        let trust = [trust, vec!["--trust".to_owned(), own]].concat();
+        let second = folder.join("second");
+        let mut trust = trust;
+        for (folder, name) in [(folder, "server-party-1"), (&second, "server-party-2")] {
+            let identity = identity_in(&folder.join("party"), name).await;
+            trust.extend(["--trust".to_owned(), identity]);
+        }
         // The router first: the others connect to it.
         for (at, service) in [(2, "router"), (0, "coordinator"), (4, "accounts"), (6, "party")] {
             let mut flags = vec!["--auth", "required"];
@@ -123,6 +129,8 @@ impl World {
             let own = [ports[at], ports[at + 1]];
             roles.push(Role::start(folder, service, own, &flags).await);
         }
+        let flags = ["--id", "server-party-2", "--router", &router];
+        roles.push(Role::start(&second, "party", [ports[8], ports[9]], &flags).await);
         let bases = SERVICES.iter().enumerate();
         let bases = bases.map(|(at, service)| (*service, [url(2 * at), url(2 * at + 1)])).collect();
         Self::of(bases, keys, identities, Running::Apart { _roles: roles }).await
@@ -138,8 +146,8 @@ impl World {
         let proofs = [("dev-1", one), ("dev-3", three)]
             .map(|(name, identity)| PartyCredentials::new(name.parse().expect("a name"), identity));
         let made = std::cell::Cell::new(0);
-        let key = String::new();
-        let mut world = Self { bases, keys, proofs, key, made, _running: running };
+        let (key, held) = (String::new(), String::new());
+        let mut world = Self { bases, keys, proofs, key, held, made, _running: running };
         world.must("party", "GET", "/ready", None).await;
         let facts = world.fresh("running", "dev-2").await;
         for party in ["dev-1", "dev-2"] {
@@ -148,6 +156,7 @@ impl World {
             world.must("coordinator", "POST", &path, Some(report)).await;
         }
         world.key.clone_from(&facts["$SESSION"]);
+        world.held = world.real_key().await;
         world
     }
 
@@ -205,6 +214,7 @@ impl World {
             ("$OTHER", other.to_owned()),
             ("$UNIQUE", unique.clone()),
             ("$KEY", self.key.clone()),
+            ("$HELD", self.held.clone()),
         ]);
         match state {
             "-" | "absent" => {}
@@ -217,6 +227,25 @@ impl World {
             _ => self.session(state, &mut facts).await,
         }
         facts
+    }
+
+    /// Makes a key with two server parties.
+    async fn real_key(&self) -> String {
+        let keygen = json!({
+            "session_type": "keygen", "threshold_n": 2, "threshold_t": 2,
+            "participants": [{"party_id": "server-party-1"}, {"party_id": "server-party-2"}],
+        });
+        let made = self.must("coordinator", "POST", "/api/v1/sessions", Some(keygen)).await;
+        let path = format!("/api/v1/sessions/{}", made["session_id"].as_str().expect("an id"));
+        loop {
+            let path = format!("{path}?wait=end&wait_seconds=60");
+            let session = self.must("coordinator", "GET", &path, None).await;
+            match session["status"].as_str() {
+                Some("completed") => return session["key_id"].as_str().expect("a key").to_owned(),
+                Some("failed" | "expired") => panic!("{session}"),
+                _ => {}
+            }
+        }
     }
 
     async fn session(&self, state: &str, facts: &mut Facts) {

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use quorate_ports::Coordinator;
-use quorate_types::{Error, Page, PartyId, PartyOutcome, SessionId};
+use quorate_types::{Error, KeyId, Page, PartyId, PartyOutcome, SessionId};
 use quorate_wire::*;
 
 use crate::answer::Answer;
@@ -34,6 +34,7 @@ pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
         .route("/api/v1/sessions/{session_id}/complete", post(complete))
         .route("/api/v1/sessions/{session_id}/timeline", get(timeline))
         .route("/api/v1/keys", get(keys))
+        .route("/api/v1/keys/{key_id}", get(key))
         .with_state(coordinator);
     finish(routes, SMALL_BODY)
 }
@@ -193,6 +194,19 @@ pub(crate) async fn timeline(
     Path(session): Path<SessionId>,
 ) -> Answer<Json<TimelineJson>> {
     Ok(Json(coordinator.timeline(&caller, session).await?.into()))
+}
+
+/// One key, and which of its holders do not sign together any more.
+#[utoipa::path(get, path = "/api/v1/keys/{key_id}", operation_id = "getKey", tag = "keys",
+    params(("key_id" = Uuid, Path)),
+    responses((status = 200, description = "The key.", body = KeyDetailJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn key(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(key): Path<KeyId>,
+) -> Answer<Json<KeyDetailJson>> {
+    Ok(Json(coordinator.key(&caller, key).await?.into()))
 }
 
 /// List keys, newest first.

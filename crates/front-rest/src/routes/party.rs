@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use quorate_types::{Caller, Scope};
-use quorate_wire::{ErrorJson, KeyJson, KeysJson};
+use quorate_types::{Caller, KeyId, Scope};
+use quorate_wire::{ErrorJson, HeldKeyJson, KeyJson, KeysJson};
 
 use crate::answer::Answer;
 use crate::common::{SMALL_BODY, common, finish};
-use crate::extract::Who;
+use crate::extract::{Path, Who};
 use crate::openapi::Service;
 use crate::params::Params;
 
@@ -22,13 +22,22 @@ pub trait PartyInfo: Send + Sync + 'static {
     /// The keys it holds a share of that this caller may know, newest first.
     async fn keys(&self, caller: &Caller) -> quorate_types::Result<Vec<KeyJson>>;
 
+    /// One of them.
+    ///
+    /// # Errors
+    /// `not_found` where the caller may not know it.
+    async fn key(&self, caller: &Caller, key: KeyId) -> quorate_types::Result<HeldKeyJson>;
+
     /// Whether it can compute now, and if not, why: one sentence each. Must not block.
     fn ready(&self) -> Result<(), Vec<String>>;
 }
 
 /// A party's whole address: its keys and what [`common`] adds, which need not be merged again.
 pub fn party_routes(name: &str, started: Instant, info: Arc<dyn PartyInfo>) -> Router {
-    let routes = Router::new().route("/api/v1/keys", get(keys)).with_state(info.clone());
+    let routes = Router::new()
+        .route("/api/v1/keys", get(keys))
+        .route("/api/v1/keys/{key_id}", get(key))
+        .with_state(info.clone());
     let readiness = Arc::new(move || info.ready());
     finish(routes, SMALL_BODY).merge(common(name, &[Service::Party], started, readiness))
 }
@@ -45,4 +54,18 @@ pub(crate) async fn keys(
     params.done()?;
     caller.may(Scope::Read)?;
     Ok(Json(KeysJson { keys: info.keys(&caller).await?, next: None }))
+}
+
+/// One key that this party holds a share of, and with whom it does not sign.
+#[utoipa::path(get, path = "/api/v1/keys/{key_id}", operation_id = "getShare", tag = "keys",
+    params(("key_id" = Uuid, Path)),
+    responses((status = 200, description = "The key.", body = HeldKeyJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn key(
+    State(info): State<Arc<dyn PartyInfo>>,
+    Who(caller): Who,
+    Path(key): Path<KeyId>,
+) -> Answer<Json<HeldKeyJson>> {
+    caller.may(Scope::Read)?;
+    Ok(Json(info.key(&caller, key).await?))
 }

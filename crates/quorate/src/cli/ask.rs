@@ -95,10 +95,10 @@ impl WhatArgs {
 #[derive(clap::Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
-    client: ClientArgs,
+    pub(crate) client: ClientArgs,
     /// At most so many, newest first
     #[arg(long, default_value_t = 50)]
-    limit: u32,
+    pub(crate) limit: u32,
 }
 
 /// Participants without device particulars.
@@ -199,7 +199,7 @@ pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
 }
 
 /// The first `limit` items of a list, page by page.
-async fn paged<T>(
+pub(crate) async fn paged<T>(
     limit: u32,
     page: impl AsyncFn(Option<Cursor>, u32) -> Result<Page<T>>,
 ) -> Result<Vec<T>> {
@@ -215,30 +215,6 @@ async fn paged<T>(
         }
         before = next;
     }
-}
-
-/// Lists keys.
-pub(crate) async fn keys(args: ListArgs, out: Output) -> Result<()> {
-    let coordinator = args.client.connect()?;
-    let page = async |before, limit| coordinator.keys(&Caller::Open, before, limit).await;
-    let keys = paged(args.limit, page).await?;
-    if out.json {
-        let rows: Vec<_> = keys.into_iter().map(quorate_wire::KeyJson::from).collect();
-        out.show(&rows, String::new);
-        return Ok(());
-    }
-    let row = |key: &KeyRecord| {
-        vec![
-            key.key_id.to_string(),
-            key.scheme.name().to_owned(),
-            format!("{} of {}", key.threshold.signers(), key.threshold.parties()),
-            quorate_schemes::ethereum_address(key.scheme, &key.public_key).unwrap_or_default(),
-            key.holders.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(","),
-        ]
-    };
-    let rows: Vec<_> = keys.iter().map(row).collect();
-    println!("{}", table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
-    Ok(())
 }
 
 /// Lists sessions.

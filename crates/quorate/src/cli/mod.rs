@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod device;
 mod group;
+mod keys;
 mod output;
 mod party;
 mod relay;
@@ -47,8 +48,8 @@ enum Command {
     Sign(ask::SignArgs),
     /// Check a signature, without any server
     Verify(verify::VerifyArgs),
-    /// List keys
-    Keys(ask::ListArgs),
+    /// List keys, or show one
+    Keys(keys::KeysArgs),
     /// List sessions
     Sessions(ask::ListArgs),
     /// Follow one session live: who joined, who is in which round, who is waited for
@@ -125,7 +126,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Keygen(args) => ask::keygen(args, out).await,
         Command::Sign(args) => ask::sign(args, out).await,
         Command::Verify(args) => verify::run(&args, out),
-        Command::Keys(args) => ask::keys(args, out).await,
+        Command::Keys(args) => keys::run(args, out).await,
         Command::Sessions(args) => ask::sessions(args, out).await,
         Command::Watch(args) => watch::run(args, out).await,
         Command::Coordinator(args) => roles::coordinator(args, out).await,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use quorate_party::Compute;
-use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
+use quorate_ports::vault::{Ban, Pin, SealedShare};
 use quorate_types::*;
 use serde_json::{Value, json};
 
@@ -251,15 +251,10 @@ fn held((share, bans): &(SealedShare, Vec<Ban>)) -> Value {
         json!({ "party_id": ban.peer, "epoch": ban.epoch, "reason": ban.reason, "at": ban.at,
             "signed_messages": ban.evidence.len() })
     };
-    let state = match share.state {
-        ShareState::Pending => "pending",
-        ShareState::Active => "active",
-        ShareState::Retired => "retired",
-    };
     json!({
         "key_id": share.key_id,
         "epoch": share.epoch,
-        "state": state,
+        "state": share.state.name(),
         "tenant": share.record.tenant,
         "holders": share.record.holders,
         "bans": bans.iter().map(ban).collect::<Vec<_>>(),

@@ -16,7 +16,7 @@ use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteRouter;
 use quorate_store::SqliteVault;
 use quorate_types::*;
-use quorate_wire::KeyJson;
+use quorate_wire::{HeldBanJson, HeldKeyJson, KeyJson};
 use zeroize::Zeroizing;
 
 use super::compose::{Bound, Host};
@@ -179,11 +179,26 @@ struct Info {
 impl PartyInfo for Info {
     async fn keys(&self, caller: &Caller) -> Result<Vec<KeyJson>> {
         let keys = self.keyring.keys().await?.into_iter();
-        let seen = |key: &KeyRecord| match caller {
-            Caller::Party(party) => key.holders.contains(party),
-            _ => policy::sees(caller, &key.tenant),
+        Ok(keys.filter(|key| policy::sees_key(caller, key)).map(KeyJson::from).collect())
+    }
+
+    async fn key(&self, caller: &Caller, key: KeyId) -> Result<HeldKeyJson> {
+        let held = self.keyring.held(key).await?;
+        let held = held.filter(|(share, _)| policy::sees_key(caller, &share.record));
+        let (share, bans) = held.ok_or_else(|| Error::not_found("key", key))?;
+        let ban = |ban: Ban| HeldBanJson {
+            party_id: ban.peer,
+            epoch: ban.epoch,
+            reason: ban.reason,
+            at: ban.at,
+            signed_messages: ban.evidence.len(),
         };
-        Ok(keys.filter(seen).map(KeyJson::from).collect())
+        Ok(HeldKeyJson {
+            key: share.record.into(),
+            epoch: share.epoch,
+            state: share.state.name().to_owned(),
+            bans: bans.into_iter().map(ban).collect(),
+        })
     }
 
     fn ready(&self) -> std::result::Result<(), Vec<String>> {

@@ -193,6 +193,21 @@ fn a_party_may_blame_participants_once_each_and_only_for_cheating() {
 }
 
 #[test]
+fn only_cheating_in_a_signature_bans_and_nobody_bans_itself() {
+    let bans = |kind, reason, blamed: &[usize]| {
+        let (reply, effects) = at(&mut running(kind, 3), 2, gave_up(0, reason, blamed));
+        assert_eq!(reply.unwrap(), Reply::Done);
+        effects.bans.into_iter().map(|ban| (ban.reporter, ban.peer, ban.reason)).collect::<Vec<_>>()
+    };
+    let ban = |peer| (name(0), name(peer), "no power".to_owned());
+    let cheated = FailureReason::PartyCheated;
+    assert_eq!(bans(SessionKind::Sign, cheated, &[2, 1]), [ban(1), ban(2)]);
+    assert_eq!(bans(SessionKind::Sign, cheated, &[0]), []);
+    assert_eq!(bans(SessionKind::Sign, FailureReason::PartyFailed, &[1]), []);
+    assert_eq!(bans(SessionKind::Keygen, cheated, &[1]), []);
+}
+
+#[test]
 fn a_party_may_give_up_before_the_start() {
     let mut session = created(SessionKind::Keygen, 2);
     at(&mut session, 1, join(0, None, true)).0.unwrap();
