@@ -76,14 +76,3 @@ async fn one_address_cannot_take_every_connection() {
     let (_, ended) = call("GET", &format!("{sessions}/{id}?wait=end&wait_seconds=60"), None).await;
     assert_eq!(ended["status"], "completed", "{ended}");
 }
-
-#[tokio::test]
-async fn a_crash_leaves_no_core_file() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let cluster = Cluster::start_limited(folder.path(), "ulimit -c unlimited").await;
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", cluster.pid()));
-    let limits = limits.expect("it runs");
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("Linux");
-    let words: Vec<_> = core.split_whitespace().collect();
-    assert_eq!(words[4..6], ["0", "0"], "{core}");
-}

@@ -9,6 +9,8 @@ use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteCoordinator;
 use quorate_types::*;
 
+use super::credential::ApiKeyArgs;
+
 /// Where to ask.
 #[derive(clap::Args, Clone)]
 pub(crate) struct ClientArgs {
@@ -20,9 +22,8 @@ pub(crate) struct ClientArgs {
         env = "QUORATE_COORDINATOR"
     )]
     pub(crate) coordinator: String,
-    /// API key, where the server requires one
-    #[arg(long, value_name = "KEY", env = "QUORATE_API_KEY", hide_env_values = true)]
-    pub(crate) api_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) api_key: ApiKeyArgs,
     /// Certificate authority that signed the server's certificate, PEM
     #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
     pub(crate) tls_ca: Option<PathBuf>,
@@ -42,8 +43,8 @@ impl ClientArgs {
     }
 
     pub(crate) fn endpoint(&self, url: &str) -> Result<Endpoint> {
-        let (key, ca) = (self.api_key.as_deref(), self.tls_ca.as_deref());
-        crate::serve::peers::endpoint(url, key, ca, self.insecure)
+        let ca = self.tls_ca.as_deref();
+        crate::serve::peers::endpoint(url, self.api_key.read()?, ca, self.insecure)
     }
 }
 

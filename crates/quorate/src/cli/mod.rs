@@ -3,6 +3,7 @@
 mod api_keys;
 mod ask;
 mod client;
+mod credential;
 mod demo;
 mod device;
 mod group;

@@ -15,6 +15,7 @@ use quorate_types::*;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::credential::ApiKeyArgs;
 use super::output::Output;
 use crate::serve::compose::{self, Host};
 use crate::serve::endpoints::{self, Pair};
@@ -24,9 +25,8 @@ use crate::serve::peers;
 /// How to reach the other roles.
 #[derive(clap::Args, Clone)]
 pub(super) struct PeerArgs {
-    /// API key with the scope `system`, where the other roles require one
-    #[arg(long, value_name = "KEY", env = "QUORATE_API_KEY", hide_env_values = true)]
-    api_key: Option<String>,
+    #[command(flatten)]
+    api_key: ApiKeyArgs,
     /// Certificate authority of the other roles' certificates, PEM
     #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
     tls_ca: Option<PathBuf>,
@@ -35,16 +35,19 @@ pub(super) struct PeerArgs {
 impl PeerArgs {
     /// Another role, which is told for whom this one asks.
     fn role(&self, url: &str, host: &Host, own: LinkRole) -> Result<Endpoint> {
-        let endpoint = self.endpoint(url, host)?.forwarding();
-        match (&self.api_key, &host.link) {
-            (None, Some(link)) => endpoint.with_credentials(Arc::new(link.credentials(own))),
-            _ => Ok(endpoint),
+        let key = self.api_key.read()?;
+        let link = host.link.as_ref().filter(|_| key.is_none());
+        let ca = self.tls_ca.as_deref();
+        let endpoint = peers::endpoint(url, key, ca, host.options.insecure)?.forwarding();
+        match link {
+            Some(link) => endpoint.with_credentials(Arc::new(link.credentials(own))),
+            None => Ok(endpoint),
         }
     }
 
     pub(super) fn endpoint(&self, url: &str, host: &Host) -> Result<Endpoint> {
-        let (key, ca) = (self.api_key.as_deref(), self.tls_ca.as_deref());
-        peers::endpoint(url, key, ca, host.options.insecure)
+        let ca = self.tls_ca.as_deref();
+        peers::endpoint(url, self.api_key.read()?, ca, host.options.insecure)
     }
 }
 

@@ -1,6 +1,7 @@
 //! up: everything in one process.
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quorate_front_grpc::Services;
@@ -44,8 +45,12 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     let bar = out.progress("starting");
     let (file, ports) = (args.endpoints.clone(), args.ports);
     let relays = (!args.no_relays).then_some(args.relays);
+    let together = together(args.options.host, &args.options.data.data);
     let running = Running::start(args.options, relays, ports, args.vaults).await?;
     bar.finish_and_clear();
+    if let Some(warning) = together {
+        eprintln!("{warning}");
+    }
     if let Some(file) = &file {
         running.endpoints.write(file)?;
     }
@@ -66,6 +71,18 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
         eprintln!("the grace time was over before everything had finished");
     }
     Ok(())
+}
+
+/// What an operator should know who serves others from one machine.
+fn together(host: IpAddr, data: &Path) -> Option<String> {
+    (!host.is_loopback()).then(|| {
+        format!(
+            "warning: the shares of all three server parties lie in {}: whoever reads it has the \
+             keys, and nobody else is asked; run each party on a machine of its own with \
+             `quorate party`",
+            data.display()
+        )
+    })
 }
 
 /// The relays' listening sockets.
@@ -185,5 +202,18 @@ impl Running {
         let clean = self.host.net.drain().await;
         self.accounts.closed().await;
         clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_loopback_all_shares_in_one_place_are_told() {
+        let warned = |host: &str| together(host.parse().unwrap(), Path::new("/srv/q"));
+        assert_eq!(warned("127.0.0.1"), None);
+        assert_eq!(warned("::1"), None);
+        assert!(warned("0.0.0.0").unwrap().contains("all three server parties lie in /srv/q"));
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use quorate_party::secret_file;
 use quorate_types::{Error, Result, Secret};
+use zeroize::Zeroizing;
 
 /// A folder of one server, readable by its user only.
 #[derive(Clone, Debug)]
@@ -70,6 +71,22 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => fs::File::open(folder)?.sync_all(),
         _ => Ok(()),
     }
+}
+
+/// A secret that its owner has written into a file of its own, without the end of its line.
+///
+/// # Errors
+/// `invalid_request` when the file cannot be read or is empty.
+pub(crate) fn read_secret(path: &Path, what: &str) -> Result<Secret<String>> {
+    let text =
+        Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
+            Error::invalid(format!("the {what} file {}: {error}", path.display()))
+        })?);
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(Error::invalid(format!("{} holds no {what}", path.display())));
+    }
+    Ok(Secret::new(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -17,10 +17,9 @@ use quorate_rpc::remote::RemoteRouter;
 use quorate_store::SqliteVault;
 use quorate_types::*;
 use quorate_wire::{HeldBanJson, HeldKeyJson, KeyJson};
-use zeroize::Zeroizing;
 
 use super::compose::{Bound, Host};
-use super::data::DataFolder;
+use super::data::{DataFolder, read_secret};
 use super::endpoints::Pair;
 
 /// How the vaults of this process's parties are opened.
@@ -52,7 +51,7 @@ impl LocalParty {
         let seal = match passphrase {
             None => SealSource::KeyFile(folder.file("seal.key")),
             Some(path) => SealSource::Passphrase {
-                passphrase: read_passphrase(path)?,
+                passphrase: read_secret(path, "passphrase")?,
                 salt: folder.file("seal.salt"),
             },
         };
@@ -157,17 +156,6 @@ pub(crate) async fn pin_each_other(parties: &[LocalParty]) -> Result<()> {
         party.pin_peers(all.clone()).await?;
     }
     Ok(())
-}
-
-pub(crate) fn read_passphrase(path: &Path) -> Result<Secret<String>> {
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
-        Error::invalid(format!("the passphrase file {}: {error}", path.display()))
-    })?);
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(Error::invalid(format!("{} holds no passphrase", path.display())));
-    }
-    Ok(Secret::new(text.to_owned()))
 }
 
 struct Info {

@@ -23,7 +23,7 @@ pub(crate) fn url(address: SocketAddr, tls: bool) -> String {
 /// clear text.
 pub(crate) fn endpoint(
     url: &str,
-    api_key: Option<&str>,
+    api_key: Option<Secret<String>>,
     ca: Option<&Path>,
     insecure: bool,
 ) -> Result<Endpoint> {
@@ -32,7 +32,7 @@ pub(crate) fn endpoint(
         endpoint = endpoint.allow_clear_text();
     }
     match api_key {
-        Some(key) => endpoint.with_credentials(Arc::new(ApiKey(Secret::new(key.to_owned())))),
+        Some(key) => endpoint.with_credentials(Arc::new(ApiKey(key))),
         None => Ok(endpoint),
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::ask::lines;
 use super::output::{Output, table};
+use crate::serve::data::read_secret;
 use folder::{Folder, Room};
 
 /// Where a device is.
@@ -235,7 +236,7 @@ async fn keygen(folder: &Folder, args: &RunArgs, out: Output) -> Result<()> {
 }
 
 async fn export(folder: &Folder, args: &ExportArgs, out: Output) -> Result<()> {
-    let passphrase = crate::serve::party::read_passphrase(&args.passphrase_file)?;
+    let passphrase = read_secret(&args.passphrase_file, "passphrase")?;
     let keyring = folder.keyring().await?;
     let compute = quorate_client::Compute::default();
     let bytes = keyring.export(args.key, &passphrase, &compute).await?;
@@ -248,7 +249,7 @@ async fn export(folder: &Folder, args: &ExportArgs, out: Output) -> Result<()> {
 }
 
 async fn import(folder: &Folder, args: &ImportArgs, out: Output) -> Result<()> {
-    let passphrase = crate::serve::party::read_passphrase(&args.passphrase_file)?;
+    let passphrase = read_secret(&args.passphrase_file, "passphrase")?;
     let bytes = std::fs::read(&args.file).map_err(|error| {
         Error::invalid(format!("{} cannot be read: {error}", args.file.display()))
     })?;
