@@ -10,6 +10,7 @@ pub mod clock;
 pub mod coordinator;
 pub mod keys;
 pub mod links;
+pub mod restore;
 pub mod router;
 pub mod tokens;
 
@@ -18,6 +19,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use coordinator::{CoordinatorApp, CoordinatorConfig, CoordinatorParts};
 pub use keys::ApiKeys;
 pub use links::{EventSink, LateProgress, ProgressSink, RemoteEvents, RemoteProgress};
+pub use restore::restore_keys;
 pub use router::{RouterApp, RouterConfig, RouterParts};
 pub use tokens::TokenMint;
 

@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use quorate_e2e::{Cluster, call, refused_start, root};
+use quorate_e2e::{Cluster, binary, call, last_json, refused_start, root};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 /// Copies a folder; its files are for their owner only, as a server leaves them.
 fn copy(from: &Path, to: &Path) {
@@ -116,9 +117,39 @@ async fn a_log_that_is_removed_after_a_kill_is_noticed() {
     let said = refused_start(folder.path(), &[]).await;
     assert!(said.contains("missing or older") && said.contains("--accept-loss"), "{said}");
     let cluster = Cluster::start_with(folder.path(), &["--accept-loss"]).await;
+    // What the database has lost is in the vaults.
+    completed(&cluster, &sign(&key, &"55".repeat(32))).await;
     completed(&cluster, &keygen(60)).await;
     assert!(cluster.stop().await);
     drop(Cluster::start(folder.path()).await);
+}
+
+#[tokio::test]
+async fn keys_come_back_from_what_their_holders_list() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(folder.path()).await;
+    let key = completed(&cluster, &keygen(60)).await["key_id"].clone();
+    assert!(cluster.stop().await);
+    let mut lists = Vec::new();
+    for number in [1, 3] {
+        let party = format!("server-party-{number}");
+        let mut command = Command::new(binary());
+        command.args(["party", "shares", "--json", "--id", &party, "--data"]);
+        command.arg(folder.path().join("data")).arg("list");
+        let (ok, shares) = last_json(command).await;
+        assert!(ok, "{shares}");
+        let list = folder.path().join(party);
+        std::fs::write(&list, shares.to_string()).expect("writable");
+        lists.push(list);
+    }
+    let restored = async || {
+        let mut command = Command::new(binary());
+        command.args(["keys", "restore", "--json", "--data"]).arg(folder.path().join("other"));
+        command.args(&lists);
+        last_json(command).await
+    };
+    assert_eq!(restored().await, (true, json!({ "restored": [key] })));
+    assert_eq!(restored().await, (true, json!({ "restored": [] })));
 }
 
 /// The short form of 500 keygens at once.

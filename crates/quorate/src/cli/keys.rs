@@ -1,12 +1,20 @@
 //! keys: what keys there are, and whether one signs.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
+use quorate_app::restore_keys;
+use quorate_ports::vault::ShareState;
 use quorate_types::*;
 use quorate_wire::{KeyDetailJson, KeyJson};
+use serde::Deserialize;
+use serde_json::json;
 
+use super::DataArgs;
 use super::ask::{ListArgs, paged};
 use super::client::ClientArgs;
 use super::output::{Output, table};
+use crate::serve::compose::open_store;
 
 /// Arguments of `keys`.
 #[derive(clap::Args)]
@@ -27,13 +35,22 @@ enum KeysCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Register keys again in a coordinator's database that has lost them, while it does not run
+    Restore {
+        #[command(flatten)]
+        data: DataArgs,
+        /// What `quorate party shares list --json` says at their holders
+        #[arg(required = true, value_name = "FILE")]
+        lists: Vec<PathBuf>,
+    },
 }
 
-/// Lists keys, or shows one.
+/// Lists keys, shows one, or brings back what was lost.
 pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<()> {
     match args.command {
         None => list(args.list, out).await,
         Some(KeysCommand::Show { key, client }) => show(key, &client, out).await,
+        Some(KeysCommand::Restore { data, lists }) => restore(&data.data, &lists, out).await,
     }
 }
 
@@ -85,6 +102,43 @@ fn described(view: &KeyView) -> String {
     }));
     let lines = lines.into_iter().map(|(name, value)| format!("{:<12}{value}", format!("{name}:")));
     lines.collect::<Vec<_>>().join("\n")
+}
+
+async fn restore(data: &Path, lists: &[PathBuf], out: Output) -> Result<()> {
+    let mut held = Vec::new();
+    for path in lists {
+        let told = |why: String| Error::invalid(format!("{}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
+        held.extend(active(&text).map_err(told)?);
+    }
+    let (store, _) = open_store(data)?;
+    let restored: Vec<_> =
+        restore_keys(&*store, held).await?.iter().map(|key| key.key_id).collect();
+    out.show(&json!({ "restored": restored }), || {
+        let count = restored.len();
+        restored
+            .iter()
+            .fold(format!("{count} keys registered again"), |text, id| format!("{text}\n{id}"))
+    });
+    Ok(())
+}
+
+/// A share as its party lists it.
+#[derive(Deserialize)]
+struct ListedShare {
+    #[serde(flatten)]
+    key: KeyJson,
+    tenant: Tenant,
+    state: String,
+}
+
+/// The keys of the shares that sign.
+fn active(list: &str) -> std::result::Result<Vec<KeyRecord>, String> {
+    let shares: Vec<ListedShare> =
+        serde_json::from_str(list).map_err(|error| format!("no list of shares: {error}"))?;
+    let active = shares.into_iter().filter(|share| share.state == ShareState::Active.name());
+    let records = active.map(|share| share.key.into_record(share.tenant));
+    records.collect::<Result<_>>().map_err(|error| error.message)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use quorate_party::Compute;
 use quorate_ports::vault::{Ban, Pin, SealedShare};
 use quorate_types::*;
+use quorate_wire::KeyJson;
 use serde_json::{Value, json};
 
 use super::DataArgs;
@@ -251,14 +252,12 @@ fn held((share, bans): &(SealedShare, Vec<Ban>)) -> Value {
         json!({ "party_id": ban.peer, "epoch": ban.epoch, "reason": ban.reason, "at": ban.at,
             "signed_messages": ban.evidence.len() })
     };
-    json!({
-        "key_id": share.key_id,
-        "epoch": share.epoch,
-        "state": share.state.name(),
-        "tenant": share.record.tenant,
-        "holders": share.record.holders,
-        "bans": bans.iter().map(ban).collect::<Vec<_>>(),
-    })
+    let mut value = serde_json::to_value(KeyJson::from(share.record.clone())).expect("plain data");
+    value["epoch"] = json!(share.epoch);
+    value["state"] = json!(share.state.name());
+    value["tenant"] = json!(share.record.tenant);
+    value["bans"] = bans.iter().map(ban).collect();
+    value
 }
 
 fn rows(shares: &[Value]) -> Vec<Vec<String>> {

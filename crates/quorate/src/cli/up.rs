@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quorate_app::restore_keys;
 use quorate_front_grpc::Services;
 use quorate_party::{Compute, PartyHandle};
 use quorate_ports::{Router, TakePart};
@@ -69,6 +70,20 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     bar.finish_and_clear();
     if !clean {
         eprintln!("the grace time was over before everything had finished");
+    }
+    Ok(())
+}
+
+/// Registers the keys that the parties hold and the store has lost.
+async fn restore_lost(host: &Host, parties: &[LocalParty]) -> Result<()> {
+    let mut held = Vec::new();
+    for party in parties {
+        held.extend(party.keys().await?);
+    }
+    let restored = restore_keys(&*host.store, held).await?;
+    if !restored.is_empty() {
+        let count = restored.len();
+        tracing::warn!("{count} keys were not in the database: registered again from the vaults");
     }
     Ok(())
 }
@@ -165,6 +180,7 @@ impl Running {
             prepared.push(LocalParty::prepare(&folder, id, None, vaults).await?);
         }
         pin_each_other(&prepared).await?;
+        restore_lost(&host, &prepared).await?;
         for party in &prepared {
             host.trust(party.id(), party.identity());
             router.reserve(party.id());

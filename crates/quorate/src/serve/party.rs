@@ -92,6 +92,11 @@ impl LocalParty {
         Ok(())
     }
 
+    /// The keys that it can sign with.
+    pub(crate) async fn keys(&self) -> Result<Vec<KeyRecord>> {
+        self.keyring.keys().await
+    }
+
     /// All shares, newest first, each with the bans under its key.
     pub(crate) async fn shares(&self) -> Result<Vec<(SealedShare, Vec<Ban>)>> {
         let mut shares = Vec::new();
