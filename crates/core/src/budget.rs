@@ -1,7 +1,10 @@
 //! A bounded quantity that many holders share, so that none of them can take it all.
 //!
 //! What was given is never taken away. Instead a holder is refused early: at half of the whole
-//! always, and at its fair share once the whole is three quarters used.
+//! always, and at its fair share once the whole is three quarters used. A [`Budget`] is for one
+//! thread at a time; the [`shared`] one is taken from without a lock.
+
+pub mod shared;
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,13 +12,13 @@ use std::hash::Hash;
 /// A quantity of bytes or things, and how much of it each holder has.
 #[derive(Clone, Debug)]
 pub struct Budget<K> {
-    limit: usize,
+    rule: Rule,
     used: usize,
     holders: HashMap<K, usize>,
 }
 
 /// Why an amount was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Over {
     /// The whole is used up.
     Whole,
@@ -23,10 +26,35 @@ pub enum Over {
     Share,
 }
 
+/// How a whole of so much is shared.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    limit: usize,
+}
+
+impl Rule {
+    /// Refuses `amount` for one of `holders`, which has `own` of the `used` so far.
+    fn check(self, used: usize, own: usize, holders: usize, amount: usize) -> Result<(), Over> {
+        if used.saturating_add(amount) > self.limit {
+            return Err(Over::Whole);
+        }
+        let own = own.saturating_add(amount);
+        let fair = self.limit / holders.max(1);
+        if own > self.limit.div_ceil(2) || (self.is_scarce(used) && own > fair) {
+            return Err(Over::Share);
+        }
+        Ok(())
+    }
+
+    fn is_scarce(self, used: usize) -> bool {
+        used > self.limit / 4 * 3
+    }
+}
+
 impl<K: Clone + Eq + Hash> Budget<K> {
     /// A budget of `limit`, all of it free.
     pub fn new(limit: usize) -> Self {
-        Self { limit, used: 0, holders: HashMap::new() }
+        Self { rule: Rule { limit }, used: 0, holders: HashMap::new() }
     }
 
     /// Refuses what [`Budget::take`] would refuse.
@@ -34,15 +62,9 @@ impl<K: Clone + Eq + Hash> Budget<K> {
     /// # Errors
     /// When the whole or the holder's share does not have room for `amount`.
     pub fn check(&self, holder: &K, amount: usize) -> Result<(), Over> {
-        if self.used.saturating_add(amount) > self.limit {
-            return Err(Over::Whole);
-        }
-        let own = self.used_by(holder).saturating_add(amount);
-        let scarce = self.used > self.limit / 4 * 3;
-        if own > self.limit.div_ceil(2) || (scarce && own > self.fair_share(holder)) {
-            return Err(Over::Share);
-        }
-        Ok(())
+        let own = self.used_by(holder);
+        let holders = self.holders.len() + usize::from(own == 0);
+        self.rule.check(self.used, own, holders, amount)
     }
 
     /// Gives `amount` to a holder.
@@ -82,17 +104,6 @@ impl<K: Clone + Eq + Hash> Budget<K> {
         }
     }
 
-    /// Whether three quarters are used and this holder has more than its fair share.
-    pub fn is_pressed_by(&self, holder: &K) -> bool {
-        self.used > self.limit / 4 * 3 && self.used_by(holder) > self.fair_share(holder)
-    }
-
-    /// What each holder could have if all had the same, this one among them.
-    fn fair_share(&self, holder: &K) -> usize {
-        let others = self.holders.len() - usize::from(self.holders.contains_key(holder));
-        self.limit / (others + 1)
-    }
-
     /// All that is used.
     pub fn used(&self) -> usize {
         self.used
@@ -124,10 +135,8 @@ mod tests {
         let mut budget = Budget::new(100);
         budget.take(&"a", 50).unwrap();
         budget.take(&"b", 26).unwrap();
-        assert!(!budget.is_pressed_by(&"a"), "half is its share of two");
         assert_eq!(budget.take(&"b", 8), Ok(()), "its share of two is 50");
         budget.take(&"c", 1).unwrap();
-        assert!(budget.is_pressed_by(&"a") && !budget.is_pressed_by(&"c"));
         assert_eq!(budget.take(&"b", 1), Err(Over::Share), "its share of three is 33");
         assert_eq!(budget.take(&"c", 10), Ok(()));
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_types::RelayId;
 
-pub use ledger::{Account, ID_COST, Ledger, Limits, Refusal};
+pub use ledger::{Account, ID_COST, Ledger, Limits, PRESSED_TTL, Refusal};
 
 /// A map this small keeps its room.
 const KEPT_ROOM: usize = 256;
@@ -32,7 +32,7 @@ pub trait Receiver: Clone {
 pub struct Publish {
     /// Its id.
     pub id: RelayId,
-    /// How long it stays.
+    /// How long it stays: within its publisher's [`Account::longest_ttl`].
     pub ttl: Duration,
     /// It goes to exactly one asker and is then forgotten.
     pub one_receiver: bool,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_core::postbox::*;
-use quorate_types::RelayId;
+use quorate_types::{ClientAddress, RelayId};
 
 const CONNECTIONS: u64 = 3;
 const IDS: u8 = 4;
@@ -99,7 +99,7 @@ proptest! {
     fn a_postbox_answers_as_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
         let ledger = Ledger::new(Limits::default());
         let accounts: Vec<_> =
-            (0..CONNECTIONS).map(|n| Connection(Account::new(&ledger, n))).collect();
+            (0..CONNECTIONS).map(|n| Connection(Account::new(&ledger, n, ClientAddress::default()))).collect();
         let mut postbox = Postbox::default();
         let mut model = Model::default();
         let mut now = 0;

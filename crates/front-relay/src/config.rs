@@ -13,7 +13,8 @@ pub struct Config {
     pub queue_bytes: usize,
     /// Messages that may wait for one connection to read them.
     pub queue_messages: usize,
-    /// Bytes that may wait for all connections together; bodies count for each receiver.
+    /// Bytes that may wait for all connections together, half of them for those of one address.
+    /// Bodies count for each receiver.
     pub queue_total_bytes: usize,
     /// Each peer is pinged this often; one that says nothing for two pings is cut.
     pub ping_every: Duration,

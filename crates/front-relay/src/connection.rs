@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use quorate_core::budget::Over;
 use quorate_core::postbox::Refusal;
 use quorate_wire::relay::{Header, Kind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -53,6 +54,12 @@ impl End {
             Self::Closed => Some((1000, "")),
             Self::Refused(code, reason) => Some((*code, reason)),
             Self::Cut(Cut::Slow) => Some((1013, "too much waits for this connection to read it")),
+            Self::Cut(Cut::Crowded(Over::Share)) => {
+                Some((1013, "too much waits for the connections of this address to read it"))
+            }
+            Self::Cut(Cut::Crowded(Over::Whole)) => {
+                Some((1013, "too much waits for others to read it; try again later"))
+            }
             Self::Cut(Cut::Stopping) => Some((1012, "the relay stops; connect again")),
         }
     }
@@ -79,7 +86,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
         outbox,
         writer: Writer::default(),
         backlog: (0, 0),
-        incoming: Incomplete::new(&relay),
+        incoming: seat.incoming(),
         unanswered: 0,
         nonces: RandomState::new(),
         nonce: 0,
@@ -94,17 +101,19 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
     };
     let Connection { io, reader, mut desk } = connection;
     drop(reader);
-    if matches!(end, End::Cut(Cut::Slow)) {
+    if matches!(end, End::Cut(cut) if cut.drops()) {
         one(&relay.counters().slow_reader);
         desk.writer.cut();
     } else {
         // What was answered before the end comes before the goodbye.
         desk.outbox.take(&mut desk.writer);
     }
-    // What is left to say needs no more of the connection's state.
-    let Desk { writer, incoming, .. } = desk;
+    // What is left to say needs no more of the connection's state, and is counted until it is said.
+    let Desk { writer, incoming, outbox, .. } = desk;
+    let rest = outbox.end(&writer);
     drop((incoming, seat));
     let _ = timeout(relay.config().grace, finish(io, writer, end)).await;
+    drop(rest);
 }
 
 /// The part of a connection that frames are handed to.
@@ -178,9 +187,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Poll::Ready(Err(Fault::TooLarge)) = read {
             desk.relay.counters().refused(Refusal::TooLarge);
         }
-        if !desk.incoming.set(reader.held()) {
-            desk.relay.counters().refused(Refusal::Full);
-            desk.end = Some(End::Refused(Refusal::Full.close_code(), Refusal::Full.reason()));
+        if let Err(over) = desk.incoming.set(reader.held()) {
+            let refusal = Refusal::from(over);
+            desk.relay.counters().refused(refusal);
+            desk.end = Some(End::Refused(refusal.close_code(), refusal.reason()));
         }
         read.map(|read| {
             add(&desk.relay.counters().bytes_in, read?);

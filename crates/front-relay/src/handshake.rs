@@ -10,6 +10,7 @@ use axum::http::header::{
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use hyper_util::rt::TokioIo;
+use quorate_types::ClientAddress;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection;
@@ -23,11 +24,12 @@ pub(crate) fn upgrade(relay: &Arc<Shared>, mut request: Request) -> Response {
     let Some(accept) = accept_key(&request) else {
         return (StatusCode::BAD_REQUEST, "this path is a WebSocket, version 13").into_response();
     };
+    let address = request.extensions().get::<ClientAddress>().copied().unwrap_or_default();
     let upgraded = hyper::upgrade::on(&mut request);
     let shared = relay.clone();
     relay.tasks().spawn(async move {
         match upgraded.await {
-            Ok(io) => connection::serve(TokioIo::new(io), Seat::take(&shared)).await,
+            Ok(io) => connection::serve(TokioIo::new(io), Seat::take(&shared, address)).await,
             Err(error) => tracing::debug!(%error, "the upgrade failed"),
         }
     });

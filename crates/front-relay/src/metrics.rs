@@ -22,7 +22,7 @@ pub struct Metrics {
     pub waiting: u64,
     /// Bytes charged for what is stored and waited for.
     pub held_bytes: u64,
-    /// Bytes that wait for slow readers.
+    /// Bytes charged for what waits for slow readers.
     pub queued_bytes: u64,
     /// Bytes of messages that have not come whole.
     pub incoming_bytes: u64,
@@ -112,7 +112,10 @@ impl Counters {
     pub(crate) fn refused(&self, refusal: Refusal) {
         one(match refusal {
             Refusal::TooLarge => &self.too_large,
-            Refusal::ConnectionBytes | Refusal::ConnectionIds | Refusal::Full => &self.over_limit,
+            Refusal::ConnectionBytes
+            | Refusal::ConnectionIds
+            | Refusal::Address
+            | Refusal::Full => &self.over_limit,
         });
     }
 }

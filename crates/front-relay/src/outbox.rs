@@ -1,48 +1,36 @@
 //! What waits for one connection: others put it in, its task takes it out.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_core::budget::Over;
+use quorate_core::budget::shared::Share;
 use quorate_core::postbox::{Account, Receiver};
 
 use crate::config::Config;
 use crate::websocket::{BINARY, Out, Writer};
+
+/// What a message that waits costs beside its bytes.
+const QUEUED_COST: usize = 128;
 
 /// Why a connection is ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// It does not read what it asked for.
     Slow,
+    /// Its address, or all together, do not.
+    Crowded(Over),
     /// The relay stops.
     Stopping,
 }
 
-/// Bounds of an outbox, and what waits in all of them.
-#[derive(Debug)]
-pub(crate) struct Room {
-    bytes: usize,
-    messages: usize,
-    total_bytes: usize,
-    total: AtomicUsize,
-}
-
-impl Room {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            bytes: config.queue_bytes,
-            messages: config.queue_messages,
-            total_bytes: config.queue_total_bytes,
-            total: AtomicUsize::new(0),
-        }
-    }
-
-    /// Bytes that wait for all connections.
-    pub(crate) fn total(&self) -> usize {
-        self.total.load(Relaxed)
+impl Cut {
+    /// Whether that is for not reading: what waits is dropped.
+    pub(crate) fn drops(self) -> bool {
+        self != Self::Stopping
     }
 }
 
@@ -60,8 +48,29 @@ struct Inner {
 /// The outbox of one connection.
 pub(crate) struct Outbox {
     account: Arc<Account>,
-    room: Arc<Room>,
+    /// Bounds of this connection alone.
+    most_bytes: usize,
+    most_messages: usize,
+    /// What waits for all connections of its address.
+    address: Arc<Share>,
     inner: Mutex<Inner>,
+}
+
+/// What a connection that has ended still has to say; counted until it is dropped.
+pub(crate) struct Rest {
+    address: Arc<Share>,
+    amount: usize,
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.address.give_back(self.amount);
+    }
+}
+
+/// What so many bytes of so many messages are counted as.
+fn cost(bytes: usize, messages: usize) -> usize {
+    bytes + messages * QUEUED_COST
 }
 
 /// An outbox as the postbox knows it.
@@ -75,8 +84,9 @@ impl Receiver for Handle {
 }
 
 impl Outbox {
-    pub(crate) fn new(account: Arc<Account>, room: Arc<Room>) -> Arc<Self> {
-        Arc::new(Self { account, room, inner: Mutex::default() })
+    pub(crate) fn new(account: Arc<Account>, config: &Config, address: Arc<Share>) -> Arc<Self> {
+        let (most_bytes, most_messages) = (config.queue_bytes, config.queue_messages);
+        Arc::new(Self { account, most_bytes, most_messages, address, inner: Mutex::default() })
     }
 
     pub(crate) fn account(&self) -> &Arc<Account> {
@@ -96,14 +106,11 @@ impl Outbox {
             return false;
         }
         let length = frame.len();
-        let room = &self.room;
-        let total = room.total.fetch_add(length, Relaxed) + length;
-        let full = inner.messages >= room.messages
-            || inner.bytes + length > room.bytes
-            || total > room.total_bytes;
+        let full = inner.messages >= self.most_messages || inner.bytes + length > self.most_bytes;
         if inner.messages > 0 && full && !own {
-            room.total.fetch_sub(length, Relaxed);
             inner.cut = Some(Cut::Slow);
+        } else if let Err(over) = self.address.take(cost(length, 1)) {
+            inner.cut = Some(Cut::Crowded(over));
         } else {
             inner.messages += 1;
             inner.bytes += length;
@@ -158,7 +165,7 @@ impl Outbox {
         let mut inner = self.lock();
         inner.bytes -= bytes;
         inner.messages -= messages;
-        self.room.total.fetch_sub(bytes, Relaxed);
+        self.address.give_back(cost(bytes, messages));
         if !inner.queue.is_empty() || inner.cut.is_some() {
             return true;
         }
@@ -168,12 +175,24 @@ impl Outbox {
         false
     }
 
-    /// The connection is gone: nothing is taken any more, what waited is dropped.
-    pub(crate) fn close(&self) {
+    /// The connection ends: nothing is taken any more. What waits here is dropped; what its writer
+    /// has still to write goes on counting.
+    pub(crate) fn end(&self, writer: &Writer) -> Rest {
+        let (bytes, messages) = writer.deliveries();
+        let amount = cost(bytes, messages);
         let mut inner = self.lock();
         inner.gone = true;
         inner.queue = VecDeque::new();
-        inner.messages = 0;
-        self.room.total.fetch_sub(std::mem::take(&mut inner.bytes), Relaxed);
+        let waited = cost(inner.bytes, inner.messages);
+        (inner.bytes, inner.messages) = (0, 0);
+        self.address.give_back(waited - amount);
+        Rest { address: self.address.clone(), amount }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.address.give_back(cost(inner.bytes, inner.messages));
     }
 }

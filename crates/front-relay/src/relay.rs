@@ -1,7 +1,7 @@
 //! The relay: its parts of the postbox, who is connected, and the one timer that drops what is due.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,8 +9,10 @@ use axum::Router;
 use axum::extract::Request;
 use axum::routing::get;
 use bytes::Bytes;
+use quorate_core::budget::Over;
+use quorate_core::budget::shared::{Share, Shares};
 use quorate_core::postbox::*;
-use quorate_types::RelayId;
+use quorate_types::{ClientAddress, RelayId};
 use quorate_wire::relay::Header;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,7 +23,7 @@ use tower_http::cors::CorsLayer;
 use crate::config::Config;
 use crate::handshake;
 use crate::metrics::{Counters, Metrics, add, one};
-use crate::outbox::{Cut, Handle, Outbox, Room};
+use crate::outbox::{Cut, Handle, Outbox};
 
 /// What is due within this time is dropped together. Nobody can tell: what is due has no effect.
 const EXPIRE_TOGETHER: Duration = Duration::from_millis(10);
@@ -55,6 +57,8 @@ impl Relay {
     }
 
     /// `GET /v1/msg-relay` for WebSockets and `GET /`, which answers `ok`; any origin may call.
+    ///
+    /// A request's [`ClientAddress`] is its extension; those without one count as one address.
     pub fn router(&self) -> Router {
         let shared = self.shared.clone();
         let upgrade = move |request: Request| {
@@ -85,13 +89,13 @@ impl Relay {
 
     /// What the relay has done and holds.
     pub fn metrics(&self) -> Metrics {
-        let Shared { ledger, room, counters, incoming, .. } = &*self.shared;
+        let Shared { ledger, queued, counters, incoming, .. } = &*self.shared;
         Metrics {
             stored: ledger.stored() as u64,
             waiting: ledger.asks() as u64,
             held_bytes: ledger.held_bytes() as u64,
-            queued_bytes: room.total() as u64,
-            incoming_bytes: incoming.load(Relaxed) as u64,
+            queued_bytes: queued.used() as u64,
+            incoming_bytes: incoming.used() as u64,
             ..counters.read()
         }
     }
@@ -113,12 +117,13 @@ struct Seats {
 pub(crate) struct Shared {
     config: Config,
     ledger: Arc<Ledger>,
-    room: Arc<Room>,
+    /// Bytes that wait for readers.
+    queued: Shares<ClientAddress>,
     parts: Box<[Mutex<Postbox<Handle>>]>,
     seats: Mutex<Seats>,
     counters: Counters,
     /// Bytes of messages that have not come whole.
-    incoming: AtomicUsize,
+    incoming: Shares<ClientAddress>,
     tasks: TaskTracker,
     start: Instant,
     /// Microseconds since the start at which the timer wakes up by itself.
@@ -135,11 +140,11 @@ impl Shared {
         let part = |_| Mutex::new(Postbox::default());
         Self {
             ledger: Ledger::new(config.limits),
-            room: Arc::new(Room::new(&config)),
+            queued: Shares::new(config.queue_total_bytes),
             parts: (0..config.parts.max(1)).map(part).collect(),
             seats: Mutex::default(),
             counters: Counters::default(),
-            incoming: AtomicUsize::new(0),
+            incoming: Shares::new(config.limits.total_bytes),
             tasks: TaskTracker::new(),
             start: Instant::now(),
             alarm: AtomicU64::new(NEVER),
@@ -197,7 +202,7 @@ impl Shared {
         outbox: &Arc<Outbox>,
     ) -> Result<(), Refusal> {
         one(&self.counters.publishes);
-        let ttl = header.ttl.duration();
+        let ttl = header.ttl.duration().min(outbox.account().longest_ttl());
         if frame.len() >= LONG_FRAME {
             self.tidy_later(now);
         }
@@ -327,22 +332,29 @@ fn micros(time: Duration) -> u64 {
 pub(crate) struct Seat {
     relay: Arc<Shared>,
     outbox: Arc<Outbox>,
+    address: ClientAddress,
 }
 
 impl Seat {
     /// A new one.
-    pub(crate) fn take(relay: &Arc<Shared>) -> Self {
+    pub(crate) fn take(relay: &Arc<Shared>, address: ClientAddress) -> Self {
         let mut seats = relay.seats();
         seats.last_number += 1;
         let number = seats.last_number;
-        let outbox = Outbox::new(Account::new(&relay.ledger, number), relay.room.clone());
+        let account = Account::new(&relay.ledger, number, address);
+        let outbox = Outbox::new(account, &relay.config, relay.queued.of(address));
         if seats.closed {
             outbox.cut(Cut::Stopping);
         }
         seats.taken.insert(number, outbox.clone());
         drop(seats);
         relay.counters.connections.fetch_add(1, Relaxed);
-        Self { relay: relay.clone(), outbox }
+        Self { relay: relay.clone(), outbox, address }
+    }
+
+    /// The bytes of its message that has not come whole: none yet.
+    pub(crate) fn incoming(&self) -> Incomplete {
+        Incomplete { share: self.relay.incoming.of(self.address), bytes: 0 }
     }
 
     pub(crate) fn relay(&self) -> &Arc<Shared> {
@@ -357,7 +369,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let number = self.outbox.account().number();
-        self.outbox.close();
         for part in &self.relay.parts {
             part.lock().unwrap_or_else(PoisonError::into_inner).leave(number);
         }
@@ -369,41 +380,38 @@ impl Drop for Seat {
 /// The bytes of one connection's message that has not come whole, given back on drop. Nobody
 /// else knows of them, so they have a bound of their own: the same as for what is stored.
 pub(crate) struct Incomplete {
-    relay: Arc<Shared>,
+    share: Arc<Share>,
     bytes: usize,
 }
 
 impl Incomplete {
-    pub(crate) fn new(relay: &Arc<Shared>) -> Self {
-        Self { relay: relay.clone(), bytes: 0 }
-    }
-
     /// How many there are.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Notes how many there are now; whether that is within the bound.
-    pub(crate) fn set(&mut self, bytes: usize) -> bool {
-        if bytes == self.bytes {
-            return true;
-        }
-        let grows = bytes.saturating_sub(self.bytes);
-        let all = self.relay.incoming.fetch_add(grows, Relaxed) + grows;
-        self.relay.incoming.fetch_sub(self.bytes.saturating_sub(bytes), Relaxed);
+    /// Notes how many there are now.
+    ///
+    /// # Errors
+    /// When that is beyond a bound; then it is not noted.
+    pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Over> {
+        self.share.take(bytes.saturating_sub(self.bytes))?;
+        self.share.give_back(self.bytes.saturating_sub(bytes));
         self.bytes = bytes;
-        grows == 0 || all <= self.relay.config.limits.total_bytes
+        Ok(())
     }
 }
 
 impl Drop for Incomplete {
     fn drop(&mut self) {
-        self.set(0);
+        self.share.give_back(self.bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use quorate_wire::relay::Ttl;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -422,5 +430,36 @@ mod tests {
         tokio::time::advance(TIDY_AFTER).await;
         assert_eq!(shared.tidy(), None);
         assert_eq!(shared.tidy(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_leaves_newcomers_no_room_goes_after_five_minutes() {
+        let mut config = Config::default();
+        config.limits.total_bytes = 10 * (ID_COST + 37);
+        let shared = Arc::new(Shared::new(config));
+        let seats = [1, 2].map(|n| Seat::take(&shared, ClientAddress::of([10, 0, 0, n].into())));
+        let publish = |id: u8, seat: &Seat| {
+            let id = RelayId([id; 32]);
+            let frame = quorate_wire::relay::publish(id, Ttl::MAX, 0, b"x");
+            let (header, _) = Header::parse(&frame).unwrap();
+            shared.publish(shared.now(), header, frame, seat.outbox())
+        };
+        for id in 0..4 {
+            assert_eq!(publish(id, &seats[0]), Ok(()));
+            assert_eq!(publish(10 + id, &seats[1]), Ok(()));
+        }
+        // More than a third is held by each, so that a third one would find too little.
+        assert_eq!(publish(4, &seats[0]), Ok(()));
+        let stored = async || {
+            for part in &shared.parts {
+                shared.expire_part(part).await;
+            }
+            shared.ledger.stored()
+        };
+        tokio::time::advance(PRESSED_TTL - Duration::from_millis(1)).await;
+        assert_eq!(stored().await, 9);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(stored().await, 8, "what came before stays for its own ttl");
+        assert_eq!(shared.alarm.load(SeqCst), micros(PRESSED_TTL), "the timer knew");
     }
 }

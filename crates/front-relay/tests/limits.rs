@@ -7,9 +7,9 @@ mod client;
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{Server, id, serve};
+use client::{Client, Server, id, serve};
 use futures_util::{SinkExt as _, StreamExt as _};
-use quorate_front_relay::{Config, bind_all};
+use quorate_front_relay::{Config, Metrics, bind_all};
 use quorate_wire::relay::{Ttl, ask, publish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -92,15 +92,19 @@ async fn too_many_ids_of_a_connection_are_refused_with_1013() {
     assert_serves(&server).await;
 }
 
+const ADDRESS_IS_FULL: &str =
+    "the connections of this address hold as much as they may; try again later";
+
 #[tokio::test]
 async fn a_full_relay_refuses_with_1013() {
     let server = serve(small()).await;
-    for round in 0..3 {
-        let mut client = server.client().await;
-        for n in 0..2 {
-            client.publish(round * 2 + n, 2, 0, &[1; 90_000]).await;
+    // Two messages of one address, two of another and one of a third: no room for a sixth.
+    for (number, from) in [(0, "127.0.0.1"), (2, "127.0.0.2"), (4, "127.0.0.3")] {
+        let mut client = server.client_from(from).await;
+        for n in number..number + 2 {
+            client.publish(n, 2, 0, &[1; 90_000]).await;
         }
-        if round == 2 {
+        if number == 4 {
             assert_eq!(client.closed().await, (1013, "the relay is full; try again later".into()));
         } else {
             client.assert_silent().await;
@@ -111,23 +115,93 @@ async fn a_full_relay_refuses_with_1013() {
 }
 
 #[tokio::test]
+async fn one_address_fills_half_of_the_relay_and_the_others_go_on() {
+    let server = serve(small()).await;
+    let mut first = server.client_from("127.0.0.2").await;
+    for n in 0..2 {
+        first.publish(n, u16::MAX, 0, &[1; 90_000]).await;
+    }
+    first.assert_silent().await;
+    drop(first);
+    server.until("it is gone", |m| m.connections == 0).await;
+    let mut second = server.client_from("127.0.0.2").await;
+    second.publish(2, u16::MAX, 0, &[1; 90_000]).await;
+    assert_eq!(second.closed().await, (1013, ADDRESS_IS_FULL.into()), "what it left counts");
+    let mut other = server.client().await;
+    for n in 3..5 {
+        other.publish(n, 10, 0, &[1; 90_000]).await;
+    }
+    other.assert_silent().await;
+    assert_eq!(server.relay.metrics().stored, 4);
+    assert_serves(&server).await;
+}
+
+/// The start of a message of 90 000 bytes, and most of its body.
+async fn begin(client: &mut Client) {
+    let head = [&[0x82, 0xff], &90_000_u64.to_be_bytes()[..], &[0; 4]].concat();
+    client.stream().write_all(&head).await.unwrap();
+    client.stream().write_all(&[1; 80_000]).await.unwrap();
+}
+
+#[tokio::test]
 async fn messages_that_do_not_come_whole_are_bounded_too() {
     let mut config = small();
-    config.limits.total_bytes = 150_000;
+    config.limits.total_bytes = 260_000;
     let server = serve(config).await;
     let mut clients = Vec::new();
-    for _ in 0..2 {
-        let mut client = server.client().await;
-        let stream = client.stream();
-        let head = [&[0x82, 0xff], &90_000_u64.to_be_bytes()[..], &[0; 4]].concat();
-        stream.write_all(&head).await.unwrap();
-        stream.write_all(&[1; 80_000]).await.unwrap();
+    for from in ["127.0.0.2", "127.0.0.1", "127.0.0.3"] {
+        let mut client = server.client_from(from).await;
+        begin(&mut client).await;
+        let count = clients.len() as u64 + 1;
+        server.until("it has come", |m| m.incoming_bytes == count * 80_000).await;
         clients.push(client);
     }
-    server.until("one is refused", |m| m.over_limit == 1 && m.connections == 1).await;
-    server.until("the other's bytes stay", |m| m.incoming_bytes == 80_000).await;
+    // All together have no room for a fourth, and one address none for a second.
+    let mut fourth = server.client_from("127.0.0.4").await;
+    begin(&mut fourth).await;
+    assert_eq!(fourth.closed().await, (1013, "the relay is full; try again later".into()));
+    drop(clients.split_off(1));
+    server.until("theirs is given back", |m| m.incoming_bytes == 80_000).await;
+    let mut second = server.client_from("127.0.0.2").await;
+    begin(&mut second).await;
+    assert_eq!(second.closed().await, (1013, ADDRESS_IS_FULL.into()));
+    assert_eq!(server.relay.metrics().over_limit, 2);
     drop(clients);
     server.until("everything is given back", |m| m.incoming_bytes == 0).await;
+}
+
+#[tokio::test]
+async fn readers_of_one_address_that_stall_take_no_room_from_others() {
+    let server = serve(Config { queue_total_bytes: 40 << 20, ..Config::default() }).await;
+    let mut publisher = server.client().await;
+    let mut slow = Vec::new();
+    // Each of them could have 32 MiB waiting; together they have half of 40.
+    while server.relay.metrics().slow_reader == 0 {
+        assert!(slow.len() < 10, "the sockets' own buffers are not that large");
+        let mut client = server.client_from("127.0.0.2").await;
+        let ids = 70 * slow.len() as u32..;
+        for n in ids.clone().take(70) {
+            client.ask(n, 100).await;
+        }
+        client.assert_silent().await;
+        for n in ids.take(70) {
+            publisher.publish(n, 0, 0, &[1; 250_000]).await;
+        }
+        slow.push(client);
+        let (all, each) = (70 * slow.len() as u64, 250_000 + 36 + 128);
+        let rest = |m: &Metrics| m.slow_reader == 1 || m.deliveries + m.queued_bytes / each == all;
+        let metrics = server.until("it waits or is cut", rest).await;
+        assert!(metrics.queued_bytes <= 20 << 20);
+    }
+    assert!(slow.len() > 1, "one of them alone is within every bound");
+    let (code, reason) = slow.last_mut().unwrap().closed().await;
+    let crowded = "too much waits for the connections of this address to read it";
+    assert_eq!((code, reason.as_str()), (1013, crowded));
+    let mut good = server.client().await;
+    good.ask(u32::MAX, 100).await;
+    good.assert_silent().await;
+    let frame = publisher.publish(u32::MAX, 0, 0, &[1; 250_000]).await;
+    assert_eq!(good.next().await, frame);
 }
 
 #[tokio::test]
@@ -148,7 +222,8 @@ async fn a_stalled_reader_is_cut_and_the_others_get_everything() {
         assert_eq!(good.next().await, frame);
     }
     let metrics = server.until("cut", |m| m.slow_reader == 1 && m.connections == 2).await;
-    assert_eq!((metrics.waiting, metrics.queued_bytes), (0, 0));
+    assert_eq!(metrics.waiting, 0);
+    assert!(metrics.queued_bytes < 100_000, "no more than the message that had begun to leave");
     // What had left before it was cut still arrives; then the connection is over.
     let mut got = 0;
     while let Some(Ok(message)) = slow.socket.next().await {

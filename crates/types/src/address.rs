@@ -1,6 +1,6 @@
 //! Network addresses as bounds count them.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What counts as one client of the network: an IPv4 address, or the /64 that one IPv6 customer
 /// gets. Says who pays for something, never who may do it.
@@ -14,6 +14,13 @@ impl ClientAddress {
             IpAddr::V4(v4) => v4.into(),
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
         })
+    }
+}
+
+/// That of a client whose connection nobody has named: all such count as one.
+impl Default for ClientAddress {
+    fn default() -> Self {
+        Self(Ipv4Addr::UNSPECIFIED.into())
     }
 }
 

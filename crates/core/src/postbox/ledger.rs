@@ -1,13 +1,23 @@
 //! What connections hold: bytes and ids, counted against the bounds before anything is stored.
 //!
 //! The counters are shared by all postboxes of a relay, so they are atomic; they are the only
-//! thing two postboxes have in common.
+//! thing two postboxes have in common. What is stored counts for its connection and for the address
+//! that it came from, also when the connection is gone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use quorate_types::ClientAddress;
+
+use crate::budget::Over;
+use crate::budget::shared::{Share, Shares};
 
 /// Bookkeeping of one id, charged to the total on top of the frame.
 pub const ID_COST: usize = 256;
+
+/// How long a message stays at most that an address publishes while it leaves newcomers no room.
+pub const PRESSED_TTL: Duration = Duration::from_secs(300);
 
 /// Bounds of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +28,8 @@ pub struct Limits {
     pub connection_bytes: usize,
     /// Stored frames and open questions of one connection.
     pub connection_ids: usize,
-    /// Bytes of everything stored, with [`ID_COST`] for each stored frame and open question.
+    /// Bytes of everything stored, with [`ID_COST`] for each stored frame and open question. One
+    /// address may hold half.
     pub total_bytes: usize,
 }
 
@@ -42,8 +53,19 @@ pub enum Refusal {
     ConnectionBytes,
     /// The connection has as many ids as it may have.
     ConnectionIds,
+    /// The connections of this address hold as much as they may.
+    Address,
     /// The relay is full.
     Full,
+}
+
+impl From<Over> for Refusal {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Share => Self::Address,
+            Over::Whole => Self::Full,
+        }
+    }
 }
 
 impl Refusal {
@@ -51,7 +73,7 @@ impl Refusal {
     pub fn close_code(self) -> u16 {
         match self {
             Self::TooLarge => 1009,
-            Self::ConnectionBytes | Self::ConnectionIds | Self::Full => 1013,
+            Self::ConnectionBytes | Self::ConnectionIds | Self::Address | Self::Full => 1013,
         }
     }
 
@@ -63,6 +85,9 @@ impl Refusal {
                 "too many bytes of this connection are stored; wait for their ttl"
             }
             Self::ConnectionIds => "this connection has too many messages and questions open",
+            Self::Address => {
+                "the connections of this address hold as much as they may; try again later"
+            }
             Self::Full => "the relay is full; try again later",
         }
     }
@@ -72,7 +97,7 @@ impl Refusal {
 #[derive(Debug)]
 pub struct Ledger {
     limits: Limits,
-    held: AtomicUsize,
+    held: Shares<ClientAddress>,
     stored: AtomicUsize,
     asks: AtomicUsize,
 }
@@ -80,8 +105,8 @@ pub struct Ledger {
 impl Ledger {
     /// Empty books with these bounds.
     pub fn new(limits: Limits) -> Arc<Self> {
-        let zero = || AtomicUsize::new(0);
-        Arc::new(Self { limits, held: zero(), stored: zero(), asks: zero() })
+        let (stored, asks) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { limits, held: Shares::new(limits.total_bytes), stored, asks })
     }
 
     /// The bounds.
@@ -91,7 +116,7 @@ impl Ledger {
 
     /// Bytes charged to the total.
     pub fn held_bytes(&self) -> usize {
-        self.held.load(Relaxed)
+        self.held.used()
     }
 
     /// Stored frames.
@@ -110,20 +135,27 @@ impl Ledger {
 pub struct Account {
     number: u64,
     ledger: Arc<Ledger>,
+    address: Arc<Share>,
     bytes: AtomicUsize,
     ids: AtomicUsize,
 }
 
 impl Account {
-    /// An account of the connection with this number, which no other one has.
-    pub fn new(ledger: &Arc<Ledger>, number: u64) -> Arc<Self> {
+    /// An account of the connection with this number, which no other one has, from this address.
+    pub fn new(ledger: &Arc<Ledger>, number: u64, address: ClientAddress) -> Arc<Self> {
         let (bytes, ids) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { number, ledger: ledger.clone(), bytes, ids })
+        let address = ledger.held.of(address);
+        Arc::new(Self { number, ledger: ledger.clone(), address, bytes, ids })
     }
 
     /// The connection's number.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// How long a message that it publishes now may stay.
+    pub fn longest_ttl(&self) -> Duration {
+        if self.address.is_pressed() { PRESSED_TTL } else { Duration::MAX }
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -160,13 +192,13 @@ impl Account {
     fn open(&self, bytes: usize) -> Result<(), Refusal> {
         let limits = self.limits();
         take(&self.ids, 1, limits.connection_ids, Refusal::ConnectionIds)?;
-        take(&self.ledger.held, bytes + ID_COST, limits.total_bytes, Refusal::Full)
-            .inspect_err(|_| give(&self.ids, 1))
+        self.address.take(bytes + ID_COST).inspect_err(|_| give(&self.ids, 1))?;
+        Ok(())
     }
 
     fn close(&self, bytes: usize) {
         give(&self.ids, 1);
-        give(&self.ledger.held, bytes + ID_COST);
+        self.address.give_back(bytes + ID_COST);
     }
 }
 

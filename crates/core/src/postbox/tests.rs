@@ -1,5 +1,7 @@
 //! One test for each rule of the postbox.
 
+use quorate_types::ClientAddress;
+
 use super::*;
 
 impl Receiver for Arc<Account> {
@@ -18,6 +20,11 @@ fn id(n: u8) -> RelayId {
     RelayId([n; 32])
 }
 
+/// One for each number below 256.
+fn address(number: u64) -> ClientAddress {
+    ClientAddress::of([10, 0, 0, u8::try_from(number).unwrap()].into())
+}
+
 struct World {
     ledger: Arc<Ledger>,
     postbox: Postbox<Arc<Account>>,
@@ -33,8 +40,9 @@ impl World {
         Self { ledger, postbox: Postbox::default(), got: Vec::new(), deaf: Vec::new() }
     }
 
+    /// A connection from an address of its own.
     fn connection(&self, number: u64) -> Arc<Account> {
-        Account::new(&self.ledger, number)
+        Account::new(&self.ledger, number, address(number))
     }
 
     fn ask(&mut self, now: u64, n: u8, who: &Arc<Account>) -> Asked {
@@ -203,7 +211,7 @@ fn each_bound_refuses_with_its_code_and_charges_nothing() {
         message_bytes: 10,
         connection_bytes: 20,
         connection_ids: 3,
-        total_bytes: 4 * ID_COST + 30,
+        total_bytes: 8 * ID_COST + 50,
     };
     let mut world = World::new(limits);
     let (a, b) = (world.connection(1), world.connection(2));
@@ -219,13 +227,62 @@ fn each_bound_refuses_with_its_code_and_charges_nothing() {
     assert_eq!(world.publish(0, 1, 9, false, body, &a), Ok(Published::Ignored));
     assert_eq!(world.ask(0, 10, &a), Asked::Waits);
     assert_eq!(world.postbox.ask(at(0), id(11), TTL, &a), Err(Refusal::ConnectionIds));
-    assert_eq!(world.postbox.ask(at(0), id(11), TTL, &b), Err(Refusal::Full));
     assert_eq!(world.ledger.held_bytes(), 4 * ID_COST + 20);
     assert_eq!(world.postbox.expire(at(10), 9), Expired { stored: 2, asks: 2 });
     world.assert_empty();
-    let codes =
-        [Refusal::TooLarge, Refusal::ConnectionBytes, Refusal::ConnectionIds, Refusal::Full];
-    assert_eq!(codes.map(Refusal::close_code), [1009, 1013, 1013, 1013]);
+    let codes = [
+        Refusal::TooLarge,
+        Refusal::ConnectionBytes,
+        Refusal::ConnectionIds,
+        Refusal::Address,
+        Refusal::Full,
+    ];
+    assert_eq!(codes.map(Refusal::close_code), [1009, 1013, 1013, 1013, 1013]);
+}
+
+#[test]
+fn an_address_holds_half_however_many_connections_it_has() {
+    let limits = Limits { total_bytes: 8 * ID_COST + 8, ..Limits::default() };
+    let mut world = World::new(limits);
+    let ledger = world.ledger.clone();
+    let of_one = |number| Account::new(&ledger, number, address(1));
+    let first = of_one(1);
+    assert_eq!(world.publish(0, 1, 9, false, b"x", &first), Ok(Published::Stored(0)));
+    world.postbox.leave(1);
+    drop(first);
+    let second = of_one(2);
+    assert_eq!(world.ask(0, 2, &second), Asked::Waits);
+    for n in [3, 4] {
+        assert_eq!(world.publish(0, n, 9, false, b"x", &second), Ok(Published::Stored(0)));
+    }
+    let third = of_one(3);
+    let refused = world.publish(0, 5, 9, false, b"x", &third);
+    assert_eq!(refused, Err(Refusal::Address), "also for what one left that is gone");
+    assert_eq!(world.postbox.ask(at(0), id(6), TTL, &third), Err(Refusal::Address));
+    let others = [4, 5].map(|number| world.connection(number));
+    for n in 11..15 {
+        let taken = world.publish(0, n, 9, false, b"x", &others[usize::from(n == 14)]);
+        assert_eq!(taken, Ok(Published::Stored(0)), "half is left to others");
+    }
+    assert_eq!(world.publish(0, 15, 9, false, b"x", &others[1]), Err(Refusal::Full));
+    world.postbox.expire(at(10), 99);
+    world.assert_empty();
+}
+
+#[test]
+fn an_address_that_leaves_newcomers_no_room_stores_for_minutes_only() {
+    let limits = Limits { total_bytes: 10 * ID_COST, ..Limits::default() };
+    let mut world = World::new(limits);
+    let (a, b) = (world.connection(1), world.connection(2));
+    for n in 0..4 {
+        assert_eq!(world.ask(0, n, &a), Asked::Waits);
+        assert_eq!(world.ask(0, n, &b), Asked::Waits);
+        let pressed = n == 3;
+        assert_eq!(a.longest_ttl() == PRESSED_TTL, pressed, "{n}");
+    }
+    assert_eq!(world.connection(3).longest_ttl(), Duration::MAX);
+    assert_eq!(world.postbox.leave(2), 4);
+    assert_eq!(a.longest_ttl(), Duration::MAX);
 }
 
 #[test]

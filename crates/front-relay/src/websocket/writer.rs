@@ -49,6 +49,12 @@ impl Writer {
         self.queue.len()
     }
 
+    /// Bytes and messages of the deliveries among them.
+    pub(crate) fn deliveries(&self) -> (usize, usize) {
+        let lengths = self.queue.iter().filter(|out| out.since.is_some());
+        lengths.fold((0, 0), |(bytes, count), out| (bytes + out.payload.len(), count + 1))
+    }
+
     /// Adds a frame behind all others.
     pub(crate) fn push(&mut self, frame: Out) {
         self.queue.push_back(frame);

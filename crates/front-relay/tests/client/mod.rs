@@ -6,18 +6,20 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware::{Next, from_fn};
 use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use quorate_front_relay::{Config, Metrics, Relay};
-use quorate_types::RelayId;
+use quorate_types::{ClientAddress, RelayId};
 use quorate_wire::relay::{Ttl, ask, publish};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::sync::CancellationToken;
 
 /// No test waits longer for what must come.
@@ -37,7 +39,12 @@ pub(crate) async fn serve(config: Config) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
-    let app = relay.router();
+    let named =
+        from_fn(|peer: ConnectInfo<SocketAddr>, mut request: Request, next: Next| async move {
+            request.extensions_mut().insert(ClientAddress::of(peer.0.ip()));
+            next.run(request).await
+        });
+    let app = relay.router().layer(named).into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, app).await });
     let stop = CancellationToken::new();
     let run = tokio::spawn({
@@ -50,10 +57,19 @@ pub(crate) async fn serve(config: Config) -> Server {
 impl Server {
     /// A new connection.
     pub(crate) async fn client(&self) -> Client {
+        self.client_from("127.0.0.1").await
+    }
+
+    /// A new connection from an address of the loopback.
+    pub(crate) async fn client_from(&self, address: &str) -> Client {
         let mut config = WebSocketConfig::default();
         config.max_frame_size = Some(64 << 20);
         let url = format!("ws://{}/v1/msg-relay", self.address);
-        let (socket, _) = connect_async_with_config(url, Some(config), true).await.unwrap();
+        let own = TcpSocket::new_v4().unwrap();
+        own.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        let stream = own.connect(self.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (socket, _) = client_async_with_config(url, stream, Some(config)).await.unwrap();
         Client { socket }
     }
 
@@ -77,7 +93,7 @@ impl Server {
 
 /// A connection.
 pub(crate) struct Client {
-    pub(crate) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub(crate) socket: WebSocketStream<TcpStream>,
 }
 
 impl Client {
@@ -129,10 +145,7 @@ impl Client {
 
     /// The connection below the frames.
     pub(crate) fn stream(&mut self) -> &mut TcpStream {
-        match self.socket.get_mut() {
-            MaybeTlsStream::Plain(stream) => stream,
-            _ => panic!("a plain connection"),
-        }
+        self.socket.get_mut()
     }
 
     /// The relay has handled all that was sent, and answered nothing until then.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quorate_core::postbox::{
     Account, Asked, ID_COST, Ledger, Limits, Postbox, Publish, Published, Receiver, Refusal,
 };
-use quorate_types::RelayId;
+use quorate_types::{ClientAddress, RelayId};
 use quorate_wire::relay::{Header, Kind};
 
 use super::Notes;
@@ -95,6 +95,12 @@ impl Receiver for Connection {
     }
 }
 
+/// A connection from one of two addresses.
+fn connection(ledger: &Arc<Ledger>, number: u64) -> Connection {
+    let address = ClientAddress::of([127, 0, 0, (number % 2) as u8].into());
+    Connection(Account::new(ledger, number, address))
+}
+
 /// A stored message as the books should have it.
 struct Held {
     publisher: u64,
@@ -117,7 +123,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let ledger = Ledger::new(LIMITS);
-        let connections = (1..=4).map(|number| Connection(Account::new(&ledger, number))).collect();
+        let connections = (1..=4).map(|number| connection(&ledger, number)).collect();
         let (stored, asked) = (BTreeMap::new(), BTreeSet::new());
         let (postbox, now) = (Postbox::default(), Duration::ZERO);
         Self { ledger, postbox, connections, last_number: 4, now, stored, asked }
@@ -188,12 +194,12 @@ impl World {
     }
 
     /// A connection leaves, and another one comes in its place.
-    fn leave(&mut self, connection: usize) {
-        let number = self.connections[connection].0.number();
+    fn leave(&mut self, index: usize) {
+        let number = self.connections[index].0.number();
         self.postbox.leave(number);
         self.asked.retain(|(asker, _)| *asker != number);
         self.last_number += 1;
-        self.connections[connection] = Connection(Account::new(&self.ledger, self.last_number));
+        self.connections[index] = connection(&self.ledger, self.last_number);
     }
 
     fn pass(&mut self, seconds: u8, notes: &mut Notes) {

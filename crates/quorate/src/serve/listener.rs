@@ -144,10 +144,9 @@ pub(crate) async fn serve(
             },
         };
         let _ = stream.set_nodelay(true);
-        let origin = Origin {
-            at: stream.local_addr().ok().map(AcceptedAt),
-            source: bounds.bodies.source(ClientAddress::of(peer.ip())),
-        };
+        let address = ClientAddress::of(peer.ip());
+        let at = stream.local_addr().ok().map(AcceptedAt);
+        let origin = Origin { at, address, source: bounds.bodies.source(address) };
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
         let stream = Placed::new(stream, place, tracker.token());
         tracker.spawn(async move {
@@ -167,9 +166,10 @@ pub(crate) async fn serve(
 #[derive(Clone, Copy)]
 pub(crate) struct AcceptedAt(pub(crate) SocketAddr);
 
-/// Where a connection was accepted, and what its bodies count for.
+/// Where a connection was accepted, whose it is, and what its bodies count for.
 struct Origin {
     at: Option<AcceptedAt>,
+    address: ClientAddress,
     source: Arc<Source>,
 }
 
@@ -189,11 +189,12 @@ where
         .max_send_buf_size(SEND_BUFFER);
     let activity = Activity::default();
     let (requests, stopping) = (activity.clone(), stop.clone());
-    let Origin { at, source } = origin;
+    let Origin { at, address, source } = origin;
     let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
         let open = requests.begin();
         let (router, source) = (router.clone(), source.clone());
         request.extensions_mut().insert(stopping.clone());
+        request.extensions_mut().insert(address);
         if let Some(at) = at {
             request.extensions_mut().insert(at);
         }
