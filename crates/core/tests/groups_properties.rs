@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use proptest::prelude::*;
 use quorate_core::groups::*;
-use quorate_types::{GroupId, SessionId, SessionKind, Timestamp};
+use quorate_types::{ClientAddress, GroupId, SessionId, SessionKind, Timestamp};
 use uuid::Uuid;
 
 const CLIENTS: usize = 5;
@@ -108,6 +108,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop_oneof![Just(1), Just(60_000), Just(3_600_000)].prop_map(|millis| Step::Pass { millis }),
         1 => Just(Step::Restart),
     ]
+}
+
+fn caller(connection: ConnectionId) -> quorate_core::groups::Peer {
+    quorate_core::groups::Peer { connection, address: ClientAddress::default() }
 }
 
 /// A client as it sees itself.
@@ -268,7 +272,7 @@ impl World {
         let signed = matches!(command, Command::NotifySigned(..)) && self.strict;
         let token = if let Command::Token(token) = command { Some(token) } else { None };
         let mut effects = Effects::default();
-        let reply = self.core.apply(self.now, connection, command.clone(), &mut effects);
+        let reply = self.core.apply(self.now, caller(connection), command.clone(), &mut effects);
         if reply.is_err() {
             prop_assert!(effects.is_empty(), "a refusal has no effect");
             return Ok(());
@@ -297,7 +301,7 @@ impl World {
         let seen = self.peers[by].seen;
         let mut effects = Effects::default();
         let command = Command::Resume { token, seen: Some(seen) };
-        if self.core.apply(self.now, connection, command, &mut effects).is_err() {
+        if self.core.apply(self.now, caller(connection), command, &mut effects).is_err() {
             let mut gone = Effects::default();
             self.core.disconnect(self.now, connection, 0, &mut gone);
             return self.keep(gone.changes);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_core::groups::{Compat, Limits as GroupLimits, Rules};
 
-/// Bounds of the relay.
+/// Bounds of the relay. Of what is bounded in all, one address may have half.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bounds of groups, sessions and what is kept for broken connections.

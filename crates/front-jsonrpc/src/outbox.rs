@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use axum::extract::ws::Utf8Bytes;
 use futures_util::task::AtomicWaker;
+use quorate_core::budget::shared::Share;
 
 use crate::config::Limits;
 use crate::metrics::Drop;
@@ -14,6 +15,9 @@ use crate::metrics::Drop;
 /// Calls of one connection that may wait for the disk before it is not read from: enough to keep a
 /// group commit busy. A notification has no answer to wait in the queue, so these are counted too.
 const MAX_PENDING: usize = 16;
+
+/// What a frame that waits costs beside its bytes.
+const ENTRY_COST: usize = 128;
 
 /// Holds frames back until what they tell is on the disk.
 #[derive(Debug, Default)]
@@ -45,6 +49,12 @@ pub(crate) struct Entry {
     pub(crate) missed: bool,
 }
 
+impl Entry {
+    fn cost(&self) -> usize {
+        self.frame.len() + ENTRY_COST
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
@@ -66,7 +76,6 @@ pub(crate) enum Next {
 }
 
 /// The queue of one connection. Pushing never waits.
-#[derive(Default)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     /// The number of the last event that was written.
@@ -74,8 +83,8 @@ pub(crate) struct Outbox {
     /// Calls whose changes are not on the disk yet.
     pending: AtomicUsize,
     bell: AtomicWaker,
-    /// Bytes that wait in all queues.
-    total: Arc<AtomicUsize>,
+    /// What waits in all queues of its address.
+    address: Arc<Share>,
 }
 
 impl std::ops::Drop for Outbox {
@@ -89,21 +98,20 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A queue that counts towards this total.
-    pub(crate) fn new(total: Arc<AtomicUsize>) -> Self {
+    /// A queue of an address that has this share of all.
+    pub(crate) fn new(address: Arc<Share>) -> Self {
         Self {
             queue: Mutex::default(),
             written: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
             bell: AtomicWaker::new(),
-            total,
+            address,
         }
     }
 
     /// Drops all that waits.
     fn clear(&self, queue: &mut Queue) {
-        let bytes = queue.entries.iter().map(|entry| entry.frame.len()).sum();
-        self.total.fetch_sub(bytes, Ordering::Relaxed);
+        self.address.give_back(queue.entries.iter().map(Entry::cost).sum());
         *queue = Queue { closing: queue.closing, ..Queue::default() };
     }
 
@@ -118,16 +126,14 @@ impl Outbox {
             queue.frames += 1;
             queue.bytes += entry.frame.len();
         }
-        let bytes = entry.frame.len();
-        let total = self.total.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        queue.entries.push_back(entry);
         // One frame alone is always taken: it was within its own bound.
-        let over = queue.frames > limits.queue_frames
-            || queue.bytes > limits.queue_bytes && queue.frames > 1
-            || total > limits.queue_total_bytes;
-        if over {
+        let full = queue.frames > limits.queue_frames
+            || queue.bytes > limits.queue_bytes && queue.frames > 1;
+        if full || self.address.take(entry.cost()).is_err() {
             self.clear(&mut queue);
             queue.closing = Some(Drop::Slow);
+        } else {
+            queue.entries.push_back(entry);
         }
     }
 
@@ -171,7 +177,7 @@ impl Outbox {
             Some(Some(_)) => return Next::Wait,
         }
         let entry = queue.entries.pop_front().expect("there is a first one");
-        self.total.fetch_sub(entry.frame.len(), Ordering::Relaxed);
+        self.address.give_back(entry.cost());
         if !entry.missed {
             queue.frames -= 1;
             queue.bytes -= entry.frame.len();
@@ -210,7 +216,13 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use quorate_core::budget::shared::Shares;
+
     use super::*;
+
+    fn outbox() -> Outbox {
+        Outbox::new(Shares::new(1 << 20).of(0))
+    }
 
     fn entry(text: &str, gate: Option<&Arc<Gate>>) -> Entry {
         Entry { frame: text.to_owned().into(), number: 0, gate: gate.cloned(), missed: false }
@@ -226,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_not_durable_holds_back_what_follows() {
-        let (outbox, limits, gate) = (Outbox::default(), Limits::default(), Arc::default());
+        let (outbox, limits, gate) = (outbox(), Limits::default(), Arc::default());
         outbox.push(entry("a", None), &limits);
         outbox.push(entry("b", Some(&gate)), &limits);
         outbox.push(entry("c", None), &limits);
@@ -237,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_will_never_be_durable_ends_the_connection() {
-        let (outbox, limits, gate) = (Outbox::default(), Limits::default(), Arc::default());
+        let (outbox, limits, gate) = (outbox(), Limits::default(), Arc::default());
         outbox.push(entry("b", Some(&gate)), &limits);
         gate.settle(false);
         assert!(matches!(outbox.next(), Next::Close(Drop::Broken)));
@@ -247,7 +259,7 @@ mod tests {
     fn a_full_queue_is_dropped_and_the_connection_cut() {
         let limits = Limits { queue_frames: 2, queue_bytes: 10, ..Limits::default() };
         for frames in [&["a", "b", "c"][..], &["123456", "12345"]] {
-            let outbox = Outbox::default();
+            let outbox = outbox();
             for frame in frames {
                 assert!(!outbox.is_cut());
                 outbox.push(entry(frame, None), &limits);
@@ -255,29 +267,34 @@ mod tests {
             assert!(outbox.is_cut());
             assert!(matches!(outbox.next(), Next::Close(Drop::Slow)));
         }
-        let outbox = Outbox::default();
+        let outbox = outbox();
         outbox.push(entry("one frame that is larger than all", None), &limits);
         assert!(!outbox.is_cut());
     }
 
     #[test]
     fn all_queues_together_are_bounded_and_give_back_what_they_took() {
-        let limits = Limits { queue_total_bytes: 10, ..Limits::default() };
-        let total = Arc::<AtomicUsize>::default();
-        let outboxes = [(); 3].map(|()| Outbox::new(total.clone()));
-        for outbox in &outboxes {
+        let shares = Shares::new(4 * (4 + ENTRY_COST));
+        let [a, b, c] = [1, 1, 2].map(|address| Outbox::new(shares.of(address)));
+        let limits = Limits::default();
+        for outbox in [&a, &b, &c] {
             outbox.push(entry("1234", None), &limits);
         }
-        assert_eq!(outboxes.each_ref().map(Outbox::is_cut), [false, false, true]);
-        assert_eq!(written(&outboxes[0]), ["1234"]);
-        assert_eq!(total.load(Ordering::Relaxed), 4);
-        drop(outboxes);
-        assert_eq!(total.load(Ordering::Relaxed), 0);
+        a.push(entry("5678", None), &limits);
+        assert!(a.is_cut(), "two queues of one address have half of all");
+        assert_eq!(shares.used(), 2 * (4 + ENTRY_COST), "what waited for it is dropped");
+        c.push(entry("5678", None), &limits);
+        b.push(entry("5678", None), &limits);
+        assert!(!b.is_cut() && !c.is_cut());
+        c.push(entry("9", None), &limits);
+        assert!(c.is_cut(), "all is taken");
+        assert_eq!(written(&b), ["1234", "5678"]);
+        assert_eq!(shares.used(), 0);
     }
 
     #[test]
     fn a_goodbye_comes_after_what_was_said() {
-        let (outbox, limits) = (Outbox::default(), Limits::default());
+        let (outbox, limits) = (outbox(), Limits::default());
         outbox.push(entry("a", None), &limits);
         outbox.close(Drop::Full);
         outbox.push(entry("too late", None), &limits);

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use quorate_core::groups::{Command, ConnectionId, Effects, Event, Groups, TokenHash};
+use quorate_core::budget::shared::Shares;
+use quorate_core::budget::{Budget, Over};
+use quorate_core::groups::{Command, ConnectionId, Effects, Event, Groups, Peer, TokenHash};
 use quorate_ports::{Commit, GroupStore};
-use quorate_types::{Result, Timestamp};
+use quorate_types::{ClientAddress, Result, Timestamp};
 use quorate_wire::jsonrpc::{RpcError, RpcRequest};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -43,7 +45,7 @@ pub(crate) struct Shared {
     started: Instant,
     state: Mutex<State>,
     /// Bytes that wait in all queues.
-    queued: Arc<AtomicUsize>,
+    queued: Shares<ClientAddress>,
     /// Commits under way.
     waiting: AtomicUsize,
     /// The next expiry has moved forward.
@@ -54,6 +56,8 @@ pub(crate) struct Shared {
 struct State {
     core: Groups,
     outboxes: HashMap<ConnectionId, Arc<Outbox>>,
+    /// The connections, by where they come from.
+    places: Budget<ClientAddress>,
     last_connection: ConnectionId,
     /// When the timer will look.
     armed: Option<Timestamp>,
@@ -79,6 +83,15 @@ impl State {
     }
 }
 
+/// Why a connection is turned away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoPlace {
+    /// There are too many, of this address or in all.
+    Taken(Over),
+    /// The relay stops.
+    Stopping,
+}
+
 /// Connections to wake once the lock is free.
 type Bells = Vec<Arc<Outbox>>;
 
@@ -95,17 +108,18 @@ impl Relay {
             last_connection: core.last_client(),
             core,
             outboxes: HashMap::new(),
+            places: Budget::new(config.limits.connections),
             armed: None,
             stopping: false,
         };
         let shared = Arc::new(Shared {
+            queued: Shares::new(config.limits.queue_total_bytes),
             config,
             counters: Counters::default(),
             tasks: TaskTracker::new(),
             store,
             started: Instant::now(),
             state: Mutex::new(state),
-            queued: Arc::default(),
             waiting: AtomicUsize::new(0),
             sooner: Notify::new(),
             stop: CancellationToken::new(),
@@ -167,22 +181,25 @@ impl Shared {
         Timestamp(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 
-    /// A new connection, unless there are too many.
-    pub(crate) fn connect(&self) -> Option<(ConnectionId, Arc<Outbox>)> {
+    /// A new connection, unless there are too many or the relay stops.
+    pub(crate) fn connect(&self, address: ClientAddress) -> Result<(Peer, Arc<Outbox>), NoPlace> {
         let mut state = self.lock();
-        if state.stopping || state.outboxes.len() >= self.config.limits.connections {
-            return None;
+        if state.stopping {
+            return Err(NoPlace::Stopping);
         }
+        state.places.take(&address, 1).map_err(NoPlace::Taken)?;
         state.last_connection += 1;
-        let (id, outbox) = (state.last_connection, Arc::new(Outbox::new(self.queued.clone())));
-        state.outboxes.insert(id, outbox.clone());
-        Some((id, outbox))
+        let (connection, outbox) = (state.last_connection, Outbox::new(self.queued.of(address)));
+        let outbox = Arc::new(outbox);
+        state.outboxes.insert(connection, outbox.clone());
+        Ok((Peer { connection, address }, outbox))
     }
 
     /// A connection has ended.
-    pub(crate) fn disconnect(self: &Arc<Self>, id: ConnectionId) {
-        let now = self.now();
+    pub(crate) fn disconnect(self: &Arc<Self>, peer: Peer) {
+        let (now, id) = (self.now(), peer.connection);
         let mut state = self.lock();
+        state.places.give_back(&peer.address, 1);
         let written = state.outboxes.remove(&id).map_or(0, |outbox| outbox.written());
         let mut effects = Effects::default();
         state.core.disconnect(now, id, written, &mut effects);
@@ -195,7 +212,7 @@ impl Shared {
     }
 
     /// Takes one text frame of a connection.
-    pub(crate) fn call(self: &Arc<Self>, id: ConnectionId, outbox: &Arc<Outbox>, text: &str) {
+    pub(crate) fn call(self: &Arc<Self>, peer: Peer, outbox: &Arc<Outbox>, text: &str) {
         let started = Instant::now();
         add(&self.counters.bytes_in, text.len());
         add(&self.counters.calls, 1);
@@ -215,7 +232,7 @@ impl Shared {
             state.note_written(token);
         }
         let mut effects = Effects::default();
-        let reply = match state.core.apply(now, id, asked.command, &mut effects) {
+        let reply = match state.core.apply(now, peer, asked.command, &mut effects) {
             Ok(reply) => reply,
             Err(refusal) => {
                 drop(state);
@@ -228,7 +245,7 @@ impl Shared {
             }
         };
         let answer = request.answer(translate::result(&reply, asked.token).as_ref());
-        self.carry_out(state, id, answer, effects, Some(started));
+        self.carry_out(state, peer.connection, answer, effects, Some(started));
     }
 
     /// Answers with an error. The original is silent to what is no request, and so is its mode.

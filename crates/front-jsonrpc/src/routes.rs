@@ -1,23 +1,31 @@
 //! What a server mounts: the socket's path and, if wanted, a folder beside it.
 
-use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use axum::{Extension, Router};
+use quorate_core::budget::Over;
+use quorate_types::ClientAddress;
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::relay::Relay;
+use crate::relay::{NoPlace, Relay};
 use crate::socket;
 
 /// Read and write buffer of a connection: most frames are small, and thousands of sockets are idle.
 const BUFFER: usize = 4 << 10;
 
+/// When a connection that found no place may try again.
+const RETRY_SECONDS: &str = "5";
+
 impl Relay {
     /// The relay's routes: `/mpc`, and the static folder for all other paths when there is one.
+    ///
+    /// A request's [`ClientAddress`] is its extension; those without one count as one address.
     pub fn router(&self) -> Router {
         let router = Router::new().route("/mpc", any(upgrade)).with_state(self.clone());
         let Some(folder) = &self.0.config.static_dir else {
@@ -40,6 +48,7 @@ impl Relay {
 
 async fn upgrade(
     State(relay): State<Relay>,
+    address: Option<Extension<ClientAddress>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
@@ -49,9 +58,24 @@ async fn upgrade(
             return (StatusCode::BAD_REQUEST, text).into_response();
         }
     };
-    let Some(seat) = socket::Seat::take(&relay) else {
-        let text = "the relay has no room for another connection; try again later\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    let seat = match socket::Seat::take(&relay, address.map(|known| known.0).unwrap_or_default()) {
+        Ok(seat) => seat,
+        Err(why) => {
+            let (status, text) = match why {
+                NoPlace::Taken(Over::Share) => (
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "this address has as many connections as it may; close some of them\n",
+                ),
+                NoPlace::Taken(Over::Whole) => (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the relay has no room for another connection; try again later\n",
+                ),
+                NoPlace::Stopping => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "the relay stops; connect again\n")
+                }
+            };
+            return (status, [(RETRY_AFTER, RETRY_SECONDS)], text).into_response();
+        }
     };
     let largest = relay.0.config.limits.frame_bytes;
     let task = relay.0.tasks.token();

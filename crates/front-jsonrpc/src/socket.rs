@@ -13,14 +13,15 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt as _, StreamExt as _};
-use quorate_core::groups::ConnectionId;
+use quorate_core::groups::Peer;
+use quorate_types::ClientAddress;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use crate::metrics::{Drop, add};
 use crate::outbox::{Next, Outbox};
-use crate::relay::{Relay, Shared};
+use crate::relay::{NoPlace, Relay, Shared};
 
 /// Bytes of a ping: the events before it, and a nonce that only a peer that reads can know.
 const PING_BYTES: usize = 16;
@@ -40,21 +41,21 @@ const WRITE_BATCH: usize = 64 << 10;
 /// A connection's place in the relay. Dropping it gives the place up.
 pub(crate) struct Seat {
     relay: Arc<Shared>,
-    id: ConnectionId,
+    peer: Peer,
     outbox: Arc<Outbox>,
 }
 
 impl Seat {
-    /// Takes a place, unless there are too many.
-    pub(crate) fn take(relay: &Relay) -> Option<Self> {
-        let (id, outbox) = relay.0.connect()?;
-        Some(Self { relay: relay.0.clone(), id, outbox })
+    /// Takes a place for a connection from this address.
+    pub(crate) fn take(relay: &Relay, address: ClientAddress) -> Result<Self, NoPlace> {
+        let (peer, outbox) = relay.0.connect(address)?;
+        Ok(Self { relay: relay.0.clone(), peer, outbox })
     }
 }
 
 impl std::ops::Drop for Seat {
     fn drop(&mut self) {
-        self.relay.disconnect(self.id);
+        self.relay.disconnect(self.peer);
     }
 }
 
@@ -170,8 +171,8 @@ impl Connection {
             match frame {
                 Some(Ok(Message::Text(text))) => {
                     self.heard = Instant::now();
-                    let Seat { relay, id, outbox, .. } = &self.seat;
-                    relay.call(*id, outbox, &text);
+                    let Seat { relay, peer, outbox } = &self.seat;
+                    relay.call(*peer, outbox, &text);
                 }
                 Some(Ok(Message::Binary(_))) => add(&self.seat.relay.counters.ignored, 1),
                 Some(Ok(Message::Ping(_))) => {
@@ -200,7 +201,7 @@ impl Connection {
         }
         if told > self.arrived && told <= self.fed {
             self.arrived = told;
-            self.seat.relay.arrived(self.seat.id, told);
+            self.seat.relay.arrived(self.seat.peer.connection, told);
         }
     }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use common::Server;
-use quorate_front_jsonrpc::{Config, Limits, NotKept, Relay};
+use common::{Client, Server};
+use quorate_front_jsonrpc::{Config, GroupLimits, Limits, NotKept, Relay};
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Error;
 use tower::ServiceExt as _;
 
 fn get(path: &str) -> Request<Body> {
@@ -71,4 +72,32 @@ async fn a_connection_too_many_is_turned_away() {
     assert!(error.to_string().contains("503"), "{error}");
     first.leave().await;
     server.client().await.settle().await;
+}
+
+#[tokio::test]
+async fn one_address_takes_half_of_everything_and_the_others_go_on() {
+    let groups = GroupLimits { groups: 6, ..GroupLimits::default() };
+    let limits = Limits { connections: 8, groups, ..Limits::default() };
+    let server = Server::open(Config { limits, ..Config::default() }, Arc::new(NotKept)).await;
+    let params = json!(["g", {"parties": 2, "threshold": 1}]);
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        let mut client = server.client_from("127.0.0.2").await;
+        if taken.len() < 3 {
+            client.ask("Group.create", params.clone()).await;
+        } else {
+            let (code, why) = client.refused("Group.create", params.clone()).await;
+            assert!(code == -32002 && why.contains("this address has its share"), "{why}");
+        }
+        taken.push(client);
+    }
+    let refused = Client::connect(server.address, "127.0.0.2").await.err().unwrap();
+    let Error::Http(answer) = refused else { panic!("{refused}") };
+    assert_eq!(answer.status().as_u16(), 429);
+    assert_eq!(answer.headers()["retry-after"], "5");
+    let mut other = server.client().await;
+    other.ask("Group.create", params.clone()).await;
+    taken.remove(0).leave().await;
+    let mut again = server.client_from("127.0.0.2").await;
+    again.ask("Group.create", params).await;
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use quorate_types::{GroupId, SessionId, SessionKind, Timestamp};
+use quorate_types::{ClientAddress, GroupId, SessionId, SessionKind, Timestamp};
 
 use super::model::*;
 use super::session::{Session, Taken};
@@ -14,6 +14,7 @@ pub(super) struct Call<'a> {
     pub(super) core: &'a mut Groups,
     pub(super) now: Timestamp,
     pub(super) client: ClientId,
+    pub(super) address: ClientAddress,
     pub(super) effects: &'a mut Effects,
 }
 
@@ -92,11 +93,11 @@ impl Call<'_> {
         if label.len() > limits.label_bytes {
             return Err(Refusal::TooLarge("a label", limits.label_bytes));
         }
-        if self.core.groups.len() >= limits.groups {
-            return Err(Refusal::Limit("groups are open at once", limits.groups));
-        }
+        let over = |over| Refusal::over(over, "groups are open at once", limits.groups);
+        self.core.held.groups.check(&self.address, 1).map_err(over)?;
         self.enter(id)?;
         let group = Group {
+            address: self.address,
             label: label.into(),
             params,
             members: vec![self.client],
@@ -105,6 +106,7 @@ impl Call<'_> {
             due_at: self.now,
             kept: false,
         };
+        self.core.held.groups.add(&self.address, 1);
         self.core.groups.insert(id, group);
         self.core.watch_group(id);
         self.core.keep_group(self.client, id, self.effects);
@@ -150,20 +152,17 @@ impl Call<'_> {
         kind: SessionKind,
         value: Bytes,
     ) -> Answer {
-        let (now, limits) = (self.now, self.core.rules.limits);
-        let values = self.core.value_bytes + value.len();
-        let sessions = self.core.sessions;
+        let (now, limits, address) = (self.now, self.core.rules.limits, self.address);
+        let sessions = self.core.held.sessions.check(&address, 1);
+        let values = self.core.held.values.check(&address, value.len());
         let group = self.group(id)?;
         if value.len() > limits.value_bytes {
             return Err(Refusal::TooLarge("a session's value", limits.value_bytes));
         }
-        if sessions >= limits.sessions {
-            return Err(Refusal::Limit("sessions are open at once", limits.sessions));
-        }
-        if values > limits.value_total_bytes {
-            let most = limits.value_total_bytes;
-            return Err(Refusal::Limit("bytes are the values of all sessions", most));
-        }
+        let over = |over| Refusal::over(over, "sessions are open at once", limits.sessions);
+        sessions.map_err(over)?;
+        let (what, most) = ("bytes are the values of all sessions", limits.value_total_bytes);
+        values.map_err(|over| Refusal::over(over, what, most))?;
         if group.sessions.len() >= limits.sessions_per_group {
             // One that is over is not missed.
             let closed = group.sessions.values().filter(|session| session.closed);
@@ -174,14 +173,13 @@ impl Call<'_> {
             };
             self.core.forget_session(Place { group: id, session: oldest }, self.effects);
         }
-        let session = Session::new(session, kind, value, now);
+        let session = Session::new(session, address, kind, value, now);
         let view = session.view();
         let place = Place { group: id, session: view.id };
+        self.core.held.add_session(&session);
         let group = self.core.groups.get_mut(&id).expect("found before");
         group.sessions.insert(view.id, session);
         let others: Vec<_> = group.members.iter().copied().filter(|m| *m != self.client).collect();
-        self.core.sessions += 1;
-        self.core.value_bytes += view.value.len();
         self.core.watch_session(place);
         self.core.keep_session(place, self.effects);
         if kind == SessionKind::Keygen {
@@ -300,8 +298,9 @@ impl Call<'_> {
     pub(super) fn token(&mut self, hash: TokenHash) -> Answer {
         let most = self.core.rules.limits.tokens;
         let client = self.core.clients.get_mut(&self.client).expect("the caller has a place");
-        if client.token.is_none() && self.core.tokens.len() >= most {
-            return Err(Refusal::Limit("places have a token", most));
+        if client.token.is_none() {
+            let over = |over| Refusal::over(over, "places have a token", most);
+            self.core.held.tokens.take(&client.address, 1).map_err(over)?;
         }
         if let Some(old) = client.token.replace(hash) {
             self.core.tokens.remove(&old);

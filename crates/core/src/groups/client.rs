@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 
-use quorate_types::{GroupId, Timestamp};
+use quorate_types::{ClientAddress, GroupId, Timestamp};
 
 use super::model::*;
+use crate::budget::Budget;
 
 pub(super) struct Client {
+    /// What is kept for it counts for this address.
+    pub(super) address: ClientAddress,
     /// The connection that has the place now.
     pub(super) connection: Option<ConnectionId>,
     pub(super) token: Option<TokenHash>,
@@ -17,9 +20,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(connection: ConnectionId) -> Self {
+    pub(super) fn new(peer: Peer) -> Self {
         Self {
-            connection: Some(connection),
+            address: peer.address,
+            connection: Some(peer.connection),
             token: None,
             groups: Vec::new(),
             until: Timestamp::default(),
@@ -32,15 +36,31 @@ impl Client {
         &mut self,
         event: &Event,
         limits: &Limits,
-        total: &mut usize,
+        missed: &mut Missed,
     ) -> Option<Recipient> {
         let number = match self.token {
-            Some(_) => self.log.push(event, limits, total),
+            Some(_) => self.log.push(event, limits, &self.address, missed),
             None => 0,
         };
         self.connection.map(|connection| (connection, number))
     }
+
+    /// Its peer has everything up to the event with this number.
+    pub(super) fn arrived(&mut self, until: u64, missed: &mut Missed) {
+        let freed = self.log.arrived(until);
+        missed.give_back(&self.address, freed);
+    }
+
+    /// It comes from another address now; what is kept for it counts there.
+    pub(super) fn moves(&mut self, to: ClientAddress, missed: &mut Missed) {
+        missed.give_back(&self.address, self.log.bytes);
+        missed.add(&to, self.log.bytes);
+        self.address = to;
+    }
 }
+
+/// Bytes of the events kept for all clients.
+type Missed = Budget<ClientAddress>;
 
 /// The last events of a client that may resume. Events are counted from 1.
 #[derive(Default)]
@@ -74,37 +94,46 @@ impl Log {
         }
     }
 
-    /// Keeps an event and numbers it. The oldest go when there is no room. `total` is the weight
-    /// of all logs.
-    fn push(&mut self, event: &Event, limits: &Limits, total: &mut usize) -> u64 {
+    /// Keeps an event and numbers it. The oldest go when there is no room.
+    fn push(
+        &mut self,
+        event: &Event,
+        limits: &Limits,
+        address: &ClientAddress,
+        missed: &mut Missed,
+    ) -> u64 {
         self.bytes += event.bytes();
-        *total += event.bytes();
+        missed.add(address, event.bytes());
         self.events.push_back(event.clone());
         while self.events.len() > limits.missed_events
             || self.bytes > limits.missed_bytes
-            || *total > limits.missed_total_bytes && !self.events.is_empty()
+            || missed.check(address, 0).is_err() && !self.events.is_empty()
         {
-            self.pop(total);
+            missed.give_back(address, self.pop());
         }
         self.total()
     }
 
-    fn pop(&mut self, total: &mut usize) {
-        if let Some(event) = self.events.pop_front() {
-            self.dropped = self.dropped.saturating_add(1);
-            self.bytes -= event.bytes();
-            *total -= event.bytes();
-        }
+    /// Drops the oldest event; how many bytes it had.
+    fn pop(&mut self) -> usize {
+        let Some(event) = self.events.pop_front() else {
+            return 0;
+        };
+        self.dropped = self.dropped.saturating_add(1);
+        self.bytes -= event.bytes();
+        event.bytes()
     }
 
-    /// Forgets what has arrived. Memory goes back when nothing is left.
-    pub(super) fn arrived(&mut self, until: u64, total: &mut usize) {
+    /// Forgets what has arrived; how many bytes that were. Memory goes back when nothing is left.
+    fn arrived(&mut self, until: u64) -> usize {
+        let mut freed = 0;
         while self.dropped < until && !self.events.is_empty() {
-            self.pop(total);
+            freed += self.pop();
         }
         if self.events.is_empty() {
             self.events = VecDeque::new();
         }
+        freed
     }
 
     /// The events after the first `seen`, `None` when some of them are gone.

@@ -90,8 +90,7 @@ impl Groups {
             return;
         };
         if let Some(session) = group.sessions.remove(&place.session) {
-            self.sessions -= 1;
-            self.value_bytes -= session.value.len();
+            self.held.forget_session(&session);
             self.due.remove(&(session.due_at, Due::Session(place)));
             if group.kept {
                 effects.changes.push(Change::ForgetSession(place.session));
@@ -104,9 +103,9 @@ impl Groups {
             return;
         };
         self.due.remove(&(group.due_at, Due::Group(id)));
-        self.sessions -= group.sessions.len();
+        self.held.groups.give_back(&group.address, 1);
         for session in group.sessions.values() {
-            self.value_bytes -= session.value.len();
+            self.held.forget_session(session);
             let place = Place { group: id, session: session.id };
             self.due.remove(&(session.due_at, Due::Session(place)));
         }

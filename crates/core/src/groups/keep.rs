@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use quorate_types::{GroupId, Timestamp};
+use quorate_types::{ClientAddress, GroupId, Timestamp};
 
 use super::model::*;
 use super::session::Session;
@@ -13,7 +13,7 @@ use super::{Group, Groups};
 
 impl Groups {
     /// Puts back what was kept. Places are kept for the grace time from `now`; what no place leads
-    /// to is forgotten.
+    /// to is forgotten. Who made it is not known any more: it counts for an address of its own.
     pub fn restore(&mut self, now: Timestamp, kept: Kept, effects: &mut Effects) {
         for (id, token) in kept.clients {
             self.restore_client(now, id, token);
@@ -36,9 +36,8 @@ impl Groups {
                     session.vacate(stranger);
                 }
             }
-            self.value_bytes += session.value.len();
+            self.held.add_session(&session);
             group.sessions.insert(place.session, session);
-            self.sessions += 1;
             self.watch_session(place);
         }
     }
@@ -62,6 +61,7 @@ impl Groups {
             }
         }
         let group = Group {
+            address: ClientAddress::default(),
             label: record.label,
             params: record.params,
             members,
@@ -70,6 +70,7 @@ impl Groups {
             due_at: now,
             kept: true,
         };
+        self.held.groups.add(&group.address, 1);
         self.groups.insert(id, group);
         self.watch_group(id);
     }

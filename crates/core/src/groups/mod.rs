@@ -17,7 +17,9 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use quorate_types::{GroupId, SessionId, Timestamp};
+use quorate_types::{ClientAddress, GroupId, SessionId, Timestamp};
+
+use crate::budget::Budget;
 
 use self::client::Client;
 use self::expiry::Due;
@@ -25,6 +27,8 @@ pub use self::model::*;
 use self::session::Session;
 
 struct Group {
+    /// Who made it.
+    address: ClientAddress,
     label: Arc<str>,
     params: Parameters,
     /// In the order of their coming.
@@ -48,6 +52,39 @@ pub struct Counts {
     pub tokens: usize,
 }
 
+/// What the clients of each address have made.
+struct Held {
+    groups: Budget<ClientAddress>,
+    sessions: Budget<ClientAddress>,
+    /// Bytes of the values of sessions.
+    values: Budget<ClientAddress>,
+    tokens: Budget<ClientAddress>,
+    /// Bytes of the events kept for clients.
+    missed: Budget<ClientAddress>,
+}
+
+impl Held {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            groups: Budget::new(limits.groups),
+            sessions: Budget::new(limits.sessions),
+            values: Budget::new(limits.value_total_bytes),
+            tokens: Budget::new(limits.tokens),
+            missed: Budget::new(limits.missed_total_bytes),
+        }
+    }
+
+    fn add_session(&mut self, session: &Session) {
+        self.sessions.add(&session.address, 1);
+        self.values.add(&session.address, session.value.len());
+    }
+
+    fn forget_session(&mut self, session: &Session) {
+        self.sessions.give_back(&session.address, 1);
+        self.values.give_back(&session.address, session.value.len());
+    }
+}
+
 /// All groups of the relay.
 pub struct Groups {
     rules: Rules,
@@ -55,11 +92,7 @@ pub struct Groups {
     clients: HashMap<ClientId, Client>,
     connections: HashMap<ConnectionId, ClientId>,
     tokens: HashMap<TokenHash, ClientId>,
-    sessions: usize,
-    /// Bytes of the values of all sessions.
-    value_bytes: usize,
-    /// Bytes of the events kept for all clients.
-    missed_bytes: usize,
+    held: Held,
     /// When to look after what. An entry may be early: what was used since is put off then.
     due: BTreeSet<(Timestamp, Due)>,
 }
@@ -68,34 +101,34 @@ impl Groups {
     /// No groups, under these rules.
     pub fn new(rules: Rules) -> Self {
         Self {
+            held: Held::new(&rules.limits),
             rules,
             groups: HashMap::new(),
             clients: HashMap::new(),
             connections: HashMap::new(),
             tokens: HashMap::new(),
-            sessions: 0,
-            value_bytes: 0,
-            missed_bytes: 0,
             due: BTreeSet::new(),
         }
     }
 
     /// How much there is.
     pub fn counts(&self) -> Counts {
-        Counts { groups: self.groups.len(), sessions: self.sessions, tokens: self.tokens.len() }
+        let (groups, sessions) = (self.groups.len(), self.held.sessions.used());
+        Counts { groups, sessions, tokens: self.tokens.len() }
     }
 
-    /// Takes one call of a connection. A refusal changes nothing, but its group counts as used.
+    /// Takes one call of a peer. A refusal changes nothing, but its group counts as used.
     pub fn apply(
         &mut self,
         now: Timestamp,
-        connection: ConnectionId,
+        peer: Peer,
         command: Command,
         effects: &mut Effects,
     ) -> Result<Reply, Refusal> {
+        let Peer { connection, address } = peer;
         let client = *self.connections.entry(connection).or_insert(connection);
-        self.clients.entry(client).or_insert_with(|| Client::new(connection));
-        let mut call = calls::Call { core: self, now, client, effects };
+        self.clients.entry(client).or_insert_with(|| Client::new(peer));
+        let mut call = calls::Call { core: self, now, client, address, effects };
         match command {
             Command::GroupCreate { id, label, params } => call.group_create(id, label, params),
             Command::GroupJoin(group) => call.group_join(group),
@@ -116,7 +149,7 @@ impl Groups {
             Command::NotifyProposal(place, frame) => call.notify_proposal(place, frame),
             Command::NotifySigned(place, frame) => call.notify_signed(place, frame),
             Command::Token(hash) => call.token(hash),
-            Command::Resume { token, seen } => self.resume(connection, token, seen, effects),
+            Command::Resume { token, seen } => self.resume(peer, token, seen, effects),
         }
     }
 
@@ -127,10 +160,10 @@ impl Groups {
         event: Event,
         effects: &mut Effects,
     ) {
-        let (limits, total) = (&self.rules.limits, &mut self.missed_bytes);
+        let (limits, missed) = (&self.rules.limits, &mut self.held.missed);
         let all = &mut self.clients;
         let told =
-            clients.into_iter().filter_map(|id| all.get_mut(&id)?.tell(&event, limits, total));
+            clients.into_iter().filter_map(|id| all.get_mut(&id)?.tell(&event, limits, missed));
         let to = told.collect();
         effects.deliver(event, to);
     }

@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{ErrorCode, GroupId, SessionId, SessionKind};
+use quorate_types::{ClientAddress, ErrorCode, GroupId, SessionId, SessionKind};
 use serde::{Deserialize, Serialize};
+
+use crate::budget::Over;
 
 /// A WebSocket of the shell. Numbers count from 1 and are never used again.
 pub type ConnectionId = u64;
@@ -13,6 +15,15 @@ pub type ConnectionId = u64;
 /// A place at the relay: the number of the connection that first had it. It outlives the connection
 /// when that asked for a token.
 pub type ClientId = u64;
+
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its WebSocket.
+    pub connection: ConnectionId,
+    /// Where that comes from: what the peer makes counts for this address.
+    pub address: ClientAddress,
+}
 
 /// SHA-256 of a resume token. The token itself is nobody's but its client's.
 pub type TokenHash = [u8; 32];
@@ -27,10 +38,10 @@ pub enum Compat {
     Original,
 }
 
-/// Bounds of the relay.
+/// Bounds of the relay. Of what is bounded in all, one address may have half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Groups at once: with their sessions about 4 KiB each.
+    /// Groups in all: with their sessions about 4 KiB each.
     pub groups: usize,
     /// Groups one client is a member of; its end is told to each.
     pub groups_per_client: usize,
@@ -394,15 +405,25 @@ pub enum Refusal {
     MissedTooMuch(u64),
     /// A bound of the relay: what, and how many.
     Limit(&'static str, usize),
+    /// The caller's address has its share of what is bounded so.
+    Share(&'static str, usize),
     /// Something is larger than its bound: what, and how many bytes.
     TooLarge(&'static str, usize),
 }
 
 impl Refusal {
+    /// A bound is reached: of the whole, or of the caller's address.
+    pub(super) fn over(over: Over, what: &'static str, most: usize) -> Self {
+        match over {
+            Over::Whole => Self::Limit(what, most),
+            Over::Share => Self::Share(what, most),
+        }
+    }
+
     /// Its code on all wires.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Limit(..) => ErrorCode::RateLimited,
+            Self::Limit(..) | Self::Share(..) => ErrorCode::RateLimited,
             Self::TooLarge(..) => ErrorCode::MessageTooLarge,
             Self::UnknownToken => ErrorCode::Unauthorized,
             Self::GroupFull(_) | Self::SessionFull(_) => ErrorCode::SessionFull,
@@ -454,6 +475,11 @@ impl fmt::Display for Refusal {
                 "more events were missed than are kept; resume with {sent} to go on without them"
             ),
             Self::Limit(what, most) => write!(f, "at most {most} {what}; try again later"),
+            Self::Share(what, most) => write!(
+                f,
+                "at most {most} {what}, and this address has its share of that; end some of its \
+                 own or try again later"
+            ),
             Self::TooLarge(what, most) => write!(f, "{what} is at most {most} bytes"),
         }
     }

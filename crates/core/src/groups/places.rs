@@ -1,6 +1,6 @@
 //! Connections that come back, and those that go for good.
 
-use quorate_types::{GroupId, Timestamp};
+use quorate_types::{ClientAddress, GroupId, Timestamp};
 
 use super::client::{Client, Log};
 use super::expiry::Due;
@@ -17,7 +17,7 @@ impl Groups {
     pub fn arrived(&mut self, connection: ConnectionId, event: u64) {
         let client = self.connections.get(&connection).and_then(|id| self.clients.get_mut(id));
         if let Some(client) = client {
-            client.log.arrived(event, &mut self.missed_bytes);
+            client.arrived(event, &mut self.held.missed);
         }
     }
 
@@ -56,11 +56,12 @@ impl Groups {
 
     pub(super) fn resume(
         &mut self,
-        connection: ConnectionId,
+        peer: Peer,
         token: TokenHash,
         seen: Option<u64>,
         effects: &mut Effects,
     ) -> Result<Reply, Refusal> {
+        let Peer { connection, address } = peer;
         let own = self.connections.get(&connection).and_then(|id| self.clients.get(id));
         if own.is_some_and(|own| own.token.is_some() || !own.groups.is_empty()) {
             return Err(Refusal::PlaceTaken);
@@ -73,8 +74,11 @@ impl Groups {
             return Err(Refusal::SeenTooMany(client.log.total()));
         }
         let missed = client.log.after(seen).ok_or(Refusal::MissedTooMuch(client.log.total()))?;
-        client.log.arrived(seen, &mut self.missed_bytes);
+        client.arrived(seen, &mut self.held.missed);
         client.log.written = client.log.written.max(seen);
+        self.held.tokens.give_back(&client.address, 1);
+        self.held.tokens.add(&address, 1);
+        client.moves(address, &mut self.held.missed);
         match client.connection.replace(connection) {
             Some(old) => {
                 self.connections.remove(&old);
@@ -95,9 +99,10 @@ impl Groups {
         let Some(mut client) = self.clients.remove(&id) else {
             return;
         };
-        client.log.arrived(u64::MAX, &mut self.missed_bytes);
+        client.arrived(u64::MAX, &mut self.held.missed);
         if let Some(token) = client.token {
             self.tokens.remove(&token);
+            self.held.tokens.give_back(&client.address, 1);
             effects.changes.push(Change::ForgetClient(id));
         }
         for group in client.groups {
@@ -128,7 +133,10 @@ impl Groups {
     pub(super) fn restore_client(&mut self, now: Timestamp, id: ClientId, token: TokenHash) {
         let until = Timestamp(now.0.saturating_add(self.rules.grace));
         let log = Log::uncounted();
-        let client = Client { connection: None, token: Some(token), until, log, ..Client::new(id) };
+        let peer = Peer { connection: id, address: ClientAddress::default() };
+        let client =
+            Client { connection: None, token: Some(token), until, log, ..Client::new(peer) };
+        self.held.tokens.add(&peer.address, 1);
         self.clients.insert(id, client);
         self.tokens.insert(token, id);
         self.due.insert((until, Due::Place(id)));

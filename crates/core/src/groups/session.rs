@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{SessionId, SessionKind, Timestamp};
+use quorate_types::{ClientAddress, SessionId, SessionKind, Timestamp};
 
 use super::model::*;
 
 pub(super) struct Session {
     pub(super) id: SessionId,
+    /// Who made it.
+    pub(super) address: ClientAddress,
     pub(super) kind: SessionKind,
     pub(super) value: Bytes,
     /// In the order of their taking. Under [`Compat::Original`] a client may be here twice.
@@ -49,9 +51,16 @@ pub(super) fn quorum(kind: SessionKind, params: Parameters) -> usize {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, kind: SessionKind, value: Bytes, now: Timestamp) -> Self {
+    pub(super) fn new(
+        id: SessionId,
+        address: ClientAddress,
+        kind: SessionKind,
+        value: Bytes,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id,
+            address,
             kind,
             value,
             signups: Vec::new(),
@@ -84,9 +93,11 @@ impl Session {
         }
     }
 
+    /// One that was found in the store, which does not know who made it.
     pub(super) fn restore(id: SessionId, record: SessionRecord, now: Timestamp) -> Self {
         Self {
             id,
+            address: ClientAddress::default(),
             kind: record.kind,
             value: record.value.into(),
             signups: record.signups,

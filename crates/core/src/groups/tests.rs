@@ -47,7 +47,7 @@ impl Bench {
 
     fn call(&mut self, connection: u64, command: Command) -> (Result<Reply, Refusal>, Told) {
         let mut effects = Effects::default();
-        let reply = self.core.apply(self.now, connection, command, &mut effects);
+        let reply = self.core.apply(self.now, peer(connection), command, &mut effects);
         if reply.is_err() {
             assert!(effects.is_empty(), "a refusal changes nothing");
         }
@@ -104,6 +104,12 @@ impl Bench {
         self.core.expire(self.now, &mut effects);
         self.after(effects);
     }
+}
+
+/// A connection, and an address that it shares with one whose number is 100 higher.
+fn peer(connection: u64) -> Peer {
+    let last = u8::try_from(connection % 100).unwrap();
+    Peer { connection, address: ClientAddress::of([10, 0, 0, last].into()) }
 }
 
 /// A message under a number.

@@ -2,26 +2,32 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::{Message, Result};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// No answer takes this long, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Client {
-    pub(crate) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub(crate) socket: WebSocketStream<TcpStream>,
     last: u64,
 }
 
 impl Client {
-    pub(crate) async fn connect(url: &str) -> Self {
-        let (socket, _) = connect_async_with_config(url, None, true).await.unwrap();
-        Self { socket, last: 0 }
+    /// Connects to a relay from an address of the loopback.
+    pub(crate) async fn connect(relay: SocketAddr, from: &str) -> Result<Self> {
+        let own = TcpSocket::new_v4().unwrap();
+        own.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        let stream = own.connect(relay).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (socket, _) = client_async(format!("ws://{relay}/mpc"), stream).await?;
+        Ok(Self { socket, last: 0 })
     }
 
     pub(crate) async fn send(&mut self, text: impl Into<String>) {

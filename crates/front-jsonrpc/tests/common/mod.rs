@@ -7,10 +7,13 @@ mod client;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware::{Next, from_fn};
 use axum::serve::ListenerExt as _;
 pub(crate) use client::Client;
 use quorate_front_jsonrpc::{Compat, Config, NotKept, Relay};
 use quorate_ports::GroupStore;
+use quorate_types::ClientAddress;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -27,7 +30,13 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
-        let router = relay.router();
+        let named =
+            from_fn(|peer: ConnectInfo<SocketAddr>, mut request: Request, next: Next| async move {
+                request.extensions_mut().insert(ClientAddress::of(peer.0.ip()));
+                next.run(request).await
+            });
+        let router =
+            relay.router().layer(named).into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(async move { axum::serve(listener, router).await });
         Self { relay, address, task }
     }
@@ -49,7 +58,11 @@ impl Server {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        Client::connect(&format!("ws://{}/mpc", self.address)).await
+        self.client_from("127.0.0.1").await
+    }
+
+    pub(crate) async fn client_from(&self, address: &str) -> Client {
+        Client::connect(self.address, address).await.unwrap()
     }
 
     /// Clients that are the members of one new group, and its id.

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use quorate_core::groups::{
     Change, ClientId, Command, Compat, ConnectionId, Counts, Effects, GroupRecord, Groups, Kept,
-    Limits, Place, Refusal, Rules, SessionRecord, TokenHash,
+    Limits, Peer, Place, Refusal, Rules, SessionRecord, TokenHash,
 };
 use quorate_front_jsonrpc::translate::{self, Asked};
-use quorate_types::{GroupId, SessionId, Timestamp};
+use quorate_types::{ClientAddress, GroupId, SessionId, Timestamp};
 use quorate_wire::jsonrpc::{RpcError, RpcRequest};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -219,7 +219,9 @@ impl World {
         self.number(&mut command, &mut token);
         notes.note(std::mem::discriminant(&command));
         let mut effects = Effects::default();
-        match self.core.apply(self.now, connection, command, &mut effects) {
+        let address = ClientAddress::of([127, 0, 0, (seat % 2) as u8].into());
+        let peer = Peer { connection, address };
+        match self.core.apply(self.now, peer, command, &mut effects) {
             Ok(reply) => {
                 notes.note(std::mem::discriminant(&reply));
                 let answer = request.answer(translate::result(&reply, token).as_ref());

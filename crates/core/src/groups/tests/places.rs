@@ -23,7 +23,7 @@ fn resume(seen: Option<u64>) -> Command {
 /// What a connection missed, by number.
 fn resumed(bench: &mut Bench, connection: u64, seen: Option<u64>) -> Vec<u64> {
     let mut effects = Effects::default();
-    let reply = bench.core.apply(bench.now, connection, resume(seen), &mut effects);
+    let reply = bench.core.apply(bench.now, peer(connection), resume(seen), &mut effects);
     assert_eq!(reply, Ok(Reply::Resumed(effects.missed.len() as u64)));
     effects.missed.iter().map(|(number, _)| *number).collect()
 }
@@ -77,7 +77,8 @@ fn what_has_arrived_is_forgotten_and_what_was_lost_is_not_passed_over() {
 #[test]
 fn the_bytes_of_missed_events_are_bounded() {
     let one = Event::Frame("m".into()).bytes();
-    for (missed_bytes, missed_total_bytes) in [(2 * one, usize::MAX), (usize::MAX, 2 * one)] {
+    // Of the bytes of all one address has half.
+    for (missed_bytes, missed_total_bytes) in [(2 * one, usize::MAX), (usize::MAX, 4 * one)] {
         let limits = Limits { missed_bytes, missed_total_bytes, ..Limits::default() };
         bounded(Bench::new(Compat::Strict, limits));
     }
@@ -122,7 +123,7 @@ fn a_resumed_place_belongs_to_the_last_connection() {
     let mut bench = Bench::strict();
     let place = started(&mut bench);
     let mut effects = Effects::default();
-    bench.core.apply(bench.now, 3, resume(None), &mut effects).unwrap();
+    bench.core.apply(bench.now, peer(3), resume(None), &mut effects).unwrap();
     assert_eq!(effects.replaced, [2]);
     assert_eq!(bench.core.connection_of(&TOKEN), Some(3));
     assert_eq!(whom(&bench.call(1, say(place, Keygen, 1, 1, None)).1), [3]);
@@ -224,4 +225,23 @@ fn a_group_is_kept_from_the_first_token_on() {
     bench.changes.clear();
     bench.signup(3, place, Sign).0.unwrap();
     assert_eq!(bench.changes.len(), 1);
+}
+
+#[test]
+fn what_is_kept_for_a_place_counts_where_its_connection_comes_from() {
+    let words = Event::Frame("m".into()).bytes();
+    let limits = Limits { missed_total_bytes: 8 * words, tokens: 2, ..Limits::default() };
+    let mut bench = Bench::new(Compat::Strict, limits);
+    let place = started(&mut bench);
+    bench.leave(2, 1);
+    for _ in 0..5 {
+        bench.call(1, say(place, Keygen, 1, 1, None)).0.unwrap();
+    }
+    // One address has half: room for four of the five that were missed.
+    assert_eq!(bench.refused(3, resume(Some(1))), Refusal::MissedTooMuch(6));
+    assert_eq!(resumed(&mut bench, 3, Some(2)), [3, 4, 5, 6]);
+    let other = [8; 32];
+    assert!(matches!(bench.refused(103, Command::Token(other)), Refusal::Share(..)));
+    bench.ask(102, Command::Token(other));
+    assert!(matches!(bench.refused(5, Command::Token([9; 32])), Refusal::Limit(..)));
 }

@@ -21,10 +21,11 @@ fn parameters_are_checked_in_the_order_of_the_original() {
 #[test]
 fn every_bound_refuses_one_more() {
     let limits = Limits {
-        groups: 3,
+        groups: 5,
         groups_per_client: 2,
         parties: 4,
         sessions_per_group: 2,
+        sessions: 5,
         label_bytes: 3,
         value_bytes: 4,
         tokens: 1,
@@ -37,10 +38,12 @@ fn every_bound_refuses_one_more() {
     assert_eq!(bench.create(1, 2, 1), Err(Refusal::Limit("groups are open to a connection", 2)));
     let third = bench.create(2, 2, 1).unwrap();
     assert_eq!(bench.refused(1, Command::GroupJoin(third)).code(), ErrorCode::RateLimited);
-    assert_eq!(bench.create(2, 2, 1), Err(Refusal::Limit("groups are open at once", 3)));
+    let fourth = bench.create(3, 2, 1).unwrap();
+    bench.create(4, 2, 1).unwrap();
+    assert_eq!(bench.create(5, 2, 1), Err(Refusal::Limit("groups are open at once", 5)));
     let (id, params) = (GroupId(bench.uuid()), Parameters { parties: 2, threshold: 1 });
     let long = Command::GroupCreate { id, label: "long".into(), params };
-    assert_eq!(bench.refused(3, long), Refusal::TooLarge("a label", 3));
+    assert_eq!(bench.refused(6, long), Refusal::TooLarge("a label", 3));
     let id = SessionId(bench.uuid());
     let large = Command::SessionCreate { group, id, kind: Sign, value: "12345".into() };
     assert_eq!(bench.refused(1, large), Refusal::TooLarge("a session's value", 4));
@@ -48,16 +51,60 @@ fn every_bound_refuses_one_more() {
     bench.open(1, group, Sign).unwrap();
     let full = Refusal::Limit("sessions are open in a group", 2);
     assert_eq!(bench.open(1, group, Sign), Err(full));
-    bench.core.rules.limits.sessions = 2;
-    let full = Refusal::Limit("sessions are open at once", 2);
-    assert_eq!(bench.open(2, third, Sign), Err(full));
-    bench.core.rules.limits = Limits { value_total_bytes: 11, ..Limits::default() };
-    assert_eq!(bench.open(2, third, Sign).unwrap_err().code(), ErrorCode::RateLimited);
-    bench.core.rules.limits = limits;
+    bench.open(2, third, Sign).unwrap();
+    bench.open(2, third, Sign).unwrap();
+    bench.open(3, fourth, Sign).unwrap();
+    let full = Refusal::Limit("sessions are open at once", 5);
+    assert_eq!(bench.open(3, fourth, Sign), Err(full));
     bench.ask(1, Command::Token([1; 32]));
     assert_eq!(bench.refused(2, Command::Token([2; 32])).code(), ErrorCode::RateLimited);
     // The same place again is no more than one.
     bench.ask(1, Command::Token([3; 32]));
+}
+
+#[test]
+fn one_address_has_half_however_many_connections_it_has() {
+    let limits = Limits { groups: 6, sessions: 10, value_total_bytes: 6 * 4, ..Limits::default() };
+    let mut bench = Bench::new(Compat::Strict, limits);
+    for connection in [1, 101, 201] {
+        bench.create(connection, 2, 1).unwrap();
+    }
+    let refused = Refusal::Share("groups are open at once", 6);
+    assert_eq!(bench.create(301, 2, 1), Err(refused.clone()));
+    assert_eq!(refused.code(), ErrorCode::RateLimited);
+    let group = bench.create(2, 2, 1).unwrap();
+    bench.ask(301, Command::GroupJoin(group));
+    for _ in 0..3 {
+        bench.open(301, group, Sign).unwrap();
+    }
+    let refused = Refusal::Share("bytes are the values of all sessions", 6 * 4);
+    assert_eq!(bench.open(301, group, Sign), Err(refused));
+    for _ in 0..3 {
+        bench.open(2, group, Sign).unwrap();
+    }
+    // What an address has made is its own until it ends, whoever uses it then.
+    bench.leave(1, 0);
+    bench.create(301, 2, 1).unwrap();
+    bench.leave(301, 0);
+    bench.leave(2, 0);
+    for connection in [101, 201] {
+        bench.leave(connection, 0);
+    }
+    assert_eq!(bench.core.counts(), Counts::default());
+    let held = &bench.core.held;
+    assert_eq!((held.groups.used(), held.sessions.used(), held.values.used()), (0, 0, 0));
+}
+
+#[test]
+fn the_sessions_of_one_address_leave_room_for_others() {
+    let mut bench = Bench::new(Compat::Strict, Limits { sessions: 4, ..Limits::default() });
+    let (own, others) = (bench.create(1, 2, 1).unwrap(), bench.create(2, 2, 1).unwrap());
+    bench.open(1, own, Sign).unwrap();
+    bench.open(1, own, Keygen).unwrap();
+    assert_eq!(bench.open(1, own, Sign), Err(Refusal::Share("sessions are open at once", 4)));
+    bench.open(2, others, Sign).unwrap();
+    bench.open(2, others, Sign).unwrap();
+    assert_eq!(bench.open(2, others, Sign), Err(Refusal::Limit("sessions are open at once", 4)));
 }
 
 #[test]
