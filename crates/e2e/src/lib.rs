@@ -64,9 +64,7 @@ impl Cluster {
 
     /// As [`Cluster::start`], after a shell's `ulimit` command.
     pub async fn start_limited(folder: &Path, ulimit: &str) -> Self {
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("{ulimit} && exec \"$0\" \"$@\"")).arg(binary());
-        Self::run(shell, folder, &[]).await
+        Self::run(limited(ulimit), folder, &[]).await
     }
 
     async fn run(mut command: Command, folder: &Path, arguments: &[&str]) -> Self {
@@ -127,6 +125,13 @@ impl Cluster {
         assert!(sent.success());
         self.process.wait().await.expect("it ends").success()
     }
+}
+
+/// The binary, after a shell's `ulimit` command.
+fn limited(ulimit: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{ulimit} && exec \"$0\" \"$@\"")).arg(binary());
+    shell
 }
 
 /// Writes a self-signed certificate for this host and its key.
@@ -194,7 +199,15 @@ pub async fn last_json(command: Command) -> (bool, Value) {
 
 /// What `up` says that does not start with the data that [`Cluster::start`] uses in `folder`.
 pub async fn refused_start(folder: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(binary());
+    refusal(Command::new(binary()), folder, arguments).await
+}
+
+/// As [`refused_start`], after a shell's `ulimit` command.
+pub async fn refused_start_limited(folder: &Path, ulimit: &str) -> String {
+    refusal(limited(ulimit), folder, &[]).await
+}
+
+async fn refusal(mut command: Command, folder: &Path, arguments: &[&str]) -> String {
     command.args(["up", "--ports", "ephemeral", "--json", "--data"]).arg(folder.join("data"));
     command.args(arguments);
     let ended = tokio::time::timeout(std::time::Duration::from_secs(60), last_json(command)).await;

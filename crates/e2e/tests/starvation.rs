@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use quorate_e2e::hostile::{connect, handshake, resident, upgrade};
-use quorate_e2e::{Cluster, call};
+use quorate_e2e::{Cluster, call, refused_start_limited};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -75,4 +75,53 @@ async fn one_address_cannot_take_every_connection() {
     let id = created["session_id"].as_str().expect("an id");
     let (_, ended) = call("GET", &format!("{sessions}/{id}?wait=end&wait_seconds=60"), None).await;
     assert_eq!(ended["status"], "completed", "{ended}");
+}
+
+/// A line of the limits of a process, in words.
+fn limit(pid: u32, name: &str) -> Vec<String> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+    let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("Linux");
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_soft_limit_of_open_files_is_raised() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start_limited(folder.path(), "ulimit -Hn 4000 && ulimit -Sn 256").await;
+    assert_eq!(limit(cluster.pid(), "Max open files")[..2], ["4000", "4000"]);
+    let relay: SocketAddr =
+        cluster.endpoints["relay"][0].as_str().expect("an address").parse().expect("host:port");
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(connect(relay).await);
+    }
+    assert_eq!(call("GET", &cluster.url("coordinator", "/ready"), None).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_limit_of_open_files_that_is_too_small_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = refused_start_limited(folder.path(), "ulimit -n 32").await;
+    assert!(said.contains("32 files") && said.contains("at least 192"), "{said}");
+    assert!(said.contains("ulimit -n"), "{said}");
+}
+
+#[tokio::test]
+async fn parties_of_one_process_need_no_connection_that_others_could_take() {
+    let (cluster, _folder) = Cluster::temporary().await;
+    let mut ports = Vec::new();
+    let text = cluster.endpoints.to_string();
+    for after in text.split("127.0.0.1:").skip(1) {
+        let digits = after.split('"').next().expect("a port");
+        ports.push(digits.parse::<u16>().expect("a port"));
+    }
+    assert!(ports.len() > 12, "two of each service, and the relays': {ports:?}");
+    // Connected sockets have the state 01; addresses are hexadecimal.
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    for line in sockets.lines().skip(1) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let used = words[1..3].iter().filter_map(|at| at.split_once(':'));
+        let mut used = used.filter_map(|(_, port)| u16::from_str_radix(port, 16).ok());
+        assert!(words[3] != "01" || !used.any(|port| ports.contains(&port)), "{line}");
+    }
 }

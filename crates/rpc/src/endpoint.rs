@@ -1,11 +1,14 @@
 //! Where a service is, and how we show who we are on each call.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use quorate_types::{Error, Result, Secret};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::codegen::http::Uri;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 
@@ -83,32 +86,50 @@ impl Endpoint {
     /// # Errors
     /// `invalid_request` when the address or the authority cannot be used.
     pub fn new(url: &str, ca: Option<&Path>) -> Result<Self> {
-        let malformed = |why: &str| Error::invalid_field("url", format!("{url}: {why}"));
-        let mut endpoint = Channel::from_shared(url.to_owned())
-            .map_err(|_| malformed("not an address such as http://127.0.0.1:50052"))?
-            .connect_timeout(CONNECT_TIME)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
-        let audience = audience(endpoint.uri()).ok_or_else(|| malformed("it names no host"))?;
+        let (mut endpoint, audience) = settings(url)?;
         if url.starts_with("https://") {
             let ca =
-                ca.ok_or_else(|| malformed("https needs --tls-ca, the authority's PEM file"))?;
-            let pem = std::fs::read(ca)
-                .map_err(|error| malformed(&format!("{} cannot be read: {error}", ca.display())))?;
+                ca.ok_or_else(|| malformed(url, "https needs --tls-ca, the authority's PEM file"))?;
+            let pem = std::fs::read(ca).map_err(|error| {
+                malformed(url, &format!("{} cannot be read: {error}", ca.display()))
+            })?;
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-            endpoint = endpoint.tls_config(tls).map_err(|_| malformed("unusable authority"))?;
+            endpoint =
+                endpoint.tls_config(tls).map_err(|_| malformed(url, "unusable authority"))?;
         }
-        Ok(Self {
-            channel: endpoint.connect_lazy(),
+        Ok(Self::over(endpoint.connect_lazy(), url, audience))
+    }
+
+    /// A service that `connect` leads to, such as one of this process by a pipe. Nothing is dialed:
+    /// `url` is what the service is called.
+    ///
+    /// # Errors
+    /// `invalid_request` when the address cannot be used.
+    pub fn through<S>(
+        url: &str,
+        connect: impl Fn() -> io::Result<S> + Clone + Send + Sync + 'static,
+    ) -> Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (endpoint, audience) = settings(url)?;
+        let connector = tower::service_fn(move |_: Uri| {
+            let connected = connect().map(TokioIo::new);
+            async { connected }
+        });
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        Ok(Self::over(channel, url, audience).allow_clear_text())
+    }
+
+    fn over(channel: Channel, url: &str, audience: String) -> Self {
+        Self {
+            channel,
             url: url.into(),
             audience: audience.into(),
             credentials: None,
             clear_text: false,
             forwards: false,
-        })
+        }
     }
 
     /// The same address, which may be shown credentials in clear text: something else encrypts
@@ -142,6 +163,24 @@ impl Endpoint {
     pub(crate) fn service(self) -> Authorized {
         Authorized::new(self.channel, self.audience, self.credentials)
     }
+}
+
+fn malformed(url: &str, why: &str) -> Error {
+    Error::invalid_field("url", format!("{url}: {why}"))
+}
+
+/// How a service at an address is spoken to, and the address as its audience.
+fn settings(url: &str) -> Result<(tonic::transport::Endpoint, String)> {
+    let endpoint = Channel::from_shared(url.to_owned())
+        .map_err(|_| malformed(url, "not an address such as http://127.0.0.1:50052"))?
+        .connect_timeout(CONNECT_TIME)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let audience = audience(endpoint.uri()).ok_or_else(|| malformed(url, "it names no host"))?;
+    Ok((endpoint, audience))
 }
 
 /// The `host:port` of an address, in lower case, with the scheme's port where none is named.

@@ -18,7 +18,6 @@ use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
 use crate::serve::listener::bind;
 use crate::serve::options::ServeOptions;
 use crate::serve::party::{LocalParty, VaultOptions, pin_each_other};
-use crate::serve::peers;
 use crate::serve::relays::{self, RelayOptions};
 
 /// Arguments of `up`.
@@ -186,22 +185,18 @@ impl Running {
             router.reserve(party.id());
             coordinator.reserve(party.id());
         }
-        let router_address = match &host.options.tls_cert {
-            None => served.router.grpc,
-            Some(_) => {
-                let router = Some((router as Arc<dyn Router>, coordinator as Arc<dyn TakePart>));
-                let stop = host.net.stop.clone();
-                host.serve_inside(Services { router, stop, ..Services::default() }).await?
-            }
+        let services = Services {
+            router: Some((router as Arc<dyn Router>, coordinator as Arc<dyn TakePart>)),
+            stop: host.net.stop.clone(),
+            ..Services::default()
         };
-        let router_url = peers::url(router_address, false);
+        let router = host.inside(services, served.router.grpc).await;
         // One pool for all parties of this process: the cores are shared anyway.
         let compute = Compute::default();
         let mut parties = Vec::new();
         for (prepared, bound) in prepared.into_iter().zip(party_ports) {
             let id = prepared.id().to_string();
-            let router = peers::endpoint(&router_url, None, None, false)?;
-            let (party, pair) = prepared.start(&host, bound, router, compute.clone()).await?;
+            let (party, pair) = prepared.start(&host, bound, router()?, compute.clone()).await?;
             served.parties.push(PartyEndpoint { id, pair });
             parties.push(party);
         }

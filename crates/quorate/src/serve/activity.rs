@@ -113,8 +113,8 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    pub(super) fn new(stream: TcpStream, place: Option<Place>, open: TaskTrackerToken) -> Self {
-        Self { stream: Some(stream), place, ended: false, _open: open }
+    pub(super) fn new(stream: TcpStream, place: Place, open: TaskTrackerToken) -> Self {
+        Self { stream: Some(stream), place: Some(place), ended: false, _open: open }
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {

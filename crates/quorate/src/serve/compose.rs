@@ -13,6 +13,7 @@ use quorate_app::{
 use quorate_front_grpc::Services;
 use quorate_front_rest::{Service, common};
 use quorate_ports::{Accounts, Coordinator, Directory, ManageSessions, Store, TakePart};
+use quorate_rpc::endpoint::Endpoint;
 use quorate_store::SqliteStore;
 use quorate_types::{Error, PartyId, Result};
 use tokio::net::TcpListener;
@@ -25,6 +26,7 @@ use super::link::LinkSecret;
 use super::listener::{bind, by_content_type};
 use super::net::Net;
 use super::options::{AuthMode, ServeOptions};
+use super::peers;
 
 /// What every serving process has: its data, its clock, its way to stop.
 pub(crate) struct Host {
@@ -86,12 +88,19 @@ impl Host {
         self.gate.trust(party.clone(), identity);
     }
 
-    /// Serves gRPC in clear on a free loopback port, for the parties of this process when the
-    /// public ports speak TLS under a name of their own.
-    pub(crate) async fn serve_inside(&self, services: Services) -> Result<SocketAddr> {
-        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    /// gRPC services for the parties of this process, which call them as if they were at `at`: each
+    /// call of the answer is another connection.
+    pub(crate) async fn inside(
+        &self,
+        services: Services,
+        at: SocketAddr,
+    ) -> impl Fn() -> Result<Endpoint> + use<> {
         let router = self.guarded(quorate_front_grpc::routes(services).await);
-        self.net.serve_inside(listener, router).map_err(|_| Error::internal())
+        let (inside, url) = (self.net.inside(peers::reachable(at), router), peers::url(at, false));
+        move || {
+            let inside = inside.clone();
+            Endpoint::through(&url, move || inside.connect())
+        }
     }
 
     fn guarded(&self, router: Router) -> Router {

@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use quorate_types::{ClientAddress, Error, Result};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,8 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const STREAMS: u32 = 256;
 /// What is ready for a stream whose client does not read, in bytes.
 const SEND_BUFFER: usize = 64 << 10;
+/// Bytes on their way, in each direction, of a connection within this process.
+const PIPE: usize = 256 << 10;
 /// How long an ended connection keeps its port, and a little more.
 const LINGERING: Duration = Duration::from_secs(65);
 /// Pause between attempts at such a port.
@@ -108,8 +110,8 @@ pub(crate) fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
 /// Bounds that a port shares with the others of its process.
 #[derive(Clone)]
 pub(crate) struct Bounds {
-    /// Places for connections; a port for this process itself needs none.
-    pub(crate) connections: Option<Arc<Connections>>,
+    /// Places for connections.
+    pub(crate) connections: Arc<Connections>,
     /// Room for request bodies.
     pub(crate) bodies: Arc<Bodies>,
 }
@@ -136,12 +138,8 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let place = match &bounds.connections {
-            None => None,
-            Some(connections) => match connections.admit(peer) {
-                Some(place) => Some(place),
-                None => continue,
-            },
+        let Some(place) = bounds.connections.admit(peer) else {
+            continue;
         };
         let _ = stream.set_nodelay(true);
         let address = ClientAddress::of(peer.ip());
@@ -159,6 +157,31 @@ pub(crate) async fn serve(
                 },
             }
         });
+    }
+}
+
+/// A router of this process, reached without a port.
+#[derive(Clone)]
+pub(crate) struct Inside {
+    pub(super) at: SocketAddr,
+    pub(super) router: Router,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) tracker: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl Inside {
+    /// A new connection, served until the process stops.
+    pub(crate) fn connect(&self) -> std::io::Result<DuplexStream> {
+        if self.stop.is_cancelled() {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
+        let (near, far) = tokio::io::duplex(PIPE);
+        let address = ClientAddress::default();
+        let source = self.bodies.source(address);
+        let origin = Origin { at: Some(AcceptedAt(self.at)), address, source };
+        self.tracker.spawn(connection(far, origin, self.router.clone(), self.stop.clone()));
+        Ok(near)
     }
 }
 

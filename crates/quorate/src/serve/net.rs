@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bodies::Bodies;
 use super::connections::Connections;
-use super::listener::{Bounds, serve, tls};
+use super::listener::{Bounds, Inside, serve, tls};
 use super::options::ServeOptions;
 use super::process::{keep_memory_private, raise_open_files, survive_file_size_limit};
 
@@ -31,6 +31,7 @@ impl Net {
         options.check()?;
         keep_memory_private()?;
         survive_file_size_limit()?;
+        let files = raise_open_files()?;
         let tls = match (&options.tls_cert, &options.tls_key) {
             (Some(cert), Some(key)) => Some(tls(cert, key)?),
             _ => None,
@@ -41,7 +42,7 @@ impl Net {
             tls,
             grace: Duration::from_secs(options.grace),
             bounds: Bounds {
-                connections: Some(Connections::new(raise_open_files())),
+                connections: Connections::new(files),
                 bodies: Bodies::new(),
             },
         })
@@ -53,31 +54,18 @@ impl Net {
         listener: TcpListener,
         router: Router,
     ) -> std::io::Result<SocketAddr> {
-        self.serve_with(self.tls.clone(), self.bounds.clone(), listener, router)
-    }
-
-    /// The same in clear, whatever the options say: for this process itself.
-    pub(crate) fn serve_inside(
-        &self,
-        listener: TcpListener,
-        router: Router,
-    ) -> std::io::Result<SocketAddr> {
-        // Strangers on this machine must not take what the process's own parties need.
-        let bounds = Bounds { connections: None, bodies: Bodies::new() };
-        self.serve_with(None, bounds, listener, router)
-    }
-
-    fn serve_with(
-        &self,
-        tls: Option<TlsAcceptor>,
-        bounds: Bounds,
-        listener: TcpListener,
-        router: Router,
-    ) -> std::io::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
+        let (tls, bounds) = (self.tls.clone(), self.bounds.clone());
         self.tracker.spawn(serve(listener, tls, router, bounds, tracker, stop));
         Ok(address)
+    }
+
+    /// Ways into a router for this process itself, under the address that it calls there. They need
+    /// no port, so nobody else can take the connections.
+    pub(crate) fn inside(&self, at: SocketAddr, router: Router) -> Inside {
+        let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
+        Inside { at, router, bodies: Bodies::new(), tracker, stop }
     }
 
     /// Runs a task until the process stops.

@@ -9,6 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// File descriptors asked for where the limit allows any number.
 const MANY_FILES: u64 = 1 << 20;
+/// The fewest with which a server works: half of them go to its listeners and databases, half to
+/// connections.
+const FEWEST_FILES: u64 = 192;
+/// What a person is told to allow instead.
+const ADVISED_FILES: u64 = 4096;
 
 /// Keeps shares and keys out of core files, and this process's memory from other processes of its
 /// user.
@@ -35,12 +40,21 @@ pub(crate) fn survive_file_size_limit() -> Result<()> {
 }
 
 /// Raises the soft limit of open files to the hard one; answers with what is in force.
-pub(crate) fn raise_open_files() -> usize {
+///
+/// # Errors
+/// When that is too little to work with, naming what is needed.
+pub(crate) fn raise_open_files() -> Result<usize> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MANY_FILES).min(MANY_FILES);
     let now = limit.current.unwrap_or(MANY_FILES);
     let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
     let in_force =
         if now >= wanted || setrlimit(Resource::Nofile, raised).is_err() { now } else { wanted };
-    usize::try_from(in_force).unwrap_or(usize::MAX)
+    if in_force < FEWEST_FILES {
+        return Err(Error::invalid(format!(
+            "this process may have {in_force} files and connections open and needs at least \
+             {FEWEST_FILES}: raise the limit, for example with `ulimit -n {ADVISED_FILES}`"
+        )));
+    }
+    Ok(usize::try_from(in_force).unwrap_or(usize::MAX))
 }
