@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -106,14 +107,14 @@ impl HttpBody for Tracked {
 pub(super) struct Placed {
     /// There until it is dropped.
     stream: Option<TcpStream>,
-    place: Option<Place>,
+    place: Option<Arc<Place>>,
     /// The peer has sent its last byte.
     ended: bool,
     _open: TaskTrackerToken,
 }
 
 impl Placed {
-    pub(super) fn new(stream: TcpStream, place: Place, open: TaskTrackerToken) -> Self {
+    pub(super) fn new(stream: TcpStream, place: Arc<Place>, open: TaskTrackerToken) -> Self {
         Self { stream: Some(stream), place: Some(place), ended: false, _open: open }
     }
 
@@ -134,7 +135,7 @@ impl Drop for Placed {
 }
 
 /// Lets the peer read what was written last. The place is held meanwhile.
-async fn linger(mut stream: TcpStream, place: Option<Place>) {
+async fn linger(mut stream: TcpStream, place: Option<Arc<Place>>) {
     let drain = async {
         stream.shutdown().await?;
         let mut drained = 0;

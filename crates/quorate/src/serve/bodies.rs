@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -78,10 +79,7 @@ impl Source {
         let grpc = is_grpc(request.headers());
         let mut charge = Charge { source: self.clone(), amount: 0 };
         if let Err(error) = charge.grow(BODY_COST) {
-            return Err(Box::new(match grpc {
-                true => to_status(error).into_http(),
-                false => Refusal(error).into_response(),
-            }));
+            return Err(refused(error, request.headers()));
         }
         let streams = grpc && STREAMS.contains(&request.uri().path());
         let shape = if grpc { Shape::Messages(Messages::default()) } else { Shape::Whole };
@@ -89,6 +87,14 @@ impl Source {
         Ok(request
             .map(|inner| Body::new(Metered { inner, charge, grpc, streams, shape, due, late })))
     }
+}
+
+/// A refusal in the protocol of the request with these headers.
+pub(crate) fn refused(error: Error, headers: &HeaderMap) -> Box<Response> {
+    Box::new(match is_grpc(headers) {
+        true => to_status(error).into_http(),
+        false => Refusal(error).into_response(),
+    })
 }
 
 /// Bytes counted for one body; given back when it is dropped.

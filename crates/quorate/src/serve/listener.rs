@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -24,10 +25,11 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::activity::{Activity, Placed, Tracked};
-use super::bodies::{Bodies, Source};
-use super::connections::Connections;
+use super::bodies::{Bodies, Source, refused};
+use super::connections::{Connections, Place};
 use super::edge::is_grpc;
 use super::handshake;
+use super::proxies::Proxies;
 
 /// A client must finish its TLS handshake, its first request's header after that, and each
 /// further one's, in this time.
@@ -114,6 +116,8 @@ pub(crate) struct Bounds {
     pub(crate) connections: Arc<Connections>,
     /// Room for request bodies.
     pub(crate) bodies: Arc<Bodies>,
+    /// Who is believed about the addresses of others.
+    pub(crate) proxies: Proxies,
 }
 
 /// Serves until `stop`; open requests are tracked by `tracker` and get to finish.
@@ -138,13 +142,18 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let Some(place) = bounds.connections.admit(peer) else {
+        let proxy = bounds.proxies.trusts(peer.ip());
+        let Some(place) = bounds.connections.admit(peer.ip(), proxy) else {
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let address = ClientAddress::of(peer.ip());
-        let at = stream.local_addr().ok().map(AcceptedAt);
-        let origin = Origin { at, address, source: bounds.bodies.source(address) };
+        let client = if proxy {
+            Client::Behind { proxy: peer.ip(), place: place.clone(), bounds: bounds.clone() }
+        } else {
+            let address = ClientAddress::of(peer.ip());
+            Client::Known { address, source: bounds.bodies.source(address) }
+        };
+        let origin = Origin { at: stream.local_addr().ok().map(AcceptedAt), client };
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
         let stream = Placed::new(stream, place, tracker.token());
         tracker.spawn(async move {
@@ -178,8 +187,8 @@ impl Inside {
         }
         let (near, far) = tokio::io::duplex(PIPE);
         let address = ClientAddress::default();
-        let source = self.bodies.source(address);
-        let origin = Origin { at: Some(AcceptedAt(self.at)), address, source };
+        let client = Client::Known { address, source: self.bodies.source(address) };
+        let origin = Origin { at: Some(AcceptedAt(self.at)), client };
         self.tracker.spawn(connection(far, origin, self.router.clone(), self.stop.clone()));
         Ok(near)
     }
@@ -189,11 +198,41 @@ impl Inside {
 #[derive(Clone, Copy)]
 pub(crate) struct AcceptedAt(pub(crate) SocketAddr);
 
-/// Where a connection was accepted, whose it is, and what its bodies count for.
+/// Where a connection was accepted, and for whom.
+#[derive(Clone)]
 struct Origin {
     at: Option<AcceptedAt>,
-    address: ClientAddress,
-    source: Arc<Source>,
+    client: Client,
+}
+
+/// Whom the requests of a connection count for.
+#[derive(Clone)]
+enum Client {
+    /// All for one address.
+    Known { address: ClientAddress, source: Arc<Source> },
+    /// Each for the address that a trusted proxy names.
+    Behind { proxy: IpAddr, place: Arc<Place>, bounds: Bounds },
+}
+
+impl Origin {
+    /// Bounds a request by what its client may take, and notes whose it is.
+    fn admit(&self, mut request: hyper::Request<Incoming>) -> Result<Request, Box<Response>> {
+        let (address, source) = match &self.client {
+            Client::Known { address, source } => (*address, source.clone()),
+            Client::Behind { proxy, place, bounds } => {
+                let address = bounds.proxies.client(*proxy, request.headers());
+                if let Err(error) = place.serves(address) {
+                    return Err(refused(error, request.headers()));
+                }
+                (address, bounds.bodies.source(address))
+            }
+        };
+        request.extensions_mut().insert(address);
+        if let Some(at) = self.at {
+            request.extensions_mut().insert(at);
+        }
+        source.admit(request)
+    }
 }
 
 async fn connection<S>(stream: S, origin: Origin, router: Router, stop: CancellationToken)
@@ -212,18 +251,13 @@ where
         .max_send_buf_size(SEND_BUFFER);
     let activity = Activity::default();
     let (requests, stopping) = (activity.clone(), stop.clone());
-    let Origin { at, address, source } = origin;
     let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
         let open = requests.begin();
-        let (router, source) = (router.clone(), source.clone());
+        let (router, origin) = (router.clone(), origin.clone());
         request.extensions_mut().insert(stopping.clone());
-        request.extensions_mut().insert(address);
-        if let Some(at) = at {
-            request.extensions_mut().insert(at);
-        }
         async move {
             let checked = handshake::check(&mut request);
-            let response = match checked.and_then(|()| source.admit(request)) {
+            let response = match checked.and_then(|()| origin.admit(request)) {
                 Ok(request) => router.oneshot(request).await?,
                 Err(refusal) => *refusal,
             };
@@ -272,7 +306,47 @@ pub(crate) fn by_content_type(rest: Router, grpc: Router) -> Router {
 
 #[cfg(test)]
 mod tests {
+    use axum::Extension;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpSocket;
+
     use super::*;
+
+    /// Whose a request is for the services, when it comes from an address of the loopback and names
+    /// another one.
+    async fn whose(trusted: &str, from: &str, named: &str) -> String {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let bounds = Bounds {
+            connections: Connections::new(1_000),
+            bodies: Bodies::new(),
+            proxies: Proxies::new(&[trusted.parse().unwrap()]),
+        };
+        let tell = |Extension(address): Extension<ClientAddress>| async move { address.to_string() };
+        let router = Router::new().route("/", get(tell));
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let serving = serve(listener, None, router, bounds, tracker.clone(), stop.clone());
+        tracker.spawn(serving);
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        let mut stream = socket.connect(server).await.unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {named}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        stop.cancel();
+        answer.rsplit("\r\n").next().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn services_hear_whose_a_request_is() {
+        let named = "198.51.100.1, 203.0.113.7";
+        assert_eq!(whose("127.0.0.2", "127.0.0.3", named).await, "127.0.0.3");
+        assert_eq!(whose("127.0.0.2", "127.0.0.2", named).await, "203.0.113.7");
+    }
 
     #[tokio::test]
     async fn a_port_that_is_served_is_refused_at_once() {

@@ -18,5 +18,6 @@ pub(crate) mod options;
 pub(crate) mod party;
 pub(crate) mod peers;
 pub(crate) mod process;
+mod proxies;
 pub(crate) mod relays;
 pub(crate) mod tickets;

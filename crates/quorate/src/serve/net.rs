@@ -14,6 +14,7 @@ use super::bodies::Bodies;
 use super::connections::Connections;
 use super::listener::{Bounds, Inside, serve, tls};
 use super::options::ServeOptions;
+use super::proxies::Proxies;
 use super::process::{keep_memory_private, raise_open_files, survive_file_size_limit};
 
 /// Serves routers until it is told to stop.
@@ -44,6 +45,7 @@ impl Net {
             bounds: Bounds {
                 connections: Connections::new(files),
                 bodies: Bodies::new(),
+                proxies: Proxies::new(&options.trusted_proxy),
             },
         })
     }

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use quorate_types::{Error, Result};
 
 use super::link::{LinkSecret, default_path};
+use super::proxies::Network;
 use crate::cli::DataArgs;
 
 /// Who may call.
@@ -48,6 +49,11 @@ pub(crate) struct ServeOptions {
     /// An origin whose web pages may call, such as `https://wallet.example`. Give it once per origin
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     pub(crate) allow_origin: Vec<String>,
+    /// A proxy, by its address or network such as 10.0.0.0/8, that is believed when it names a
+    /// client's address in Forwarded or X-Forwarded-For: bounds per address then hold for that
+    /// client. Give it once per network
+    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    pub(crate) trusted_proxy: Vec<Network>,
     /// File with the secret by which the roles of one installation know each other, 64 hex digits
     /// [default on loopback: link.key in $XDG_STATE_HOME/quorate, made by the first role]
     #[arg(long = "link-key", value_name = "FILE", env = "QUORATE_LINK_KEY")]
