@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use quorate_types::*;
 
+use crate::tally::Tally;
+
 /// How long a keygen is expected to take before any has been measured.
 const FIRST_PACE: Duration = Duration::from_secs(3);
 /// The weight of what was measured before: one part in so many is the latest keygen's.
@@ -40,8 +42,8 @@ pub struct Admission {
     /// The ready ones, in their order.
     ready: BTreeSet<(Duration, SessionId)>,
     /// Per party: keygens that run, and those that run, are ready or are expected.
-    running: HashMap<PartyId, usize>,
-    load: HashMap<PartyId, usize>,
+    running: Tally<PartyId>,
+    load: Tally<PartyId>,
     /// How long a keygen has lately taken, or would have with every place taken.
     pace: Duration,
     /// Whether that was measured.
@@ -55,8 +57,8 @@ impl Admission {
             places: places.max(1),
             keygens: HashMap::new(),
             ready: BTreeSet::new(),
-            running: HashMap::new(),
-            load: HashMap::new(),
+            running: Tally::default(),
+            load: Tally::default(),
             pace: FIRST_PACE,
             measured: false,
         }
@@ -97,8 +99,7 @@ impl Admission {
         let mut turn = None;
         for (at, id) in &self.ready {
             let servers = &self.keygens.get(id)?.servers;
-            let free =
-                |party: &PartyId| self.running.get(party).copied().unwrap_or(0) < self.places;
+            let free = |party: &PartyId| self.running.of(party) < self.places;
             if servers.iter().all(|party| free(party) && !needed.contains(party)) {
                 turn = Some((*at, *id));
                 break;
@@ -125,8 +126,8 @@ impl Admission {
             Stage::Expected => {}
             Stage::Ready(at) => drop(self.ready.remove(&(at, id))),
             Stage::Running(since) => {
-                let beside = keygen.servers.iter().filter_map(|party| self.running.get(party));
-                let beside = beside.max().map_or(1, |n| (*n).clamp(1, self.places));
+                let beside = keygen.servers.iter().map(|party| self.running.of(party));
+                let beside = beside.max().unwrap_or(1).clamp(1, self.places);
                 discount(&mut self.running, &keygen.servers);
                 if made {
                     // Keygens beside each other share the processor: one that ran alone tells what
@@ -146,28 +147,19 @@ impl Admission {
     /// How long a keygen among these parties is expected to wait for its places and to run, were
     /// it created now.
     pub fn expected(&self, servers: &[PartyId]) -> Duration {
-        let ahead = servers.iter().filter_map(|party| self.load.get(party)).max();
-        let ahead = u32::try_from(ahead.copied().unwrap_or(0)).unwrap_or(u32::MAX);
+        let ahead = servers.iter().map(|party| self.load.of(party)).max();
+        let ahead = u32::try_from(ahead.unwrap_or(0)).unwrap_or(u32::MAX);
         let places = u32::try_from(self.places).unwrap_or(u32::MAX);
         self.pace.saturating_mul(ahead) / places + self.pace
     }
 }
 
-fn count(of: &mut HashMap<PartyId, usize>, parties: &[PartyId]) {
-    for party in parties {
-        *of.entry(party.clone()).or_default() += 1;
-    }
+fn count(of: &mut Tally<PartyId>, parties: &[PartyId]) {
+    parties.iter().for_each(|party| of.add(party.clone()));
 }
 
-fn discount(of: &mut HashMap<PartyId, usize>, parties: &[PartyId]) {
-    for party in parties {
-        if let Some(n) = of.get_mut(party) {
-            *n -= 1;
-            if *n == 0 {
-                of.remove(party);
-            }
-        }
-    }
+fn discount(of: &mut Tally<PartyId>, parties: &[PartyId]) {
+    parties.iter().for_each(|party| of.remove(party));
 }
 
 #[cfg(test)]
@@ -272,7 +264,7 @@ mod tests {
                     2 => admission.leave(now, id(n), true),
                     _ => while admission.admit(now).is_some() {},
                 }
-                prop_assert!(admission.running.values().all(|n| *n <= places));
+                prop_assert!(admission.running.counts().all(|n| n <= places));
                 let ready = admission.keygens.values().filter(|k| matches!(k.stage, Stage::Ready(_)));
                 prop_assert_eq!(ready.count(), admission.ready.len());
             }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use quorate_types::*;
 
 use crate::policy;
+use crate::tally::Tally;
 
 /// Bytes of unread events of all sessions: a minute of the fastest load.
 pub const LOG_BYTES: usize = 64 << 20;
@@ -71,18 +72,7 @@ struct PartyEvents {
     unread: VecDeque<u64>,
     subscribers: Vec<SubscriberId>,
     /// How many subscribers stand at each sequence.
-    cursors: BTreeMap<u64, usize>,
-}
-
-impl PartyEvents {
-    fn leave(&mut self, cursor: u64) {
-        if let Some(count) = self.cursors.get_mut(&cursor) {
-            *count -= 1;
-            if *count == 0 {
-                self.cursors.remove(&cursor);
-            }
-        }
-    }
+    cursors: Tally<u64>,
 }
 
 /// All session events that somebody has yet to read, and the open sessions of each party.
@@ -231,7 +221,7 @@ impl Events {
         let id = SubscriberId(self.last_id);
         let events = self.parties.entry(party.clone()).or_default();
         events.subscribers.push(id);
-        *events.cursors.entry(self.last).or_default() += 1;
+        events.cursors.add(self.last);
         let subscriber = Subscriber {
             caller: caller.clone(),
             party: party.clone(),
@@ -250,7 +240,7 @@ impl Events {
         };
         if let Some(events) = self.parties.get_mut(&subscriber.party) {
             events.subscribers.retain(|other| *other != id);
-            events.leave(subscriber.cursor);
+            events.cursors.remove(&subscriber.cursor);
             self.release(&subscriber.party);
             self.forget_if_idle(&subscriber.party);
         }
@@ -301,8 +291,8 @@ impl Events {
             // It has seen all there is.
             cursor = self.last;
         }
-        events.leave(subscriber.cursor);
-        *events.cursors.entry(cursor).or_default() += 1;
+        events.cursors.remove(&subscriber.cursor);
+        events.cursors.add(cursor);
         subscriber.cursor = cursor;
         let party = subscriber.party.clone();
         self.release(&party);
@@ -314,7 +304,7 @@ impl Events {
         let Some(events) = self.parties.get_mut(party) else {
             return;
         };
-        let slowest = events.cursors.first_key_value().map_or(u64::MAX, |(cursor, _)| *cursor);
+        let slowest = events.cursors.first().copied().unwrap_or(u64::MAX);
         while let Some(sequence) = events.unread.front().copied().filter(|next| *next <= slowest) {
             events.unread.pop_front();
             if let Some(logged) = self.log.get_mut(&sequence) {

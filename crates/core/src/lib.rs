@@ -17,3 +17,4 @@ pub mod presence;
 pub mod session;
 pub mod strangers;
 pub mod subscriptions;
+pub mod tally;

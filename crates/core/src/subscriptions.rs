@@ -1,10 +1,9 @@
 //! How many streams are open at the router, by account and party.
 
-use std::collections::HashMap;
-
 use quorate_types::*;
 
 use crate::budget::{Budget, Over};
+use crate::tally::Tally;
 
 /// Streams of one party that one account may have open: a few processes with two each, and those
 /// of connections that have died unnoticed. Each is woken for every event of the party.
@@ -15,7 +14,7 @@ const IN_ALL: usize = 1 << 16;
 const RETRY_SECONDS: u32 = 5;
 
 /// Who pays for something: bounds that hold for each account keep its neighbours free.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Account {
     /// All callers of a tenant.
     Tenant(Tenant),
@@ -40,12 +39,12 @@ impl Account {
 #[derive(Debug)]
 pub struct Subscriptions {
     accounts: Budget<Account>,
-    parties: HashMap<(Account, PartyId), usize>,
+    parties: Tally<(Account, PartyId)>,
 }
 
 impl Default for Subscriptions {
     fn default() -> Self {
-        Self { accounts: Budget::new(IN_ALL), parties: HashMap::new() }
+        Self { accounts: Budget::new(IN_ALL), parties: Tally::default() }
     }
 }
 
@@ -58,7 +57,7 @@ impl Subscriptions {
     pub fn open(&mut self, caller: &Caller, party: &PartyId) -> Result<Account> {
         let account = Account::of(caller);
         let key = (account.clone(), party.clone());
-        let of_party = self.parties.get(&key).copied().unwrap_or(0);
+        let of_party = self.parties.of(&key);
         let problem = match self.accounts.check(&account, 1) {
             _ if of_party >= PER_PARTY => {
                 format!("{party} has {of_party} streams open; close some of them")
@@ -71,7 +70,7 @@ impl Subscriptions {
             }
             _ => {
                 self.accounts.add(&account, 1);
-                *self.parties.entry(key).or_default() += 1;
+                self.parties.add(key);
                 return Ok(account);
             }
         };
@@ -83,13 +82,7 @@ impl Subscriptions {
     /// Gives a stream's place back.
     pub fn close(&mut self, account: &Account, party: &PartyId) {
         self.accounts.give_back(account, 1);
-        let key = (account.clone(), party.clone());
-        if let Some(count) = self.parties.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.parties.remove(&key);
-            }
-        }
+        self.parties.remove(&(account.clone(), party.clone()));
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use quorate_core::admission::Admission;
 use quorate_core::budget::{Budget, Over};
 use quorate_core::session::Session;
+use quorate_core::tally::Tally;
 use quorate_ports::store::IdempotencyRow;
 use quorate_types::*;
 use tokio::sync::watch;
@@ -80,7 +81,7 @@ pub(super) struct State {
     /// Open sessions in which a server party waits for people, by tenant.
     waiting: HashMap<PartyId, Budget<Tenant>>,
     /// Open sessions of each server party.
-    busy: HashMap<PartyId, usize>,
+    busy: Tally<PartyId>,
     /// Ended sessions that are still in memory, oldest first.
     ended: VecDeque<SessionId>,
     /// Open sessions by their monotonic deadline.
@@ -97,7 +98,7 @@ impl State {
             open: Budget::new(max_open),
             admission: Admission::new(keygens_at_once),
             waiting: HashMap::new(),
-            busy: HashMap::new(),
+            busy: Tally::default(),
             ended: VecDeque::new(),
             deadlines: BTreeSet::new(),
             idempotency: HashMap::new(),
@@ -125,7 +126,7 @@ impl State {
         self.deadlines.insert((slot.ends, id));
         self.open.add(session.tenant(), 1);
         for party in session.servers() {
-            *self.busy.entry(party.clone()).or_default() += 1;
+            self.busy.add(party.clone());
             if session.waits_for_people() {
                 let waiting = self.waiting.entry(party.clone());
                 let waiting = waiting.or_insert_with(|| Budget::new(WAITING_AT_PARTY));
@@ -151,12 +152,7 @@ impl State {
         self.open.give_back(session.tenant(), 1);
         self.admission.leave(monotonic, id, session.status() == SessionStatus::Completed);
         for party in session.servers() {
-            if let Some(busy) = self.busy.get_mut(party) {
-                *busy -= 1;
-                if *busy == 0 {
-                    self.busy.remove(party);
-                }
-            }
+            self.busy.remove(party);
             if session.waits_for_people()
                 && let Some(waiting) = self.waiting.get_mut(party)
             {
@@ -167,7 +163,7 @@ impl State {
 
     /// Open sessions of a server party.
     pub(super) fn busy(&self, party: &PartyId) -> usize {
-        self.busy.get(party).copied().unwrap_or(0)
+        self.busy.of(party)
     }
 
     /// A new session is on the disk.
