@@ -408,8 +408,7 @@ impl Mailboxes {
         };
         let problem =
             format!("{what} has as many messages waiting as it may{whose}: wait and try again");
-        let mut error = Error::new(ErrorCode::RateLimited, problem);
-        error.details.retry_after = Some(RETRY_SECONDS);
+        let error = Error::rate_limited(problem, RETRY_SECONDS);
         error.waiting_for(behind.into_iter().map(|(_, party)| party).collect())
     }
 

@@ -162,9 +162,7 @@ impl Presence {
             Err(Over::Whole) => "too many parties are registered",
         };
         let message = format!("{problem}; those that are silent are forgotten after a day");
-        let mut error = Error::new(ErrorCode::RateLimited, message);
-        error.details.retry_after = Some(RETRY_SECONDS);
-        Err(error)
+        Err(Error::rate_limited(message, RETRY_SECONDS))
     }
 
     /// Registers a party under a name of `owner` for an account, or renews its registration. An

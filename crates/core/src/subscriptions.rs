@@ -74,9 +74,7 @@ impl Subscriptions {
                 return Ok(account);
             }
         };
-        let mut error = Error::new(ErrorCode::RateLimited, problem);
-        error.details.retry_after = Some(RETRY_SECONDS);
-        Err(error)
+        Err(Error::rate_limited(problem, RETRY_SECONDS))
     }
 
     /// Gives a stream's place back.

@@ -89,9 +89,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_what_the_error_says() {
-        let mut error = Error::new(ErrorCode::RateLimited, "slow down");
-        error.details.retry_after = Some(17);
-        let response = Refusal(error).into_response();
+        let response = Refusal(Error::rate_limited("slow down", 17)).into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "17");
     }
 }

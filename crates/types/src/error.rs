@@ -182,6 +182,13 @@ impl Error {
         error
     }
 
+    /// A bound is reached; in so many seconds a retry makes sense.
+    pub fn rate_limited(message: impl Into<String>, retry_after: u32) -> Self {
+        let mut error = Self::new(ErrorCode::RateLimited, message);
+        error.details.retry_after = Some(retry_after);
+        error
+    }
+
     /// Names the field this message is about.
     #[must_use]
     pub fn with_field(mut self, field: &str) -> Self {

@@ -39,10 +39,7 @@ fn too_many_open(over: Over) -> Error {
         Over::Whole => "too many sessions are open",
         Over::Share => "this tenant has as many sessions open as it may",
     };
-    let mut error =
-        Error::new(ErrorCode::RateLimited, format!("{whose}; close some, or wait for some to end"));
-    error.details.retry_after = Some(RETRY_SECONDS);
-    error
+    Error::rate_limited(format!("{whose}; close some, or wait for some to end"), RETRY_SECONDS)
 }
 
 fn too_many_waiting((party, over): (PartyId, Over)) -> Error {
@@ -54,9 +51,7 @@ fn too_many_waiting((party, over): (PartyId, Over)) -> Error {
         "{party} waits for people in as many sessions{whose} as it may; close some, or wait for \
          some to end"
     );
-    let mut error = Error::new(ErrorCode::RateLimited, problem);
-    error.details.retry_after = Some(RETRY_SECONDS);
-    error
+    Error::rate_limited(problem, RETRY_SECONDS)
 }
 
 /// Refuses a keygen that would hardly have its turn before its deadline. Half of its lifetime is
@@ -72,16 +67,12 @@ fn check_turn(admission: &Admission, session: &Session) -> Result<()> {
     if late.is_zero() || expected == admission.expected(&[]) {
         return Ok(());
     }
-    let mut error = Error::new(
-        ErrorCode::RateLimited,
-        format!(
-            "so many keygens wait that this one would take about {} seconds; try again later, or \
-             give it more time with expires_in_seconds",
-            expected.as_secs()
-        ),
+    let problem = format!(
+        "so many keygens wait that this one would take about {} seconds; try again later, or \
+         give it more time with expires_in_seconds",
+        expected.as_secs()
     );
-    error.details.retry_after = Some(u32::try_from(late.as_secs()).unwrap_or(u32::MAX).max(1));
-    Err(error)
+    Err(Error::rate_limited(problem, u32::try_from(late.as_secs()).unwrap_or(u32::MAX).max(1)))
 }
 
 /// Who takes part in a new session.

@@ -19,7 +19,7 @@ use quorate_core::budget::{Budget, Over};
 use quorate_front_rest::Refusal;
 use quorate_rpc::MAX_MESSAGE;
 use quorate_rpc::status::to_status;
-use quorate_types::{ClientAddress, Error, ErrorCode, Result};
+use quorate_types::{ClientAddress, Error, Result};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::edge::is_grpc;
@@ -121,9 +121,7 @@ impl Charge {
                 Err(Over::Whole) => "more arrives at once than is taken; try again",
             }
         };
-        let mut error = Error::new(ErrorCode::RateLimited, problem);
-        error.details.retry_after = Some(1);
-        Err(error)
+        Err(Error::rate_limited(problem, 1))
     }
 
     fn shrink_to(&mut self, amount: usize) {
@@ -280,6 +278,7 @@ where
 #[cfg(test)]
 mod tests {
     use futures_util::{StreamExt as _, stream};
+    use quorate_types::ErrorCode;
 
     use super::*;
 

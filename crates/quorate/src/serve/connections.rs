@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_core::budget::{Budget, Over};
-use quorate_types::{ClientAddress, Error, ErrorCode, Result};
+use quorate_types::{ClientAddress, Error, Result};
 
 /// Connections of one process at once, where its file descriptors allow more. An idle one costs a
 /// few KiB.
@@ -105,9 +105,7 @@ impl Place {
             held.places.add(&address, 1);
             held.refuse(client, over);
             let problem = "this address has as many connections open as it may; close some";
-            let mut error = Error::new(ErrorCode::RateLimited, problem);
-            error.details.retry_after = Some(RETRY_SECONDS);
-            return Err(error);
+            return Err(Error::rate_limited(problem, RETRY_SECONDS));
         }
         *address = client;
         Ok(())
@@ -123,6 +121,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use quorate_types::ErrorCode;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
