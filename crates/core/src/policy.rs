@@ -60,10 +60,7 @@ pub fn start(caller: &Caller) -> Result<()> {
 ///
 /// A proven party and another role are bounded by what they take part in, not by a tenant.
 pub fn sees(caller: &Caller, owner: &Tenant) -> bool {
-    match caller {
-        Caller::Party(_) => true,
-        _ => caller.tenant().is_none_or(|tenant| tenant == *owner),
-    }
+    caller.tenant().is_none_or(|tenant| tenant == *owner)
 }
 
 /// Whether a key exists for this caller: for a proven party, where it holds a share.
@@ -80,7 +77,7 @@ pub fn knows_name(caller: &Caller, owner: &NameOwner) -> bool {
     match (caller, owner) {
         (_, NameOwner::Operator | NameOwner::Unclaimed) => true,
         (Caller::Party(_), NameOwner::Tenant(_)) => false,
-        (_, NameOwner::Tenant(owner)) => caller.tenant().is_none_or(|tenant| tenant == *owner),
+        (_, NameOwner::Tenant(owner)) => sees(caller, owner),
     }
 }
 

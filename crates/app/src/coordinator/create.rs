@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate_core::admission::Admission;
 use quorate_core::budget::Over;
+use quorate_core::policy;
 use quorate_core::session::{Command, Effects, NewSession, Session};
 use quorate_ports::store::IdempotencyRow;
 use quorate_ports::{Commit, Urgency, Write};
@@ -271,8 +272,7 @@ impl CoordinatorApp {
             }
             KeySelector::ByParticipants => Some(self.key_of_participants(caller, request).await?),
         };
-        let owned =
-            |key: &Arc<KeyRecord>| caller.tenant().is_none_or(|tenant| tenant == key.tenant);
+        let owned = |key: &Arc<KeyRecord>| policy::sees(caller, &key.tenant);
         record.filter(owned).ok_or_else(|| {
             Error::new(ErrorCode::NotFound, "there is no such key; list them with GET /api/v1/keys")
                 .with_field("key_id")

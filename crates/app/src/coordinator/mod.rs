@@ -324,7 +324,7 @@ impl CoordinatorApp {
     fn visible(session: &Session, caller: &Caller) -> Result<()> {
         let seen = match caller {
             Caller::Party(party) => session.is_participant(party),
-            _ => caller.tenant().is_none_or(|tenant| tenant == *session.tenant()),
+            _ => policy::sees(caller, session.tenant()),
         };
         if seen { Ok(()) } else { Err(Error::not_found("session", session.id())) }
     }
