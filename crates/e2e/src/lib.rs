@@ -227,7 +227,28 @@ impl Role {
     /// Starts a role on these HTTP and gRPC ports with its data in `folder`, and returns when it
     /// says that it serves. All roles of one `folder` share a link secret.
     pub async fn start(folder: &Path, role: &str, ports: [u16; 2], more: &[&str]) -> Self {
-        let mut process = Command::new(binary())
+        Self::run(Command::new(binary()), folder, role, ports, more).await
+    }
+
+    /// As [`Role::start`], after a shell's `ulimit` command.
+    pub async fn start_limited(
+        folder: &Path,
+        role: &str,
+        ports: [u16; 2],
+        more: &[&str],
+        ulimit: &str,
+    ) -> Self {
+        Self::run(limited(ulimit), folder, role, ports, more).await
+    }
+
+    async fn run(
+        mut command: Command,
+        folder: &Path,
+        role: &str,
+        ports: [u16; 2],
+        more: &[&str],
+    ) -> Self {
+        let mut process = command
             .args([role, "--json", "--data"])
             .arg(folder.join(role))
             .arg("--link-key")

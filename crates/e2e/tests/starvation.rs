@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use quorate_e2e::hostile::{connect, handshake, resident, upgrade};
-use quorate_e2e::{Cluster, call, refused_start_limited};
+use quorate_e2e::{Cluster, Role, call, free_ports, identity_in, refused_start_limited};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -87,7 +87,7 @@ fn limit(pid: u32, name: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_soft_limit_of_open_files_is_raised() {
     let folder = tempfile::tempdir().expect("a folder");
-    let cluster = Cluster::start_limited(folder.path(), "ulimit -Hn 4000 && ulimit -Sn 256").await;
+    let cluster = Cluster::start_limited(folder.path(), "ulimit -Sn 256 && ulimit -Hn 4000").await;
     assert_eq!(limit(cluster.pid(), "Max open files")[..2], ["4000", "4000"]);
     let relay: SocketAddr =
         cluster.endpoints["relay"][0].as_str().expect("an address").parse().expect("host:port");
@@ -124,4 +124,51 @@ async fn parties_of_one_process_need_no_connection_that_others_could_take() {
         let mut used = used.filter_map(|(_, port)| u16::from_str_radix(port, 16).ok());
         assert!(words[3] != "01" || !used.any(|port| ports.contains(&port)), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_local_client_cannot_keep_the_roles_from_each_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let ports = free_ports::<8>();
+    let url = |port: usize| format!("http://127.0.0.1:{}", ports[port]);
+    let (router, coordinator) = (url(1), url(3));
+    let mut more = vec!["--coordinator".to_owned(), coordinator];
+    for name in ["alpha", "beta"] {
+        let trusted = identity_in(&folder.join(name).join("party"), name).await;
+        more.extend(["--trust".to_owned(), trusted]);
+    }
+    let more: Vec<_> = more.iter().map(String::as_str).collect();
+    let limit = "ulimit -n 400";
+    let _router = Role::start_limited(folder, "router", [ports[0], ports[1]], &more, limit).await;
+    // All that one address may have, and more that try: the roles come from the same address.
+    let victim = SocketAddr::from(([127, 0, 0, 1], ports[0]));
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for n in 0..130 {
+        let mut stream = TcpStream::connect(victim).await.expect("it listens");
+        let path = format!("/api/v1/events/subscribe?party_id=p{n}");
+        let _ = stream.write_all(handshake(victim, &path).as_bytes()).await;
+        let mut status = [0; 12];
+        let answered = stream.read_exact(&mut status).await.is_ok();
+        refused += usize::from(!answered || &status != b"HTTP/1.1 101");
+        held.push(stream);
+    }
+    assert_eq!(refused, 30, "half of 200 are for one address");
+    let to_router = ["--router", router.as_str()];
+    let _coordinator = Role::start(folder, "coordinator", [ports[2], ports[3]], &to_router).await;
+    let mut parties = Vec::new();
+    for (name, at) in [("alpha", 4), ("beta", 6)] {
+        let more = [&["--id", name][..], &to_router].concat();
+        let own = folder.join(name);
+        parties.push(Role::start(&own, "party", [ports[at], ports[at + 1]], &more).await);
+    }
+    let keygen = json!({"session_type": "keygen", "threshold_n": 2, "threshold_t": 2});
+    let sessions = format!("{}/api/v1/sessions", url(2));
+    let created = async {
+        // The parties find their way in their own time.
+        while call("POST", &sessions, Some(&keygen)).await.0 != 201 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), created).await.expect("the roles reach each other");
 }

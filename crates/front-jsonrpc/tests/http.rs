@@ -91,7 +91,7 @@ async fn one_address_takes_half_of_everything_and_the_others_go_on() {
         }
         taken.push(client);
     }
-    let refused = Client::connect(server.address, "127.0.0.2").await.err().unwrap();
+    let refused = Client::connect_from(server.address, "127.0.0.2").await.err().unwrap();
     let Error::Http(answer) = refused else { panic!("{refused}") };
     assert_eq!(answer.status().as_u16(), 429);
     assert_eq!(answer.headers()["retry-after"], "5");

@@ -20,8 +20,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) async fn connect(url: &str) -> Self {
+        let host = url.strip_prefix("ws://").and_then(|rest| rest.strip_suffix("/mpc")).unwrap();
+        Self::connect_from(host.parse().unwrap(), "127.0.0.1").await.unwrap()
+    }
+
     /// Connects to a relay from an address of the loopback.
-    pub(crate) async fn connect(relay: SocketAddr, from: &str) -> Result<Self> {
+    pub(crate) async fn connect_from(relay: SocketAddr, from: &str) -> Result<Self> {
         let own = TcpSocket::new_v4().unwrap();
         own.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
         let stream = own.connect(relay).await.unwrap();

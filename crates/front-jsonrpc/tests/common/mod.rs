@@ -62,7 +62,7 @@ impl Server {
     }
 
     pub(crate) async fn client_from(&self, address: &str) -> Client {
-        Client::connect(self.address, address).await.unwrap()
+        Client::connect_from(self.address, address).await.unwrap()
     }
 
     /// Clients that are the members of one new group, and its id.

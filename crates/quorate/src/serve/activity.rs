@@ -125,7 +125,10 @@ impl Placed {
 
 impl Drop for Placed {
     fn drop(&mut self) {
+        // One that was on trial must not stay a moment longer, or many would.
+        let counted = self.place.as_ref().is_some_and(|place| !place.is_on_trial());
         if let Some(stream) = self.stream.take()
+            && counted
             && !self.ended
             && let Ok(runtime) = Handle::try_current()
         {

@@ -25,6 +25,7 @@ use quorate_rpc::{MAX_MESSAGE, ON_BEHALF_OF, behalf_in, streams_calls};
 use quorate_types::{Caller, Error, ErrorCode, PartyId, Result};
 use sha2::{Digest as _, Sha256};
 
+use super::connections::Place;
 use super::edge::{Edge, is_grpc};
 use super::link::{LINK_SCHEME, LinkSecret};
 use super::listener::AcceptedAt;
@@ -127,6 +128,7 @@ impl Gate {
             (Found::Link(role), caller) => {
                 let caller = caller.unwrap_or(Caller::System);
                 role.may(request.uri().path(), &caller)?;
+                keep_place(request);
                 return Ok(Found::Known(caller));
             }
             (Found::Known(peer), Some(caller)) if peer.is_system() => {
@@ -245,6 +247,13 @@ async fn with_body(request: Request, signed: [u8; 32]) -> Result<Request> {
     Ok(Request::from_parts(parts, Body::from(body)))
 }
 
+/// The connection of a role or a trusted party is not refused for what others have taken.
+fn keep_place(request: &Request) {
+    if let Some(place) = request.extensions().get::<Arc<Place>>() {
+        place.prove();
+    }
+}
+
 /// Middleware: puts the [`Caller`] where the fronts look for it, or refuses a false proof.
 ///
 /// A request without any proof goes on without a caller, so that health and documentation stay
@@ -275,6 +284,7 @@ async fn proven(gate: &Gate, request: Request, proof: &PartyProof, next: Next) -
         Err(error) if grpc => return quorate_rpc::status::to_status(error).into_http(),
         Err(error) => return quorate_front_rest::Refusal(error).into_response(),
     };
+    keep_place(&request);
     request.extensions_mut().insert(Caller::Party(proof.party.clone()));
     let mut response = next.run(request).await;
     if gate.nonces.is_old(gate.clock.monotonic(), proof.nonce) {

@@ -19,6 +19,7 @@ use quorate_types::{Error, PartyId, Result};
 use tokio::net::TcpListener;
 
 use super::auth::{Gate, identify, parse_identities};
+use super::connections::Peer;
 use super::data::DataFolder;
 use super::edge::{Edge, guard};
 use super::endpoints::Pair;
@@ -78,8 +79,9 @@ impl Host {
     ) -> Result<Pair> {
         let grpc = quorate_front_grpc::routes(services).await;
         let router = self.guarded(by_content_type(rest, grpc));
-        let serve =
-            |listener, router| self.net.serve(listener, router).map_err(|_| Error::internal());
+        let serve = |listener, router| {
+            self.net.serve(listener, router, Peer::Caller).map_err(|_| Error::internal())
+        };
         Ok(Pair { http: serve(bound.http, router.clone())?, grpc: serve(bound.grpc, router)? })
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::header::UPGRADE;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,7 +27,7 @@ use tower::ServiceExt as _;
 
 use super::activity::{Activity, Placed, Tracked};
 use super::bodies::{Bodies, Source, refused};
-use super::connections::{Connections, Place};
+use super::connections::{Connections, Peer, Place, no_place};
 use super::edge::is_grpc;
 use super::handshake;
 use super::proxies::Proxies;
@@ -118,6 +119,8 @@ pub(crate) struct Bounds {
     pub(crate) bodies: Arc<Bodies>,
     /// Who is believed about the addresses of others.
     pub(crate) proxies: Proxies,
+    /// Who calls here.
+    pub(crate) peers: Peer,
 }
 
 /// Serves until `stop`; open requests are tracked by `tracker` and get to finish.
@@ -143,7 +146,8 @@ pub(crate) async fn serve(
             }
         };
         let proxy = bounds.proxies.trusts(peer.ip());
-        let Some(place) = bounds.connections.admit(peer.ip(), proxy) else {
+        let kind = if proxy { Peer::Proxy } else { bounds.peers };
+        let Some(place) = bounds.connections.admit(peer.ip(), kind) else {
             continue;
         };
         let _ = stream.set_nodelay(true);
@@ -151,12 +155,13 @@ pub(crate) async fn serve(
             Client::Behind { proxy: peer.ip(), place: place.clone(), bounds: bounds.clone() }
         } else {
             let address = ClientAddress::of(peer.ip());
-            Client::Known { address, source: bounds.bodies.source(address) }
+            let source = bounds.bodies.source(address);
+            Client::Known { address, source, place: Some(place.clone()) }
         };
         let origin = Origin { at: stream.local_addr().ok().map(AcceptedAt), client };
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
-        let stream = Placed::new(stream, place, tracker.token());
-        tracker.spawn(async move {
+        let stream = Placed::new(stream, place.clone(), tracker.token());
+        let serving = async move {
             match tls {
                 None => connection(stream, origin, router, stop).await,
                 Some(tls) => match tokio::time::timeout(HEADER_TIME, tls.accept(stream)).await {
@@ -164,6 +169,12 @@ pub(crate) async fn serve(
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
                 },
+            }
+        };
+        tracker.spawn(async move {
+            tokio::select! {
+                () = serving => {}
+                () = place.trial_over() => {}
             }
         });
     }
@@ -187,7 +198,7 @@ impl Inside {
         }
         let (near, far) = tokio::io::duplex(PIPE);
         let address = ClientAddress::default();
-        let client = Client::Known { address, source: self.bodies.source(address) };
+        let client = Client::Known { address, source: self.bodies.source(address), place: None };
         let origin = Origin { at: Some(AcceptedAt(self.at)), client };
         self.tracker.spawn(connection(far, origin, self.router.clone(), self.stop.clone()));
         Ok(near)
@@ -199,17 +210,15 @@ impl Inside {
 pub(crate) struct AcceptedAt(pub(crate) SocketAddr);
 
 /// Where a connection was accepted, and for whom.
-#[derive(Clone)]
 struct Origin {
     at: Option<AcceptedAt>,
     client: Client,
 }
 
 /// Whom the requests of a connection count for.
-#[derive(Clone)]
 enum Client {
     /// All for one address.
-    Known { address: ClientAddress, source: Arc<Source> },
+    Known { address: ClientAddress, source: Arc<Source>, place: Option<Arc<Place>> },
     /// Each for the address that a trusted proxy names.
     Behind { proxy: IpAddr, place: Arc<Place>, bounds: Bounds },
 }
@@ -218,7 +227,16 @@ impl Origin {
     /// Bounds a request by what its client may take, and notes whose it is.
     fn admit(&self, mut request: hyper::Request<Incoming>) -> Result<Request, Box<Response>> {
         let (address, source) = match &self.client {
-            Client::Known { address, source } => (*address, source.clone()),
+            Client::Known { address, source, place } => {
+                if let Some(place) = place {
+                    // What has become a WebSocket is out of reach.
+                    if place.is_on_trial() && request.headers().contains_key(UPGRADE) {
+                        return Err(refused(no_place(), request.headers()));
+                    }
+                    request.extensions_mut().insert(place.clone());
+                }
+                (*address, source.clone())
+            }
             Client::Behind { proxy, place, bounds } => {
                 let address = bounds.proxies.client(*proxy, request.headers());
                 if let Err(error) = place.serves(address) {
@@ -251,6 +269,7 @@ where
         .max_send_buf_size(SEND_BUFFER);
     let activity = Activity::default();
     let (requests, stopping) = (activity.clone(), stop.clone());
+    let origin = Arc::new(origin);
     let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
         let open = requests.begin();
         let (router, origin) = (router.clone(), origin.clone());
@@ -322,8 +341,10 @@ mod tests {
             connections: Connections::new(1_000),
             bodies: Bodies::new(),
             proxies: Proxies::new(&[trusted.parse().unwrap()]),
+            peers: Peer::Client,
         };
-        let tell = |Extension(address): Extension<ClientAddress>| async move { address.to_string() };
+        let tell =
+            |Extension(address): Extension<ClientAddress>| async move { address.to_string() };
         let router = Router::new().route("/", get(tell));
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let serving = serve(listener, None, router, bounds, tracker.clone(), stop.clone());

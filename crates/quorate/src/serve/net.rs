@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bodies::Bodies;
-use super::connections::Connections;
+use super::connections::{Connections, Peer};
 use super::listener::{Bounds, Inside, serve, tls};
 use super::options::ServeOptions;
-use super::proxies::Proxies;
 use super::process::{keep_memory_private, raise_open_files, survive_file_size_limit};
+use super::proxies::Proxies;
 
 /// Serves routers until it is told to stop.
 pub(crate) struct Net {
@@ -46,19 +46,22 @@ impl Net {
                 connections: Connections::new(files),
                 bodies: Bodies::new(),
                 proxies: Proxies::new(&options.trusted_proxy),
+                peers: Peer::Client,
             },
         })
     }
 
-    /// Serves a router on a listener; answers with its address.
+    /// Serves a router on a listener; answers with its address. Of its `peers` some may be known
+    /// better once they have proven who they are.
     pub(crate) fn serve(
         &self,
         listener: TcpListener,
         router: Router,
+        peers: Peer,
     ) -> std::io::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let (tracker, stop) = (self.tracker.clone(), self.stop.clone());
-        let (tls, bounds) = (self.tls.clone(), self.bounds.clone());
+        let (tls, bounds) = (self.tls.clone(), Bounds { peers, ..self.bounds.clone() });
         self.tracker.spawn(serve(listener, tls, router, bounds, tracker, stop));
         Ok(address)
     }

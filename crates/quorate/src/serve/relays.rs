@@ -13,6 +13,7 @@ use quorate_ports::GroupStore;
 use quorate_types::{Error, Result};
 use tokio::net::TcpListener;
 
+use super::connections::Peer;
 use super::net::Net;
 
 /// How closely the JSON-RPC relay follows what older clients may rely on.
@@ -68,7 +69,7 @@ pub(crate) async fn serve_jsonrpc(
         stop.cancelled().await;
         relay.close().await;
     });
-    address(net.serve(listener, router))
+    address(net.serve(listener, router, Peer::Client))
 }
 
 /// Binds the binary relay's addresses. One that cannot be bound is reported and left out.
@@ -83,7 +84,10 @@ pub(crate) fn serve_binary(net: &Net, listeners: Vec<TcpListener>) -> Result<Vec
     let router = relay.router().merge(metrics(move || numbers.prometheus()));
     let stop = net.stop.clone();
     net.spawn(async move { relay.run(stop).await });
-    listeners.into_iter().map(|listener| address(net.serve(listener, router.clone()))).collect()
+    listeners
+        .into_iter()
+        .map(|listener| address(net.serve(listener, router.clone(), Peer::Client)))
+        .collect()
 }
 
 fn address(served: std::io::Result<SocketAddr>) -> Result<SocketAddr> {
