@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask check | test | fuzz | bench | layers`.
+//! The project's own tasks: `cargo xtask check | test | fuzz | bench | soak | layers`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task runner speaks to its user")]
 
@@ -8,6 +8,7 @@ mod files;
 mod fuzz;
 mod layers;
 mod setup;
+mod soak;
 mod steps;
 mod supply;
 mod test;
@@ -22,6 +23,7 @@ The project's own tasks.
   cargo xtask fuzz [OPTION ...]  changed inputs for the parsers; --seconds N, --target NAME, --seed S
   cargo xtask bench [WHAT ...]   measure, baseline and ours in turn; see `cargo xtask bench help`
                                  --against REVISION measures that version of the program beside it
+  cargo xtask soak [TEST ...]    the long forms of tests: minutes each, on the released profile
   cargo xtask layers             only the rule that arrows point down
 ";
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         ["check", "--fix"] => check::run(true),
         ["test"] => test::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),
+        ["soak", names @ ..] => soak::run(names),
         ["layers"] => layers::check().map(|()| println!("every arrow points down")),
         ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "--help" | "-h"] => {

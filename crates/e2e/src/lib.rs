@@ -266,6 +266,11 @@ impl Role {
     }
 }
 
+/// How much of something: `cargo xtask soak` asks for the long form of a test.
+pub fn amount(short: usize, soak: usize) -> usize {
+    if std::env::var_os("QUORATE_SOAK").is_some() { soak } else { short }
+}
+
 /// Ports that were free a moment ago: roles must know each other's before they start.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
