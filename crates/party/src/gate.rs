@@ -5,7 +5,9 @@
 //! inside the computation in which the fault arises, before anything can be sent, and it ends the
 //! other runs, which all say the same.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use quorate_engine::{Fault, Severity};
 use quorate_types::{Error, PartyId, Result};
@@ -66,9 +68,14 @@ impl Gate {
                 guarded.keyring.writes().spawn_on(writing, &guarded.runtime);
             }
         }
+        self.last_word(Ended::Fault(fault))
+    }
+
+    /// How a run ends that has ended so: a ban comes before whatever else has ended it.
+    pub(crate) fn last_word(&self, ended: Ended) -> Ended {
         match self.check() {
-            Err(error) => self.ended(error),
-            Ok(()) => Ended::Fault(fault),
+            Err(locked) => self.ended(locked),
+            Ok(()) => ended,
         }
     }
 
@@ -98,6 +105,28 @@ impl Gate {
         match &self.0 {
             Some(guarded) => guarded.keyring.check_bans(&guarded.key, &guarded.signers),
             None => Ok(()),
+        }
+    }
+
+    /// Begins to hand something over, unless a signer is banned, and waits for its end. No ban can
+    /// be set between the question and the beginning.
+    ///
+    /// # Errors
+    /// `key_locked`, and what `work` answers.
+    pub(crate) async fn release<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        let begin = std::future::poll_fn(|context| {
+            let mut begin = || work.as_mut().poll(context);
+            Poll::Ready(match &self.0 {
+                Some(guarded) => {
+                    guarded.keyring.while_unbanned(&guarded.key, &guarded.signers, begin)
+                }
+                None => Ok(begin()),
+            })
+        });
+        match begin.await? {
+            Poll::Ready(done) => done,
+            Poll::Pending => work.await,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a party knows for good: its identity, its shares, its pinned peers, its bans.
 
+mod bans;
 mod cache;
 mod export;
 mod files;
@@ -9,8 +10,7 @@ pub use files::{make as make_secret_file, secret as secret_file};
 pub use open::SealSource;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use quorate_engine::{Identity, SealContext, SealKey, Share, Shown, Statement, standing};
@@ -20,9 +20,8 @@ use quorate_types::*;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::Backoff;
-use crate::clock;
 use crate::compute::Compute;
+use bans::NewBan;
 use cache::ShareCache;
 
 /// The epoch of a key that a keygen has just made.
@@ -37,9 +36,6 @@ const MIN_PASSPHRASE: usize = 10;
 /// Shares of one tenant that may wait for confirmations. A keygen that breaks off in its last round
 /// leaves one, of 50 to 500 kB, until its owner discards it.
 const MAX_PENDING: u64 = 256;
-
-/// How long a stopping process waits for bans that are on their way to the disk.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Pinned identities kept in memory, in front of the vault: a few thousand peers cost 400 kB.
 const PINS_LEN: usize = 4096;
@@ -98,6 +94,8 @@ pub struct Keyring {
     seal: Arc<SealKey>,
     vault: Arc<dyn Vault>,
     memory: Mutex<Memory>,
+    /// Shared while something begins to leave, exclusive while a ban is set.
+    order: RwLock<()>,
     changes: watch::Sender<u64>,
     /// Names this process in introductions.
     process: [u8; 16],
@@ -111,9 +109,7 @@ struct Memory {
     /// The newest generation that each peer has shown, and in which process, in front of the vault.
     generations: HashMap<[u8; 32], (u64, [u8; 16])>,
     /// Bans made by this process: they hold even when the vault could not take them.
-    bans: Vec<Ban>,
-    /// Bans that the vault could not take, by key, epoch and peer.
-    unstored: Vec<(KeyId, u32, PartyId)>,
+    bans: Vec<NewBan>,
 }
 
 impl Memory {
@@ -139,7 +135,6 @@ impl Keyring {
             pins: HashMap::new(),
             generations: HashMap::new(),
             bans: Vec::new(),
-            unstored: Vec::new(),
         };
         Self {
             party,
@@ -147,6 +142,7 @@ impl Keyring {
             seal,
             vault,
             memory: Mutex::new(memory),
+            order: RwLock::new(()),
             changes: watch::Sender::new(0),
             process,
             writes: TaskTracker::new(),
@@ -322,117 +318,6 @@ impl Keyring {
     /// Whether the vault holds a share of a key, of whatever epoch.
     pub async fn holds(&self, key: KeyId) -> Result<bool> {
         Ok(self.vault.share(key).await?.is_some())
-    }
-
-    /// Refuses if one of `peers` is banned under this key. Only one process may use a vault at a
-    /// time: bans are read with the share and added to here.
-    ///
-    /// # Errors
-    /// `key_locked`, naming the pair and the way out.
-    pub fn check_bans(&self, key: &OpenKey, peers: &[PartyId]) -> Result<()> {
-        let stored = &key.stored;
-        let memory = self.memory();
-        let concerns = |ban: &&Ban| {
-            ban.key_id == stored.key_id && ban.epoch == stored.epoch && peers.contains(&ban.peer)
-        };
-        let Some(ban) = key.bans.iter().chain(&memory.bans).find(concerns) else {
-            let key = (stored.key_id, stored.epoch);
-            if memory.unstored.iter().any(|(id, epoch, _)| (*id, *epoch) == key) {
-                let message = format!(
-                    "key_locked: a ban under key {} is not on the disk yet; free or repair the \
-                     disk of {}",
-                    stored.key_id, self.party
-                );
-                return Err(Error::new(ErrorCode::KeyLocked, message));
-            }
-            return Ok(());
-        };
-        let message = format!(
-            "key_locked: {} must not sign with {} under key {}: {}; the key needs a refresh before \
-             they sign together again",
-            self.party, ban.peer, stored.key_id, ban.reason
-        );
-        let blame = Blame { party_id: ban.peer.clone(), reason: ban.reason.clone() };
-        Err(Error::new(ErrorCode::KeyLocked, message).blaming(blame))
-    }
-
-    /// Bans a peer under a key, which holds in this process when this returns. `first` is called
-    /// before anybody can see the ban, unless one of the key's epoch was there already: then this
-    /// answers with nothing to write.
-    pub(crate) fn ban_now(
-        &self,
-        key: &OpenKey,
-        peer: PartyId,
-        reason: String,
-        evidence: Vec<Bytes>,
-        first: impl FnOnce(),
-    ) -> Option<Ban> {
-        let (key_id, epoch) = (key.stored.key_id, key.stored.epoch);
-        let ban = Ban { key_id, epoch, peer, reason, at: clock::now(), evidence };
-        let same = |known: &Ban| {
-            (known.key_id, known.epoch, &known.peer) == (ban.key_id, ban.epoch, &ban.peer)
-        };
-        let mut memory = self.memory();
-        if memory.bans.iter().chain(&key.bans).any(same) {
-            return None;
-        }
-        first();
-        memory.bans.push(ban.clone());
-        drop(memory);
-        self.changes.send_modify(|count| *count += 1);
-        Some(ban)
-    }
-
-    /// Writes a ban that holds already, trying again for as long as the vault fails. While it
-    /// cannot be written, its key is locked for all holders.
-    pub(crate) async fn write_ban(&self, ban: Ban) {
-        let mut backoff = Backoff::default();
-        while let Err(error) = self.store_ban(ban.clone()).await {
-            tracing::error!(%error, "a ban could not be stored: its key is locked until it is");
-            backoff.pause().await;
-        }
-    }
-
-    /// Writes a ban that holds already; returns once it is on disk. The first ban of a peer tells
-    /// what happened, so writing it again changes nothing.
-    pub(crate) async fn store_ban(&self, ban: Ban) -> Result<()> {
-        let stored = (ban.key_id, ban.epoch, ban.peer.clone());
-        let written = self.vault.ban(ban).await;
-        let mut memory = self.memory();
-        memory.unstored.retain(|unstored| *unstored != stored);
-        if written.is_err() {
-            memory.unstored.push(stored);
-        }
-        written
-    }
-
-    pub(crate) fn writes(&self) -> &TaskTracker {
-        &self.writes
-    }
-
-    /// Waits until no run can find a fault any more and every ban is on disk, for five seconds at
-    /// the most: to be called before a process ends.
-    pub async fn settled(&self) {
-        self.writes.close();
-        if tokio::time::timeout(SETTLE_LIMIT, self.writes.wait()).await.is_err() {
-            tracing::warn!("stopping while a computation or the storing of a ban goes on");
-        }
-        self.writes.reopen();
-    }
-
-    /// Writes all bans of a key that this process has made.
-    pub(crate) async fn store_bans(&self, key: &OpenKey) -> Result<()> {
-        let of_key = |ban: &&Ban| (ban.key_id, ban.epoch) == (key.stored.key_id, key.stored.epoch);
-        let bans: Vec<_> = self.memory().bans.iter().filter(of_key).cloned().collect();
-        for ban in bans {
-            self.store_ban(ban).await?;
-        }
-        Ok(())
-    }
-
-    /// Counts the bans made by this process.
-    pub(crate) fn ban_changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
     }
 
     /// Compares a peer's identity with the one pinned for its name in a tenant's sessions. A name

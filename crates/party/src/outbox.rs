@@ -25,7 +25,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 enum Post {
     Route(RouteRequest, Gate),
-    Acknowledge(Acknowledge),
+    Acknowledge(Acknowledge, Gate),
 }
 
 /// A bounded queue and the task that empties it.
@@ -54,9 +54,9 @@ impl Outbox {
         self.post(Post::Route(request, gate)).await
     }
 
-    /// Queues an acknowledgement.
-    pub(crate) async fn acknowledge(&mut self, ack: Acknowledge) -> Result<()> {
-        self.post(Post::Acknowledge(ack)).await
+    /// Queues an acknowledgement, which asks the gate like a message.
+    pub(crate) async fn acknowledge(&mut self, ack: Acknowledge, gate: Gate) -> Result<()> {
+        self.post(Post::Acknowledge(ack, gate)).await
     }
 
     async fn post(&mut self, post: Post) -> Result<()> {
@@ -115,17 +115,13 @@ async fn empty(
 async fn carry(router: &dyn Deliver, caller: &Caller, post: Post) -> Result<()> {
     match post {
         Post::Route(request, gate) => {
-            let route = || async {
-                gate.check()?;
-                router.route(caller, request.clone()).await
-            };
-            let routed = retry(route).await;
+            let routed = retry(|| gate.release(router.route(caller, request.clone()))).await;
             routed.map(drop).inspect_err(|error| {
                 tracing::warn!(round = request.round, %error, "a message was refused");
             })
         }
-        Post::Acknowledge(ack) => {
-            if let Err(error) = router.acknowledge(caller, ack).await {
+        Post::Acknowledge(ack, gate) => {
+            if let Err(error) = gate.release(router.acknowledge(caller, ack)).await {
                 tracing::debug!(%error, "an acknowledgement was refused");
             }
             Ok(())

@@ -104,7 +104,7 @@ impl RouterTransport {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(stopped()),
-            queued = self.outbox.acknowledge(ack) => queued,
+            queued = self.outbox.acknowledge(ack, self.gate.clone()) => queued,
         }
     }
 

@@ -174,9 +174,10 @@ impl Carrier {
         match order {
             Order::Expect { slot, from } => frames.extend(self.ask(slot, from, 0)),
             Order::Send { slot, to, payload, gate } => {
-                gate.check()?;
                 let at = self.sent.len();
                 let sent = self.sealed(slot, to, payload, 0).await?;
+                // Signing may take its time: what is asked before it is out of date.
+                gate.check()?;
                 let sent = Sent { gate, ..sent };
                 self.sent.push(sent);
                 frames.extend(self.publish(at));
@@ -227,8 +228,8 @@ impl Carrier {
                 let next = next_attempt(attempt)?;
                 tracing::warn!(?slot, attempt, "another frame stands where our letter belongs");
                 let gate = self.sent[at].gate.clone();
-                gate.check()?;
                 let sealed = self.sealed(slot, to, payload.clone(), next).await?;
+                gate.check()?;
                 self.sent[at] = Sent { gate, ..sealed };
                 frames.extend(self.publish(at));
             }

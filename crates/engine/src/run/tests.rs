@@ -78,6 +78,38 @@ fn a_corrupted_transfer_in_the_first_round_bans_its_sender() {
     assert_fault(&fault, FaultCode::OtCheckFailed, Severity::Ban, Some(1));
 }
 
+/// The key with its second share changed: what its holder sends guesses one bit of the first
+/// holder's secret choices, and is in order if the guess is right.
+fn guessing(made: &Made, row: usize, guess: bool) -> Made {
+    let mut party = made.shares[1].party.clone();
+    let receiver = &mut party.mul_receivers.values_mut().next().unwrap().ote_receiver;
+    let unseen = if guess { &mut receiver.seeds0 } else { &mut receiver.seeds1 };
+    unseen[row][0] ^= 1;
+    let shares = vec![Arc::clone(&made.shares[0]), Arc::new(Share::new(party).unwrap())];
+    Made { holders: made.holders.clone(), shares, key: made.key.clone() }
+}
+
+#[test]
+fn a_guess_of_one_secret_bit_passes_only_if_it_is_right() {
+    let made = &*TWO_OF_TWO;
+    let sender = made.shares[0].party.mul_senders.values().next().unwrap();
+    let secret = &sender.ote_sender.correlation;
+    for row in [0, 1, 77, secret.len() - 1] {
+        for guess in [false, true] {
+            let digest = Digest([7; 32]);
+            let (parties, mut runs) =
+                signing(session(30), &guessing(made, row, guess), &[0, 1], digest);
+            let mut endings = deliver(&parties, &mut runs, 5, |_, _| {});
+            if guess == secret[row] {
+                check(&made.key, &digest, endings);
+            } else {
+                let fault = endings.remove(0).err().expect("the first notices");
+                assert_fault(&fault, FaultCode::OtCheckFailed, Severity::Ban, Some(2));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_ban_keeps_the_messages_that_the_cheat_has_signed() {
     for (round, fault) in [

@@ -56,7 +56,8 @@ impl Keyring {
             return Err(Error::invalid_field("passphrase", why));
         }
         let open = self.key(key, compute).await?.ok_or_else(|| Error::not_found("key", key))?;
-        let bans = self.vault.bans(key).await?;
+        let mut bans = self.vault.bans(key).await?;
+        bans.extend(self.unwritten(&open));
         let (party, stored) = (self.party.clone(), open.stored.clone());
         let passphrase = Secret::new(passphrase.expose().clone());
         let job = move || {

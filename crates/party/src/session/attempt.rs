@@ -124,7 +124,7 @@ impl Attempt<'_> {
                 let driven = drive(run, transport, &worker.compute, &gate, &mut told).await;
                 let (_, output) = match driven {
                     Ok(driven) => driven,
-                    Err(ended) => return Err(settle(worker, ended, None).await),
+                    Err(ended) => return Err(settle(worker, ended, &gate, None).await),
                 };
                 let Output::Confirmed(confirmations) = output else { return Err(other()) };
                 let made = worker.keyring.activate(&made, confirmations).await;
@@ -141,7 +141,7 @@ impl Attempt<'_> {
                 Ok(PartyOutcome::Signature { bytes, recovery_id })
             }
             (Ok(_), _) => Err(other()),
-            (Err(ended), key) => Err(settle(worker, ended, key.as_deref()).await),
+            (Err(ended), key) => Err(settle(worker, ended, &gate, key.as_deref()).await),
         }
     }
 
@@ -278,21 +278,22 @@ async fn keep(
 }
 
 /// How a run ended, as it is reported; the bans of its key are on disk before, whichever run of
-/// the key has made them.
-async fn settle(worker: &Worker, ended: Ended, key: Option<&OpenKey>) -> Failure {
-    let banned = match (&ended, key) {
-        (Ended::Fault(_) | Ended::Locked(_), Some(key)) => worker.keyring.store_bans(key).await,
-        _ => Ok(()),
+/// the key has made them. A run that a ban has not ended itself says so too if there is one by now.
+async fn settle(worker: &Worker, ended: Ended, gate: &Gate, key: Option<&OpenKey>) -> Failure {
+    let stored = match key {
+        Some(key) => worker.keyring.store_bans(key).await,
+        None => Ok(()),
     };
-    if let Err(error) = &banned {
-        tracing::error!(%error, "a ban could not be stored: its key is locked until this party restarts");
+    if let Err(error) = &stored {
+        tracing::error!(%error, "a ban could not be stored: its key is locked until it is");
     }
-    match ended {
+    match gate.last_word(ended) {
         Ended::Fault(fault) => {
             let mut failure = of_fault(fault);
-            if banned.is_err() {
+            if stored.is_err() {
                 failure.message.push_str(
-                    "; the ban could not be stored: the key is locked for all its holders",
+                    "; the ban could not be stored: until it is, the key is locked for all its \
+                     holders",
                 );
             }
             failure
@@ -315,7 +316,7 @@ fn note(progress: Progress, tell: &mut impl FnMut(u16)) {
 
 #[cfg(test)]
 mod tests {
-    use quorate_engine::{Fault, FaultCode, Severity, introduce};
+    use quorate_engine::{Fault, FaultCode, Severity};
     use quorate_ports::Vault as _;
 
     use super::*;
@@ -336,7 +337,7 @@ mod tests {
     /// The report of a run between `a` and `b` that has come upon a fault.
     async fn faulted(worker: &Worker, fault: Fault, key: &Arc<OpenKey>) -> Failure {
         let gate = Gate::new(&worker.keyring, key, parties(&["a", "b"]));
-        settle(worker, gate.settle(fault), Some(key)).await
+        settle(worker, gate.settle(fault), &gate, Some(key)).await
     }
 
     /// Two parties with a key, and a view of a session that signs with it.
@@ -377,93 +378,18 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_ban_ends_every_parked_run_of_the_pair_alike() {
-        const RUNS: usize = 64;
-        let net = Net::new();
-        let (a, b) = (Machine::new("a"), Machine::new("b"));
-        let served = b.serve(&net).await;
-        let _server = a.serve(&net).await;
-        let made = net.keygen(2, &["a", "b"]);
-        assert_eq!(net.ended(made).await.status, SessionStatus::Completed);
-        served.shutdown().await;
-        net.silence("b");
-        let sessions: Vec<_> = (0..RUNS).map(|_| net.sign(made.into(), &["a", "b"])).collect();
-        let compute = Compute::default();
-        let key = a.keyring.key(made.into(), &compute).await.unwrap().unwrap();
-        let mut runs = Vec::new();
-        for session in sessions {
-            let (ours, secret) =
-                introduce(a.keyring.identity(), session, &party("a"), &Shown::default());
-            let (theirs, _) =
-                introduce(b.keyring.identity(), session, &party("b"), &Shown::default());
-            let mut view = net.view(session);
-            view.participants[0].hello = Some(ours.clone());
-            view.participants[1].hello = Some(theirs);
-            let worker = Worker { keyring: a.keyring.clone(), compute: compute.clone() };
-            let (waiting, parked) = tokio::sync::oneshot::channel();
-            let task = tokio::spawn(async move {
-                let mut transport = Parked { sent: 0, waiting: Some(waiting) };
-                let attempt = Attempt { worker: &worker, session, hello: ours, secret };
-                let ended = attempt.compute(&view, &mut transport, |_| ()).await;
-                (ended, transport.sent)
-            });
-            assert_eq!(parked.await.unwrap(), 1, "its first message is out, it waits for b's");
-            runs.push(task);
-        }
-        let gate = Gate::new(&a.keyring, &key, parties(&["a", "b"]));
-        assert!(matches!(gate.settle(ban()), Ended::Fault(_)), "the first says what it found");
-        let second = Gate::new(&a.keyring, &key, parties(&["a", "b"]));
+    async fn of_the_faults_of_a_pair_only_the_first_is_told() {
+        let (a, party, view) = holders().await;
+        let key = prepare(&party.worker, &view).await.ok().flatten().unwrap();
+        let gate = |signers: &[&str]| Gate::new(&a.keyring, &key, parties(signers));
+        let (first, second) = (gate(&["a", "b"]), gate(&["a", "b"]));
+        assert!(matches!(first.settle(ban()), Ended::Fault(_)), "the first says what it found");
         assert!(matches!(second.settle(ban()), Ended::Locked(_)), "the second does not");
         let other = Fault { severity: Severity::Recoverable, ..ban() };
         assert!(matches!(second.settle(other), Ended::Locked(_)), "whatever it found");
-        let third = Gate::new(&a.keyring, &key, parties(&["a", "c"]));
-        assert!(third.check().is_ok(), "another pair goes on");
-        let mut told = std::collections::BTreeSet::new();
-        for run in runs {
-            let (ended, sent) = run.await.unwrap();
-            assert_eq!(sent, 1, "nothing leaves after the ban");
-            let failure = ended.err().unwrap();
-            assert!(failure.message.starts_with("key_locked"), "{}", failure.message);
-            told.insert(failure.message);
-        }
-        assert_eq!(told.len(), 1, "all say the same: {told:?}");
-    }
-
-    /// A transport whose peer never answers.
-    struct Parked {
-        sent: usize,
-        waiting: Option<tokio::sync::oneshot::Sender<usize>>,
-    }
-
-    #[async_trait::async_trait]
-    impl Transport for Parked {
-        fn guard(&mut self, _: &Gate) {}
-
-        async fn send(&mut self, _: quorate_engine::Outgoing) -> Result<()> {
-            self.sent += 1;
-            Ok(())
-        }
-
-        async fn receive(&mut self) -> Result<crate::Incoming> {
-            if let Some(waiting) = self.waiting.take() {
-                let _ = waiting.send(self.sent);
-            }
-            std::future::pending().await
-        }
-
-        fn try_receive(&mut self) -> Option<crate::Incoming> {
-            None
-        }
-
-        fn accepted(&mut self, _: MessageId) {}
-
-        async fn refused(&mut self, _: MessageId) -> Result<()> {
-            Ok(())
-        }
-
-        async fn flush(&mut self) -> Result<()> {
-            Ok(())
-        }
+        let broken = Ended::Transport(Error::unavailable("away"));
+        assert!(matches!(second.last_word(broken), Ended::Locked(_)), "however it ended");
+        assert!(gate(&["a", "c"]).check().is_ok(), "another pair goes on");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use quorate_party::Gate;
 use quorate_types::{Result, SessionKind};
 use serde_json::{Value, json};
 
@@ -46,7 +47,11 @@ impl Roster {
     pub(super) fn start(self, link: Link, signer: Arc<dyn MessageSigner>) -> Mail {
         Mail::start(|ends| {
             let carrier = Carrier {
-                sent: vec![("Session.message", self.introduction.clone())],
+                sent: vec![Sent {
+                    method: "Session.message",
+                    params: self.introduction.clone(),
+                    gate: Gate::open(),
+                }],
                 roster: self,
                 link,
                 signer,
@@ -62,13 +67,21 @@ impl Roster {
     }
 }
 
+/// A call of this run.
+struct Sent {
+    method: &'static str,
+    params: Value,
+    /// What is sent again after a break asks again.
+    gate: Gate,
+}
+
 struct Carrier {
     roster: Roster,
     link: Link,
     signer: Arc<dyn MessageSigner>,
     ends: Ends,
-    /// All calls of this run: method and parameters.
-    sent: Vec<(&'static str, Value)>,
+    /// All calls of this run.
+    sent: Vec<Sent>,
     unanswered: HashSet<u64>,
     flushes: Vec<tokio::sync::oneshot::Sender<()>>,
     /// The last letter said that we have our result.
@@ -114,7 +127,7 @@ impl Carrier {
     async fn leave(&mut self) -> Result<()> {
         let Room { group, session, .. } = self.roster.room;
         let number = self.roster.members[self.roster.me].0;
-        self.say("Session.finish", json!([group, session, number]));
+        self.say("Session.finish", json!([group, session, number]), Gate::open());
         self.closed = false;
         while !self.closed {
             let heard = self.link.next().await?;
@@ -128,13 +141,14 @@ impl Carrier {
             // What is for us comes without asking.
             Order::Expect { .. } => {}
             Order::Send { slot, to, payload, gate } => {
-                gate.check()?;
                 let Roster { room, me, .. } = &self.roster;
                 let numbers = self.roster.numbers(*me, to);
                 let body = room.letter(self.signer.as_ref(), slot, numbers, &payload).await?;
+                // Signing may take its time: what is asked before it is out of date.
+                gate.check()?;
                 let (sender, receiver) = (self.roster.address(*me), to);
                 let receiver = receiver.map(|to| self.roster.address(to));
-                self.say("Session.message", room.message(sender, receiver, &body));
+                self.say("Session.message", room.message(sender, receiver, &body), gate);
                 self.done = slot == Slot::Done;
             }
             Order::Flush(flushed) => self.flushes.push(flushed),
@@ -142,17 +156,17 @@ impl Carrier {
         Ok(())
     }
 
-    fn say(&mut self, method: &'static str, params: Value) {
+    fn say(&mut self, method: &'static str, params: Value, gate: Gate) {
         self.unanswered.insert(self.link.post(method, &params));
-        self.sent.push((method, params));
+        self.sent.push(Sent { method, params, gate });
     }
 
     async fn hear(&mut self, heard: Heard) -> Result<()> {
         match heard {
             Heard::Again => {
                 self.unanswered.clear();
-                for (method, params) in &self.sent {
-                    self.unanswered.insert(self.link.post(method, params));
+                for sent in self.sent.iter().filter(|sent| sent.gate.check().is_ok()) {
+                    self.unanswered.insert(self.link.post(sent.method, &sent.params));
                 }
             }
             Heard::Answer(id, answer) => match answer {

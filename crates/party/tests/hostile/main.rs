@@ -1,0 +1,14 @@
+//! Parties among a coordinator, a router, a peer and a disk that mean them harm.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
+
+mod bans;
+mod cheat;
+mod disk;
+mod json;
+mod liar;
+mod lie;
+mod lies;
+mod middle;
+mod store;
+mod world;

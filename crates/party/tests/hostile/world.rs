@@ -1,0 +1,196 @@
+//! The real coordinator and router on the test's clock, and the machines of parties.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_app::*;
+use quorate_engine::{Identity, SealKey};
+use quorate_party::{Compute, Keyring, PartyConfig, PartyHandle, PartyServer};
+use quorate_ports::{Deliver, ManageSessions as _, ReadSession as _, TakePart, Vault};
+use quorate_types::*;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::store::MemoryStore;
+
+/// What seals the shares of every machine here.
+pub(crate) const SEAL: [u8; 32] = [7; 32];
+
+/// Longer than any session lives.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(30 * 24 * 3600);
+
+pub(crate) fn party(name: &str) -> PartyId {
+    name.parse().unwrap()
+}
+
+/// A deterministic generator (SplitMix64).
+pub(crate) struct Seeded(pub(crate) u64);
+
+impl Seeded {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
+    }
+
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            items.swap(at, self.below(at + 1));
+        }
+    }
+}
+
+/// The runtime's clock, which the tests pause: time passes when nothing else happens.
+struct RuntimeClock(Instant);
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        let millis = i64::try_from(self.0.elapsed().as_millis()).unwrap();
+        Timestamp(1_700_000_000_000 + millis)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// An installation's services.
+pub(crate) struct World {
+    pub(crate) coordinator: Arc<CoordinatorApp>,
+    pub(crate) router: Arc<RouterApp>,
+    _deadlines: DropGuard,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let clock = Arc::new(RuntimeClock(Instant::now()));
+        let store = Arc::new(MemoryStore::default());
+        let late = Arc::new(LateProgress::default());
+        let router = Arc::new(
+            RouterApp::open(RouterParts {
+                config: RouterConfig::default(),
+                store: store.clone(),
+                progress: late.clone(),
+                clock: clock.clone(),
+            })
+            .await
+            .unwrap(),
+        );
+        let coordinator = Arc::new(
+            CoordinatorApp::open(CoordinatorParts {
+                config: CoordinatorConfig::default(),
+                store,
+                mint: TokenMint::new(Secret::new([9; 32])),
+                directory: router.clone(),
+                events: router.clone(),
+                clock,
+            })
+            .await
+            .unwrap(),
+        );
+        let sink: Arc<dyn ProgressSink> = coordinator.clone();
+        late.connect(Arc::downgrade(&sink));
+        let stop = CancellationToken::new();
+        let (watching, stopped) = (coordinator.clone(), stop.clone());
+        tokio::spawn(async move { watching.watch_deadlines(stopped).await });
+        Self { coordinator, router, _deadlines: stop.drop_guard() }
+    }
+
+    pub(crate) async fn keygen(&self, caller: &Caller, t: i64, names: &[&str]) -> CreatedSession {
+        let threshold = Threshold::new(t, i64::try_from(names.len()).unwrap()).unwrap();
+        let request = CreateSession { threshold: Some(threshold), ..request(names) };
+        self.coordinator.create(caller, request).await.unwrap()
+    }
+
+    pub(crate) async fn sign(&self, key: KeyId, names: &[&str], digest: Digest) -> CreatedSession {
+        let request = CreateSession {
+            kind: SessionKind::Sign,
+            key: KeySelector::Id(key),
+            digest: Some(digest),
+            ..request(names)
+        };
+        self.coordinator.create(&Caller::System, request).await.unwrap()
+    }
+
+    /// How a session ended.
+    pub(crate) async fn ended(&self, created: &CreatedSession) -> SessionView {
+        let wait = Some((WaitFor::End, FOR_EVER));
+        self.coordinator.status(&Caller::System, created.session.session_id, wait).await.unwrap()
+    }
+
+    /// A key of these parties, which are served.
+    pub(crate) async fn key(&self, t: i64, names: &[&str]) -> KeyId {
+        let created = self.keygen(&Caller::System, t, names).await;
+        let made = self.ended(&created).await;
+        assert_eq!(made.status, SessionStatus::Completed, "{:?}", made.failure);
+        made.key_id.unwrap()
+    }
+
+    /// Why a session ended without a result.
+    pub(crate) async fn failure(&self, created: &CreatedSession) -> Failure {
+        let ended = self.ended(created).await;
+        assert_eq!(ended.status, SessionStatus::Failed);
+        ended.failure.unwrap()
+    }
+}
+
+fn request(names: &[&str]) -> CreateSession {
+    let participant =
+        |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
+    CreateSession {
+        kind: SessionKind::Keygen,
+        scheme: Scheme::default(),
+        threshold: None,
+        participants: names.iter().map(participant).collect(),
+        key: KeySelector::ByParticipants,
+        digest: None,
+        expires_in_seconds: None,
+        idempotency_key: None,
+    }
+}
+
+/// A party's things, which outlive its process.
+pub(crate) struct Machine {
+    pub(crate) identity: Secret<[u8; 32]>,
+    pub(crate) vault: Arc<dyn Vault>,
+    pub(crate) keyring: Arc<Keyring>,
+}
+
+impl Machine {
+    pub(crate) fn new(name: &str, vault: Arc<dyn Vault>) -> Self {
+        Self::with(name, Identity::generate().secret(), vault)
+    }
+
+    fn with(name: &str, identity: Secret<[u8; 32]>, vault: Arc<dyn Vault>) -> Self {
+        let seal = SealKey::from_bytes(Secret::new(SEAL));
+        let keyring =
+            Keyring::new(party(name), Identity::from_secret(&identity), seal, vault.clone());
+        Self { identity, vault, keyring: Arc::new(keyring) }
+    }
+
+    /// The same machine after a restart of its process.
+    pub(crate) fn restarted(&self) -> Self {
+        let identity = Secret::new(*self.identity.expose());
+        Self::with(self.keyring.party().as_str(), identity, self.vault.clone())
+    }
+
+    pub(crate) async fn serve(
+        &self,
+        router: Arc<dyn Deliver>,
+        coordinator: Arc<dyn TakePart>,
+        compute: Compute,
+    ) -> PartyHandle {
+        let config = PartyConfig { heartbeat: FOR_EVER, ..PartyConfig::default() };
+        let handle = PartyServer::start(config, router, coordinator, self.keyring.clone(), compute);
+        handle.connected().await;
+        handle
+    }
+
+    /// Serves with nobody in between.
+    pub(crate) async fn serve_plainly(&self, world: &World) -> PartyHandle {
+        let (router, coordinator) = (world.router.clone(), world.coordinator.clone());
+        self.serve(router, coordinator, Compute::new(2, 2)).await
+    }
+}
