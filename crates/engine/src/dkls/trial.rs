@@ -73,7 +73,7 @@ impl Trial {
 
     /// Our first messages.
     pub(super) fn start(&mut self) -> Result<Vec<Send>, MachineFault> {
-        self.all(BTreeMap::new(), FIRST).map(|(sends, _)| sends)
+        self.all(BTreeMap::new()).map(|(sends, _)| sends)
     }
 
     /// Takes a round in; at the end all signatures have verified and the share is given out.
@@ -97,7 +97,7 @@ impl Trial {
         }
         self.complete(&inputs, broadcast)?;
         self.taken += 1;
-        let (sends, verified) = self.all(inputs, FIRST + self.taken)?;
+        let (sends, verified) = self.all(inputs)?;
         let mut stepped = Stepped { sends, output: None };
         if self.taken == 3 && verified == self.signing.len() {
             self.signing.clear();
@@ -127,11 +127,8 @@ impl Trial {
     }
 
     /// Steps every quorum, and bundles what they send. Answers with how many are done, too.
-    fn all(
-        &mut self,
-        mut inputs: BTreeMap<u8, Input>,
-        round: u16,
-    ) -> Result<(Vec<Send>, usize), MachineFault> {
+    fn all(&mut self, mut inputs: BTreeMap<u8, Input>) -> Result<(Vec<Send>, usize), MachineFault> {
+        let round = FIRST + self.taken;
         let mut directs: BTreeMap<Seat, Bundle> = BTreeMap::new();
         let (mut broadcasts, mut verified) = (Bundle::new(), 0);
         for (number, (quorum, sign)) in &mut self.signing {
