@@ -32,7 +32,8 @@ async fn main() -> Result<()> {
     let folder = Path::new(folder);
     let vault = Arc::new(SqliteVault::open(folder)?);
     let seal = SealSource::KeyFile(folder.join("seal.key"));
-    let keyring = Keyring::open(party.parse()?, &folder.join("identity.key"), seal, vault).await?;
+    let identity = folder.join("identity.key");
+    let keyring = Keyring::open(party.parse()?, &identity, seal, vault, false).await?;
     let device = Device::new(Arc::new(keyring), link, DeviceInfo::default());
     let token = Secret::new((*token).to_owned());
     let ended = device.take_part(session.parse()?, token).await?;

@@ -14,7 +14,7 @@
 //! let vault = Arc::new(MemoryVault::default());
 //! let seal = SealSource::KeyFile("device/seal.key".into());
 //! let identity = "device/identity.key".as_ref();
-//! let keyring = Keyring::open("alice-phone".parse()?, identity, seal, vault).await?;
+//! let keyring = Keyring::open("alice-phone".parse()?, identity, seal, vault, false).await?;
 //! let link = Link::grpc(Endpoint::new("http://127.0.0.1:50052", None)?);
 //! let device = Device::new(Arc::new(keyring), link, DeviceInfo::default());
 //! let ended = device.take_part(session, token).await?;

@@ -309,7 +309,7 @@ async fn a_wrong_passphrase_is_refused_at_the_start() {
         };
         let identity = folder.path().join("identity");
         let vault = vault.clone();
-        async move { Keyring::open(party("a"), &identity, seal, vault).await }
+        async move { Keyring::open(party("a"), &identity, seal, vault, false).await }
     };
     let keyring = Arc::new(open("right passphrase").await.unwrap());
     let machine = Machine { vault: vault.clone(), keyring };

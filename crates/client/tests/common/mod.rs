@@ -29,7 +29,7 @@ pub(crate) async fn identity(key_type: KeyType, seed: u8) -> Identity {
     let seal = SealSource::KeyFile(folder.path().join("seal"));
     let identity = folder.path().join("identity");
     let vault = Arc::new(MemoryVault::default());
-    let keyring = Keyring::open(key.party_id(), &identity, seal, vault).await.unwrap();
+    let keyring = Keyring::open(key.party_id(), &identity, seal, vault, false).await.unwrap();
     Identity { signer, key, keyring: Arc::new(keyring), folder }
 }
 

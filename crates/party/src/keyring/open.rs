@@ -71,6 +71,9 @@ impl Keyring {
     /// Opens a party's identity, seal key and vault. Each is made at first start; none is made in
     /// place of one that was lost. Blocks the thread for file access and for Argon2id.
     ///
+    /// With `accept_rollback` a vault that was put back from a backup or changed otherwise is taken
+    /// as it is. The keys in it need a refresh, since bans may be missing.
+    ///
     /// # Errors
     /// Says which file is missing or cannot be used and why, that the seal key or the passphrase is
     /// not that of the vault, or that the vault was changed by something else.
@@ -79,52 +82,29 @@ impl Keyring {
         identity: &Path,
         seal: SealSource,
         vault: Arc<dyn Vault>,
+        accept_rollback: bool,
     ) -> Result<Self> {
-        open(party, identity, seal, vault, false).await
-    }
-
-    /// The same for a vault that was put back from a backup or changed otherwise: it is taken as it
-    /// is. The keys in it need a refresh, since bans may be missing.
-    ///
-    /// # Errors
-    /// As [`Keyring::open`], except those about a changed vault.
-    pub async fn open_restored(
-        party: PartyId,
-        identity: &Path,
-        seal: SealSource,
-        vault: Arc<dyn Vault>,
-    ) -> Result<Self> {
-        open(party, identity, seal, vault, true).await
-    }
-}
-
-async fn open(
-    party: PartyId,
-    identity: &Path,
-    seal: SealSource,
-    vault: Arc<dyn Vault>,
-    accept_rollback: bool,
-) -> Result<Keyring> {
-    let contents = vault.contents().await?;
-    let form = files::form(identity)?;
-    let used = contents.shares > 0 || matches!(form, Form::Sealed);
-    for (needed, file, kind) in [
-        (used, seal.file(), "seals its shares"),
-        (contents.shares > 0, identity, "holds its identity"),
-    ] {
-        if needed && matches!(files::form(file)?, Form::Missing) {
-            return Err(missing(&party, file, kind, contents.shares));
+        let contents = vault.contents().await?;
+        let form = files::form(identity)?;
+        let used = contents.shares > 0 || matches!(form, Form::Sealed);
+        for (needed, file, kind) in [
+            (used, seal.file(), "seals its shares"),
+            (contents.shares > 0, identity, "holds its identity"),
+        ] {
+            if needed && matches!(files::form(file)?, Form::Missing) {
+                return Err(missing(&party, file, kind, contents.shares));
+            }
         }
+        let seal = Arc::new(seal.key(!used)?);
+        let rows = Rows { party: party.clone(), seal: Arc::clone(&seal), key: seal.row_key() };
+        let how = Unlock { known: matches!(form, Form::Sealed), accept_rollback };
+        vault.unlock(Arc::new(rows), how).await.map_err(|error| Error {
+            message: format!("{party} cannot start: {}", error.message),
+            ..error
+        })?;
+        let secret = files::identity(identity, &form, &party, &seal)?;
+        Ok(Self::with(party, Identity::from_secret(&secret), seal, vault))
     }
-    let seal = Arc::new(seal.key(!used)?);
-    let rows = Rows { party: party.clone(), seal: Arc::clone(&seal), key: seal.row_key() };
-    let how = Unlock { known: matches!(form, Form::Sealed), accept_rollback };
-    vault.unlock(Arc::new(rows), how).await.map_err(|error| Error {
-        message: format!("{party} cannot start: {}", error.message),
-        ..error
-    })?;
-    let secret = files::identity(identity, &form, &party, &seal)?;
-    Ok(Keyring::with(party, Identity::from_secret(&secret), seal, vault))
 }
 
 fn missing(party: &PartyId, file: &Path, what: &str, shares: u64) -> Error {

@@ -71,7 +71,7 @@ async fn an_identity_is_the_same_after_a_restart() {
         let seal = SealSource::KeyFile(folder.path().join("seal.key"));
         let vault: Arc<MemoryVault> = Arc::default();
         let identity = folder.path().join("identity.key");
-        Keyring::open("me".parse().unwrap(), &identity, seal, vault).await.unwrap()
+        Keyring::open("me".parse().unwrap(), &identity, seal, vault, false).await.unwrap()
     };
     assert_eq!(open().await.identity().public(), open().await.identity().public());
 }
@@ -93,8 +93,8 @@ impl Folder {
 
     async fn open(&self, name: &str) -> Result<Keyring> {
         let seal = SealSource::KeyFile(self.file("seal.key"));
-        Keyring::open(name.parse().unwrap(), &self.file("identity.key"), seal, self.vault.clone())
-            .await
+        let identity = self.file("identity.key");
+        Keyring::open(name.parse().unwrap(), &identity, seal, self.vault.clone(), false).await
     }
 }
 
@@ -142,7 +142,7 @@ async fn a_new_party_needs_a_passphrase_of_ten_bytes() {
         let passphrase = Secret::new(passphrase.to_owned());
         let seal = SealSource::Passphrase { passphrase, salt: folder.file("salt") };
         let identity = folder.file("identity.key");
-        Keyring::open("me".parse().unwrap(), &identity, seal, folder.vault.clone()).await
+        Keyring::open("me".parse().unwrap(), &identity, seal, folder.vault.clone(), false).await
     };
     let error = open("too short").await.err().unwrap();
     assert_eq!(error.code, ErrorCode::InvalidRequest);

@@ -56,10 +56,7 @@ impl LocalParty {
             },
         };
         let (name, identity, rows) = (id.clone(), folder.file("identity.key"), vault.clone());
-        let keyring = match options.accept_rollback {
-            false => Keyring::open(name, &identity, seal, rows).await?,
-            true => Keyring::open_restored(name, &identity, seal, rows).await?,
-        };
+        let keyring = Keyring::open(name, &identity, seal, rows, options.accept_rollback).await?;
         let credentials = Arc::new(PartyCredentials::new(id, keyring.identity().clone()));
         Ok(Self { keyring: Arc::new(keyring), vault, credentials })
     }

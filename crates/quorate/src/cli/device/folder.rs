@@ -139,7 +139,7 @@ impl Folder {
         let vault = Arc::new(SqliteVault::open(self.data.path())?);
         let seal = SealSource::KeyFile(self.data.file("seal.key"));
         let (party, identity) = (self.verifying_key().party_id(), self.data.file("identity.key"));
-        Keyring::open(party, &identity, seal, vault).await.map(Arc::new)
+        Keyring::open(party, &identity, seal, vault, false).await.map(Arc::new)
     }
 
     /// A session over this relay.
