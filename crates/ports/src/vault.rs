@@ -85,8 +85,6 @@ pub struct Pin {
 pub struct Contents {
     /// Shares of whatever state.
     pub shares: u64,
-    /// Whether a key has authenticated the rows before.
-    pub authenticated: bool,
 }
 
 /// Authenticates a vault's rows. Without it nobody can add, change or remove one unnoticed.

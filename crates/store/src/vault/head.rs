@@ -59,11 +59,6 @@ fn check(key: &dyn RowKey) -> [u8; 32] {
     key.tag("check", b"quorate")
 }
 
-/// Whether a key has authenticated this vault before.
-pub(super) fn exists(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT EXISTS (SELECT 1 FROM head)", [], |row| row.get(0))
-}
-
 /// The generation that the head says.
 pub(super) fn generation(connection: &Connection) -> rusqlite::Result<u64> {
     connection
