@@ -208,7 +208,7 @@ impl Keyring {
             confirmations: Vec::new(),
             sealed: Vec::new(),
         };
-        self.insert(share, stored, compute).await
+        self.insert(share, stored, Vec::new(), compute).await
     }
 
     fn index_among(&self, holders: &[PartyId]) -> Result<ShareIndex> {
@@ -221,6 +221,7 @@ impl Keyring {
         &self,
         share: Share,
         mut stored: SealedShare,
+        bans: Vec<Ban>,
         compute: &Compute,
     ) -> Result<Arc<OpenKey>> {
         let (seal, party) = (Arc::clone(&self.seal), self.party.clone());
@@ -235,7 +236,6 @@ impl Keyring {
         stored.sealed = sealed?;
         self.vault.insert(stored.clone()).await?;
         stored.sealed = Vec::new();
-        let bans = self.vault.bans(key_id).await?;
         Ok(self.remember(Arc::new(share), stored, bans))
     }
 
@@ -252,8 +252,7 @@ impl Keyring {
         self.vault.activate(key_id, epoch, confirmations.clone()).await?;
         let state = ShareState::Active;
         let stored = SealedShare { state, confirmations, ..key.stored.clone() };
-        let bans = self.vault.bans(key_id).await?;
-        Ok(self.remember(Arc::clone(&key.share), stored, bans))
+        Ok(self.remember(Arc::clone(&key.share), stored, key.bans.clone()))
     }
 
     /// What this party shows of its vault when it introduces itself.

@@ -107,10 +107,14 @@ impl Keyring {
             return Err(Error::new(ErrorCode::Conflict, why));
         }
         let Document { record, epoch, identities, bans, .. } = document;
-        // Bans first: a share that is here without them could be used.
-        for (peer, reason, at) in bans {
+        let ban = |(peer, reason, at)| {
             let evidence = Vec::new();
-            self.vault.ban(Ban { key_id, epoch, peer, reason, at, evidence }).await?;
+            Ban { key_id, epoch, peer, reason, at, evidence }
+        };
+        let bans: Vec<_> = bans.into_iter().map(ban).collect();
+        // Bans first: a share that is here without them could be used.
+        for ban in &bans {
+            self.vault.ban(ban.clone()).await?;
         }
         let stored = SealedShare {
             key_id,
@@ -123,7 +127,7 @@ impl Keyring {
             confirmations: confirmed.confirmations,
             sealed: Vec::new(),
         };
-        self.insert(share, stored, compute).await?;
+        self.insert(share, stored, bans, compute).await?;
         Ok(record)
     }
 }
