@@ -85,6 +85,9 @@ impl Vault for MemoryVault {
         let Some(share) = held.shares.get_mut(&(key, epoch)) else {
             return conflict("there is no such share to activate");
         };
+        if share.state == ShareState::Active {
+            return Ok(());
+        }
         (share.state, share.confirmations) = (ShareState::Active, confirmations);
         if let Some(before) = epoch.checked_sub(1) {
             held.shares.remove(&(key, before));
@@ -94,7 +97,10 @@ impl Vault for MemoryVault {
     }
 
     async fn discard(&self, key: KeyId, epoch: u32) -> Result<bool> {
-        Ok(self.held().shares.remove(&(key, epoch)).is_some())
+        let mut held = self.held();
+        let found = held.shares.remove(&(key, epoch)).is_some();
+        held.generation += u64::from(found);
+        Ok(found)
     }
 
     async fn share(&self, key: KeyId) -> Result<Option<SealedShare>> {

@@ -4,6 +4,7 @@ mod head;
 mod rows;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -27,6 +28,8 @@ const SCHEMA: Schema = Schema {
 pub struct SqliteVault {
     connection: Blocking,
     key: OnceLock<Arc<dyn RowKey>>,
+    /// The head's generation, which every handshake shows.
+    generation: Arc<AtomicU64>,
     _lock: FolderLock,
 }
 
@@ -38,7 +41,8 @@ impl SqliteVault {
         let lock = FolderLock::take(folder)?;
         let connection = open_database(&folder.join("vault.db"), &SCHEMA)?;
         clear_log(&connection);
-        Ok(Self { connection: Blocking::new(connection), key: OnceLock::new(), _lock: lock })
+        let connection = Blocking::new(connection);
+        Ok(Self { connection, key: OnceLock::new(), generation: Arc::default(), _lock: lock })
     }
 
     /// Changes rows and head together; `work` may refuse, and then nothing is changed.
@@ -46,12 +50,15 @@ impl SqliteVault {
         &self,
         work: impl FnOnce(&mut Change<'_>) -> rusqlite::Result<Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let key = self.key()?;
+        let (key, generation) = (self.key()?, Arc::clone(&self.generation));
         self.connection
             .run(move |connection| {
                 let mut change = Change::begin(connection, &*key)?;
                 match work(&mut change)? {
-                    Ok(done) => change.commit().map(|()| Ok(done)),
+                    Ok(done) => {
+                        generation.store(change.commit()?, Ordering::Release);
+                        Ok(Ok(done))
+                    }
                     Err(refused) => Ok(Err(refused)),
                 }
             })
@@ -160,12 +167,17 @@ fn activate(
     epoch: u32,
     confirmations: Vec<u8>,
 ) -> rusqlite::Result<Result<()>> {
-    let Some(share) = take(change, key, epoch)? else {
-        return Ok(conflict("there is no such share to activate"));
-    };
-    if share.state == ShareState::Retired {
-        return Ok(conflict("the share belongs to an epoch that has ended"));
+    let sql = "SELECT state FROM shares WHERE key_id = ?1 AND epoch = ?2";
+    let state = change.first(sql, params![key.0.as_bytes(), epoch], |row| row.get::<_, u8>(0))?;
+    match state.map(rows::state) {
+        None => return Ok(conflict("there is no such share to activate")),
+        Some(ShareState::Retired) => {
+            return Ok(conflict("the share belongs to an epoch that has ended"));
+        }
+        Some(ShareState::Active) => return Ok(Ok(())),
+        Some(ShareState::Pending) => {}
     }
+    let share = take(change, key, epoch)?.expect("it was there in this transaction");
     rows::insert_share(change, &SealedShare { state: ShareState::Active, confirmations, ..share })?;
     if let Some(before) = epoch.checked_sub(1)
         && let Some(old) = take(change, key, before)?
@@ -190,10 +202,13 @@ impl Vault for SqliteVault {
     }
 
     async fn unlock(&self, key: Arc<dyn RowKey>, how: Unlock) -> Result<()> {
-        let unlocking = key.clone();
+        let (unlocking, generation) = (key.clone(), Arc::clone(&self.generation));
         self.connection
             .run(move |connection| {
                 let unlocked = head::unlock(connection, &unlocking, how)?;
+                if unlocked.is_ok() {
+                    generation.store(head::generation(connection)?, Ordering::Release);
+                }
                 clear_log(connection);
                 Ok(unlocked)
             })
@@ -202,7 +217,8 @@ impl Vault for SqliteVault {
     }
 
     async fn generation(&self) -> Result<u64> {
-        self.connection.run(|connection| head::generation(connection)).await
+        self.key()?;
+        Ok(self.generation.load(Ordering::Acquire))
     }
 
     async fn insert(&self, share: SealedShare) -> Result<()> {
@@ -218,7 +234,9 @@ impl Vault for SqliteVault {
         let discarded = self
             .change(move |change| {
                 let found = take(change, key, epoch)?.is_some();
-                change.advance();
+                if found {
+                    change.advance();
+                }
                 Ok(Ok(found))
             })
             .await?;

@@ -115,7 +115,10 @@ async fn nothing_replaces_a_share_and_the_next_epoch_comes_after_it() {
     assert_eq!((active.epoch, active.state), (0, ShareState::Active), "until the next is active");
     assert_eq!(active.confirmations, [7; 128]);
     vault.activate(id, 1, vec![8; 128]).await.unwrap();
-    vault.activate(id, 1, vec![8; 128]).await.unwrap();
+    let generation = vault.generation().await.unwrap();
+    vault.activate(id, 1, vec![9; 128]).await.unwrap();
+    assert!(!vault.discard(id, 7).await.unwrap());
+    assert_eq!(vault.generation().await.unwrap(), generation, "nothing has changed");
     let active = vault.share(id).await.unwrap().unwrap();
     assert_eq!((active.epoch, &active.sealed[..]), (1, &b"1a"[..]));
     let again = vault.activate(id, 0, Vec::new()).await.unwrap_err();

@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 const RESTORED: u64 = 1 << 32;
 
 /// What the head row says.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 struct Head {
     generation: u64,
     sum: [u8; 32],
@@ -70,6 +70,7 @@ pub(super) fn generation(connection: &Connection) -> rusqlite::Result<u64> {
 pub(super) struct Change<'a> {
     transaction: Transaction<'a>,
     key: &'a dyn RowKey,
+    before: Head,
     head: Head,
 }
 
@@ -84,7 +85,7 @@ impl<'a> Change<'a> {
             .query_row([], |row| {
                 Ok(Head { generation: row.get::<_, i64>(0)?.cast_unsigned(), sum: row.get(1)? })
             })?;
-        Ok(Self { transaction, key, head })
+        Ok(Self { transaction, key, before: head, head })
     }
 
     /// Counts a row in and answers with its tag.
@@ -117,9 +118,14 @@ impl<'a> Change<'a> {
         self.transaction.prepare_cached(sql)?.query_row(values, read).optional()
     }
 
-    pub(super) fn commit(self) -> rusqlite::Result<()> {
-        self.head.write(&self.transaction, self.key)?;
-        self.transaction.commit()
+    /// Answers with the generation from now on. A row that was added, changed or removed shows in
+    /// the sum: without one there is nothing to write.
+    pub(super) fn commit(self) -> rusqlite::Result<u64> {
+        if self.head != self.before {
+            self.head.write(&self.transaction, self.key)?;
+            self.transaction.commit()?;
+        }
+        Ok(self.head.generation)
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn encoded(table: &str, columns: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-fn state(number: u8) -> ShareState {
+pub(super) fn state(number: u8) -> ShareState {
     match number {
         0 => ShareState::Pending,
         1 => ShareState::Active,
