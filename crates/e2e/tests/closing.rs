@@ -88,3 +88,11 @@ async fn handshakes_that_proxies_have_changed_are_taken() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_server_that_is_stopped_as_soon_as_it_is_there_stops_cleanly() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for _ in 0..5 {
+        assert!(Cluster::start(folder.path()).await.stop().await);
+    }
+}

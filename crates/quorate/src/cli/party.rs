@@ -176,8 +176,9 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
              with --trust {id}={identity}, other server parties with --peer {id}={identity}"
         );
     }
+    let signalled = compose::signalled();
     announce(out, id.as_str(), pair);
-    compose::signalled().await;
+    signalled.await;
     party.shutdown().await;
     host.net.drain().await;
     Ok(())

@@ -60,6 +60,7 @@ pub(crate) async fn run(args: RelayArgs, out: Output) -> Result<()> {
         let listeners = relays::bind_binary(&choice.addresses()).await?;
         binary = relays::serve_binary(&net, listeners)?;
     }
+    let signalled = signalled();
     let scheme = if options.tls_cert.is_some() { "wss" } else { "ws" };
     out.show(&json!({ "jsonrpc": jsonrpc, "relay": binary }), || {
         let groups = jsonrpc.iter().map(|at| format!("JSON-RPC relay  {scheme}://{at}/mpc"));
@@ -67,7 +68,7 @@ pub(crate) async fn run(args: RelayArgs, out: Output) -> Result<()> {
         let lines: Vec<_> = groups.chain(ids).collect();
         format!("{}\nready; metrics at /metrics of each; stop with Ctrl-C", lines.join("\n"))
     });
-    signalled().await;
+    signalled.await;
     net.drain().await;
     drop(folder);
     Ok(())

@@ -123,8 +123,9 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
     host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
+    let signalled = compose::signalled();
     announce(out, "coordinator", compose::serve_coordinator(&host, bound, app).await?);
-    compose::signalled().await;
+    signalled.await;
     host.net.drain().await;
     Ok(())
 }
@@ -167,8 +168,9 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
     let coordinator = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.net.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
+    let signalled = compose::signalled();
     announce(out, "router", compose::serve_router(&host, bound, app, coordinator).await?);
-    compose::signalled().await;
+    signalled.await;
     host.net.drain().await;
     Ok(())
 }
@@ -180,8 +182,9 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let endpoint = args.peers.role(&args.coordinator, &host, LinkRole::Accounts)?;
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
+    let signalled = compose::signalled();
     announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone()).await?);
-    compose::signalled().await;
+    signalled.await;
     host.net.drain().await;
     app.closed().await;
     Ok(())

@@ -51,6 +51,7 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     if let Some(warning) = together {
         eprintln!("{warning}");
     }
+    let signalled = compose::signalled();
     if let Some(file) = &file {
         running.endpoints.write(file)?;
     }
@@ -63,7 +64,7 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
             running.endpoints.coordinator.http
         )
     });
-    compose::signalled().await;
+    signalled.await;
     let bar = out.progress("finishing what is open");
     let clean = running.stop().await;
     bar.finish_and_clear();

@@ -17,6 +17,7 @@ use quorate_rpc::endpoint::Endpoint;
 use quorate_store::SqliteStore;
 use quorate_types::{Error, PartyId, Result};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::auth::{Gate, identify, parse_identities};
 use super::connections::Peer;
@@ -233,15 +234,19 @@ pub(crate) async fn serve_accounts(
     host.serve(bound, rest, Services::default()).await
 }
 
-/// Ctrl-C or SIGTERM.
-pub(crate) async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Waits for Ctrl-C or SIGTERM, which count from the call on: to be called before anybody is told
+/// that the server is there.
+pub(crate) fn signalled() -> impl Future<Output = ()> {
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        let one = async |signal: std::io::Result<Signal>| match signal {
+            Ok(mut signal) => drop(signal.recv().await),
+            // Where it cannot be handled, it ends the process.
+            Err(_) => std::future::pending().await,
+        };
+        tokio::select! {
+            () = one(interrupt) => {}
+            () = one(terminate) => {}
+        }
     }
 }
