@@ -170,7 +170,9 @@ impl Keyring {
     pub async fn held(&self, key: KeyId) -> Result<Option<(SealedShare, Vec<Ban>)>> {
         let Some(mut share) = self.vault.share(key).await? else { return Ok(None) };
         share.sealed = Vec::new();
-        Ok(Some((share, self.vault.bans(key).await?)))
+        let mut bans = self.vault.bans(key).await?;
+        bans.extend(self.unwritten(&share));
+        Ok(Some((share, bans)))
     }
 
     /// Opens the share of a key; `None` when there is none.

@@ -33,8 +33,8 @@ pub(super) struct NewBan {
 }
 
 impl NewBan {
-    fn concerns(&self, key: &OpenKey) -> bool {
-        (self.ban.key_id, self.ban.epoch) == (key.stored.key_id, key.stored.epoch)
+    fn concerns(&self, key: &SealedShare) -> bool {
+        (self.ban.key_id, self.ban.epoch) == (key.key_id, key.epoch)
     }
 }
 
@@ -64,7 +64,7 @@ impl Keyring {
             let blame = Blame { party_id: ban.peer.clone(), reason: ban.reason.clone() };
             return Err(Error::new(ErrorCode::KeyLocked, message).blaming(blame));
         }
-        if memory.bans.iter().any(|new| new.disk == Disk::Failed && new.concerns(key)) {
+        if memory.bans.iter().any(|new| new.disk == Disk::Failed && new.concerns(&key.stored)) {
             let message = format!(
                 "key_locked: a ban under key {key_id} is not on the disk yet; free or repair the \
                  disk of {}",
@@ -143,13 +143,14 @@ impl Keyring {
 
     /// Writes all bans of a key that this process has made and that are not on disk.
     pub(crate) async fn store_bans(&self, key: &OpenKey) -> Result<()> {
-        for ban in self.unwritten(key) {
+        for ban in self.unwritten(&key.stored) {
             self.store_ban(ban).await?;
         }
         Ok(())
     }
 
-    pub(super) fn unwritten(&self, key: &OpenKey) -> Vec<Ban> {
+    /// Bans under a key that are not on the disk yet.
+    pub(super) fn unwritten(&self, key: &SealedShare) -> Vec<Ban> {
         let memory = self.memory();
         let unwritten = |new: &&NewBan| new.disk != Disk::Written && new.concerns(key);
         memory.bans.iter().filter(unwritten).map(|new| new.ban.clone()).collect()
