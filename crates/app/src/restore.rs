@@ -24,8 +24,7 @@ pub async fn restore_keys(store: &dyn Store, held: Vec<KeyRecord>) -> Result<Vec
     }
     let mut lost = Vec::new();
     for (id, record) in known {
-        let ended = store.session(SessionId(id.0)).await?.is_some();
-        if !ended && store.key(id).await?.is_none() {
+        if store.key(id).await?.is_none() && store.session(SessionId(id.0)).await?.is_none() {
             lost.push(record);
         }
     }

@@ -167,9 +167,7 @@ impl ManageSessions for CoordinatorApp {
         caller.may(Scope::Read)?;
         let limit = limit.clamp(1, MAX_LIST);
         let mut page = self.0.parts.store.keys(caller.tenant(), before, limit).await?;
-        if let Caller::Party(party) = caller {
-            page.items.retain(|key| key.holders.contains(party));
-        }
+        page.items.retain(|key| policy::sees_key(caller, key));
         Ok(page)
     }
 }

@@ -188,9 +188,7 @@ impl Session {
         self.end_with(now, SessionStatus::Failed, failure, effects);
         Ok(Reply::Done)
     }
-}
 
-impl Session {
     /// The bans that a failure means. Those of a keygen end with it.
     fn bans(
         &self,

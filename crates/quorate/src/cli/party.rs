@@ -7,7 +7,6 @@ use clap::Subcommand;
 use quorate_party::Compute;
 use quorate_ports::vault::{Ban, Pin, SealedShare};
 use quorate_types::*;
-use quorate_wire::KeyJson;
 use serde_json::{Value, json};
 
 use super::DataArgs;
@@ -18,7 +17,7 @@ use crate::serve::compose::{self, Host};
 use crate::serve::data::DataFolder;
 use crate::serve::endpoints;
 use crate::serve::options::ServeOptions;
-use crate::serve::party::{LocalParty, VaultOptions};
+use crate::serve::party::{LocalParty, VaultOptions, held_key};
 
 /// Arguments of `party`.
 #[derive(clap::Args)]
@@ -226,7 +225,7 @@ async fn shares(args: SharesArgs, out: Output) -> Result<()> {
     let party = args.secrets.open(&DataFolder::open(&args.data.data)?).await?;
     match args.action {
         SharesAction::List => {
-            let shares: Vec<Value> = party.shares().await?.iter().map(held).collect();
+            let shares: Vec<Value> = party.shares().await?.into_iter().map(held).collect();
             out.show(&shares, || {
                 table(&["KEY", "EPOCH", "STATE", "TENANT", "BANNED"], &rows(&shares))
             });
@@ -248,16 +247,10 @@ async fn shares(args: SharesArgs, out: Output) -> Result<()> {
     Ok(())
 }
 
-fn held((share, bans): &(SealedShare, Vec<Ban>)) -> Value {
-    let ban = |ban: &Ban| {
-        json!({ "party_id": ban.peer, "epoch": ban.epoch, "reason": ban.reason, "at": ban.at,
-            "signed_messages": ban.evidence.len() })
-    };
-    let mut value = serde_json::to_value(KeyJson::from(share.record.clone())).expect("plain data");
-    value["epoch"] = json!(share.epoch);
-    value["state"] = json!(share.state.name());
-    value["tenant"] = json!(share.record.tenant);
-    value["bans"] = bans.iter().map(ban).collect();
+fn held((share, bans): (SealedShare, Vec<Ban>)) -> Value {
+    let tenant = json!(share.record.tenant);
+    let mut value = serde_json::to_value(held_key(share, bans)).expect("plain data");
+    value["tenant"] = tenant;
     value
 }
 

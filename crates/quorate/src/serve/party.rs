@@ -160,6 +160,23 @@ pub(crate) async fn pin_each_other(parties: &[LocalParty]) -> Result<()> {
     Ok(())
 }
 
+/// A share as its party tells of it.
+pub(crate) fn held_key(share: SealedShare, bans: Vec<Ban>) -> HeldKeyJson {
+    let ban = |ban: Ban| HeldBanJson {
+        party_id: ban.peer,
+        epoch: ban.epoch,
+        reason: ban.reason,
+        at: ban.at,
+        signed_messages: ban.evidence.len(),
+    };
+    HeldKeyJson {
+        key: share.record.into(),
+        epoch: share.epoch,
+        state: share.state.name().to_owned(),
+        bans: bans.into_iter().map(ban).collect(),
+    }
+}
+
 struct Info {
     keyring: Arc<Keyring>,
     connected: tokio::sync::watch::Receiver<bool>,
@@ -176,19 +193,7 @@ impl PartyInfo for Info {
         let held = self.keyring.held(key).await?;
         let held = held.filter(|(share, _)| policy::sees_key(caller, &share.record));
         let (share, bans) = held.ok_or_else(|| Error::not_found("key", key))?;
-        let ban = |ban: Ban| HeldBanJson {
-            party_id: ban.peer,
-            epoch: ban.epoch,
-            reason: ban.reason,
-            at: ban.at,
-            signed_messages: ban.evidence.len(),
-        };
-        Ok(HeldKeyJson {
-            key: share.record.into(),
-            epoch: share.epoch,
-            state: share.state.name().to_owned(),
-            bans: bans.into_iter().map(ban).collect(),
-        })
+        Ok(held_key(share, bans))
     }
 
     fn ready(&self) -> std::result::Result<(), Vec<String>> {
