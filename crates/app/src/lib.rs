@@ -21,7 +21,7 @@ pub use keys::ApiKeys;
 pub use links::{EventSink, LateProgress, ProgressSink, RemoteEvents, RemoteProgress};
 pub use restore::restore_keys;
 pub use router::{RouterApp, RouterConfig, RouterParts};
-pub use tokens::TokenMint;
+pub use tokens::JoinTokens;
 
 /// The bound on ended sessions kept in memory for late questions; older ones come from the store.
 pub(crate) const ENDED_KEPT: usize = 256;

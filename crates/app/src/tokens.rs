@@ -12,12 +12,12 @@ use sha2::{Digest as _, Sha256};
 const DOMAIN: &[u8] = b"quorate/join-token/v1";
 
 /// Makes and reads join tokens.
-pub struct TokenMint {
+pub struct JoinTokens {
     key: Secret<[u8; 32]>,
 }
 
-impl TokenMint {
-    /// A mint with the server's own key, which must survive restarts.
+impl JoinTokens {
+    /// A join_tokens with the server's own key, which must survive restarts.
     pub fn new(key: Secret<[u8; 32]>) -> Self {
         Self { key }
     }
@@ -58,22 +58,22 @@ mod tests {
 
     #[test]
     fn tokens_differ_by_party_session_and_key_and_name_their_session() {
-        let mint = TokenMint::new(Secret::new([1; 32]));
-        let other = TokenMint::new(Secret::new([2; 32]));
+        let join_tokens = JoinTokens::new(Secret::new([1; 32]));
+        let other = JoinTokens::new(Secret::new([2; 32]));
         let (a, b) = (SessionId(uuid::Uuid::from_u128(1)), SessionId(uuid::Uuid::from_u128(2)));
         let (p, q): (PartyId, PartyId) = ("p".parse().unwrap(), "q".parse().unwrap());
-        let token = mint.token(a, &p);
-        assert_eq!(token.expose(), mint.token(a, &p).expose());
-        for different in [mint.token(a, &q), mint.token(b, &p), other.token(a, &p)] {
-            assert_ne!(TokenMint::hash(&token), TokenMint::hash(&different));
+        let token = join_tokens.token(a, &p);
+        assert_eq!(token.expose(), join_tokens.token(a, &p).expose());
+        for different in [join_tokens.token(a, &q), join_tokens.token(b, &p), other.token(a, &p)] {
+            assert_ne!(JoinTokens::hash(&token), JoinTokens::hash(&different));
         }
-        assert_eq!(TokenMint::session_of(&token).unwrap(), a);
+        assert_eq!(JoinTokens::session_of(&token).unwrap(), a);
     }
 
     #[test]
     fn a_foreign_token_is_unauthorized() {
         for text in ["", "token-uuid-1", "AAAA", &"A".repeat(63)] {
-            let error = TokenMint::session_of(&Secret::new(text.to_owned())).unwrap_err();
+            let error = JoinTokens::session_of(&Secret::new(text.to_owned())).unwrap_err();
             assert_eq!(error.code, ErrorCode::Unauthorized);
         }
     }

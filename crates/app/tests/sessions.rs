@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use quorate_app::*;
-use quorate_core::mailbox::{Limits, MESSAGE_COST};
+use quorate_core::inbox::{InboxLimits, MESSAGE_COST};
 use quorate_ports::{
     Announce as _, Deliver as _, ManageSessions as _, ReadMessages as _, ReadSession as _, Store,
     TakePart as _,
@@ -26,10 +26,10 @@ struct World {
 const GENERATOR: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
 
 async fn open(folder: &TempDir) -> World {
-    open_with(folder, Limits::default(), CoordinatorConfig::default().max_open).await
+    open_with(folder, InboxLimits::default(), CoordinatorConfig::default().max_open).await
 }
 
-async fn open_with(folder: &TempDir, limits: Limits, max_open: usize) -> World {
+async fn open_with(folder: &TempDir, limits: InboxLimits, max_open: usize) -> World {
     let clock = Arc::new(ManualClock::at(Timestamp(1_700_000_000_000)));
     let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
     let late = Arc::new(LateProgress::default());
@@ -43,7 +43,7 @@ async fn open_with(folder: &TempDir, limits: Limits, max_open: usize) -> World {
     let parts = CoordinatorParts {
         config: CoordinatorConfig { max_open, ..CoordinatorConfig::default() },
         store: store.clone(),
-        mint: TokenMint::new(Secret::new([7; 32])),
+        join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router.clone(),
         clock: clock.clone(),
@@ -81,7 +81,7 @@ fn join(created: &CreatedSession, name: &str) -> JoinSession {
         party_id: party(name),
         token: created.join_tokens[&party(name)].clone(),
         device: DeviceInfo::default(),
-        hello: None,
+        handshake: None,
         ready: false,
     }
 }
@@ -464,7 +464,7 @@ fn tenant_key(tenant: &str) -> Caller {
 #[tokio::test]
 async fn one_tenant_cannot_fill_the_router_or_the_sessions_of_others() {
     let folder = tempfile::tempdir().unwrap();
-    let limits = Limits { total_bytes: 20 * (8 + MESSAGE_COST), ..Limits::default() };
+    let limits = InboxLimits { total_bytes: 20 * (8 + MESSAGE_COST), ..InboxLimits::default() };
     let world = open_with(&folder, limits, 10).await;
     let (evil, acme) = (tenant_key("evil"), tenant_key("acme"));
     let mut squatted = Vec::new();

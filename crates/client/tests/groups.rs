@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use common::{Identity, LONG, identity, proposal, yes};
+use common::{Identity, LONG, identity, request, yes};
 use futures_util::{SinkExt as _, StreamExt as _};
 use quorate_client::peers::{
-    GroupSession, Hooks, Invitation, KeyType, Made, MessageSigner, Stage, Task, VerifyingKey,
+    GroupCeremony, GroupOutcome, GroupSession, Invitation, KeyType, MessageSigner, Observer,
+    Progress, VerifyingKey,
 };
 use quorate_front_jsonrpc::{Compat, Config, NotKept, Relay};
 use quorate_ports::GroupStore;
@@ -137,18 +138,18 @@ async fn devices(url: &str) -> [Device; 3] {
     [device(url, 1, LONG).await, device(url, 2, LONG).await, device(url, 3, LONG).await]
 }
 
-/// Hooks that say when a step is made: at the first one the device has its number.
-fn telling<'a>(there: mpsc::Sender<()>) -> Hooks<'a> {
+/// Observer that say when a step is made: at the first one the device has its number.
+fn telling<'a>(there: mpsc::Sender<()>) -> Observer<'a> {
     let progress = move |_| {
         let _ = there.try_send(());
     };
-    Hooks { progress: Box::new(progress), ..Hooks::default() }
+    Observer { progress: Box::new(progress), ..Observer::default() }
 }
 
-fn key(made: Made) -> KeyRecord {
+fn key(made: GroupOutcome) -> KeyRecord {
     match made {
-        Made::Key(key) => key,
-        Made::Signature(_) => panic!("a key was wanted"),
+        GroupOutcome::Key(key) => key,
+        GroupOutcome::Signature(_) => panic!("a key was wanted"),
     }
 }
 
@@ -156,34 +157,34 @@ fn key(made: Made) -> KeyRecord {
 async fn keygen(
     devices: &[Device; 3],
     signers: i64,
-    hooks: &mut Hooks<'_>,
+    observer: &mut Observer<'_>,
 ) -> (KeyRecord, GroupId) {
     let [a, b, c] = devices;
     let threshold = Threshold::new(signers, 3).unwrap();
-    let seat = a.session.keygen("ours", threshold).await.unwrap();
-    let group = seat.invitation().group;
-    let text = seat.invitation().to_string();
+    let participation = a.session.keygen("ours", threshold).await.unwrap();
+    let group = participation.invitation().group;
+    let text = participation.invitation().to_string();
     let joined =
         async |device: &Device, after: Option<mpsc::Receiver<()>>, then: mpsc::Sender<()>| {
             if let Some(mut after) = after {
                 after.recv().await.unwrap();
             }
-            let seat = device.session.join(text.parse().unwrap()).await.unwrap();
-            assert_eq!(*seat.task(), Task::Keygen(threshold));
-            key(seat.run(&mut telling(then)).await.unwrap())
+            let participation = device.session.join(text.parse().unwrap()).await.unwrap();
+            assert_eq!(*participation.ceremony(), GroupCeremony::Keygen(threshold));
+            key(participation.run(&mut telling(then)).await.unwrap())
         };
     let (first, second) = (mpsc::channel(1), mpsc::channel(1));
     let (third, _last) = mpsc::channel(1);
-    let mut progress = std::mem::replace(&mut hooks.progress, Box::new(|_| ()));
-    let mut hooks = Hooks {
+    let mut progress = std::mem::replace(&mut observer.progress, Box::new(|_| ()));
+    let mut observer = Observer {
         progress: Box::new(move |stage| {
             let _ = first.0.try_send(());
             progress(stage);
         }),
-        ..Hooks::default()
+        ..Observer::default()
     };
     let (one, two, three) = tokio::join!(
-        seat.run(&mut hooks),
+        participation.run(&mut observer),
         joined(b, Some(first.1), second.0),
         joined(c, Some(second.1), third),
     );
@@ -198,27 +199,27 @@ async fn keygen(
     (made, group)
 }
 
-fn check(key: &KeyRecord, made: Vec<Made>) {
-    let digest = proposal().digest();
+fn check(key: &KeyRecord, made: Vec<GroupOutcome>) {
+    let digest = request().digest();
     for made in made {
-        let Made::Signature(signature) = made else { panic!("a signature was wanted") };
+        let GroupOutcome::Signature(signature) = made else { panic!("a signature was wanted") };
         quorate_schemes::verify(key.scheme, &key.public_key, &digest, &signature).unwrap();
     }
 }
 
 /// `first` has number 1: it invites when it is told that others are missing.
 async fn sign(first: &Device, second: &Device, key: &KeyRecord, group: Option<GroupId>) {
-    let seat = first.session.sign(group, key.key_id, proposal()).await.unwrap();
-    let invitation = seat.invitation();
+    let participation = first.session.sign(group, key.key_id, request()).await.unwrap();
+    let invitation = participation.invitation();
     let (there, mut is_there) = mpsc::channel(1);
-    let mut hooks = telling(there);
+    let mut observer = telling(there);
     let joined = async {
         is_there.recv().await.unwrap();
-        let seat = second.session.join(invitation).await.unwrap();
-        assert_eq!(*seat.task(), Task::Sign(key.key_id, proposal()));
-        seat.run(&mut yes()).await
+        let participation = second.session.join(invitation).await.unwrap();
+        assert_eq!(*participation.ceremony(), GroupCeremony::Sign(key.key_id, request()));
+        participation.run(&mut yes()).await
     };
-    let (one, two) = tokio::join!(seat.run(&mut hooks), joined);
+    let (one, two) = tokio::join!(participation.run(&mut observer), joined);
     check(key, vec![one.unwrap(), two.unwrap()]);
 }
 
@@ -254,7 +255,7 @@ impl Raw {
 async fn three_devices_make_a_key_and_the_last_two_sign_in_the_same_group_and_in_a_new_one() {
     let server = Server::forgetful().await;
     let devices = devices(&server.url()).await;
-    let (key, group) = keygen(&devices, 2, &mut Hooks::default()).await;
+    let (key, group) = keygen(&devices, 2, &mut Observer::default()).await;
     let [_, b, c] = &devices;
     sign(c, b, &key, Some(group)).await;
     sign(b, c, &key, None).await;
@@ -264,18 +265,18 @@ async fn three_devices_make_a_key_and_the_last_two_sign_in_the_same_group_and_in
 async fn number_and_index_and_key_index_may_all_differ() {
     let server = Server::forgetful().await;
     let devices = devices(&server.url()).await;
-    let (key, _) = keygen(&devices, 3, &mut Hooks::default()).await;
+    let (key, _) = keygen(&devices, 3, &mut Observer::default()).await;
     let [a, b, c] = &devices;
     // Somebody takes number 1 and leaves, which is one place more than the key has holders.
     let mut other = Raw::connect(&server).await;
     let group = other.ask("Group.create", json!(["g", {"parties": 4, "threshold": 2}])).await;
     let group: GroupId = serde_json::from_value(group).unwrap();
-    let seat = c.session.sign(Some(group), key.key_id, proposal()).await.unwrap();
-    let invitation = seat.invitation();
+    let participation = c.session.sign(Some(group), key.key_id, request()).await.unwrap();
+    let invitation = participation.invitation();
     let Invitation { session, .. } = invitation;
     assert_eq!(other.ask("Session.signup", json!([group, session, "sign"])).await, 1);
     let (there, mut is_there) = mpsc::channel(1);
-    let mut hooks = telling(there);
+    let mut observer = telling(there);
     let others = async {
         is_there.recv().await.unwrap();
         other.leave().await;
@@ -284,28 +285,28 @@ async fn number_and_index_and_key_index_may_all_differ() {
         };
         tokio::join!(joined(a), joined(b))
     };
-    let (one, (two, three)) = tokio::join!(seat.run(&mut hooks), others);
+    let (one, (two, three)) = tokio::join!(participation.run(&mut observer), others);
     check(&key, vec![one.unwrap(), two, three]);
 }
 
-/// Hooks that ask for a disturbance at every round.
-fn disturbing<'a>(disturb: mpsc::UnboundedSender<()>) -> Hooks<'a> {
-    let progress = move |stage: Stage| {
-        if matches!(stage, Stage::Round(_)) {
+/// Observer that ask for a disturbance at every round.
+fn disturbing<'a>(disturb: mpsc::UnboundedSender<()>) -> Observer<'a> {
+    let progress = move |stage: Progress| {
+        if matches!(stage, Progress::Round(_)) {
             let _ = disturb.send(());
         }
     };
-    Hooks { progress: Box::new(progress), approve: Box::new(|_| true) }
+    Observer { progress: Box::new(progress), approve: Box::new(|_| true) }
 }
 
 /// A key and a signature of the last two, where one device disturbs both in every round.
 async fn disturbed(devices: &[Device; 3], disturb: &mpsc::UnboundedSender<()>) {
     let (key, _) = keygen(devices, 2, &mut disturbing(disturb.clone())).await;
     let [_, b, c] = devices;
-    let seat = c.session.sign(None, key.key_id, proposal()).await.unwrap();
-    let joined = b.session.join(seat.invitation()).await.unwrap();
-    let (mut one, mut two) = (Hooks::default(), disturbing(disturb.clone()));
-    let (one, two) = tokio::join!(seat.run(&mut one), joined.run(&mut two));
+    let participation = c.session.sign(None, key.key_id, request()).await.unwrap();
+    let joined = b.session.join(participation.invitation()).await.unwrap();
+    let (mut one, mut two) = (Observer::default(), disturbing(disturb.clone()));
+    let (one, two) = tokio::join!(participation.run(&mut one), joined.run(&mut two));
     check(&key, vec![one.unwrap(), two.unwrap()]);
 }
 
@@ -354,8 +355,8 @@ async fn a_place_that_was_given_up_before_the_start_is_taken_anew() {
     let proxy = Proxy::start(server.address).await;
     let [a, _, c] = &devices(&server.url()).await;
     let b = device(&proxy.url(), 2, LONG).await;
-    let seat = a.session.keygen("ours", Threshold::new(2, 3).unwrap()).await.unwrap();
-    let invitation = seat.invitation();
+    let participation = a.session.keygen("ours", Threshold::new(2, 3).unwrap()).await.unwrap();
+    let invitation = participation.invitation();
     let joined = b.session.join(invitation).await.unwrap();
     let (there, mut is_there) = mpsc::channel(1);
     let late = async {
@@ -363,10 +364,10 @@ async fn a_place_that_was_given_up_before_the_start_is_taken_anew() {
         proxy.cut.notify_waiters();
         // It is told of a step again when it has its new place.
         is_there.recv().await.unwrap();
-        c.session.join(invitation).await.unwrap().run(&mut Hooks::default()).await
+        c.session.join(invitation).await.unwrap().run(&mut Observer::default()).await
     };
-    let (mut one, mut two) = (Hooks::default(), telling(there));
-    let (one, two, three) = tokio::join!(seat.run(&mut one), joined.run(&mut two), late);
+    let (mut one, mut two) = (Observer::default(), telling(there));
+    let (one, two, three) = tokio::join!(participation.run(&mut one), joined.run(&mut two), late);
     let keys = [one, two, three].map(|made| key(made.unwrap()));
     assert!(keys.iter().all(|key| key.public_key == keys[0].public_key));
 }
@@ -376,14 +377,14 @@ async fn a_relay_that_comes_back_without_its_memory_is_reported() {
     let server = Server::forgetful().await;
     let a = device(&server.url(), 1, LONG).await;
     let threshold = Threshold::new(2, 2).unwrap();
-    let seat = a.session.keygen("ours", threshold).await.unwrap();
+    let participation = a.session.keygen("ours", threshold).await.unwrap();
     let (there, mut is_there) = mpsc::channel(1);
-    let mut hooks = telling(there);
+    let mut observer = telling(there);
     let restart = async {
         is_there.recv().await.unwrap();
         server.restart().await;
     };
-    let (gone, ()) = tokio::join!(seat.run(&mut hooks), restart);
+    let (gone, ()) = tokio::join!(participation.run(&mut observer), restart);
     let gone = gone.unwrap_err();
     assert_eq!(gone.code, ErrorCode::Conflict);
     assert!(gone.message.contains("does not exist"), "{gone}");
@@ -393,8 +394,8 @@ async fn a_relay_that_comes_back_without_its_memory_is_reported() {
 async fn a_device_that_stays_alone_says_who_is_missing_at_its_deadline() {
     let server = Server::forgetful().await;
     let a = device(&server.url(), 1, Duration::from_secs(1)).await;
-    let seat = a.session.keygen("ours", Threshold::new(2, 3).unwrap()).await.unwrap();
-    let alone = seat.run(&mut Hooks::default()).await.unwrap_err();
+    let participation = a.session.keygen("ours", Threshold::new(2, 3).unwrap()).await.unwrap();
+    let alone = participation.run(&mut Observer::default()).await.unwrap_err();
     assert_eq!(alone.code, ErrorCode::SessionExpired);
     let missing: Vec<_> = alone.details.waiting_for.iter().map(PartyId::as_str).collect();
     assert_eq!(missing, ["member-2", "member-3"]);
@@ -404,12 +405,12 @@ async fn a_device_that_stays_alone_says_who_is_missing_at_its_deadline() {
 async fn a_device_that_does_not_agree_signs_nothing_and_the_other_is_told() {
     let server = Server::forgetful().await;
     let devices = devices(&server.url()).await;
-    let (key, _) = keygen(&devices, 2, &mut Hooks::default()).await;
+    let (key, _) = keygen(&devices, 2, &mut Observer::default()).await;
     let [a, b, _] = &devices;
-    let seat = a.session.sign(None, key.key_id, proposal()).await.unwrap();
-    let joined = b.session.join(seat.invitation()).await.unwrap();
-    let (mut none, mut no) = (Hooks::default(), Hooks::default());
-    let (one, two) = tokio::join!(seat.run(&mut none), joined.run(&mut no));
+    let participation = a.session.sign(None, key.key_id, request()).await.unwrap();
+    let joined = b.session.join(participation.invitation()).await.unwrap();
+    let (mut none, mut no) = (Observer::default(), Observer::default());
+    let (one, two) = tokio::join!(participation.run(&mut none), joined.run(&mut no));
     assert_eq!(two.unwrap_err().code, ErrorCode::Forbidden);
     let told = one.unwrap_err();
     assert_eq!(told.code, ErrorCode::Conflict);
@@ -420,15 +421,15 @@ async fn a_device_that_does_not_agree_signs_nothing_and_the_other_is_told() {
 async fn what_does_not_fit_is_refused_before_it_begins() {
     let server = Server::forgetful().await;
     let devices = devices(&server.url()).await;
-    let (key, _) = keygen(&devices, 2, &mut Hooks::default()).await;
+    let (key, _) = keygen(&devices, 2, &mut Observer::default()).await;
     let [a, ..] = &devices;
     let code = |refused: Result<_>| refused.map(|_: Invitation| ()).unwrap_err().code;
     let sign = async |device: &Device, group| {
-        let seat = device.session.sign(group, key.key_id, proposal()).await;
-        seat.map(|seat| seat.invitation())
+        let participation = device.session.sign(group, key.key_id, request()).await;
+        participation.map(|participation| participation.invitation())
     };
     let join = async |device: &Device, invitation| {
-        device.session.join(invitation).await.map(|seat| seat.invitation())
+        device.session.join(invitation).await.map(|participation| participation.invitation())
     };
     // A group in which three sign, and the key takes two.
     let mut other = Raw::connect(&server).await;
@@ -451,8 +452,8 @@ async fn what_does_not_fit_is_refused_before_it_begins() {
     }
 }
 
-/// An introduction as this device would write it for a number of this session.
-async fn introduction(by: &dyn MessageSigner, to: Invitation, number: u16) -> Value {
+/// A key announcement as this device would write it for a number of this session.
+async fn key_announcement(by: &dyn MessageSigner, to: Invitation, number: u16) -> Value {
     let instance = Sha256::new()
         .chain_update(b"quorate/group-instance/v1")
         .chain_update(to.group.0.as_bytes())
@@ -460,9 +461,9 @@ async fn introduction(by: &dyn MessageSigner, to: Invitation, number: u16) -> Va
         .finalize();
     let place = [&instance[..], &[0; 8], &number.to_be_bytes(), &[0; 2]].concat();
     let length = u32::try_from(place.len()).unwrap().to_be_bytes();
-    let signed = [b"quorate/peer-letter/v1", &length[..], &place].concat();
-    let letter = STANDARD.encode(by.sign(&signed).await.unwrap());
-    json!({"introduction": {"number": number, "key": by.verifying_key(), "letter": letter}})
+    let signed = [b"quorate/peer-message/v2", &length[..], &place].concat();
+    let message = STANDARD.encode(by.sign(&signed).await.unwrap());
+    json!({"key_announcement": {"number": number, "key": by.verifying_key(), "proof": message}})
 }
 
 /// Numbers, and what somebody else says in their name.
@@ -471,40 +472,40 @@ async fn forgeries(to: Invitation, other: &VerifyingKey) -> Vec<(u16, Value)> {
     let mut bodies = Vec::new();
     for number in [1_u16, 2] {
         // By its own key, and by the other's with its own signature.
-        let introduced = introduction(own.signer.as_ref(), to, number).await;
-        let mut forged = introduced.clone();
-        forged["introduction"]["key"] = json!(other);
-        bodies.extend([(number, introduced), (number, forged)]);
-        let letter = STANDARD.encode([7; 80]);
+        let announced = key_announcement(own.signer.as_ref(), to, number).await;
+        let mut forged = announced.clone();
+        forged["key_announcement"]["key"] = json!(other);
+        bodies.extend([(number, announced), (number, forged)]);
+        let message = STANDARD.encode([7; 80]);
         let round = json!({"round": {"round": 1, "direct": false}});
-        for slot in [json!("opening"), json!("abort"), json!("done"), round] {
-            bodies.push((number, json!({"letter": {"slot": slot, "letter": letter}})));
+        for slot in [json!("proposal"), json!("abort"), json!("confirmation"), round] {
+            bodies.push((number, json!({"message": {"kind": slot, "sealed": message}})));
         }
     }
     bodies
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_by_another_key_than_the_numbers_are_dropped() {
+async fn messages_by_another_key_than_the_numbers_are_dropped() {
     // Here anybody in the group may speak in anybody's name.
     let config = Config { compat: Compat::Original, ..Config::default() };
     let server = Server::start(config, None).await;
     let devices = devices(&server.url()).await;
-    let (key, _) = keygen(&devices, 2, &mut Hooks::default()).await;
+    let (key, _) = keygen(&devices, 2, &mut Observer::default()).await;
     let [a, b, _] = &devices;
-    let seat = a.session.sign(None, key.key_id, proposal()).await.unwrap();
-    let to = seat.invitation();
+    let participation = a.session.sign(None, key.key_id, request()).await.unwrap();
+    let to = participation.invitation();
     let mut impostor = Raw::connect(&server).await;
     impostor.ask("Group.join", json!(to.group)).await;
     let bodies = forgeries(to, &b.key).await;
     let (there, mut is_there) = mpsc::channel(1);
     let (disturb, mut rounds) = mpsc::unbounded_channel();
     let mut progress = disturbing(disturb).progress;
-    let progress = move |stage: Stage| {
+    let progress = move |stage: Progress| {
         let _ = there.try_send(());
         progress(stage);
     };
-    let mut hooks = Hooks { progress: Box::new(progress), ..Hooks::default() };
+    let mut observer = Observer { progress: Box::new(progress), ..Observer::default() };
     let mut attack = async || {
         for (sender, body) in &bodies {
             let message = json!({
@@ -517,7 +518,7 @@ async fn letters_by_another_key_than_the_numbers_are_dropped() {
         is_there.recv().await.unwrap();
         // Before the start it counts for nothing, later it does not fit.
         attack().await;
-        let seat = b.session.join(to).await.unwrap();
+        let participation = b.session.join(to).await.unwrap();
         let mut yes = yes();
         let attacks = async {
             while rounds.recv().await.is_some() {
@@ -526,10 +527,10 @@ async fn letters_by_another_key_than_the_numbers_are_dropped() {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            made = seat.run(&mut yes) => made,
+            made = participation.run(&mut yes) => made,
             () = attacks => unreachable!("it waits for ever"),
         }
     };
-    let (one, two) = tokio::join!(seat.run(&mut hooks), joined);
+    let (one, two) = tokio::join!(participation.run(&mut observer), joined);
     check(&key, vec![one.unwrap(), two.unwrap()]);
 }

@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Identity, LONG, identity, proposal, yes};
+use common::{Identity, LONG, identity, request, yes};
 use futures_util::{SinkExt as _, StreamExt as _};
-use quorate_client::peers::{Hooks, InstanceId, KeyType, RelaySession, Stage, VerifyingKey};
+use quorate_client::peers::{InstanceId, KeyType, Observer, Progress, RelaySession, VerifyingKey};
 use quorate_front_relay::{Config, Relay};
 use quorate_types::*;
 use quorate_wire::relay::{Ttl, message_id, publish};
@@ -91,11 +91,11 @@ async fn pair(server: &Server, limit: Duration) -> (Device, Device) {
     (first, device(server, KeyType::EcdsaP256Sec1, 2, limit).await)
 }
 
-async fn keygen(a: &Device, b: &Device, hooks: &mut Hooks<'_>) -> KeyRecord {
+async fn keygen(a: &Device, b: &Device, observer: &mut Observer<'_>) -> KeyRecord {
     let instance = a.session.random_instance_id();
-    let mut others = Hooks::default();
+    let mut others = Observer::default();
     let (one, two) = tokio::join!(
-        a.session.keygen_p1(instance, &b.key, hooks),
+        a.session.keygen_p1(instance, &b.key, observer),
         b.session.keygen_p2(instance, &a.key, &mut others),
     );
     let (one, two) = (one.unwrap(), two.unwrap());
@@ -105,14 +105,14 @@ async fn keygen(a: &Device, b: &Device, hooks: &mut Hooks<'_>) -> KeyRecord {
 
 async fn sign(a: &Device, b: &Device, key: &KeyRecord) {
     let instance = a.session.random_instance_id();
-    let (mut none, mut yes) = (Hooks::default(), yes());
+    let (mut none, mut yes) = (Observer::default(), yes());
     let (one, two) = tokio::join!(
-        a.session.signgen_p1(instance, key.key_id, proposal(), &b.key, &mut none),
+        a.session.signgen_p1(instance, key.key_id, request(), &b.key, &mut none),
         b.session.signgen_p2(instance, key.key_id, &a.key, &mut yes),
     );
     let signature = one.unwrap();
     assert_eq!(signature, two.unwrap());
-    let digest = proposal().digest();
+    let digest = request().digest();
     quorate_schemes::verify(key.scheme, &key.public_key, &digest, &signature).unwrap();
 }
 
@@ -120,7 +120,7 @@ async fn sign(a: &Device, b: &Device, key: &KeyRecord) {
 async fn two_devices_with_different_signers_make_a_key_and_either_starts_a_signature() {
     let server = Server::start().await;
     let (a, b) = pair(&server, LONG).await;
-    let key = keygen(&a, &b, &mut Hooks::default()).await;
+    let key = keygen(&a, &b, &mut Observer::default()).await;
     sign(&a, &b, &key).await;
     sign(&b, &a, &key).await;
 }
@@ -132,7 +132,7 @@ async fn three_devices_make_a_key_and_the_last_two_sign() {
     let c = device(&server, KeyType::Ed25519, 3, LONG).await;
     let members = [a.key.clone(), b.key.clone(), c.key.clone()];
     let (instance, threshold) = (InstanceId::random(), Threshold::new(2, 3).unwrap());
-    let [mut x, mut y, mut z] = [Hooks::default(), Hooks::default(), Hooks::default()];
+    let [mut x, mut y, mut z] = [Observer::default(), Observer::default(), Observer::default()];
     let (one, two, three) = tokio::join!(
         a.session.keygen(instance, &members, threshold, &mut x),
         b.session.keygen(instance, &members, threshold, &mut y),
@@ -150,15 +150,15 @@ async fn a_relay_that_loses_its_memory_in_every_round_does_not_stop_them() {
     let server = Server::start().await;
     let (a, b) = pair(&server, LONG).await;
     let restarts = Mutex::new(Vec::new());
-    let progress = |stage: Stage| {
-        if matches!(stage, Stage::Round(_) | Stage::Confirming(_)) {
+    let progress = |stage: Progress| {
+        if matches!(stage, Progress::Round(_) | Progress::Confirming(_)) {
             let server = Arc::clone(&server);
             restarts.lock().unwrap().push(tokio::spawn(async move { server.restart().await }));
         }
     };
-    let mut hooks = Hooks { progress: Box::new(progress), ..Hooks::default() };
-    let key = keygen(&a, &b, &mut hooks).await;
-    drop(hooks);
+    let mut observer = Observer { progress: Box::new(progress), ..Observer::default() };
+    let key = keygen(&a, &b, &mut observer).await;
+    drop(observer);
     let restarts = restarts.into_inner().unwrap();
     assert!(restarts.len() >= 3);
     for restart in restarts {
@@ -168,14 +168,14 @@ async fn a_relay_that_loses_its_memory_in_every_round_does_not_stop_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn junk_where_letters_belong_is_passed_over() {
+async fn junk_where_messages_belong_is_passed_over() {
     let server = Server::start().await;
     let (a, b) = pair(&server, LONG).await;
     let instance = a.session.random_instance_id();
     let (mut attacker, _) = tokio_tungstenite::connect_async(server.url()).await.unwrap();
     for (from, to) in [(&a.key, &b.key), (&b.key, &a.key)] {
         for attempt in 0..3_u64 {
-            // Openings, the end, and the first rounds to all and to the other.
+            // Proposals, the end, and the first rounds to all and to the other.
             for base in [1, 2, 18, 19, 20, 21, 22, 23] {
                 let to = (base >= 16 && base % 2 == 1).then(|| to.as_bytes());
                 let tag = attempt << 32 | base;
@@ -188,7 +188,7 @@ async fn junk_where_letters_belong_is_passed_over() {
     // The relay answers in order: when this has come back, all junk is in its place.
     attacker.send(Message::Ping(Vec::new().into())).await.unwrap();
     assert!(attacker.next().await.unwrap().unwrap().is_pong());
-    let (mut x, mut y) = (Hooks::default(), Hooks::default());
+    let (mut x, mut y) = (Observer::default(), Observer::default());
     let (one, two) = tokio::join!(
         a.session.keygen_p1(instance, &b.key, &mut x),
         b.session.keygen_p2(instance, &a.key, &mut y),
@@ -201,7 +201,7 @@ async fn a_device_that_stays_alone_names_the_other_at_its_deadline() {
     let server = Server::start().await;
     let (a, b) = pair(&server, Duration::from_millis(300)).await;
     let instance = a.session.random_instance_id();
-    let alone = a.session.keygen_p1(instance, &b.key, &mut Hooks::default()).await.unwrap_err();
+    let alone = a.session.keygen_p1(instance, &b.key, &mut Observer::default()).await.unwrap_err();
     assert_eq!(alone.code, ErrorCode::SessionExpired);
     assert_eq!(alone.details.waiting_for, [b.key.party_id()]);
 }
@@ -210,11 +210,11 @@ async fn a_device_that_stays_alone_names_the_other_at_its_deadline() {
 async fn a_device_that_does_not_agree_signs_nothing_and_the_other_is_told() {
     let server = Server::start().await;
     let (a, b) = pair(&server, LONG).await;
-    let key = keygen(&a, &b, &mut Hooks::default()).await;
+    let key = keygen(&a, &b, &mut Observer::default()).await;
     let instance = a.session.random_instance_id();
-    let (mut x, mut y) = (Hooks::default(), Hooks::default());
+    let (mut x, mut y) = (Observer::default(), Observer::default());
     let (one, two) = tokio::join!(
-        a.session.signgen_p1(instance, key.key_id, proposal(), &b.key, &mut x),
+        a.session.signgen_p1(instance, key.key_id, request(), &b.key, &mut x),
         b.session.signgen_p2(instance, key.key_id, &a.key, &mut y),
     );
     assert_eq!(two.unwrap_err().code, ErrorCode::Forbidden);
@@ -230,7 +230,7 @@ async fn devices_that_want_different_things_say_so() {
     let c = device(&server, KeyType::Ed25519, 3, LONG).await;
     let members = [a.key.clone(), b.key.clone(), c.key.clone()];
     let instance = InstanceId::random();
-    let [mut x, mut y] = [Hooks::default(), Hooks::default()];
+    let [mut x, mut y] = [Observer::default(), Observer::default()];
     let threshold = |t| Threshold::new(t, 3).unwrap();
     let (one, two) = tokio::join!(
         a.session.keygen(instance, &members, threshold(2), &mut x),
@@ -248,6 +248,6 @@ async fn a_relay_that_is_not_there_is_reported_at_once() {
     server.stop().await;
     drop(server.bind().await);
     let instance = a.session.random_instance_id();
-    let gone = a.session.keygen_p1(instance, &b.key, &mut Hooks::default()).await.unwrap_err();
+    let gone = a.session.keygen_p1(instance, &b.key, &mut Observer::default()).await.unwrap_err();
     assert_eq!(gone.code, ErrorCode::Unavailable);
 }

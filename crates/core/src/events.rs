@@ -331,7 +331,7 @@ fn cost(event: &SessionEvent) -> usize {
             + device.device_id.len()
             + device.platform.len()
             + device.app_version.len()
-            + p.hello.as_ref().map_or(0, |hello| hello.len())
+            + p.handshake.as_ref().map_or(0, |handshake| handshake.len())
     };
     let participants = event.session.participants.iter();
     EVENT_COST + participants.map(|p| PARTICIPANT_COST + texts(p)).sum::<usize>()

@@ -18,9 +18,9 @@ use subtle::ConstantTimeEq;
 const MAX_TIMELINE: usize = 256;
 /// Longest text accepted from a party that reports a failure, in bytes.
 const MAX_FAILURE_TEXT: usize = 512;
-/// Longest introduction accepted, in bytes. Every view and event carries those of all parties; the
+/// Longest handshake accepted, in bytes. Every view and event carries those of all parties; the
 /// engine's take about 200 bytes.
-const MAX_HELLO: usize = 4_096;
+const MAX_HANDSHAKE: usize = 4_096;
 
 /// What creates a session.
 pub struct NewSession {
@@ -59,8 +59,8 @@ pub enum Command {
         token_hash: [u8; 32],
         /// Its device.
         device: DeviceInfo,
-        /// Its introduction.
-        hello: Option<Hello>,
+        /// Its handshake.
+        handshake: Option<Handshake>,
         /// Whether it is ready at once.
         ready: bool,
     },
@@ -148,7 +148,9 @@ struct Participant {
     party_id: PartyId,
     token_hash: [u8; 32],
     device: DeviceInfo,
-    hello: Option<Hello>,
+    // Its name in rows of the first version.
+    #[serde(alias = "hello")]
+    handshake: Option<Handshake>,
     status: ParticipantStatus,
     last_round: i32,
 }
@@ -197,7 +199,7 @@ impl Session {
             party_id: new.party_id,
             token_hash,
             device: new.device,
-            hello: None,
+            handshake: None,
             status: ParticipantStatus::Waiting,
             last_round: -1,
         };
@@ -236,8 +238,8 @@ impl Session {
             self.refuse_overdue(now)?;
         }
         match command {
-            Command::Join { party, token_hash, device, hello, ready } => {
-                let joiner = Joiner { party, token_hash, device, hello, ready };
+            Command::Join { party, token_hash, device, handshake, ready } => {
+                let joiner = Joiner { party, token_hash, device, handshake, ready };
                 self.join(now, joiner, effects)
             }
             Command::Ready { party } => self.ready(now, &party, effects),
@@ -269,17 +271,17 @@ impl Session {
         self.refuse_overdue(now)?;
         self.refuse_ended()?;
         check_device(&joiner.device)?;
-        if joiner.hello.as_ref().is_some_and(|hello| hello.len() > MAX_HELLO) {
-            let problem = format!("hello is at most {MAX_HELLO} bytes");
+        if joiner.handshake.as_ref().is_some_and(|handshake| handshake.len() > MAX_HANDSHAKE) {
+            let problem = format!("handshake is at most {MAX_HANDSHAKE} bytes");
             return Err(Error::invalid_field("hello", problem));
         }
-        let known = self.participants[at].hello.clone();
-        let changed = joiner.hello.is_some() && known != joiner.hello;
+        let known = self.participants[at].handshake.clone();
+        let changed = joiner.handshake.is_some() && known != joiner.handshake;
         if self.status == SessionStatus::InProgress {
             if changed {
                 return Err(Error::new(
                     ErrorCode::Conflict,
-                    "the session runs already with your earlier introduction; if you lost its \
+                    "the session runs already with your earlier handshake; if you lost its \
                      state, report a failure so that the others need not wait",
                 ));
             }
@@ -289,7 +291,7 @@ impl Session {
         let participant = &mut self.participants[at];
         if first || changed {
             participant.device = joiner.device;
-            participant.hello = joiner.hello.or(known);
+            participant.handshake = joiner.handshake.or(known);
             participant.status = ParticipantStatus::Joined;
         }
         if first {
@@ -513,6 +515,6 @@ struct Joiner {
     party: PartyId,
     token_hash: [u8; 32],
     device: DeviceInfo,
-    hello: Option<Hello>,
+    handshake: Option<Handshake>,
     ready: bool,
 }

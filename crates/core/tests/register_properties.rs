@@ -46,7 +46,7 @@ fn user(n: usize) -> String {
     format!("user{n}")
 }
 
-/// The same address in ever other letters.
+/// The same address with its letter case changed.
 fn mail(n: usize, salt: usize) -> String {
     let mail = format!("mail{n}@example.org");
     if salt.is_multiple_of(2) { mail } else { mail.to_uppercase() }

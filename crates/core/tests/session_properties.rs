@@ -65,12 +65,12 @@ fn session(kind: SessionKind, parties: usize) -> Session {
     Session::create(new, &mut Effects::default()).unwrap()
 }
 
-fn join(n: usize, token: usize, hello: Option<u8>, ready: bool) -> Command {
+fn join(n: usize, token: usize, handshake: Option<u8>, ready: bool) -> Command {
     Command::Join {
         party: name(n),
         token_hash: [u8::try_from(token).unwrap(); 32],
         device: DeviceInfo::default(),
-        hello: hello.map(|byte| vec![byte].into()),
+        handshake: handshake.map(|byte| vec![byte].into()),
         ready,
     }
 }
@@ -94,10 +94,10 @@ fn kind() -> impl Strategy<Value = SessionKind> {
 
 fn command(kind: SessionKind) -> impl Strategy<Value = Command> {
     let party = 0_usize..6;
-    let hello = prop::option::of(0_u8..2);
+    let handshake = prop::option::of(0_u8..2);
     prop_oneof![
-        12 => (party.clone(), hello, any::<bool>())
-            .prop_map(|(n, hello, ready)| join(n, n, hello, ready)),
+        12 => (party.clone(), handshake, any::<bool>())
+            .prop_map(|(n, handshake, ready)| join(n, n, handshake, ready)),
         2 => (party.clone(), party.clone()).prop_map(|(n, token)| join(n, token, None, true)),
         12 => party.clone().prop_map(|n| Command::Ready { party: name(n) }),
         3 => Just(Command::Start),
@@ -175,7 +175,10 @@ fn check_step(
             prop_assert_eq!(was.status, is.status, "what a party reported first stands");
         }
         let lost = was.status == ParticipantStatus::Ready && is.status == ParticipantStatus::Joined;
-        prop_assert!(!lost || was.hello != is.hello, "ready is lost to a new hello only");
+        prop_assert!(
+            !lost || was.handshake != is.handshake,
+            "ready is lost to a new handshake only"
+        );
     }
     let starts = after.status == SessionStatus::InProgress && before.status != after.status;
     prop_assert!(!starts || effects.persist == Durability::Queued, "a start is written");

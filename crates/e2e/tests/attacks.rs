@@ -91,7 +91,7 @@ async fn a_silent_party_is_named_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_party_without_an_introduction_cannot_compute_with_servers() {
+async fn a_party_without_an_handshake_cannot_compute_with_servers() {
     let (cluster, _folder) = Cluster::temporary().await;
     let url = cluster.url("coordinator", "/api/v1/sessions");
     let body = json!({"session_type": "keygen", "threshold_n": 2, "threshold_t": 2,
@@ -103,7 +103,7 @@ async fn a_party_without_an_introduction_cannot_compute_with_servers() {
     let view = status(&cluster, created["session_id"].as_str().expect("an id")).await;
     assert_eq!(view["status"], "failed");
     let message = view["failure"]["message"].as_str().unwrap_or_default();
-    assert!(message.contains("plain") && message.contains("introduction"), "{message}");
+    assert!(message.contains("plain") && message.contains("handshake"), "{message}");
 }
 
 #[tokio::test]

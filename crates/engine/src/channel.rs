@@ -12,7 +12,7 @@ use hpke::kdf::HkdfSha256;
 use hpke::{Deserializable as _, Kem, OpModeR, OpModeS, Serializable as _};
 use zeroize::Zeroizing;
 
-use crate::hello::{HelloSecret, SealKem};
+use crate::handshake::{HandshakeSecret, SealKem};
 
 const ENCAPSULATED: usize = 32;
 const TAG: usize = 16;
@@ -60,7 +60,7 @@ impl Channel {
     /// Opens the next sealed body; `None` when it was not sealed to us in this place.
     pub(crate) fn open(
         &mut self,
-        secret: &HelloSecret,
+        secret: &HandshakeSecret,
         header: &[u8],
         mut body: Vec<u8>,
     ) -> Option<Zeroizing<Vec<u8>>> {
@@ -93,14 +93,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::hello::{Shown, introduce, read_hello};
+    use crate::handshake::{Shown, make_handshake, read_handshake};
     use crate::identity::Identity;
 
-    fn party() -> (HelloSecret, [u8; 32]) {
+    fn party() -> (HandshakeSecret, [u8; 32]) {
         let session = "00000000000000000000000000000001".parse().unwrap();
         let party = "p".parse().unwrap();
-        let (hello, secret) = introduce(&Identity::generate(), session, &party, &Shown::default());
-        (secret, read_hello(&hello, session, &party).unwrap().encryption_key)
+        let (handshake, secret) =
+            make_handshake(&Identity::generate(), session, &party, &Shown::default());
+        (secret, read_handshake(&handshake, session, &party).unwrap().encryption_key)
     }
 
     fn seal(channel: &mut Channel, header: &[u8], body: &[u8]) -> Vec<u8> {

@@ -6,7 +6,9 @@
 use quorate_types::{PartyId, PublicKey, Threshold};
 
 use crate::identity::{Identity, verify_identity};
-use crate::machine::{Input, Kind, Machine, MachineFault, Need, Seat, Send, Stepped, encode};
+use crate::machine::{
+    Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, encode,
+};
 use crate::run::Output;
 
 const DOMAIN: &str = "quorate/confirmation/v1";
@@ -50,29 +52,29 @@ impl Statement {
         identity.sign(DOMAIN, &self.bytes)
     }
 
-    fn holds(&self, seat: Seat, confirmation: &[u8]) -> bool {
+    fn holds(&self, position: Position, confirmation: &[u8]) -> bool {
         let Ok(signature) = confirmation.try_into() else { return false };
-        verify_identity(&self.identities[seat], DOMAIN, &self.bytes, signature)
+        verify_identity(&self.identities[position], DOMAIN, &self.bytes, signature)
     }
 
     /// Whether these are the confirmations of all holders, in their order.
     pub fn confirmed_by(&self, confirmations: &[u8]) -> bool {
         let (each, rest) = confirmations.as_chunks::<CONFIRMATION>();
         let all = rest.is_empty() && each.len() == self.identities.len();
-        all && each.iter().enumerate().all(|(seat, one)| self.holds(seat, one))
+        all && each.iter().enumerate().all(|(position, one)| self.holds(position, one))
     }
 }
 
 /// The exchange of confirmations, as the last round of a keygen.
 pub(crate) struct Confirm {
     statement: Statement,
-    me: Seat,
+    me: Position,
     own: [u8; CONFIRMATION],
     sent: bool,
 }
 
 impl Confirm {
-    pub(crate) fn new(statement: Statement, me: Seat, identity: &Identity) -> Self {
+    pub(crate) fn new(statement: Statement, me: Position, identity: &Identity) -> Self {
         let own = statement.signed(identity);
         Self { statement, me, own, sent: false }
     }
@@ -80,7 +82,7 @@ impl Confirm {
 
 impl Machine for Confirm {
     fn need(&self) -> Need {
-        let others = (0..self.statement.identities.len()).filter(|seat| *seat != self.me);
+        let others = (0..self.statement.identities.len()).filter(|position| *position != self.me);
         let broadcasts = if self.sent { others.collect() } else { Vec::new() };
         Need { round: ROUND, broadcasts, directs: Vec::new() }
     }
@@ -88,25 +90,29 @@ impl Machine for Confirm {
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
         if !self.sent {
             self.sent = true;
-            let send = Send { round: ROUND, to: None, body: encode(&self.own.as_slice()) };
+            let send =
+                OutboundMessage { round: ROUND, to: None, body: encode(&self.own.as_slice()) };
             return Ok(Stepped { sends: vec![send], output: None });
         }
         let mut confirmations = Vec::new();
-        for seat in 0..self.statement.identities.len() {
-            if seat == self.me {
+        for position in 0..self.statement.identities.len() {
+            if position == self.me {
                 confirmations.extend_from_slice(&self.own);
                 continue;
             }
-            let one: Vec<u8> = crate::machine::decode(seat, &input.broadcasts[&seat])?;
-            if !self.statement.holds(seat, &one) {
-                return Err(MachineFault::violation(seat, "confirms another key than was made"));
+            let one: Vec<u8> = crate::machine::decode(position, &input.broadcasts[&position])?;
+            if !self.statement.holds(position, &one) {
+                return Err(MachineFault::violation(
+                    position,
+                    "confirms another key than was made",
+                ));
             }
             confirmations.extend_from_slice(&one);
         }
         Ok(Stepped { sends: Vec::new(), output: Some(Output::Confirmed(confirmations)) })
     }
 
-    fn expects(&self, round: u16, kind: Kind, _: Seat) -> bool {
+    fn expects(&self, round: u16, kind: Kind, _: Position) -> bool {
         round == ROUND && kind == Kind::Broadcast
     }
 }

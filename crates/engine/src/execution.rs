@@ -6,7 +6,7 @@
 use quorate_types::{Digest, KeyId, PartyId, PublicKey, Scheme, SessionId, SessionKind, Threshold};
 use sha2::{Digest as _, Sha256};
 
-use crate::hello::HelloView;
+use crate::handshake::HandshakeView;
 
 /// The facts of an attempt.
 pub(crate) struct Facts<'a> {
@@ -24,7 +24,7 @@ pub(crate) struct Facts<'a> {
     /// The derivation path, as it is written; empty for the key itself.
     pub(crate) path: &'a str,
     /// The parties in the order of the session.
-    pub(crate) roster: &'a [(PartyId, HelloView)],
+    pub(crate) roster: &'a [(PartyId, HandshakeView)],
 }
 
 /// The key of a signature.
@@ -77,11 +77,11 @@ pub(crate) fn execution_id(facts: &Facts<'_>) -> [u8; 32] {
     }
     hash.add(facts.path.as_bytes());
     hash.count(facts.roster.len());
-    for (party, hello) in facts.roster {
+    for (party, handshake) in facts.roster {
         hash.add(party.as_str().as_bytes());
-        hash.add(&hello.identity);
-        hash.add(&hello.encryption_key);
-        hash.add(&hello.nonce);
+        hash.add(&handshake.identity);
+        hash.add(&handshake.encryption_key);
+        hash.add(&handshake.nonce);
     }
     hash.0.finalize().into()
 }
@@ -105,12 +105,12 @@ mod tests {
 
     #[test]
     fn each_fact_changes_the_id() {
-        let hello = |n| {
-            let shown = crate::hello::Shown::default();
-            HelloView { identity: [n; 32], encryption_key: [n; 32], nonce: [n; 32], shown }
+        let handshake = |n| {
+            let shown = crate::handshake::Shown::default();
+            HandshakeView { identity: [n; 32], encryption_key: [n; 32], nonce: [n; 32], shown }
         };
-        let roster = [("a".parse().unwrap(), hello(1)), ("b".parse().unwrap(), hello(2))];
-        let other = [("a".parse().unwrap(), hello(1)), ("b".parse().unwrap(), hello(3))];
+        let roster = [("a".parse().unwrap(), handshake(1)), ("b".parse().unwrap(), handshake(2))];
+        let other = [("a".parse().unwrap(), handshake(1)), ("b".parse().unwrap(), handshake(3))];
         let holders: [PartyId; 2] = ["a".parse().unwrap(), "b".parse().unwrap()];
         let id = |n: u128| format!("{n:032x}");
         let public_keys = [PublicKey(vec![4; 65]), PublicKey(vec![5; 65])];

@@ -37,9 +37,9 @@ fault_codes! {
     WrongRound = "wrong_round",
     /// The signature is not by the sender's identity key.
     SignatureInvalid = "signature_invalid",
-    /// The introduction is malformed or not signed by its party.
-    HelloInvalid = "hello_invalid",
-    /// The introduction is of another version of the protocol.
+    /// The handshake is malformed or not signed by its party.
+    HandshakeInvalid = "handshake_invalid",
+    /// The handshake is of another version of the protocol.
     VersionMismatch = "version_mismatch",
     /// A sealed body cannot be opened.
     SealInvalid = "seal_invalid",

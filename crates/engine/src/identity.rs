@@ -14,7 +14,7 @@ pub struct Identity(SigningKey);
 impl Identity {
     /// A new identity.
     pub fn generate() -> Self {
-        Self::from_secret(&Secret::new(crate::hello::random()))
+        Self::from_secret(&Secret::new(crate::handshake::random()))
     }
 
     /// An identity from its 32 secret bytes.

@@ -16,7 +16,7 @@ mod dkls;
 mod envelope;
 mod execution;
 mod fault;
-mod hello;
+mod handshake;
 mod identity;
 mod machine;
 mod proof;
@@ -26,7 +26,9 @@ mod share;
 
 pub use confirmation::{CONFIRMATION, Statement};
 pub use fault::{Fault, FaultCode, Severity};
-pub use hello::{HelloSecret, HelloView, Shown, introduce, read_hello, standing};
+pub use handshake::{
+    HandshakeSecret, HandshakeView, Shown, make_handshake, read_handshake, standing,
+};
 pub use identity::{Identity, verify_identity};
 pub use proof::{Nonce, PartyProof, ProvenCall};
 pub use run::{Expected, Member, Outgoing, Output, Run, Step, Task};

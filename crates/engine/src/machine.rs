@@ -8,7 +8,7 @@ use crate::fault::{FaultCode, Severity};
 use crate::run::Output;
 
 /// A party's place in the session, from 0.
-pub(crate) type Seat = usize;
+pub(crate) type Position = usize;
 
 /// How a message travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,40 +21,40 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Need {
     pub(crate) round: u16,
-    /// From these seats, one broadcast each.
-    pub(crate) broadcasts: Vec<Seat>,
-    /// From these seats, one direct message each.
-    pub(crate) directs: Vec<Seat>,
+    /// From these positions, one broadcast each.
+    pub(crate) broadcasts: Vec<Position>,
+    /// From these positions, one direct message each.
+    pub(crate) directs: Vec<Position>,
 }
 
 /// What a machine needed, by sender.
 #[derive(Default)]
 pub(crate) struct Input {
-    pub(crate) broadcasts: BTreeMap<Seat, Zeroizing<Vec<u8>>>,
-    pub(crate) directs: BTreeMap<Seat, Zeroizing<Vec<u8>>>,
+    pub(crate) broadcasts: BTreeMap<Position, Zeroizing<Vec<u8>>>,
+    pub(crate) directs: BTreeMap<Position, Zeroizing<Vec<u8>>>,
 }
 
 /// A message to send.
-pub(crate) struct Send {
+pub(crate) struct OutboundMessage {
     pub(crate) round: u16,
     /// `None`: to all others.
-    pub(crate) to: Option<Seat>,
+    pub(crate) to: Option<Position>,
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
 /// What a step gives.
 #[derive(Default)]
 pub(crate) struct Stepped {
-    pub(crate) sends: Vec<Send>,
+    pub(crate) sends: Vec<OutboundMessage>,
     pub(crate) output: Option<Output>,
 }
 
-/// A fault as a machine knows it: by seat.
+/// A fault as a machine knows it: by position.
 #[derive(Clone, Debug)]
 pub(crate) struct MachineFault {
     pub(crate) code: FaultCode,
     pub(crate) severity: Severity,
-    pub(crate) blame: Option<Seat>,
+    pub(crate) blame: Option<Position>,
     pub(crate) message: String,
 }
 
@@ -70,11 +70,11 @@ impl MachineFault {
     }
 
     /// An authentic message that breaks the protocol. The message goes on after the sender's name.
-    pub(crate) fn violation(seat: Seat, message: impl Into<String>) -> Self {
+    pub(crate) fn violation(position: Position, message: impl Into<String>) -> Self {
         Self {
             code: FaultCode::ProtocolViolation,
             severity: Severity::Recoverable,
-            blame: Some(seat),
+            blame: Some(position),
             message: message.into(),
         }
     }
@@ -89,7 +89,7 @@ pub(crate) trait Machine: std::marker::Send {
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault>;
 
     /// Whether such a message of this sender belongs to this protocol at all, at any time.
-    fn expects(&self, round: u16, kind: Kind, from: Seat) -> bool;
+    fn expects(&self, round: u16, kind: Kind, from: Position) -> bool;
 }
 
 /// Encodes a message body.
@@ -104,11 +104,11 @@ pub(crate) fn encode(message: &impl serde::Serialize) -> Zeroizing<Vec<u8>> {
 
 /// Decodes a message body; all of it, and nothing behind it.
 pub(crate) fn decode<T: serde::de::DeserializeOwned>(
-    seat: Seat,
+    position: Position,
     body: &[u8],
 ) -> Result<T, MachineFault> {
     match postcard::take_from_bytes(body) {
         Ok((message, [])) => Ok(message),
-        _ => Err(MachineFault::violation(seat, "sent a message that cannot be decoded")),
+        _ => Err(MachineFault::violation(position, "sent a message that cannot be decoded")),
     }
 }

@@ -4,7 +4,7 @@ use quorate_types::{PartyId, Scheme, SessionKind, ShareIndex};
 
 use crate::dkls;
 use crate::fault::{Fault, FaultCode};
-use crate::machine::{Machine, MachineFault, Seat};
+use crate::machine::{Machine, MachineFault, Position};
 use crate::run::Task;
 use crate::share::Share;
 
@@ -25,7 +25,7 @@ pub(crate) fn protocol(task: &Task) -> Result<(SessionKind, &'static str), Fault
 /// Makes the machine for a task, after checking that the task fits the parties.
 pub(crate) fn start(
     task: &Task,
-    me: Seat,
+    me: Position,
     parties: &[&PartyId],
     execution: [u8; 32],
 ) -> Result<Box<dyn Machine>, Fault> {
@@ -39,8 +39,8 @@ pub(crate) fn start(
         }
         Task::Keygen { scheme, .. } => Err(not_offered(*scheme)),
         Task::Sign { share, holders, digest, .. } => {
-            let seats = share_indices(share, me, holders, parties)?;
-            let machine = dkls::Sign::new(share.clone(), me, &seats, *digest, execution);
+            let positions = share_indices(share, me, holders, parties)?;
+            let machine = dkls::Sign::new(share.clone(), me, &positions, *digest, execution);
             let bad = |fault: MachineFault| Fault::benign(fault.code, fault.message);
             Ok(Box::new(machine.map_err(bad)?))
         }
@@ -51,10 +51,10 @@ fn not_offered(scheme: Scheme) -> Fault {
     Fault::benign(FaultCode::BadInput, format!("{scheme} is not offered by this version"))
 }
 
-/// The share index of each seat, after checking that our own is the one we hold.
+/// The share index of each position, after checking that our own is the one we hold.
 fn share_indices(
     share: &Share,
-    me: Seat,
+    me: Position,
     holders: &[PartyId],
     parties: &[&PartyId],
 ) -> Result<Vec<ShareIndex>, Fault> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_types::threshold::MAX_PARTIES;
 use quorate_types::{
-    Digest, Hello, KeyId, PartyId, PublicKey, Scheme, SessionId, Signature, Threshold,
+    Digest, Handshake, KeyId, PartyId, PublicKey, Scheme, SessionId, Signature, Threshold,
 };
 use zeroize::Zeroizing;
 
@@ -15,19 +15,19 @@ use crate::confirmation::{Confirm, Statement};
 use crate::envelope::{self, Address, Envelope, Fingerprint};
 use crate::execution::{Facts, Input as Signed, KeyFacts, execution_id};
 use crate::fault::{Fault, FaultCode, Severity};
-use crate::hello::{HelloSecret, HelloView, Shown, read_hello};
+use crate::handshake::{HandshakeSecret, HandshakeView, Shown, read_handshake};
 use crate::identity::{Identity, Verifier};
-use crate::machine::{Input, Kind, Machine, MachineFault, Seat, Send};
+use crate::machine::{Input, Kind, Machine, MachineFault, OutboundMessage, Position};
 use crate::registry;
 use crate::share::Share;
 
-/// A party of the session with its introduction.
+/// A party of the session with its handshake.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// Who.
     pub party_id: PartyId,
-    /// Its introduction to this attempt.
-    pub hello: Hello,
+    /// Its handshake to this attempt.
+    pub handshake: Handshake,
 }
 
 /// What the parties do together.
@@ -110,7 +110,7 @@ const FIRST_ATTEMPT: u32 = 0;
 const LAST_ROUND: u16 = 15;
 
 /// A message's place in the protocol.
-type Slot = (u16, Kind, Seat);
+type MessageKey = (u16, Kind, Position);
 
 /// A party of the run with what is needed to talk to it.
 struct Peer {
@@ -124,17 +124,17 @@ struct Peer {
 /// One attempt at one session, as one party runs it.
 pub struct Run {
     identity: Identity,
-    secret: HelloSecret,
+    secret: HandshakeSecret,
     execution: [u8; 32],
     roster: Vec<Peer>,
-    me: Seat,
+    me: Position,
     machine: Box<dyn Machine>,
     /// Envelopes, one per round, kind and sender: the machine expects at most 8 × 2 × 15.
-    inbox: BTreeMap<Slot, Bytes>,
+    inbox: BTreeMap<MessageKey, Bytes>,
     /// The envelopes of the step under way, by sender: the evidence of a cheat.
-    stepping: Vec<(Seat, Bytes)>,
+    stepping: Vec<(Position, Bytes)>,
     /// Every envelope taken in, by which a repetition is known.
-    seen: BTreeMap<Slot, Fingerprint>,
+    seen: BTreeMap<MessageKey, Fingerprint>,
     /// Set when a key was made, until it is kept.
     keeping: bool,
     /// Set when the run has ended, one way or the other.
@@ -145,11 +145,11 @@ impl Run {
     /// Prepares a run. `roster` is in the order of the session's participants.
     ///
     /// # Errors
-    /// When an introduction does not hold, when `me` is not in the roster with the introduction
+    /// When a handshake does not hold, when `me` is not in the roster with the handshake
     /// that `secret` belongs to, or when the task does not fit the roster.
     pub fn new(
         identity: &Identity,
-        secret: HelloSecret,
+        secret: HandshakeSecret,
         session: SessionId,
         me: &PartyId,
         roster: Vec<Member>,
@@ -159,24 +159,25 @@ impl Run {
         if roster.len() > usize::from(MAX_PARTIES) {
             return Err(bad("the session has more parties than a key can have"));
         }
-        let seat = roster.iter().position(|member| member.party_id == *me);
-        let seat = seat.ok_or_else(|| bad("this party does not take part in the session"))?;
-        if roster[seat].hello != secret.hello {
-            return Err(bad("the session has another introduction of this party than it made"));
+        let position = roster.iter().position(|member| member.party_id == *me);
+        let position =
+            position.ok_or_else(|| bad("this party does not take part in the session"))?;
+        if roster[position].handshake != secret.handshake {
+            return Err(bad("the session has another handshake of this party than it made"));
         }
         let views = views(session, &roster)?;
-        if views[seat].1.identity != identity.public() {
-            return Err(bad("this party introduced itself with another identity than it has"));
+        if views[position].1.identity != identity.public() {
+            return Err(bad("this party sent a handshake with another identity than it has"));
         }
         let execution = execution_id(&facts(session, &task, &views)?);
         let parties: Vec<_> = views.iter().map(|(party, _)| party).collect();
-        let machine = registry::start(&task, seat, &parties, execution)?;
+        let machine = registry::start(&task, position, &parties, execution)?;
         Ok(Self {
             identity: Identity::from_secret(&identity.secret()),
             secret,
             execution,
             roster: views.into_iter().map(peer).collect::<Result<_, _>>()?,
-            me: seat,
+            me: position,
             machine,
             inbox: BTreeMap::new(),
             stepping: Vec::new(),
@@ -191,9 +192,9 @@ impl Run {
         let mut expected = Vec::new();
         for round in 0..=LAST_ROUND {
             for kind in [Kind::Broadcast, Kind::Direct] {
-                let seats = self.roster.iter().enumerate();
-                for (seat, peer) in seats.filter(|(seat, _)| *seat != self.me) {
-                    if self.machine.expects(round, kind, seat) {
+                let positions = self.roster.iter().enumerate();
+                for (position, peer) in positions.filter(|(position, _)| *position != self.me) {
+                    if self.machine.expects(round, kind, position) {
                         let from = peer.party.clone();
                         expected.push(Expected { from, round, direct: kind == Kind::Direct });
                     }
@@ -209,39 +210,40 @@ impl Run {
     /// # Errors
     /// Says what is wrong with the payload. A refused one changes nothing: the run goes on.
     pub fn receive(&mut self, from: &PartyId, payload: &Bytes) -> Result<(), Fault> {
-        let seat = self.roster.iter().position(|peer| peer.party == *from).ok_or_else(|| {
-            Fault::benign(FaultCode::WrongSender, format!("{from} does not take part"))
-        })?;
-        self.take(seat, payload)
+        let position =
+            self.roster.iter().position(|peer| peer.party == *from).ok_or_else(|| {
+                Fault::benign(FaultCode::WrongSender, format!("{from} does not take part"))
+            })?;
+        self.take(position, payload)
             .map_err(|fault| Fault { message: format!("from {from}: {}", fault.message), ..fault })
     }
 
-    fn take(&mut self, seat: Seat, payload: &Bytes) -> Result<(), Fault> {
+    fn take(&mut self, position: Position, payload: &Bytes) -> Result<(), Fault> {
         let envelope = Envelope::read(payload)?;
-        let slot = self.slot(seat, &envelope.address)?;
-        let peer = &self.roster[seat];
-        match self.seen.get(&slot) {
+        let message_key = self.message_key(position, &envelope.address)?;
+        let peer = &self.roster[position];
+        match self.seen.get(&message_key) {
             Some(known) if *known == envelope.fingerprint() => return Ok(()),
             Some(_) => {
                 envelope.verified(&peer.verifier)?;
                 return Err(Fault::benign(
                     FaultCode::ConflictingMessage,
-                    format!("a second, different message of round {}", slot.0),
+                    format!("a second, different message of round {}", message_key.0),
                 )
                 .blaming(&peer.party));
             }
             None => {}
         }
         let fingerprint = envelope.verified(&peer.verifier)?;
-        self.seen.insert(slot, fingerprint);
-        if !self.over && slot.0 >= self.machine.need().round {
-            self.inbox.insert(slot, payload.clone());
+        self.seen.insert(message_key, fingerprint);
+        if !self.over && message_key.0 >= self.machine.need().round {
+            self.inbox.insert(message_key, payload.clone());
         }
         Ok(())
     }
 
-    /// Where a message belongs that came from this seat and has this address.
-    fn slot(&self, seat: Seat, address: &Address) -> Result<Slot, Fault> {
+    /// Where a message belongs that came from this position and has this address.
+    fn message_key(&self, position: Position, address: &Address) -> Result<MessageKey, Fault> {
         let refuse = |code, message: &str| Err(Fault::benign(code, message));
         if address.execution != self.execution {
             return refuse(
@@ -249,7 +251,7 @@ impl Run {
                 "the message belongs to another attempt, or its sender sees other facts of this one",
             );
         }
-        if usize::from(address.from) != seat || seat == self.me {
+        if usize::from(address.from) != position || position == self.me {
             return refuse(FaultCode::WrongSender, "the envelope names another sender");
         }
         if address.to.is_some_and(|to| usize::from(to) != self.me) {
@@ -257,8 +259,8 @@ impl Run {
         }
         let kind = if address.to.is_some() { Kind::Direct } else { Kind::Broadcast };
         let round = address.round;
-        if self.machine.expects(round, kind, seat) {
-            return Ok((round, kind, seat));
+        if self.machine.expects(round, kind, position) {
+            return Ok((round, kind, position));
         }
         if self.roster.iter().enumerate().any(|(other, _)| self.machine.expects(round, kind, other))
         {
@@ -313,49 +315,49 @@ impl Run {
     fn open(&mut self) -> Result<Input, MachineFault> {
         let need = self.machine.need();
         let mut input = Input::default();
-        for seat in need.broadcasts {
-            let envelope = self.taken(need.round, Kind::Broadcast, seat);
+        for position in need.broadcasts {
+            let envelope = self.taken(need.round, Kind::Broadcast, position);
             let body = envelope::body(&envelope).to_vec();
-            input.broadcasts.insert(seat, Zeroizing::new(body));
+            input.broadcasts.insert(position, Zeroizing::new(body));
         }
-        for seat in need.directs {
-            let envelope = self.taken(need.round, Kind::Direct, seat);
+        for position in need.directs {
+            let envelope = self.taken(need.round, Kind::Direct, position);
             let body = envelope::body(&envelope).to_vec();
-            let header = self.address(seat, Some(self.me), need.round).header();
-            let channel = &mut self.roster[seat].channel;
+            let header = self.address(position, Some(self.me), need.round).header();
+            let channel = &mut self.roster[position].channel;
             let body = channel.open(&self.secret, &header, body).ok_or_else(|| MachineFault {
                 code: FaultCode::SealInvalid,
-                ..MachineFault::violation(seat, "sent a message that cannot be opened")
+                ..MachineFault::violation(position, "sent a message that cannot be opened")
             })?;
-            input.directs.insert(seat, body);
+            input.directs.insert(position, body);
         }
         Ok(input)
     }
 
     /// Takes an envelope out for the step that needs it.
-    fn taken(&mut self, round: u16, kind: Kind, seat: Seat) -> Bytes {
-        let envelope = self.inbox.remove(&(round, kind, seat)).expect("nothing is missing");
-        self.stepping.push((seat, envelope.clone()));
+    fn taken(&mut self, round: u16, kind: Kind, position: Position) -> Bytes {
+        let envelope = self.inbox.remove(&(round, kind, position)).expect("nothing is missing");
+        self.stepping.push((position, envelope.clone()));
         envelope
     }
 
-    fn wrap(&mut self, send: Send) -> Result<Outgoing, MachineFault> {
+    fn wrap(&mut self, send: OutboundMessage) -> Result<Outgoing, MachineFault> {
         let address = self.address(self.me, send.to, send.round);
-        let peer = send.to.map(|seat| &mut self.roster[seat]);
+        let peer = send.to.map(|position| &mut self.roster[position]);
         let to = peer.as_ref().map(|peer| peer.party.clone());
         let channel = peer.map(|peer| &mut peer.channel);
         let payload = envelope::wrap(&self.identity, &address, &send.body, channel);
         let payload = payload.ok_or_else(|| MachineFault {
-            code: FaultCode::HelloInvalid,
+            code: FaultCode::HandshakeInvalid,
             severity: Severity::Recoverable,
             blame: send.to,
-            message: "introduced itself with an unusable encryption key".into(),
+            message: "sent a handshake with an unusable encryption key".into(),
         })?;
         Ok(Outgoing { to, round: send.round, payload })
     }
 
-    fn address(&self, from: Seat, to: Option<Seat>, round: u16) -> Address {
-        let small = |seat: Seat| u8::try_from(seat).expect("at most MAX_PARTIES");
+    fn address(&self, from: Position, to: Option<Position>, round: u16) -> Address {
+        let small = |position: Position| u8::try_from(position).expect("at most MAX_PARTIES");
         Address { execution: self.execution, from: small(from), to: to.map(small), round }
     }
 
@@ -365,12 +367,12 @@ impl Run {
         self.inbox.clear();
         let MachineFault { code, severity, blame, message } = fault;
         let stepping = std::mem::take(&mut self.stepping);
-        let signed = |(seat, envelope)| (Some(seat) == blame).then_some(envelope);
+        let signed = |(position, envelope)| (Some(position) == blame).then_some(envelope);
         let evidence = match severity {
             Severity::Ban => stepping.into_iter().filter_map(signed).collect(),
             Severity::Benign | Severity::Recoverable => Vec::new(),
         };
-        let blame = blame.map(|seat| self.roster[seat].party.clone());
+        let blame = blame.map(|position| self.roster[position].party.clone());
         let message = blame.as_ref().map(|party| format!("{party} {message}")).unwrap_or(message);
         Fault { code, severity, blame, message, evidence }
     }
@@ -380,12 +382,13 @@ impl Run {
         self.machine.need().round
     }
 
-    fn missing(&self) -> Vec<Seat> {
+    fn missing(&self) -> Vec<Position> {
         let need = self.machine.need();
-        let here = |kind, seat: Seat| self.inbox.contains_key(&(need.round, kind, seat));
-        let missing = (0..self.roster.len()).filter(|seat| {
-            need.broadcasts.contains(seat) && !here(Kind::Broadcast, *seat)
-                || need.directs.contains(seat) && !here(Kind::Direct, *seat)
+        let here =
+            |kind, position: Position| self.inbox.contains_key(&(need.round, kind, position));
+        let missing = (0..self.roster.len()).filter(|position| {
+            need.broadcasts.contains(position) && !here(Kind::Broadcast, *position)
+                || need.directs.contains(position) && !here(Kind::Direct, *position)
         });
         missing.collect()
     }
@@ -393,7 +396,7 @@ impl Run {
     /// The parties whose message of this round has not come; nobody once the run is over.
     pub fn waiting_for(&self) -> Vec<PartyId> {
         let missing = if self.over || self.keeping { Vec::new() } else { self.missing() };
-        missing.into_iter().map(|seat| self.roster[seat].party.clone()).collect()
+        missing.into_iter().map(|position| self.roster[position].party.clone()).collect()
     }
 
     /// What the parties show of their vaults, in the order of the roster.
@@ -407,12 +410,12 @@ impl Run {
     }
 }
 
-/// Reads the introductions; nobody may be there twice, under one name or one identity.
-fn views(session: SessionId, roster: &[Member]) -> Result<Vec<(PartyId, HelloView)>, Fault> {
-    let mut views: Vec<(PartyId, HelloView)> = Vec::with_capacity(roster.len());
-    for Member { party_id, hello } in roster {
-        let view = read_hello(hello, session, party_id)?;
-        let twice = |(party, known): &(PartyId, HelloView)| {
+/// Reads the handshakes; nobody may be there twice, under one name or one identity.
+fn views(session: SessionId, roster: &[Member]) -> Result<Vec<(PartyId, HandshakeView)>, Fault> {
+    let mut views: Vec<(PartyId, HandshakeView)> = Vec::with_capacity(roster.len());
+    for Member { party_id, handshake } in roster {
+        let view = read_handshake(handshake, session, party_id)?;
+        let twice = |(party, known): &(PartyId, HandshakeView)| {
             party == party_id || known.identity == view.identity
         };
         if views.iter().any(twice) {
@@ -424,11 +427,11 @@ fn views(session: SessionId, roster: &[Member]) -> Result<Vec<(PartyId, HelloVie
     Ok(views)
 }
 
-fn peer((party, hello): (PartyId, HelloView)) -> Result<Peer, Fault> {
-    let HelloView { identity, encryption_key, shown, .. } = hello;
+fn peer((party, handshake): (PartyId, HandshakeView)) -> Result<Peer, Fault> {
+    let HandshakeView { identity, encryption_key, shown, .. } = handshake;
     let verifier = Verifier::new(&identity).ok_or_else(|| {
         let message = format!("the identity key of {party} cannot be used");
-        Fault::benign(FaultCode::HelloInvalid, message).blaming(&party)
+        Fault::benign(FaultCode::HandshakeInvalid, message).blaming(&party)
     })?;
     Ok(Peer { party, identity, shown, verifier, channel: Channel::new(encryption_key) })
 }
@@ -436,7 +439,7 @@ fn peer((party, hello): (PartyId, HelloView)) -> Result<Peer, Fault> {
 fn facts<'a>(
     session: SessionId,
     task: &'a Task,
-    roster: &'a [(PartyId, HelloView)],
+    roster: &'a [(PartyId, HandshakeView)],
 ) -> Result<Facts<'a>, Fault> {
     let (kind, protocol) = registry::protocol(task)?;
     Ok(match task {

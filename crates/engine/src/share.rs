@@ -10,7 +10,7 @@ use quorate_types::{
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::hello::random;
+use crate::handshake::random;
 
 const VERSION: u8 = 1;
 const NONCE: usize = 12;

@@ -47,13 +47,13 @@ fn no_two_attempts_give_the_same_signature() {
     assert_ne!(sign(), sign(), "r, and so the nonce, must differ");
 }
 
-/// Runs the second of two attempts under attack: before each letter arrives, its recipient gets
-/// all letters of the first attempt, and this one misdelivered and tampered with in every way.
+/// Runs the second of two attempts under attack: before each delivery arrives, its recipient gets
+/// all deliveries of the first attempt, and this one misdelivered and tampered with in every way.
 fn harried(attempt: impl Fn() -> (Vec<PartyId>, Vec<Run>)) -> Vec<Ending> {
     let (parties, mut earlier) = attempt();
-    let mut kept: HashMap<PartyId, Vec<Letter>> = HashMap::new();
-    deliver(&parties, &mut earlier, 2, |_, letter| {
-        kept.entry(letter.1.clone()).or_default().push(letter.clone());
+    let mut kept: HashMap<PartyId, Vec<Addressed>> = HashMap::new();
+    deliver(&parties, &mut earlier, 2, |_, delivery| {
+        kept.entry(delivery.1.clone()).or_default().push(delivery.clone());
     });
     let refuse = |code: &str, got: Result<(), Fault>| {
         let fault = got.expect_err(code);
@@ -90,21 +90,21 @@ fn harried(attempt: impl Fn() -> (Vec<PartyId>, Vec<Run>)) -> Vec<Ending> {
 }
 
 #[test]
-fn a_signature_is_made_among_tampered_misaddressed_and_replayed_letters() {
+fn a_signature_is_made_among_tampered_misaddressed_and_replayed_messages() {
     let digest = Digest([3; 32]);
     let endings = harried(|| signing(session(5), &TWO_OF_TWO, &[0, 1], digest));
     check(&TWO_OF_TWO.key, &digest, endings);
 }
 
 #[test]
-fn a_key_is_made_among_tampered_misaddressed_and_replayed_letters() {
+fn a_key_is_made_among_tampered_misaddressed_and_replayed_messages() {
     for ending in harried(|| making(2, 2)) {
         assert!(matches!(ending, Ok(Some(Output::Key { .. }))));
     }
 }
 
 #[test]
-fn a_repeated_letter_is_ignored() {
+fn a_repeated_message_is_ignored() {
     let made = &*TWO_OF_TWO;
     let digest = Digest([4; 32]);
     let (parties, mut runs) = signing(session(6), made, &[0, 1], digest);
@@ -115,12 +115,12 @@ fn a_repeated_letter_is_ignored() {
 }
 
 #[test]
-fn signers_of_different_digests_find_out_by_the_first_letter() {
+fn signers_of_different_digests_find_out_by_the_first_message() {
     let made = &*TWO_OF_TWO;
     let (parties, mut ours) = signing(session(7), made, &[0, 1], Digest([1; 32]));
     let (_, mut theirs) = signing(session(7), made, &[0, 1], Digest([2; 32]));
     let step = theirs[1].advance().unwrap();
-    for (from, _, payload) in letters(&parties, 1, step.outgoing) {
+    for (from, _, payload) in deliveries(&parties, 1, step.outgoing) {
         let fault = ours[0].receive(&from, &payload).unwrap_err();
         assert_eq!(fault.code, FaultCode::ExecutionMismatch);
     }
@@ -169,8 +169,8 @@ fn a_run_refuses_a_roster_it_does_not_fit() {
     let parties = [holders[0].clone(), holders[1].clone()];
     let identities: Vec<_> = (0..4).map(|_| Identity::generate()).collect();
     let member = |(party, identity): (&PartyId, &Identity)| {
-        let (hello, secret) = introduce(identity, session(8), party, &Shown::default());
-        (Member { party_id: party.clone(), hello }, secret)
+        let (handshake, secret) = make_handshake(identity, session(8), party, &Shown::default());
+        (Member { party_id: party.clone(), handshake }, secret)
     };
     let sign = |share: usize| Task::Sign {
         share: shares[share].clone(),

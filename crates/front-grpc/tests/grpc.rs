@@ -106,7 +106,7 @@ async fn the_link_carries_what_a_session_needs() {
         party_id: party(),
         token: Secret::new("token".into()),
         device: DeviceInfo::default(),
-        hello: None,
+        handshake: None,
         ready: false,
     };
     let joined = router.sessions().join(&caller, join).await.unwrap();

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_core::groups::{Compat, Limits as GroupLimits, Rules};
+use quorate_core::groups::{Compat, GroupLimits, Rules};
 
 /// Bounds of the relay. Of what is bounded in all, one address may have half.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RelayLimits {
     /// Bounds of groups, sessions and what is kept for broken connections.
     pub groups: GroupLimits,
     /// Connections at once: file descriptors.
@@ -24,7 +24,7 @@ pub struct Limits {
     pub queue_total_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for RelayLimits {
     fn default() -> Self {
         Self {
             groups: GroupLimits::default(),
@@ -53,7 +53,7 @@ pub struct Config {
     /// A folder that is served beside the relay.
     pub static_dir: Option<PathBuf>,
     /// Bounds.
-    pub limits: Limits,
+    pub limits: RelayLimits,
 }
 
 impl Default for Config {
@@ -65,7 +65,7 @@ impl Default for Config {
             idle_session: Duration::from_secs(3600),
             ping: Duration::from_secs(20),
             static_dir: None,
-            limits: Limits::default(),
+            limits: RelayLimits::default(),
         }
     }
 }

@@ -7,14 +7,14 @@
 mod config;
 mod keep;
 mod metrics;
-mod outbox;
 mod relay;
 mod routes;
+mod send_queue;
 mod socket;
 pub mod translate;
 
-pub use config::{Config, Limits};
+pub use config::{Config, RelayLimits};
 pub use keep::NotKept;
 pub use metrics::{BUCKETS_MICROS, Metrics};
-pub use quorate_core::groups::{Compat, Limits as GroupLimits};
+pub use quorate_core::groups::{Compat, GroupLimits};
 pub use relay::Relay;

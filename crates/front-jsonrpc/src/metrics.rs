@@ -13,7 +13,7 @@ const CODES: [i32; 8] = [-32700, -32600, -32601, -32602, -32603, -32001, -32002,
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drop {
+pub(crate) enum DropReason {
     /// The peer said goodbye.
     Closed,
     /// The peer vanished or fell silent.
@@ -36,7 +36,7 @@ pub(crate) enum Drop {
     Broken,
 }
 
-impl Drop {
+impl DropReason {
     const ALL: [Self; 10] = [
         Self::Closed,
         Self::Gone,
@@ -118,7 +118,7 @@ pub(crate) struct Counters {
     pub(crate) calls: AtomicU64,
     pub(crate) events: AtomicU64,
     pub(crate) ignored: AtomicU64,
-    drops: [AtomicU64; Drop::ALL.len()],
+    drops: [AtomicU64; DropReason::ALL.len()],
     errors: [AtomicU64; CODES.len()],
     latency: [AtomicU64; BUCKETS_MICROS.len() + 1],
     latency_micros: AtomicU64,
@@ -133,8 +133,8 @@ fn read(counter: &AtomicU64) -> u64 {
 }
 
 impl Counters {
-    pub(crate) fn dropped(&self, why: Drop) {
-        if let Some(at) = Drop::ALL.iter().position(|drop| *drop == why) {
+    pub(crate) fn dropped(&self, why: DropReason) {
+        if let Some(at) = DropReason::ALL.iter().position(|drop| *drop == why) {
             add(&self.drops[at], 1);
         }
     }
@@ -160,7 +160,7 @@ impl Counters {
             calls: read(&self.calls),
             events: read(&self.events),
             ignored: read(&self.ignored),
-            drops: Drop::ALL
+            drops: DropReason::ALL
                 .iter()
                 .map(|drop| drop.name())
                 .zip(self.drops.iter().map(read))
@@ -243,7 +243,7 @@ mod tests {
         counters.took(Duration::from_micros(10));
         counters.took(Duration::from_micros(11));
         counters.took(Duration::from_secs(1));
-        counters.dropped(Drop::Slow);
+        counters.dropped(DropReason::Slow);
         counters.error(-32601);
         let page = counters.read().prometheus();
         for line in [

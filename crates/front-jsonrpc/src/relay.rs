@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::metrics::{Counters, Drop, Metrics, add};
-use crate::outbox::{Entry, Gate, Outbox};
+use crate::metrics::{Counters, DropReason, Metrics, add};
+use crate::send_queue::{Entry, Gate, SendQueue};
 use crate::{keep, translate};
 
 /// How long connections may take to end when the relay stops.
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
 
 struct State {
     core: Groups,
-    outboxes: HashMap<ConnectionId, Arc<Outbox>>,
+    send_queues: HashMap<ConnectionId, Arc<SendQueue>>,
     /// The connections, by where they come from.
     places: Budget<ClientAddress>,
     last_connection: ConnectionId,
@@ -67,9 +67,9 @@ struct State {
 /// What a commit holds back.
 struct Held {
     gate: Arc<Gate>,
-    bells: Bells,
+    wakers: Wakers,
     /// Whose call it was.
-    waits: Option<Arc<Outbox>>,
+    waits: Option<Arc<SendQueue>>,
     started: Option<Instant>,
 }
 
@@ -77,8 +77,8 @@ impl State {
     /// Tells the core how far the connection got that still has this token's place.
     fn note_written(&mut self, token: &TokenHash) {
         let old = self.core.connection_of(token);
-        if let Some((id, outbox)) = old.and_then(|id| Some((id, self.outboxes.get(&id)?))) {
-            self.core.wrote(id, outbox.written());
+        if let Some((id, send_queue)) = old.and_then(|id| Some((id, self.send_queues.get(&id)?))) {
+            self.core.wrote(id, send_queue.written());
         }
     }
 }
@@ -93,7 +93,7 @@ pub(crate) enum NoPlace {
 }
 
 /// Connections to wake once the lock is free.
-type Bells = Vec<Arc<Outbox>>;
+type Wakers = Vec<Arc<SendQueue>>;
 
 impl Relay {
     /// Restores what the store has, and starts the relay's clock.
@@ -107,7 +107,7 @@ impl Relay {
         let state = State {
             last_connection: core.last_client(),
             core,
-            outboxes: HashMap::new(),
+            send_queues: HashMap::new(),
             places: Budget::new(config.limits.connections),
             armed: None,
             stopping: false,
@@ -136,15 +136,15 @@ impl Relay {
     ///
     /// Places with a token stay kept for a relay that is opened on the same store.
     pub async fn close(&self) {
-        let open: Bells = {
+        let open: Wakers = {
             let mut state = self.0.lock();
             state.stopping = true;
-            state.outboxes.values().cloned().collect()
+            state.send_queues.values().cloned().collect()
         };
         self.0.stop.cancel();
-        for outbox in open {
-            outbox.close(Drop::Stopping);
-            outbox.ring();
+        for send_queue in open {
+            send_queue.close(DropReason::Stopping);
+            send_queue.ring();
         }
         self.0.tasks.close();
         if tokio::time::timeout(2 * LAST_WORDS, self.0.tasks.wait()).await.is_err() {
@@ -157,7 +157,7 @@ impl Relay {
         let mut metrics = self.0.counters.read();
         let state = self.0.lock();
         let counts = state.core.counts();
-        metrics.connections = state.outboxes.len() as u64;
+        metrics.connections = state.send_queues.len() as u64;
         metrics.groups = counts.groups as u64;
         metrics.sessions = counts.sessions as u64;
         metrics.tokens = counts.tokens as u64;
@@ -182,17 +182,21 @@ impl Shared {
     }
 
     /// A new connection, unless there are too many or the relay stops.
-    pub(crate) fn connect(&self, address: ClientAddress) -> Result<(Peer, Arc<Outbox>), NoPlace> {
+    pub(crate) fn connect(
+        &self,
+        address: ClientAddress,
+    ) -> Result<(Peer, Arc<SendQueue>), NoPlace> {
         let mut state = self.lock();
         if state.stopping {
             return Err(NoPlace::Stopping);
         }
         state.places.take(&address, 1).map_err(NoPlace::Taken)?;
         state.last_connection += 1;
-        let (connection, outbox) = (state.last_connection, Outbox::new(self.queued.of(address)));
-        let outbox = Arc::new(outbox);
-        state.outboxes.insert(connection, outbox.clone());
-        Ok((Peer { connection, address }, outbox))
+        let (connection, send_queue) =
+            (state.last_connection, SendQueue::new(self.queued.of(address)));
+        let send_queue = Arc::new(send_queue);
+        state.send_queues.insert(connection, send_queue.clone());
+        Ok((Peer { connection, address }, send_queue))
     }
 
     /// A connection has ended.
@@ -200,7 +204,7 @@ impl Shared {
         let (now, id) = (self.now(), peer.connection);
         let mut state = self.lock();
         state.places.give_back(&peer.address, 1);
-        let written = state.outboxes.remove(&id).map_or(0, |outbox| outbox.written());
+        let written = state.send_queues.remove(&id).map_or(0, |send_queue| send_queue.written());
         let mut effects = Effects::default();
         state.core.disconnect(now, id, written, &mut effects);
         self.carry_out(state, id, None, effects, None);
@@ -212,7 +216,7 @@ impl Shared {
     }
 
     /// Takes one text frame of a connection.
-    pub(crate) fn call(self: &Arc<Self>, peer: Peer, outbox: &Arc<Outbox>, text: &str) {
+    pub(crate) fn call(self: &Arc<Self>, peer: Peer, send_queue: &Arc<SendQueue>, text: &str) {
         let started = Instant::now();
         add(&self.counters.bytes_in, text.len());
         add(&self.counters.calls, 1);
@@ -220,11 +224,11 @@ impl Shared {
         let call = std::mem::replace(&mut request.call, Err(RpcError::new(0, "")));
         let asked = match call.and_then(translate::command) {
             Ok(asked) => asked,
-            Err(error) => return self.refuse(outbox, &request, &error),
+            Err(error) => return self.refuse(send_queue, &request, &error),
         };
         if self.waiting.load(Ordering::Acquire) >= MAX_WAITING && translate::writes(&asked.command)
         {
-            return self.refuse(outbox, &request, &translate::busy());
+            return self.refuse(send_queue, &request, &translate::busy());
         }
         let now = self.now();
         let mut state = self.lock();
@@ -236,10 +240,10 @@ impl Shared {
             Ok(reply) => reply,
             Err(refusal) => {
                 drop(state);
-                self.refuse(outbox, &request, &translate::error(&refusal));
+                self.refuse(send_queue, &request, &translate::error(&refusal));
                 if refusal.closes() {
-                    outbox.close(Drop::Full);
-                    outbox.ring();
+                    send_queue.close(DropReason::Full);
+                    send_queue.ring();
                 }
                 return;
             }
@@ -249,14 +253,14 @@ impl Shared {
     }
 
     /// Answers with an error. The original is silent to what is no request, and so is its mode.
-    fn refuse(&self, outbox: &Outbox, request: &RpcRequest, error: &RpcError) {
+    fn refuse(&self, send_queue: &SendQueue, request: &RpcRequest, error: &RpcError) {
         self.counters.error(error.code);
         if error.is_no_request() && self.config.compat == quorate_core::groups::Compat::Original {
             return;
         }
         let frame = request.refuse(error).into();
-        outbox.push(Entry { frame, number: 0, gate: None, missed: false }, &self.config.limits);
-        outbox.ring();
+        send_queue.push(Entry { frame, number: 0, gate: None, missed: false }, &self.config.limits);
+        send_queue.ring();
     }
 
     /// Keeps the changes, queues the answer and then the events, and lets go of the lock.
@@ -270,17 +274,17 @@ impl Shared {
     ) {
         let writes: Vec<_> = effects.changes.into_iter().map(keep::write).collect();
         let commit = (!writes.is_empty()).then(|| self.store.submit_groups(writes));
-        let waits = commit.as_ref().and_then(|_| state.outboxes.get(&caller).cloned());
-        if let Some(outbox) = &waits {
-            outbox.begin();
+        let waits = commit.as_ref().and_then(|_| state.send_queues.get(&caller).cloned());
+        if let Some(send_queue) = &waits {
+            send_queue.begin();
         }
         let gate = commit.is_some().then(Arc::<Gate>::default);
-        let mut bells = Bells::new();
+        let mut wakers = Wakers::new();
         let mut queue = |id: ConnectionId, frame: Utf8Bytes, number, missed| {
-            if let Some(outbox) = state.outboxes.get(&id) {
+            if let Some(send_queue) = state.send_queues.get(&id) {
                 let entry = Entry { frame, number, gate: gate.clone(), missed };
-                outbox.push(entry, &self.config.limits);
-                bells.push(outbox.clone());
+                send_queue.push(entry, &self.config.limits);
+                wakers.push(send_queue.clone());
             }
         };
         if let Some(answer) = answer {
@@ -297,9 +301,9 @@ impl Shared {
             }
         }
         for id in effects.replaced {
-            if let Some(outbox) = state.outboxes.get(&id) {
-                outbox.close(Drop::Replaced);
-                bells.push(outbox.clone());
+            if let Some(send_queue) = state.send_queues.get(&id) {
+                send_queue.close(DropReason::Replaced);
+                wakers.push(send_queue.clone());
             }
         }
         let sooner = arm(&mut state);
@@ -310,11 +314,11 @@ impl Shared {
         match (commit, gate) {
             (Some(commit), Some(gate)) => {
                 self.waiting.fetch_add(1, Ordering::AcqRel);
-                let held = Held { gate, bells, waits, started };
+                let held = Held { gate, wakers, waits, started };
                 self.tasks.spawn(self.clone().release(commit, held));
             }
             _ => {
-                bells.iter().for_each(|outbox| outbox.ring());
+                wakers.iter().for_each(|send_queue| send_queue.ring());
                 self.took(started);
             }
         }
@@ -328,11 +332,11 @@ impl Shared {
         }
         self.waiting.fetch_sub(1, Ordering::AcqRel);
         held.gate.settle(result.is_ok());
-        if let Some(outbox) = &held.waits {
-            outbox.end();
-            outbox.ring();
+        if let Some(send_queue) = &held.waits {
+            send_queue.end();
+            send_queue.ring();
         }
-        held.bells.iter().for_each(|outbox| outbox.ring());
+        held.wakers.iter().for_each(|send_queue| send_queue.ring());
         self.took(held.started);
     }
 

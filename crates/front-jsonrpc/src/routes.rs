@@ -58,8 +58,11 @@ async fn upgrade(
             return (StatusCode::BAD_REQUEST, text).into_response();
         }
     };
-    let seat = match socket::Seat::take(&relay, address.map(|known| known.0).unwrap_or_default()) {
-        Ok(seat) => seat,
+    let guard = match socket::ConnectionGuard::take(
+        &relay,
+        address.map(|known| known.0).unwrap_or_default(),
+    ) {
+        Ok(guard) => guard,
         Err(why) => {
             let (status, text) = match why {
                 NoPlace::Taken(Over::Share) => (
@@ -86,7 +89,7 @@ async fn upgrade(
         .max_message_size(largest)
         .max_frame_size(largest)
         .on_upgrade(move |socket| async move {
-            socket::run(seat, socket).await;
+            socket::run(guard, socket).await;
             drop(task);
         })
 }

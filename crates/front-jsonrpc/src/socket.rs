@@ -19,9 +19,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 
-use crate::metrics::{Drop, add};
-use crate::outbox::{Next, Outbox};
+use crate::metrics::{DropReason, add};
 use crate::relay::{NoPlace, Relay, Shared};
+use crate::send_queue::{Next, SendQueue};
 
 /// Bytes of a ping: the events before it, and a nonce that only a peer that reads can know.
 const PING_BYTES: usize = 16;
@@ -39,28 +39,28 @@ const READ_BATCH: usize = 32;
 const WRITE_BATCH: usize = 64 << 10;
 
 /// A connection's place in the relay. Dropping it gives the place up.
-pub(crate) struct Seat {
+pub(crate) struct ConnectionGuard {
     relay: Arc<Shared>,
     peer: Peer,
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
 }
 
-impl Seat {
+impl ConnectionGuard {
     /// Takes a place for a connection from this address.
     pub(crate) fn take(relay: &Relay, address: ClientAddress) -> Result<Self, NoPlace> {
-        let (peer, outbox) = relay.0.connect(address)?;
-        Ok(Self { relay: relay.0.clone(), peer, outbox })
+        let (peer, send_queue) = relay.0.connect(address)?;
+        Ok(Self { relay: relay.0.clone(), peer, send_queue })
     }
 }
 
-impl std::ops::Drop for Seat {
+impl std::ops::Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.relay.disconnect(self.peer);
     }
 }
 
 struct Connection {
-    seat: Seat,
+    guard: ConnectionGuard,
     socket: WebSocket,
     ping: Interval,
     heard: Instant,
@@ -81,13 +81,13 @@ struct Connection {
 }
 
 /// Runs a connection to its end.
-pub(crate) async fn run(seat: Seat, socket: WebSocket) {
-    let every = seat.relay.config.ping;
+pub(crate) async fn run(guard: ConnectionGuard, socket: WebSocket) {
+    let every = guard.relay.config.ping;
     let mut ping = interval_at(Instant::now() + every, every);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let heard = Instant::now();
     let mut connection = Connection {
-        seat,
+        guard,
         socket,
         ping,
         heard,
@@ -100,19 +100,19 @@ pub(crate) async fn run(seat: Seat, socket: WebSocket) {
         arrived: 0,
     };
     let end = poll_fn(|cx| connection.poll(cx)).await;
-    connection.seat.relay.counters.dropped(end);
-    let Connection { seat, socket, .. } = connection;
+    connection.guard.relay.counters.dropped(end);
+    let Connection { guard, socket, .. } = connection;
     // The place is free, or can be resumed, before the goodbye.
-    drop(seat);
+    drop(guard);
     goodbye(socket, end).await;
 }
 
 /// Nothing to do until woken, or the end.
-type Step<T> = Result<T, Drop>;
+type Step<T> = Result<T, DropReason>;
 
 impl Connection {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Drop> {
-        self.seat.outbox.listen(cx.waker());
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<DropReason> {
+        self.guard.send_queue.listen(cx.waker());
         match self.work(cx) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
@@ -122,8 +122,8 @@ impl Connection {
     /// Reads and writes until both wait.
     fn work(&mut self, cx: &mut Context<'_>) -> Step<()> {
         loop {
-            if self.seat.outbox.is_cut() {
-                return Err(Drop::Slow);
+            if self.guard.send_queue.is_cut() {
+                return Err(DropReason::Slow);
             }
             self.tick(cx)?;
             let more_to_read = self.read(cx)?;
@@ -137,22 +137,22 @@ impl Connection {
     }
 
     fn is_busy(&self) -> bool {
-        self.seat.outbox.is_busy(&self.seat.relay.config.limits)
+        self.guard.send_queue.is_busy(&self.guard.relay.config.limits)
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) -> Step<()> {
         while self.ping.poll_tick(cx).is_ready() {
-            if self.heard.elapsed() > self.seat.relay.config.ping * SILENT_PINGS {
+            if self.heard.elapsed() > self.guard.relay.config.ping * SILENT_PINGS {
                 // It does not read, or it is not there.
-                return Err(if self.dirty { Drop::Slow } else { Drop::Gone });
+                return Err(if self.dirty { DropReason::Slow } else { DropReason::Gone });
             }
             if let Poll::Ready(ready) = self.socket.poll_ready_unpin(cx) {
-                ready.map_err(|_| Drop::Gone)?;
+                ready.map_err(|_| DropReason::Gone)?;
                 // Its pong tells that the peer has all events before it.
                 self.nonce = self.nonces.hash_one(self.nonce);
                 let payload = [self.fed.to_be_bytes(), self.nonce.to_be_bytes()].concat();
                 let ping = Message::Ping(payload.into());
-                self.socket.start_send_unpin(ping).map_err(|_| Drop::Gone)?;
+                self.socket.start_send_unpin(ping).map_err(|_| DropReason::Gone)?;
                 self.dirty = true;
             }
         }
@@ -171,16 +171,16 @@ impl Connection {
             match frame {
                 Some(Ok(Message::Text(text))) => {
                     self.heard = Instant::now();
-                    let Seat { relay, peer, outbox } = &self.seat;
-                    relay.call(*peer, outbox, &text);
+                    let ConnectionGuard { relay, peer, send_queue } = &self.guard;
+                    relay.call(*peer, send_queue, &text);
                 }
-                Some(Ok(Message::Binary(_))) => add(&self.seat.relay.counters.ignored, 1),
+                Some(Ok(Message::Binary(_))) => add(&self.guard.relay.counters.ignored, 1),
                 Some(Ok(Message::Ping(_))) => {
                     self.dirty = true;
                     self.ponging = true;
                 }
                 Some(Ok(Message::Pong(payload))) => self.pong(&payload),
-                Some(Ok(Message::Close(_))) | None => return Err(Drop::Closed),
+                Some(Ok(Message::Close(_))) | None => return Err(DropReason::Closed),
                 Some(Err(error)) => return Err(broken(error)),
             }
         }
@@ -201,7 +201,7 @@ impl Connection {
         }
         if told > self.arrived && told <= self.fed {
             self.arrived = told;
-            self.seat.relay.arrived(self.seat.peer.connection, told);
+            self.guard.relay.arrived(self.guard.peer.connection, told);
         }
     }
 
@@ -211,18 +211,18 @@ impl Connection {
         let mut close = None;
         while bytes < WRITE_BATCH {
             match self.socket.poll_ready_unpin(cx) {
-                Poll::Ready(ready) => ready.map_err(|_| Drop::Gone)?,
+                Poll::Ready(ready) => ready.map_err(|_| DropReason::Gone)?,
                 Poll::Pending => {
                     self.blocked = true;
                     return Ok(false);
                 }
             }
-            match self.seat.outbox.next() {
+            match self.guard.send_queue.next() {
                 Next::Write(entry) => {
                     bytes += entry.frame.len();
                     self.fed = self.fed.max(entry.number);
                     let message = Message::Text(entry.frame);
-                    self.socket.start_send_unpin(message).map_err(|_| Drop::Gone)?;
+                    self.socket.start_send_unpin(message).map_err(|_| DropReason::Gone)?;
                     self.dirty = true;
                 }
                 Next::Wait => break,
@@ -232,10 +232,10 @@ impl Connection {
                 }
             }
         }
-        add(&self.seat.relay.counters.bytes_out, bytes);
+        add(&self.guard.relay.counters.bytes_out, bytes);
         if self.dirty {
             match self.socket.poll_flush_unpin(cx) {
-                Poll::Ready(flushed) => flushed.map_err(|_| Drop::Gone)?,
+                Poll::Ready(flushed) => flushed.map_err(|_| DropReason::Gone)?,
                 Poll::Pending => {
                     self.blocked = true;
                     return Ok(false);
@@ -246,7 +246,7 @@ impl Connection {
                 // It has taken what it kept waiting; its pong may stand behind that.
                 self.heard = Instant::now();
             }
-            self.seat.outbox.wrote(self.fed);
+            self.guard.send_queue.wrote(self.fed);
         }
         match close {
             Some(why) => Err(why),
@@ -255,25 +255,27 @@ impl Connection {
     }
 }
 
-fn broken(error: axum::Error) -> Drop {
+fn broken(error: axum::Error) -> DropReason {
     match error.into_inner().downcast_ref() {
-        Some(SocketError::Capacity(_)) => Drop::TooLarge,
-        Some(SocketError::Utf8(_)) => Drop::NotUtf8,
+        Some(SocketError::Capacity(_)) => DropReason::TooLarge,
+        Some(SocketError::Utf8(_)) => DropReason::NotUtf8,
         // A connection that just ends is no fault of the protocol.
-        Some(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Drop::Gone,
-        Some(SocketError::Protocol(_)) => Drop::Protocol,
-        _ => Drop::Gone,
+        Some(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+            DropReason::Gone
+        }
+        Some(SocketError::Protocol(_)) => DropReason::Protocol,
+        _ => DropReason::Gone,
     }
 }
 
 /// Says why, and lets the peer answer, so that it sees the reason and not a reset.
-async fn goodbye(mut socket: WebSocket, end: Drop) {
-    if end == Drop::Gone {
+async fn goodbye(mut socket: WebSocket, end: DropReason) {
+    if end == DropReason::Gone {
         return;
     }
     let frame = end.frame().map(|(code, reason)| CloseFrame { code, reason: reason.into() });
     let talk = async {
-        if end != Drop::Closed && socket.send(Message::Close(frame)).await.is_err() {
+        if end != DropReason::Closed && socket.send(Message::Close(frame)).await.is_err() {
             return;
         }
         while let Some(Ok(_)) = socket.next().await {}

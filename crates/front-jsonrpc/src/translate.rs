@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_core::groups::{
-    Command, Event, Parameters, Place, Refusal, Reply, SessionView, TokenHash,
+    CallError, Command, Event, Parameters, Place, Reply, SessionView, TokenHash,
 };
 use quorate_types::{ErrorCode, GroupId, SessionId};
 use quorate_wire::jsonrpc::{self, CLOSE_CONNECTION, Json, RpcCall, RpcError};
@@ -108,7 +108,7 @@ pub fn result(reply: &Reply, token: Option<String>) -> Option<Json> {
 }
 
 /// A refusal as it is answered.
-pub fn error(refusal: &Refusal) -> RpcError {
+pub fn error(refusal: &CallError) -> RpcError {
     let mut error = RpcError::new(refusal.code().row().json_rpc, refusal.to_string());
     error.data = refusal.closes().then(|| CLOSE_CONNECTION.to_owned());
     error

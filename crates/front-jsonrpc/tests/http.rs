@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use common::{Client, Server};
-use quorate_front_jsonrpc::{Config, GroupLimits, Limits, NotKept, Relay};
+use quorate_front_jsonrpc::{Config, GroupLimits, NotKept, Relay, RelayLimits};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Error;
 use tower::ServiceExt as _;
@@ -64,7 +64,7 @@ async fn counters_tell_what_happened() {
 
 #[tokio::test]
 async fn a_connection_too_many_is_turned_away() {
-    let limits = Limits { connections: 1, ..Limits::default() };
+    let limits = RelayLimits { connections: 1, ..RelayLimits::default() };
     let server = Server::open(Config { limits, ..Config::default() }, Arc::new(NotKept)).await;
     let first = server.client().await;
     let url = format!("ws://{}/mpc", server.address);
@@ -77,7 +77,7 @@ async fn a_connection_too_many_is_turned_away() {
 #[tokio::test]
 async fn one_address_takes_half_of_everything_and_the_others_go_on() {
     let groups = GroupLimits { groups: 6, ..GroupLimits::default() };
-    let limits = Limits { connections: 8, groups, ..Limits::default() };
+    let limits = RelayLimits { connections: 8, groups, ..RelayLimits::default() };
     let server = Server::open(Config { limits, ..Config::default() }, Arc::new(NotKept)).await;
     let params = json!(["g", {"parties": 2, "threshold": 1}]);
     let mut taken = Vec::new();

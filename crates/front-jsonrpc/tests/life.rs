@@ -142,11 +142,13 @@ async fn own_pings_and_guessed_pongs_are_no_life() {
 
 #[tokio::test]
 async fn a_frame_that_dribbles_is_cut() {
-    let config = Config { ping: Duration::from_millis(20), ..Config::default() };
+    // Long enough for the lively client to answer a ping however busy the machine is.
+    let config = Config { ping: Duration::from_millis(500), ..Config::default() };
     let server = Server::open(config, Arc::new(NotKept)).await;
     let mut lively = server.client().await;
     let mut slow = hostile(&server).await;
-    slow.write_all(&[0x81, 0xfe, 0x40, 0, 0, 0, 0, 0]).await.unwrap();
+    // A masked text frame of 512 KiB.
+    slow.write_all(&[0x81, 0xff, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0]).await.unwrap();
     while server.relay.metrics().connections == 2 {
         let _ = slow.write_all(b"x").await;
         lively.refused("Nope", json!([])).await;

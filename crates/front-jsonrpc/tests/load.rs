@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Client, Server};
 use futures_util::{SinkExt as _, StreamExt as _};
-use quorate_front_jsonrpc::{Config, GroupLimits, Limits, NotKept};
+use quorate_front_jsonrpc::{Config, GroupLimits, NotKept, RelayLimits};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -105,7 +105,7 @@ const BODIES: usize = 100;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stalls_is_cut_and_resumes_and_the_others_feel_nothing() {
     let groups = GroupLimits { missed_bytes: 64 << 20, ..GroupLimits::default() };
-    let limits = Limits { queue_bytes: 1 << 20, groups, ..Limits::default() };
+    let limits = RelayLimits { queue_bytes: 1 << 20, groups, ..RelayLimits::default() };
     let server = Server::open(Config { limits, ..Config::default() }, Arc::new(NotKept)).await;
     let (mut clients, group) = server.group(3, 1).await;
     let session = clients[0].ask("Session.create", json!([group, "keygen", null])).await;

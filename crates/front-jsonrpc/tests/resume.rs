@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use common::{Client, Server};
-use quorate_front_jsonrpc::{Config, GroupLimits, Limits, NotKept};
+use quorate_front_jsonrpc::{Config, GroupLimits, NotKept, RelayLimits};
 use quorate_store::SqliteStore;
 use serde_json::{Value, json};
 
@@ -91,7 +91,7 @@ async fn a_client_that_counts_gets_exactly_the_rest() {
 async fn a_client_that_breaks_again_and_again_misses_nothing() {
     const MESSAGES: usize = 2_000;
     let groups = GroupLimits { missed_events: MESSAGES + 1, ..GroupLimits::default() };
-    let limits = Limits { groups, ..Limits::default() };
+    let limits = RelayLimits { groups, ..RelayLimits::default() };
     let server = Server::open(Config { limits, ..Config::default() }, Arc::new(NotKept)).await;
     let (mut clients, place, tokens) = keygen(&server).await;
     let mut reader = clients.remove(1);

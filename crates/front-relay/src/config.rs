@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use quorate_core::postbox::Limits;
+use quorate_core::rendezvous::RendezvousLimits;
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What may be stored and asked for.
-    pub limits: Limits,
+    pub limits: RendezvousLimits,
     /// Bytes that may wait for one connection to read them. One message may always wait.
     pub queue_bytes: usize,
     /// Messages that may wait for one connection to read them.
@@ -20,14 +20,14 @@ pub struct Config {
     pub ping_every: Duration,
     /// Time for goodbyes when a connection ends or the relay stops.
     pub grace: Duration,
-    /// Parts of the postbox, each with its own lock.
+    /// Parts of the rendezvous, each with its own lock.
     pub parts: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: RendezvousLimits::default(),
             queue_bytes: 32 << 20,
             queue_messages: 65_536,
             queue_total_bytes: 1 << 30,

@@ -1,4 +1,4 @@
-//! One connection: a single task that reads, takes its steps in the postbox, and writes.
+//! One connection: a single task that reads, takes its steps in the rendezvous, and writes.
 //!
 //! It reads while it writes, so a peer that sends much before it reads is served; it stops reading
 //! while much waits for the peer, so that nobody can fill our memory with questions. A peer is alive
@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use quorate_core::budget::Over;
-use quorate_core::postbox::Refusal;
+use quorate_core::rendezvous::Rejection;
 use quorate_wire::relay::{Header, Kind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::metrics::{add, one};
-use crate::outbox::{Cut, Outbox};
-use crate::relay::{Incomplete, Seat, Shared};
+use crate::relay::{ConnectionGuard, Incomplete, Shared};
+use crate::send_queue::{Cut, SendQueue};
 use crate::websocket::{CLOSE, Fault, Incoming, Out, PING, PONG, Payload, Reader, Writer};
 
 /// Rounds before other tasks get their turn.
@@ -71,22 +71,22 @@ impl From<Fault> for End {
             Fault::Gone => Self::Gone,
             Fault::Protocol(reason) => Self::Refused(1002, reason),
             Fault::TooLarge => {
-                Self::Refused(Refusal::TooLarge.close_code(), Refusal::TooLarge.reason())
+                Self::Refused(Rejection::TooLarge.close_code(), Rejection::TooLarge.reason())
             }
         }
     }
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) {
-    let relay = seat.relay().clone();
-    let outbox = seat.outbox().clone();
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, guard: ConnectionGuard) {
+    let relay = guard.relay().clone();
+    let send_queue = guard.send_queue().clone();
     let desk = Desk {
         relay: relay.clone(),
-        outbox,
+        send_queue,
         writer: Writer::default(),
         backlog: (0, 0),
-        incoming: seat.incoming(),
+        incoming: guard.incoming(),
         unanswered: 0,
         nonces: RandomState::new(),
         nonce: 0,
@@ -106,12 +106,12 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
         desk.writer.cut();
     } else {
         // What was answered before the end comes before the goodbye.
-        desk.outbox.take(&mut desk.writer);
+        desk.send_queue.take(&mut desk.writer);
     }
     // What is left to say needs no more of the connection's state, and is counted until it is said.
-    let Desk { writer, incoming, outbox, .. } = desk;
-    let rest = outbox.end(&writer);
-    drop((incoming, seat));
+    let Desk { writer, incoming, send_queue, .. } = desk;
+    let rest = send_queue.end(&writer);
+    drop((incoming, guard));
     let _ = timeout(relay.config().grace, finish(io, writer, end)).await;
     drop(rest);
 }
@@ -119,7 +119,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, seat: Seat) 
 /// The part of a connection that frames are handed to.
 struct Desk {
     relay: Arc<Shared>,
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     writer: Writer,
     /// Bytes and messages that wait for the peer.
     backlog: (usize, usize),
@@ -144,11 +144,11 @@ struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Works until nothing moves. Whenever this is `Pending`, the socket or the outbox wakes it.
+    /// Works until nothing moves. Whenever this is `Pending`, the socket or the send_queue wakes it.
     fn poll(&mut self, cx: &mut Context<'_>, mut beat: Pin<&mut Sleep>) -> Poll<End> {
         for _ in 0..ROUNDS {
             let mut moved = false;
-            let (bytes, messages) = self.desk.outbox.begin();
+            let (bytes, messages) = self.desk.send_queue.begin();
             self.desk.backlog = (bytes, messages.max(self.desk.writer.len()));
             if !self.desk.is_behind() {
                 moved = match self.read(cx) {
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Poll::Pending => false,
                 };
             }
-            if let Some(cut) = self.desk.outbox.take(&mut self.desk.writer) {
+            if let Some(cut) = self.desk.send_queue.take(&mut self.desk.writer) {
                 return Poll::Ready(End::Cut(cut));
             }
             match self.write(cx) {
@@ -185,10 +185,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let now = desk.relay.now();
         let read = reader.poll(io, cx, &mut |incoming| desk.hear(incoming, now));
         if let Poll::Ready(Err(Fault::TooLarge)) = read {
-            desk.relay.counters().refused(Refusal::TooLarge);
+            desk.relay.counters().refused(Rejection::TooLarge);
         }
         if let Err(over) = desk.incoming.set(reader.held()) {
-            let refusal = Refusal::from(over);
+            let refusal = Rejection::from(over);
             desk.relay.counters().refused(refusal);
             desk.end = Some(End::Refused(refusal.close_code(), refusal.reason()));
         }
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             desk.unanswered = 0;
         }
         add(&relay.counters().bytes_out, bytes);
-        let more = desk.outbox.settle(cx, bytes, messages);
+        let more = desk.send_queue.settle(cx, bytes, messages);
         match written {
             Poll::Ready(Err(_)) => Err(End::Gone),
             _ => Ok(moved || more),
@@ -237,7 +237,7 @@ impl Desk {
                 }
             }
             Incoming::Text => one(&self.relay.counters().junk),
-            Incoming::Ping(payload) => self.outbox.control(PONG, payload.into_bytes()),
+            Incoming::Ping(payload) => self.send_queue.control(PONG, payload.into_bytes()),
             Incoming::Pong(payload) => {
                 if payload.as_slice() == self.nonce.to_be_bytes() {
                     self.unanswered = 0;
@@ -252,19 +252,19 @@ impl Desk {
         }
     }
 
-    fn frame(&mut self, frame: Payload<'_>, now: Duration) -> Result<(), Refusal> {
+    fn frame(&mut self, frame: Payload<'_>, now: Duration) -> Result<(), Rejection> {
         match Header::parse(frame.as_slice()) {
             None => one(&self.relay.counters().junk),
             Some((header, Kind::Ask)) => {
-                if let Some(frame) = self.relay.ask(now, header, &self.outbox)? {
+                if let Some(frame) = self.relay.ask(now, header, &self.send_queue)? {
                     self.backlog.0 += frame.len();
                     self.backlog.1 += 1;
-                    // Through the outbox: what was published before must come before.
-                    self.outbox.deliver(&frame, now, true);
+                    // Through the send_queue: what was published before must come before.
+                    self.send_queue.deliver(&frame, now, true);
                 }
             }
             Some((header, Kind::Publish)) => {
-                self.relay.publish(now, header, frame.into_bytes(), &self.outbox)?;
+                self.relay.publish(now, header, frame.into_bytes(), &self.send_queue)?;
             }
         }
         Ok(())

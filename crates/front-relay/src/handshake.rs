@@ -14,7 +14,7 @@ use quorate_types::ClientAddress;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection;
-use crate::relay::{Seat, Shared};
+use crate::relay::{ConnectionGuard, Shared};
 
 /// Answers a handshake and serves the connection behind it.
 pub(crate) fn upgrade(relay: &Arc<Shared>, mut request: Request) -> Response {
@@ -29,7 +29,9 @@ pub(crate) fn upgrade(relay: &Arc<Shared>, mut request: Request) -> Response {
     let shared = relay.clone();
     relay.tasks().spawn(async move {
         match upgraded.await {
-            Ok(io) => connection::serve(TokioIo::new(io), Seat::take(&shared, address)).await,
+            Ok(io) => {
+                connection::serve(TokioIo::new(io), ConnectionGuard::take(&shared, address)).await
+            }
             Err(error) => tracing::debug!(%error, "the upgrade failed"),
         }
     });

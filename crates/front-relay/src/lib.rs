@@ -1,7 +1,7 @@
 //! The binary message relay: one WebSocket per client, frames by id, nothing on disk.
 //!
-//! One task serves a connection. It reads, takes the steps of its frames in the postbox, and
-//! writes what others left in its outbox. The postbox is in parts, each behind a lock that is
+//! One task serves a connection. It reads, takes the steps of its frames in the rendezvous, and
+//! writes what others left in its send_queue. The rendezvous is in parts, each behind a lock that is
 //! held for one step. WebSocket frames are read and written here and not by a library, because an
 //! idle connection must not keep buffers, a body must not be copied for each of its receivers, and
 //! what waits must leave in one write.
@@ -11,8 +11,8 @@ mod config;
 mod connection;
 mod handshake;
 mod metrics;
-mod outbox;
 mod relay;
+mod send_queue;
 pub mod websocket;
 
 pub use bind::{DEFAULT_ADDRESS, bind_all};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use quorate_core::postbox::Refusal;
+use quorate_core::rendezvous::Rejection;
 
 /// Upper bounds of the latency histogram, in microseconds.
 pub const LATENCY_BOUNDS: [u64; 12] =
@@ -109,13 +109,13 @@ impl Counters {
     }
 
     /// Counts a refused frame.
-    pub(crate) fn refused(&self, refusal: Refusal) {
+    pub(crate) fn refused(&self, refusal: Rejection) {
         one(match refusal {
-            Refusal::TooLarge => &self.too_large,
-            Refusal::ConnectionBytes
-            | Refusal::ConnectionIds
-            | Refusal::Address
-            | Refusal::Full => &self.over_limit,
+            Rejection::TooLarge => &self.too_large,
+            Rejection::ConnectionBytes
+            | Rejection::ConnectionIds
+            | Rejection::Address
+            | Rejection::Full => &self.over_limit,
         });
     }
 }

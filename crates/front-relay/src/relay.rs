@@ -1,4 +1,4 @@
-//! The relay: its parts of the postbox, who is connected, and the one timer that drops what is due.
+//! The relay: its parts of the rendezvous, who is connected, and the one timer that drops what is due.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use quorate_core::budget::Over;
 use quorate_core::budget::shared::{Share, Shares};
-use quorate_core::postbox::*;
+use quorate_core::rendezvous::*;
 use quorate_types::{ClientAddress, RelayId};
 use quorate_wire::relay::Header;
 use tokio::sync::Notify;
@@ -23,7 +23,7 @@ use tower_http::cors::CorsLayer;
 use crate::config::Config;
 use crate::handshake;
 use crate::metrics::{Counters, Metrics, add, one};
-use crate::outbox::{Cut, Handle, Outbox};
+use crate::send_queue::{Cut, Handle, SendQueue};
 
 /// What is due within this time is dropped together. Nobody can tell: what is due has no effect.
 const EXPIRE_TOGETHER: Duration = Duration::from_millis(10);
@@ -38,7 +38,7 @@ const TIDY_AFTER: Duration = Duration::from_secs(2);
 /// A block that an allocator does not serve from its small classes.
 const TIDY_BLOCK: usize = 1 << 20;
 
-/// Frames from this length on leave enough behind to tidy up.
+/// Frames from this length on leave enough behind to cleanup up.
 const LONG_FRAME: usize = 4 << 10;
 
 /// No deadline.
@@ -107,10 +107,10 @@ impl Relay {
 }
 
 #[derive(Default)]
-struct Seats {
+struct Connections {
     closed: bool,
     last_number: u64,
-    taken: HashMap<u64, Arc<Outbox>>,
+    taken: HashMap<u64, Arc<SendQueue>>,
 }
 
 /// What all connections share.
@@ -119,8 +119,8 @@ pub(crate) struct Shared {
     ledger: Arc<Ledger>,
     /// Bytes that wait for readers.
     queued: Shares<ClientAddress>,
-    parts: Box<[Mutex<Postbox<Handle>>]>,
-    seats: Mutex<Seats>,
+    parts: Box<[Mutex<Rendezvous<Handle>>]>,
+    connections: Mutex<Connections>,
     counters: Counters,
     /// Bytes of messages that have not come whole.
     incoming: Shares<ClientAddress>,
@@ -130,26 +130,26 @@ pub(crate) struct Shared {
     alarm: AtomicU64,
     earlier: Notify,
     /// Microseconds since the start at which memory is pushed out.
-    tidy: AtomicU64,
+    cleanup: AtomicU64,
     /// Memory was used since that was planned.
     untidy: AtomicBool,
 }
 
 impl Shared {
     fn new(config: Config) -> Self {
-        let part = |_| Mutex::new(Postbox::default());
+        let part = |_| Mutex::new(Rendezvous::default());
         Self {
             ledger: Ledger::new(config.limits),
             queued: Shares::new(config.queue_total_bytes),
             parts: (0..config.parts.max(1)).map(part).collect(),
-            seats: Mutex::default(),
+            connections: Mutex::default(),
             counters: Counters::default(),
             incoming: Shares::new(config.limits.total_bytes),
             tasks: TaskTracker::new(),
             start: Instant::now(),
             alarm: AtomicU64::new(NEVER),
             earlier: Notify::new(),
-            tidy: AtomicU64::new(NEVER),
+            cleanup: AtomicU64::new(NEVER),
             untidy: AtomicBool::new(false),
             config,
         }
@@ -177,11 +177,11 @@ impl Shared {
         self: &Arc<Self>,
         now: Duration,
         header: Header,
-        outbox: &Arc<Outbox>,
-    ) -> Result<Option<Bytes>, Refusal> {
+        send_queue: &Arc<SendQueue>,
+    ) -> Result<Option<Bytes>, Rejection> {
         one(&self.counters.asks);
         let ttl = header.ttl.duration();
-        let receiver = Handle(outbox.clone());
+        let receiver = Handle(send_queue.clone());
         let asked = self.part(header.id).ask(now, header.id, ttl, &receiver)?;
         Ok(match asked {
             Asked::Ready(frame) => Some(frame),
@@ -199,17 +199,18 @@ impl Shared {
         now: Duration,
         header: Header,
         frame: Bytes,
-        outbox: &Arc<Outbox>,
-    ) -> Result<(), Refusal> {
+        send_queue: &Arc<SendQueue>,
+    ) -> Result<(), Rejection> {
         one(&self.counters.publishes);
-        let ttl = header.ttl.duration().min(outbox.account().longest_ttl());
+        let ttl = header.ttl.duration().min(send_queue.account().longest_ttl());
         if frame.len() >= LONG_FRAME {
             self.tidy_later(now);
         }
         let message = Publish { id: header.id, ttl, one_receiver: header.one_receiver(), frame };
         let deliver =
-            |to: &Handle, frame: &Bytes| to.0.deliver(frame, now, Arc::ptr_eq(&to.0, outbox));
-        let published = self.part(header.id).publish(now, message, outbox.account(), deliver)?;
+            |to: &Handle, frame: &Bytes| to.0.deliver(frame, now, Arc::ptr_eq(&to.0, send_queue));
+        let published =
+            self.part(header.id).publish(now, message, send_queue.account(), deliver)?;
         match published {
             Published::Stored(_) => self.due(now + ttl),
             Published::Delivered(_) => {}
@@ -219,7 +220,7 @@ impl Shared {
     }
 
     /// The part of an id. Ids are hashes, but nothing forces a client to make them so.
-    fn part(&self, id: RelayId) -> MutexGuard<'_, Postbox<Handle>> {
+    fn part(&self, id: RelayId) -> MutexGuard<'_, Rendezvous<Handle>> {
         let (words, _) = id.0.as_chunks::<8>();
         let mixed = words.iter().fold(0, |mixed: u64, word| {
             (mixed ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
@@ -242,7 +243,7 @@ impl Shared {
             // First the alarm is off, then the parts are looked at: what comes after that look
             // finds the alarm off, sets it and notifies.
             self.alarm.store(NEVER, SeqCst);
-            let mut next = self.tidy();
+            let mut next = self.cleanup();
             for part in &self.parts {
                 next = next.into_iter().chain(self.expire_part(part).await).min();
             }
@@ -264,9 +265,9 @@ impl Shared {
 
     /// Memory was used, or is free now.
     fn tidy_later(&self, now: Duration) {
-        if self.tidy.load(Relaxed) == NEVER {
+        if self.cleanup.load(Relaxed) == NEVER {
             let at = now + TIDY_AFTER;
-            self.tidy.store(micros(at), SeqCst);
+            self.cleanup.store(micros(at), SeqCst);
             self.due(at);
         } else if !self.untidy.load(Relaxed) {
             self.untidy.store(true, SeqCst);
@@ -274,24 +275,24 @@ impl Shared {
     }
 
     /// Makes the allocator look at what it keeps, when it is time; else when that will be.
-    fn tidy(&self) -> Option<Duration> {
-        let at = self.tidy.load(SeqCst);
+    fn cleanup(&self) -> Option<Duration> {
+        let at = self.cleanup.load(SeqCst);
         if at > micros(self.now()) {
             return (at != NEVER).then(|| Duration::from_micros(at));
         }
         drop(std::hint::black_box(Vec::<u8>::with_capacity(TIDY_BLOCK)));
         // What came after it was planned is too young; it gets another one.
         let again = self.untidy.swap(false, SeqCst).then(|| self.now() + TIDY_AFTER);
-        self.tidy.store(again.map_or(NEVER, micros), SeqCst);
+        self.cleanup.store(again.map_or(NEVER, micros), SeqCst);
         again
     }
 
     /// Drops what is due in a part; when the next of it is due. Others get their turn in between.
-    async fn expire_part(&self, part: &Mutex<Postbox<Handle>>) -> Option<Duration> {
+    async fn expire_part(&self, part: &Mutex<Rendezvous<Handle>>) -> Option<Duration> {
         loop {
             let (expired, next) = {
-                let mut postbox = part.lock().unwrap_or_else(PoisonError::into_inner);
-                (postbox.expire(self.now(), EXPIRE_AT_ONCE), postbox.next_deadline())
+                let mut rendezvous = part.lock().unwrap_or_else(PoisonError::into_inner);
+                (rendezvous.expire(self.now(), EXPIRE_AT_ONCE), rendezvous.next_deadline())
             };
             add(&self.counters.expired, expired.stored);
             add(&self.counters.asks_expired, expired.asks);
@@ -305,21 +306,21 @@ impl Shared {
         }
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the relay takes no connections any more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.seats().closed
+        self.connections().closed
     }
 
     fn close(&self) {
-        let mut seats = self.seats();
-        seats.closed = true;
+        let mut connections = self.connections();
+        connections.closed = true;
         self.tasks.close();
-        for outbox in seats.taken.values() {
-            outbox.cut(Cut::Stopping);
+        for send_queue in connections.taken.values() {
+            send_queue.cut(Cut::Stopping);
         }
     }
 }
@@ -329,27 +330,27 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// A connection's place in the relay, given up on drop.
-pub(crate) struct Seat {
+pub(crate) struct ConnectionGuard {
     relay: Arc<Shared>,
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     address: ClientAddress,
 }
 
-impl Seat {
+impl ConnectionGuard {
     /// A new one.
     pub(crate) fn take(relay: &Arc<Shared>, address: ClientAddress) -> Self {
-        let mut seats = relay.seats();
-        seats.last_number += 1;
-        let number = seats.last_number;
+        let mut connections = relay.connections();
+        connections.last_number += 1;
+        let number = connections.last_number;
         let account = Account::new(&relay.ledger, number, address);
-        let outbox = Outbox::new(account, &relay.config, relay.queued.of(address));
-        if seats.closed {
-            outbox.cut(Cut::Stopping);
+        let send_queue = SendQueue::new(account, &relay.config, relay.queued.of(address));
+        if connections.closed {
+            send_queue.cut(Cut::Stopping);
         }
-        seats.taken.insert(number, outbox.clone());
-        drop(seats);
+        connections.taken.insert(number, send_queue.clone());
+        drop(connections);
         relay.counters.connections.fetch_add(1, Relaxed);
-        Self { relay: relay.clone(), outbox, address }
+        Self { relay: relay.clone(), send_queue, address }
     }
 
     /// The bytes of its message that has not come whole: none yet.
@@ -361,18 +362,18 @@ impl Seat {
         &self.relay
     }
 
-    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
+    pub(crate) fn send_queue(&self) -> &Arc<SendQueue> {
+        &self.send_queue
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        let number = self.outbox.account().number();
+        let number = self.send_queue.account().number();
         for part in &self.relay.parts {
             part.lock().unwrap_or_else(PoisonError::into_inner).leave(number);
         }
-        self.relay.seats().taken.remove(&number);
+        self.relay.connections().taken.remove(&number);
         self.relay.counters.connections.fetch_sub(1, Relaxed);
     }
 }
@@ -417,19 +418,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn memory_is_pushed_out_until_nothing_has_used_it_since() {
         let shared = Shared::new(Config::default());
-        assert_eq!(shared.tidy(), None);
+        assert_eq!(shared.cleanup(), None);
         shared.tidy_later(shared.now());
-        let first = shared.tidy();
+        let first = shared.cleanup();
         assert_eq!(first, Some(TIDY_AFTER));
         assert_eq!(shared.alarm.load(SeqCst), micros(TIDY_AFTER), "the timer knows");
         tokio::time::advance(Duration::from_secs(1)).await;
         shared.tidy_later(shared.now());
-        assert_eq!(shared.tidy(), first, "planned once");
+        assert_eq!(shared.cleanup(), first, "planned once");
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(shared.tidy(), Some(TIDY_AFTER * 2), "once more for what came since");
+        assert_eq!(shared.cleanup(), Some(TIDY_AFTER * 2), "once more for what came since");
         tokio::time::advance(TIDY_AFTER).await;
-        assert_eq!(shared.tidy(), None);
-        assert_eq!(shared.tidy(), None);
+        assert_eq!(shared.cleanup(), None);
+        assert_eq!(shared.cleanup(), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -437,19 +438,20 @@ mod tests {
         let mut config = Config::default();
         config.limits.total_bytes = 10 * (ID_COST + 37);
         let shared = Arc::new(Shared::new(config));
-        let seats = [1, 2].map(|n| Seat::take(&shared, ClientAddress::of([10, 0, 0, n].into())));
-        let publish = |id: u8, seat: &Seat| {
+        let connections =
+            [1, 2].map(|n| ConnectionGuard::take(&shared, ClientAddress::of([10, 0, 0, n].into())));
+        let publish = |id: u8, guard: &ConnectionGuard| {
             let id = RelayId([id; 32]);
             let frame = quorate_wire::relay::publish(id, Ttl::MAX, 0, b"x");
             let (header, _) = Header::parse(&frame).unwrap();
-            shared.publish(shared.now(), header, frame, seat.outbox())
+            shared.publish(shared.now(), header, frame, guard.send_queue())
         };
         for id in 0..4 {
-            assert_eq!(publish(id, &seats[0]), Ok(()));
-            assert_eq!(publish(10 + id, &seats[1]), Ok(()));
+            assert_eq!(publish(id, &connections[0]), Ok(()));
+            assert_eq!(publish(10 + id, &connections[1]), Ok(()));
         }
         // More than a third is held by each, so that a third one would find too little.
-        assert_eq!(publish(4, &seats[0]), Ok(()));
+        assert_eq!(publish(4, &connections[0]), Ok(()));
         let stored = async || {
             for part in &shared.parts {
                 shared.expire_part(part).await;

@@ -11,18 +11,18 @@ use quorate_wire::ErrorJson;
 
 /// An error on its way out as a response.
 #[derive(Debug)]
-pub struct Refusal(pub Error);
+pub struct ApiError(pub Error);
 
-impl From<Error> for Refusal {
+impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         Self(error)
     }
 }
 
 /// What a handler answers.
-pub(crate) type Answer<T> = Result<T, Refusal>;
+pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Self(error) = self;
         let status = StatusCode::from_u16(error.code.row().http)
@@ -41,17 +41,17 @@ impl IntoResponse for Refusal {
 }
 
 /// The answer to a path that no route has.
-pub(crate) async fn unknown_path(request: Request) -> Refusal {
+pub(crate) async fn unknown_path(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
     let message = format!("{method} {} is not known here; /docs lists what is", shorten(path));
-    Refusal(Error::new(ErrorCode::NotFound, message))
+    ApiError(Error::new(ErrorCode::NotFound, message))
 }
 
 /// The answer to a method that a path does not take.
-pub(crate) async fn wrong_method(request: Request) -> Refusal {
+pub(crate) async fn wrong_method(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
     let message = format!("{} does not take {method}; the Allow header says what", shorten(path));
-    Refusal(Error::new(ErrorCode::MethodNotAllowed, message))
+    ApiError(Error::new(ErrorCode::MethodNotAllowed, message))
 }
 
 /// Most characters of a path that an answer repeats.
@@ -69,7 +69,7 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no text");
     tracing::error!(panic = text, "a request handler panicked");
-    Refusal(Error::internal()).into_response()
+    ApiError(Error::internal()).into_response()
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn every_code_has_its_status_and_only_what_passes_has_retry_after() {
         for code in ErrorCode::ALL {
-            let response = Refusal(Error::new(*code, "x")).into_response();
+            let response = ApiError(Error::new(*code, "x")).into_response();
             assert_eq!(response.status().as_u16(), code.row().http);
             let status = response.status().as_u16();
             let retry = response.headers().contains_key(header::RETRY_AFTER);
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_what_the_error_says() {
-        let response = Refusal(Error::rate_limited("slow down", 17)).into_response();
+        let response = ApiError(Error::rate_limited("slow down", 17)).into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "17");
     }
 }

@@ -6,22 +6,22 @@ use bytes::Bytes;
 use quorate_types::{AccountId, Caller, Error, ErrorCode, KeyId, MessageId, PartyId, SessionId};
 use serde::de::DeserializeOwned;
 
-use crate::answer::Refusal;
+use crate::answer::ApiError;
 
 /// The authenticated caller, as the outer layer left it, or the error with which it refuses it.
 pub(crate) struct Who(pub(crate) Caller);
 
 impl<S: Sync> FromRequestParts<S> for Who {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         if let Some(error) = parts.extensions.get::<Error>() {
-            return Err(Refusal(error.clone()));
+            return Err(ApiError(error.clone()));
         }
         let caller = parts.extensions.get::<Caller>().cloned();
         caller.map(Self).ok_or_else(|| {
             let message = "no credentials; send Authorization: Bearer with an API key";
-            Refusal(Error::new(ErrorCode::Unauthorized, message))
+            ApiError(Error::new(ErrorCode::Unauthorized, message))
         })
     }
 }
@@ -30,9 +30,9 @@ impl<S: Sync> FromRequestParts<S> for Who {
 pub(crate) struct Body<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let kind = content_kind(request.headers());
         let bytes = read(request, state).await?;
         if !bytes.is_empty() {
@@ -46,9 +46,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 pub(crate) struct OptionalBody<T>(pub(crate) Option<T>);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let kind = content_kind(request.headers());
         let bytes = read(request, state).await?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -61,10 +61,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
 
 /// Refuses a body whose content type is not JSON. A browser sends bytes of no type across origins
 /// without asking, so none named is refused as well.
-fn content_kind(headers: &HeaderMap) -> Result<(), Refusal> {
+fn content_kind(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         let message = "the body has no content type; send Content-Type: application/json";
-        return Err(Refusal(Error::new(ErrorCode::UnsupportedMediaType, message)));
+        return Err(ApiError(Error::new(ErrorCode::UnsupportedMediaType, message)));
     };
     let text = value.to_str().unwrap_or("unreadable");
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -78,12 +78,12 @@ fn content_kind(headers: &HeaderMap) -> Result<(), Refusal> {
     if essence == "application/x-www-form-urlencoded" {
         message.push_str(" (with curl: -H 'Content-Type: application/json')");
     }
-    Err(Refusal(Error::new(ErrorCode::UnsupportedMediaType, message)))
+    Err(ApiError(Error::new(ErrorCode::UnsupportedMediaType, message)))
 }
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
     Bytes::from_request(request, state).await.map_err(|rejection| {
-        Refusal(if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        ApiError(if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let message = "the body is larger than this path reads; send less at once";
             Error::new(ErrorCode::MessageTooLarge, message)
         } else {
@@ -126,9 +126,9 @@ impl<A: FromPath, B: FromPath> FromPath for (A, B) {
 }
 
 impl<S: Send + Sync, T: FromPath> FromRequestParts<S> for Path<T> {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let values =
             RawPathParams::from_request_parts(parts, state).await.map_err(|rejection| {
                 let problem = rejection.body_text();
@@ -146,9 +146,9 @@ pub(crate) struct IdempotencyKey(pub(crate) Option<String>);
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let mut values = parts.headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else {
             return Ok(Self(None));
@@ -156,7 +156,7 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
         let fits = |text: &&str| !text.is_empty() && text.len() <= MAX_IDEMPOTENCY_KEY;
         match (value.to_str().ok().filter(fits), values.next()) {
             (Some(text), None) => Ok(Self(Some(text.to_owned()))),
-            _ => Err(Refusal(Error::invalid_field(
+            _ => Err(ApiError(Error::invalid_field(
                 "Idempotency-Key",
                 format!("Idempotency-Key is one header of 1 to {MAX_IDEMPOTENCY_KEY} characters"),
             ))),

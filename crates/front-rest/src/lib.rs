@@ -19,7 +19,7 @@ mod params;
 mod routes;
 mod sockets;
 
-pub use answer::Refusal;
+pub use answer::ApiError;
 pub use common::{Readiness, common};
 pub use openapi::{Service, openapi_document, service_document};
 pub use routes::accounts::accounts_routes;

@@ -8,15 +8,15 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use quorate_types::{Error, Result, WaitFor};
 
-use crate::answer::Refusal;
+use crate::answer::ApiError;
 
 /// The query's parameters that nobody has asked for yet.
 pub(crate) struct Params(Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let Query(pairs) = Query::try_from_uri(&parts.uri)
             .map_err(|_| Error::invalid("the query is malformed; percent-encode its values"))?;
         Ok(Self(pairs))

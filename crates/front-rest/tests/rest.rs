@@ -38,18 +38,18 @@ impl Tickets for OneTicket {
     }
 }
 
-struct Answer {
+struct ApiResult {
     status: u16,
     headers: HeaderMap,
     body: Value,
 }
 
-async fn send(app: Router, request: Request<Body>) -> Answer {
+async fn send(app: Router, request: Request<Body>) -> ApiResult {
     let response = app.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, 10 << 20).await.unwrap();
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    ApiResult { status: parts.status.as_u16(), headers: parts.headers, body }
 }
 
 fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
@@ -57,14 +57,14 @@ fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
     request.header("content-type", "application/json").body(body.into()).unwrap()
 }
 
-async fn call(method: &str, path: &str, body: &str) -> (Answer, Vec<String>) {
+async fn call(method: &str, path: &str, body: &str) -> (ApiResult, Vec<String>) {
     let fake = Arc::new(Fake::default());
     let answer = send(app(fake.clone()), request(method, path, body.to_owned())).await;
     (answer, fake.seen())
 }
 
 /// Checks the error body's shape and the one field it names, if any.
-fn assert_refused(answer: &Answer, status: u16, code: &str, field: &str) {
+fn assert_refused(answer: &ApiResult, status: u16, code: &str, field: &str) {
     assert_eq!(answer.status, status, "{}", answer.body);
     assert_eq!(answer.body["error"], code, "{}", answer.body);
     assert!(!answer.body["message"].as_str().unwrap().is_empty());

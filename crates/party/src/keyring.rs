@@ -97,7 +97,7 @@ pub struct Keyring {
     /// Shared while something begins to leave, exclusive while a ban is set.
     order: RwLock<()>,
     changes: watch::Sender<u64>,
-    /// Names this process in introductions.
+    /// Names this process in handshakes.
     process: [u8; 16],
     /// Runs that may still find a fault, and bans on their way to the vault.
     writes: TaskTracker,
@@ -257,7 +257,7 @@ impl Keyring {
         Ok(self.remember(Arc::clone(&key.share), stored, key.bans.clone()))
     }
 
-    /// What this party shows of its vault when it introduces itself.
+    /// What this party shows of its vault when it joins.
     pub async fn shown(&self, key: Option<&OpenKey>) -> Result<Shown> {
         let confirmations = key.map(|key| key.stored.confirmations.clone()).unwrap_or_default();
         let generation = self.vault.generation().await?;
@@ -274,7 +274,7 @@ impl Keyring {
         peer: &PartyId,
         identity: [u8; 32],
         shown: &Shown,
-        handshake: &Hello,
+        handshake: &Handshake,
     ) -> Result<()> {
         let Shown { generation, process, .. } = *shown;
         let known = self.memory().generations.get(&identity).copied();

@@ -35,7 +35,7 @@ enum Post {
 /// acknowledgements only cost a redelivery and are ignored.
 pub(crate) struct Outbox {
     posts: mpsc::Sender<Post>,
-    trouble: watch::Receiver<Option<Error>>,
+    last_error: watch::Receiver<Option<Error>>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -43,9 +43,9 @@ impl Outbox {
     /// Starts the task on the current runtime; it ends with the outbox.
     pub(crate) fn start(router: Arc<dyn Deliver>, caller: Caller) -> Self {
         let (posts, queue) = mpsc::channel(QUEUE_LEN);
-        let (report, trouble) = watch::channel(None);
+        let (report, last_error) = watch::channel(None);
         let task = tokio::spawn(empty(router, caller, queue, report));
-        Self { posts, trouble, task: AbortOnDropHandle::new(task) }
+        Self { posts, last_error, task: AbortOnDropHandle::new(task) }
     }
 
     /// Queues a message. The gate is asked again right before it leaves, however long the router
@@ -60,7 +60,7 @@ impl Outbox {
     }
 
     async fn post(&mut self, post: Post) -> Result<()> {
-        let failed = self.trouble.borrow().clone();
+        let failed = self.last_error.borrow().clone();
         match failed {
             Some(error) => Err(error),
             None => self.posts.send(post).await.map_err(|_| Error::internal()),
@@ -68,8 +68,8 @@ impl Outbox {
     }
 
     /// Waits for a message to be refused for good.
-    pub(crate) async fn trouble(&mut self) -> Error {
-        match self.trouble.wait_for(Option::is_some).await {
+    pub(crate) async fn last_error(&mut self) -> Error {
+        match self.last_error.wait_for(Option::is_some).await {
             Ok(error) => error.clone().unwrap_or_else(Error::internal),
             Err(_) => Error::internal(),
         }

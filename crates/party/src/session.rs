@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use quorate_engine::introduce;
+use quorate_engine::make_handshake;
 use quorate_ports::{Deliver, TakePart};
 use quorate_types::*;
 use tokio::sync::{Notify, mpsc, watch};
@@ -176,10 +176,10 @@ pub async fn take_part(
     let ready = refusal.is_none();
     let keyring = &party.worker.keyring;
     let shown = keyring.shown(key.as_deref()).await?;
-    let (hello, secret) = introduce(keyring.identity(), session, party.id(), &shown);
-    let joining = || join(party, session, token.clone(), hello.clone(), ready);
+    let (handshake, secret) = make_handshake(keyring.identity(), session, party.id(), &shown);
+    let joining = || join(party, session, token.clone(), handshake.clone(), ready);
     let joined = match joining().await {
-        // It runs with an introduction whose secret half this process does not have.
+        // It runs with a handshake whose secret half this process does not have.
         Err(error) if error.code == ErrorCode::Conflict => {
             let outcome = PartyOutcome::Failure(restarted(party.id()));
             return in_time(Instant::now() + JOIN_LIMIT, party.report(session, outcome)).await;
@@ -193,7 +193,7 @@ pub async fn take_part(
     let stop = CancellationToken::new();
     let compute = party.worker.compute.for_session(joined.session.kind, stop.clone());
     let worker = Worker { compute, ..party.worker.clone() };
-    let attempt = Attempt { worker: &worker, session, hello: hello.clone(), secret };
+    let attempt = Attempt { worker: &worker, session, handshake: handshake.clone(), secret };
     let staying = stay(party, attempt, refusal, feed, deadline, stop);
     let joined_again = async {
         // What was told before we joined.
@@ -285,7 +285,7 @@ async fn join(
     party: &Party,
     session: SessionId,
     token: JoinToken,
-    hello: Hello,
+    handshake: Handshake,
     ready: bool,
 ) -> Result<JoinedSession> {
     let request = JoinSession {
@@ -293,7 +293,7 @@ async fn join(
         party_id: party.id().clone(),
         token,
         device: party.device.clone(),
-        hello: Some(hello),
+        handshake: Some(handshake),
         ready,
     };
     let caller = party.caller();

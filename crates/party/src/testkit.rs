@@ -154,7 +154,7 @@ impl Net {
             party_index: PartyIndex(index as u16),
             status: ParticipantStatus::Waiting,
             device: DeviceInfo::default(),
-            hello: None,
+            handshake: None,
         };
         let view = SessionView {
             tenant: Tenant::default(),
@@ -233,14 +233,14 @@ impl Net {
         (good.len(), bad.len())
     }
 
-    /// A device that joins without an introduction.
+    /// A device that joins without a handshake.
     pub(crate) async fn join_plainly(&self, session: SessionId, name: &str) {
         let request = JoinSession {
             session_id: Some(session),
             party_id: party(name),
             token: token(session),
             device: DeviceInfo::default(),
-            hello: None,
+            handshake: None,
             ready: true,
         };
         self.join(&Caller::Open, request).await.unwrap();
@@ -432,10 +432,10 @@ impl TakePart for Net {
         }
         let mut seats = view.participants.iter_mut();
         let seat = seats.find(|p| p.party_id == request.party_id).unwrap();
-        if view.status == SessionStatus::InProgress && seat.hello != request.hello {
-            return Err(Error::new(ErrorCode::Conflict, "it runs with your earlier hello"));
+        if view.status == SessionStatus::InProgress && seat.handshake != request.handshake {
+            return Err(Error::new(ErrorCode::Conflict, "it runs with your earlier handshake"));
         }
-        seat.hello = request.hello;
+        seat.handshake = request.handshake;
         seat.status =
             if request.ready { ParticipantStatus::Ready } else { ParticipantStatus::Joined };
         let party_index = seat.party_index;

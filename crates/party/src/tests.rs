@@ -180,13 +180,13 @@ async fn a_party_restarted_in_the_middle_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_participant_without_an_introduction_is_named() {
+async fn a_participant_without_an_handshake_is_named() {
     let net = Net::new();
     let (_, _servers) = serve(&net, &["a"]).await;
     let session = net.keygen(2, &["a", "plain"]);
     net.join_plainly(session, "plain").await;
     let failure = failure(net.ended(session).await);
-    assert!(failure.message.contains("plain joined without an introduction"));
+    assert!(failure.message.contains("plain joined without a handshake"));
     assert_eq!(failure.parties, parties(&["plain"]));
 }
 

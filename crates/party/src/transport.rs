@@ -163,7 +163,7 @@ impl Transport for RouterTransport {
             let message = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(stopped()),
-                error = self.outbox.trouble() => return Err(error),
+                error = self.outbox.last_error() => return Err(error),
                 message = self.inbox.recv() => message,
             };
             let Some(message) = message else {

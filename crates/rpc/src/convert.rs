@@ -60,8 +60,8 @@ fn device_out(device: DeviceInfo) -> ro::DeviceInfo {
     }
 }
 
-fn hello_in(hello: Bytes) -> Option<Hello> {
-    (!hello.is_empty()).then_some(hello)
+fn handshake_in(handshake: Bytes) -> Option<Handshake> {
+    (!handshake.is_empty()).then_some(handshake)
 }
 
 fn party_out(party: &ParticipantView) -> ro::PartyInfo {
@@ -70,7 +70,7 @@ fn party_out(party: &ParticipantView) -> ro::PartyInfo {
         party_index: party.party_index.0.into(),
         device_info: Some(device_out(party.device.clone())),
         status: party.status.name().into(),
-        hello: party.hello.clone().unwrap_or_default(),
+        handshake: party.handshake.clone().unwrap_or_default(),
     }
 }
 
@@ -82,7 +82,7 @@ fn party_in(party: ro::PartyInfo) -> Result<ParticipantView> {
         party_index: PartyIndex(index),
         status: party.status.parse()?,
         device: device_in(party.device_info),
-        hello: hello_in(party.hello),
+        handshake: handshake_in(party.handshake),
     })
 }
 
@@ -270,7 +270,7 @@ pub fn join_in(request: ro::JoinSessionRequest) -> Result<JoinSession> {
         party_id: request.party_id.parse()?,
         token: Secret::new(request.join_token),
         device: device_in(request.device_info),
-        hello: hello_in(request.hello),
+        handshake: handshake_in(request.handshake),
         ready: request.ready,
     })
 }
@@ -282,7 +282,7 @@ pub fn join_out(request: JoinSession) -> ro::JoinSessionRequest {
         party_id: request.party_id.to_string(),
         join_token: request.token.expose().clone(),
         device_info: Some(device_out(request.device)),
-        hello: request.hello.unwrap_or_default(),
+        handshake: request.handshake.unwrap_or_default(),
         ready: request.ready,
     }
 }

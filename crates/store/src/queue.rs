@@ -120,7 +120,7 @@ impl State {
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    bell: Condvar,
+    waker: Condvar,
 }
 
 impl Queue {
@@ -136,7 +136,7 @@ impl Queue {
         let wake = urgent == 1 || lazy == 1 || lazy == MAX_GROUP;
         drop(state);
         if wake {
-            self.bell.notify_one();
+            self.waker.notify_one();
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Queue {
     /// Takes nothing more in. What is queued can still be taken out.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.bell.notify_one();
+        self.waker.notify_one();
     }
 
     /// Waits for transactions and takes out a group, an empty one at `due`; `None` when closed and
@@ -164,9 +164,9 @@ impl Queue {
                 return Some(group);
             }
             state = match state.due.into_iter().chain(due).min() {
-                None => self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => self.waker.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(due) => {
-                    let woken = self.bell.wait_timeout(state, due.saturating_duration_since(now));
+                    let woken = self.waker.wait_timeout(state, due.saturating_duration_since(now));
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
             };

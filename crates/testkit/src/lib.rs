@@ -27,7 +27,7 @@ pub fn session() -> SessionView {
         party_index: PartyIndex(index),
         status: ParticipantStatus::Waiting,
         device: DeviceInfo::default(),
-        hello: None,
+        handshake: None,
     };
     SessionView {
         tenant: Tenant::default(),

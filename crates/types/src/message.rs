@@ -102,7 +102,7 @@ pub struct Acknowledge {
     pub success: bool,
 }
 
-/// A message with its recipients, shared between the mailboxes and the store.
+/// A message with its recipients, shared between the inboxes and the store.
 #[derive(Debug)]
 pub struct MessageRow {
     /// The message; `is_broadcast` and body as accepted.

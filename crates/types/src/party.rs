@@ -1,4 +1,4 @@
-//! Parties, callers and how a party introduces itself.
+//! Parties, callers and how a party joins.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -134,8 +134,8 @@ pub struct DeviceInfo {
     pub app_version: String,
 }
 
-/// A party's signed introduction to one session: opaque here, made and checked by the engine.
-pub type Hello = Bytes;
+/// A party's signed handshake to one session: opaque here, made and checked by the engine.
+pub type Handshake = Bytes;
 
 /// Who is calling, as the front authenticated it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
-use crate::party::{DeviceInfo, Hello};
+use crate::party::{DeviceInfo, Handshake};
 use crate::scheme::{Digest, PublicKey, Scheme, SessionKind, Signature};
 use crate::secret::Secret;
 use crate::threshold::{PartyIndex, Threshold};
@@ -201,8 +201,8 @@ pub struct JoinSession {
     pub token: JoinToken,
     /// The party's device.
     pub device: DeviceInfo,
-    /// The party's introduction, required of parties that compute with Quorate's engine.
-    pub hello: Option<Hello>,
+    /// The party's handshake, required of parties that compute with Quorate's engine.
+    pub handshake: Option<Handshake>,
     /// Join and say ready in one call.
     pub ready: bool,
 }
@@ -280,8 +280,8 @@ pub struct ParticipantView {
     pub status: ParticipantStatus,
     /// Its device.
     pub device: DeviceInfo,
-    /// Its introduction, once it has joined with one.
-    pub hello: Option<Hello>,
+    /// Its handshake, once it has joined with one.
+    pub handshake: Option<Handshake>,
 }
 
 /// A session as callers see it.

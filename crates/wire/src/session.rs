@@ -205,9 +205,9 @@ pub struct JoinSessionJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub session_id: Option<SessionId>,
-    /// The party's signed introduction, in base64; needed to compute with Quorate's own engine.
+    /// The party's signed handshake, in base64; needed to compute with Quorate's own engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hello: Option<Base64Text>,
+    pub handshake: Option<Base64Text>,
     /// Join and say ready in one call.
     #[serde(default)]
     pub ready: bool,
@@ -224,7 +224,7 @@ impl JoinSessionJson {
             party_id: self.party_id,
             token: Secret::new(self.join_token),
             device: device(self.device_type, self.device_id, self.device_info, "")?,
-            hello: self.hello.map(|hello| hello.0),
+            handshake: self.handshake.map(|handshake| handshake.0),
             ready: self.ready,
         })
     }
@@ -239,7 +239,7 @@ impl From<JoinSession> for JoinSessionJson {
             device_id: None,
             device_info: Some(request.device.into()),
             session_id: request.session_id,
-            hello: request.hello.map(Base64Text),
+            handshake: request.handshake.map(Base64Text),
             ready: request.ready,
         }
     }
@@ -449,7 +449,7 @@ mod tests {
         let request = parse::<JoinSessionJson>(json.as_bytes()).unwrap().into_request().unwrap();
         assert_eq!(request.token.expose(), "token-uuid-1");
         assert_eq!(request.device.device_type, "iOS");
-        assert!(!request.ready && request.hello.is_none() && request.session_id.is_none());
+        assert!(!request.ready && request.handshake.is_none() && request.session_id.is_none());
     }
 
     #[test]
@@ -459,12 +459,12 @@ mod tests {
             party_id: "a".parse().unwrap(),
             token: Secret::new("t".into()),
             device: DeviceInfo { device_type: "web".into(), ..DeviceInfo::default() },
-            hello: Some(vec![1, 2, 255].into()),
+            handshake: Some(vec![1, 2, 255].into()),
             ready: true,
         };
         let text = serde_json::to_string(&JoinSessionJson::from(join.clone())).unwrap();
         let back = parse::<JoinSessionJson>(text.as_bytes()).unwrap().into_request().unwrap();
-        assert_eq!(back.hello, join.hello);
+        assert_eq!(back.handshake, join.handshake);
         assert_eq!(back.device, join.device);
         assert_eq!((back.session_id, back.ready), (join.session_id, true));
     }

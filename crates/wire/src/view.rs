@@ -44,9 +44,9 @@ pub struct ParticipantJson {
     /// Its device.
     #[serde(default)]
     pub device_info: DeviceJson,
-    /// Its introduction, once it has joined with one.
+    /// Its handshake, once it has joined with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hello: Option<Base64Text>,
+    pub handshake: Option<Base64Text>,
 }
 
 impl From<ParticipantView> for ParticipantJson {
@@ -56,7 +56,7 @@ impl From<ParticipantView> for ParticipantJson {
             party_index: view.party_index,
             status: view.status,
             device_info: view.device.into(),
-            hello: view.hello.map(Base64Text),
+            handshake: view.handshake.map(Base64Text),
         }
     }
 }
@@ -68,7 +68,7 @@ impl From<ParticipantJson> for ParticipantView {
             party_index: json.party_index,
             status: json.status,
             device: json.device_info.into(),
-            hello: json.hello.map(|hello| hello.0),
+            handshake: json.handshake.map(|handshake| handshake.0),
         }
     }
 }
@@ -257,7 +257,7 @@ pub(crate) mod tests {
             party_index: PartyIndex(index),
             status: ParticipantStatus::Completed,
             device: DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() },
-            hello: Some(vec![1, 2, 3].into()),
+            handshake: Some(vec![1, 2, 3].into()),
         };
         let session_id: SessionId = "550e8400-e29b-41d4-a716-446655440000".parse().unwrap();
         SessionView {

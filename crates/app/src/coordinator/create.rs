@@ -11,10 +11,10 @@ use quorate_ports::store::IdempotencyRow;
 use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::*;
 
-use super::state::{Slot, remember_key};
+use super::state::{SessionEntry, remember_key};
 use super::{CoordinatorApp, encode, fingerprint};
 use crate::lock;
-use crate::tokens::TokenMint;
+use crate::tokens::JoinTokens;
 
 /// How long a session lives that waits for a party which is told by mail, SMS or push.
 const OFFLINE_LIFETIME: u64 = 24 * 3600;
@@ -77,7 +77,7 @@ fn check_turn(admission: &Admission, session: &Session) -> Result<()> {
 }
 
 /// Who takes part in a new session.
-struct Cast {
+struct Selection {
     participants: Vec<NewParticipant>,
     /// The server parties among them.
     servers: Vec<PartyId>,
@@ -102,14 +102,14 @@ impl CoordinatorApp {
             SessionKind::Sign => Some(self.key_for(caller, &request).await?),
         };
         let threshold = agreed_threshold(&request, key.as_deref())?;
-        let Cast { participants, servers, offline } =
-            self.cast(caller, &request, threshold, key.as_deref()).await?;
+        let Selection { participants, servers, offline } =
+            self.select_participants(caller, &request, threshold, key.as_deref()).await?;
         let now = self.0.parts.clock.now();
         let session_id = SessionId(uuid::Uuid::new_v4());
         let mut effects = Effects::default();
         let hashed = |participant: NewParticipant| {
-            let token = self.0.parts.mint.token(session_id, &participant.party_id);
-            let hash = TokenMint::hash(&token);
+            let token = self.0.parts.join_tokens.token(session_id, &participant.party_id);
+            let hash = JoinTokens::hash(&token);
             (participant, hash)
         };
         let session = Session::create(
@@ -171,10 +171,10 @@ impl CoordinatorApp {
         effects: Effects,
         idempotency: Option<IdempotencyRow>,
     ) -> Result<Entered> {
-        let slot = idempotency.as_ref().map(|row| (row.tenant.clone(), row.key.clone()));
+        let entry = idempotency.as_ref().map(|row| (row.tenant.clone(), row.key.clone()));
         let mut state = lock(&self.0.state);
-        if let Some(slot) = &slot
-            && let Some(first) = state.idempotency.get(slot)
+        if let Some(entry) = &entry
+            && let Some(first) = state.idempotency.get(entry)
         {
             return Ok(Entered::Known(first.clone()));
         }
@@ -182,14 +182,14 @@ impl CoordinatorApp {
         state.check_waiting(&session).map_err(too_many_waiting)?;
         check_turn(&state.admission, &session)?;
         let mut writes = vec![Write::Session(encode(&session))];
-        if let (Some(slot), Some(row)) = (slot.clone(), idempotency) {
-            state.idempotency.insert(slot, row.clone());
+        if let (Some(entry), Some(row)) = (entry.clone(), idempotency) {
+            state.idempotency.insert(entry, row.clone());
             writes.push(Write::Idempotency(row));
         }
         let commit = self.0.parts.store.submit(writes, Urgency::Now);
         let view = session.view();
         let monotonic = self.0.parts.clock.monotonic();
-        state.insert(Slot::new(session, monotonic, slot), monotonic);
+        state.insert(SessionEntry::new(session, monotonic, entry), monotonic);
         self.0.sooner.notify_one();
         // The parties may start while the disk works: a session lost in a crash is created again
         // by its creator, who has had no answer yet.
@@ -201,7 +201,7 @@ impl CoordinatorApp {
 
     fn created(&self, session: SessionView) -> CreatedSession {
         let token = |p: &ParticipantView| {
-            (p.party_id.clone(), self.0.parts.mint.token(session.session_id, &p.party_id))
+            (p.party_id.clone(), self.0.parts.join_tokens.token(session.session_id, &p.party_id))
         };
         let join_tokens = session.participants.iter().map(token).collect();
         CreatedSession { session, join_tokens }
@@ -253,8 +253,8 @@ impl CoordinatorApp {
             let undurable = lock(&self.0.state)
                 .sessions
                 .get(&id)
-                .filter(|slot| !slot.created)
-                .map(|slot| slot.changed.subscribe());
+                .filter(|entry| !entry.created)
+                .map(|entry| entry.changed.subscribe());
             match undurable {
                 Some(changed) => self.next_change(changed).await?,
                 None => return self.find(id).await,
@@ -331,13 +331,13 @@ impl CoordinatorApp {
     }
 
     /// The named participants, filled up with those online server parties that have least to do.
-    async fn cast(
+    async fn select_participants(
         &self,
         caller: &Caller,
         request: &CreateSession,
         threshold: Threshold,
         key: Option<&KeyRecord>,
-    ) -> Result<Cast> {
+    ) -> Result<Selection> {
         let wanted = match key {
             None => usize::from(threshold.parties()),
             Some(_) => usize::from(threshold.signers()),
@@ -371,7 +371,7 @@ impl CoordinatorApp {
         let ours = ours.iter().map(|view| &view.registration);
         let servers = ours.filter(|registration| registration.role == PartyRole::Persistent);
         let servers = servers.map(|registration| registration.party_id.clone()).collect();
-        Ok(Cast { participants, servers, offline })
+        Ok(Selection { participants, servers, offline })
     }
 
     /// Online server parties that may fill a session: those with the fewest open ones, by name.

@@ -22,8 +22,8 @@ use tokio::sync::{Notify, watch};
 use crate::clock::Clock;
 use crate::links::EventSink;
 use crate::lock;
-use crate::tokens::TokenMint;
-use state::{Slot, State, remember_key};
+use crate::tokens::JoinTokens;
+use state::{SessionEntry, State, remember_key};
 
 /// Settings of the coordinator.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ pub struct CoordinatorParts {
     /// Where sessions and keys are kept.
     pub store: Arc<dyn Store>,
     /// Join tokens.
-    pub mint: TokenMint,
+    pub join_tokens: JoinTokens,
     /// Who is online.
     pub directory: Arc<dyn Directory>,
     /// Where events go.
@@ -122,7 +122,7 @@ impl CoordinatorApp {
             let (now, monotonic) = (clock.now(), clock.monotonic());
             // What cannot be read is in the log; the rest serves.
             for session in rows.iter().filter_map(|row| decode(row).ok()) {
-                state.insert(Slot::restored(session, now, monotonic), monotonic);
+                state.insert(SessionEntry::restored(session, now, monotonic), monotonic);
             }
         }
         app.republish();
@@ -132,10 +132,10 @@ impl CoordinatorApp {
     /// Publishes the last event of every open session again, for a router that has forgotten them.
     pub fn republish(&self) {
         let state = lock(&self.0.state);
-        for slot in state.sessions.values().filter(|slot| !slot.session.status().is_final()) {
-            let started = slot.session.status() == SessionStatus::InProgress;
+        for entry in state.sessions.values().filter(|entry| !entry.session.status().is_final()) {
+            let started = entry.session.status() == SessionStatus::InProgress;
             let kind = if started { EventKind::SessionStarted } else { EventKind::SessionCreated };
-            self.publish(&slot.session.view(), kind);
+            self.publish(&entry.session.view(), kind);
         }
     }
 
@@ -143,7 +143,7 @@ impl CoordinatorApp {
         let mut join_tokens = std::collections::BTreeMap::new();
         if kind == EventKind::SessionCreated {
             for party in view.participants.iter().map(|p| &p.party_id) {
-                let token = self.0.parts.mint.token(view.session_id, party);
+                let token = self.0.parts.join_tokens.token(view.session_id, party);
                 join_tokens.insert(party.clone(), token);
             }
         }
@@ -163,15 +163,15 @@ impl CoordinatorApp {
         let mut guard = lock(&self.0.state);
         let state = &mut *guard;
         let monotonic = self.0.parts.clock.monotonic();
-        let Some(slot) = state.sessions.get_mut(&id) else { return Ok(Step::Gone) };
-        if slot.ending {
-            return Ok(Step::Ending(slot.changed.subscribe()));
+        let Some(entry) = state.sessions.get_mut(&id) else { return Ok(Step::Gone) };
+        if entry.ending {
+            return Ok(Step::Ending(entry.changed.subscribe()));
         }
         let mut effects = Effects::default();
-        let reply = slot.session.apply(slot.time(monotonic), command.clone(), &mut effects);
-        let commit = self.persist(&slot.session, &effects);
-        slot.ending = effects.ended;
-        let mut view = slot.session.view();
+        let reply = entry.session.apply(entry.time(monotonic), command.clone(), &mut effects);
+        let commit = self.persist(&entry.session, &effects);
+        entry.ending = effects.ended;
+        let mut view = entry.session.view();
         let after = if effects.ended {
             if let Some(key) = effects.key {
                 remember_key(&mut state.keys, Arc::new(key));
@@ -179,26 +179,26 @@ impl CoordinatorApp {
             state.ended(id, monotonic);
             effects.events
         } else {
-            self.tell(slot, &view, effects.events);
+            self.tell(entry, &view, effects.events);
             Vec::new()
         };
         if effects.ready {
-            let servers = state.sessions.get(&id).map(|slot| slot.session.servers().to_vec());
+            let servers = state.sessions.get(&id).map(|entry| entry.session.servers().to_vec());
             state.admission.ready(monotonic, id, servers.unwrap_or_default());
         }
         if effects.ready || effects.ended {
             self.admit(state, monotonic);
-            if let Some(slot) = state.sessions.get(&id) {
-                view = slot.session.view();
+            if let Some(entry) = state.sessions.get(&id) {
+                view = entry.session.view();
             }
         }
         Ok(Step::Applied(Box::new(Applied { reply, view, commit, after })))
     }
 
     /// Tells everybody what happened to a session that goes on.
-    fn tell(&self, slot: &Slot, view: &SessionView, events: Vec<EventKind>) {
+    fn tell(&self, entry: &SessionEntry, view: &SessionView, events: Vec<EventKind>) {
         if !events.is_empty() {
-            slot.changed.send_replace(());
+            entry.changed.send_replace(());
         }
         for kind in events {
             self.publish(view, kind);
@@ -209,15 +209,15 @@ impl CoordinatorApp {
     fn admit(&self, state: &mut State, monotonic: Duration) {
         while let Some(id) = state.admission.admit(monotonic) {
             let mut effects = Effects::default();
-            if let Some(slot) = state.sessions.get_mut(&id) {
-                let now = slot.time(monotonic);
-                let admitted = slot.session.apply(now, Command::Admit, &mut effects);
+            if let Some(entry) = state.sessions.get_mut(&id) {
+                let now = entry.time(monotonic);
+                let admitted = entry.session.apply(now, Command::Admit, &mut effects);
                 if let Err(error) = admitted {
                     tracing::debug!(%error, session = %id, "not admitted");
                 }
                 // Nobody waits for the commit of a start.
-                drop(self.persist(&slot.session, &effects));
-                self.tell(slot, &slot.session.view(), std::mem::take(&mut effects.events));
+                drop(self.persist(&entry.session, &effects));
+                self.tell(entry, &entry.session.view(), std::mem::take(&mut effects.events));
             }
             // A party that joined anew meanwhile is not ready: the session comes again when it is.
             if effects.persist == Durability::None {
@@ -292,8 +292,8 @@ impl CoordinatorApp {
         self.0.parts.store.health()?;
         Ok(match lock(&self.0.state).sessions.get(&id) {
             None => Look::Gone,
-            Some(slot) if slot.ending => Look::Ending(slot.changed.subscribe()),
-            Some(slot) => Look::Here(Box::new(slot.session.clone()), slot.changed.subscribe()),
+            Some(entry) if entry.ending => Look::Ending(entry.changed.subscribe()),
+            Some(entry) => Look::Here(Box::new(entry.session.clone()), entry.changed.subscribe()),
         })
     }
 

@@ -13,7 +13,7 @@ use quorate_types::*;
 use super::{CoordinatorApp, Look, Step, decode};
 use crate::links::ProgressSink;
 use crate::lock;
-use crate::tokens::TokenMint;
+use crate::tokens::JoinTokens;
 
 /// Longest list answered at once.
 const MAX_LIST: u32 = 1_000;
@@ -40,7 +40,7 @@ impl ReadSession for CoordinatorApp {
 impl TakePart for CoordinatorApp {
     async fn join(&self, caller: &Caller, request: JoinSession) -> Result<JoinedSession> {
         self.act_as(caller, &request.party_id)?;
-        let id = TokenMint::session_of(&request.token)?;
+        let id = JoinTokens::session_of(&request.token)?;
         if request.session_id.is_some_and(|asked| asked != id) {
             let asked = request.session_id.unwrap_or(id);
             return Err(Error::not_found("session", asked).with_field("session_id"));
@@ -56,9 +56,9 @@ impl TakePart for CoordinatorApp {
         Self::visible(&session, caller).map_err(unknown)?;
         let command = Command::Join {
             party: request.party_id,
-            token_hash: TokenMint::hash(&request.token),
+            token_hash: JoinTokens::hash(&request.token),
             device: request.device,
-            hello: request.hello,
+            handshake: request.handshake,
             ready: request.ready,
         };
         match self.execute(session.id(), command).await? {
@@ -184,9 +184,9 @@ impl ProgressSink for CoordinatorApp {
         // A note for the timeline: that the session has just ended is no error.
         let applied = self.apply(session, &Command::Progress { party: party.clone(), round });
         if matches!(applied, Ok(Step::Applied(_)))
-            && let Some(slot) = lock(&self.0.state).sessions.get(&session)
+            && let Some(entry) = lock(&self.0.state).sessions.get(&session)
         {
-            slot.changed.send_replace(());
+            entry.changed.send_replace(());
         }
     }
 }
@@ -198,7 +198,7 @@ impl CoordinatorApp {
         let live: HashMap<_, _> = {
             let state = lock(&self.0.state);
             // An end that is not on the disk yet is told to nobody.
-            let live = |id| state.sessions.get(id).filter(|slot| !slot.ending);
+            let live = |id| state.sessions.get(id).filter(|entry| !entry.ending);
             let ids = rows.iter().map(|row| &row.session_id);
             ids.filter_map(|id| Some((*id, live(id)?.session.view()))).collect()
         };

@@ -18,7 +18,7 @@ use crate::ENDED_KEPT;
 const KEYS_CACHED: usize = 10_000;
 
 /// A session in memory.
-pub(super) struct Slot {
+pub(super) struct SessionEntry {
     pub(super) session: Session,
     /// Its deadline on the monotonic clock.
     pub(super) ends: Duration,
@@ -31,7 +31,7 @@ pub(super) struct Slot {
     pub(super) idempotency: Option<(Tenant, String)>,
 }
 
-impl Slot {
+impl SessionEntry {
     /// A session that is not on the disk yet and ends `lifetime` milliseconds from now.
     pub(super) fn new(
         session: Session,
@@ -48,9 +48,9 @@ impl Slot {
     /// more than the whole, also when the clock has been set back meanwhile.
     pub(super) fn restored(session: Session, now: Timestamp, monotonic: Duration) -> Self {
         let left = session.expires_at().millis_since(now);
-        let mut slot = Self { created: true, ..Self::new(session, monotonic, None) };
-        slot.ends = slot.ends.min(monotonic.saturating_add(Duration::from_millis(left)));
-        slot
+        let mut entry = Self { created: true, ..Self::new(session, monotonic, None) };
+        entry.ends = entry.ends.min(monotonic.saturating_add(Duration::from_millis(left)));
+        entry
     }
 
     /// The session's own time: what the wall clock would show, had nobody set it meanwhile.
@@ -73,7 +73,7 @@ impl Slot {
 const WAITING_AT_PARTY: usize = 3_072;
 
 pub(super) struct State {
-    pub(super) sessions: HashMap<SessionId, Slot>,
+    pub(super) sessions: HashMap<SessionId, SessionEntry>,
     /// Open sessions by tenant.
     pub(super) open: Budget<Tenant>,
     /// Which keygens run.
@@ -120,10 +120,10 @@ impl State {
     }
 
     /// Takes an open session in.
-    pub(super) fn insert(&mut self, slot: Slot, monotonic: Duration) {
-        let session = &slot.session;
+    pub(super) fn insert(&mut self, entry: SessionEntry, monotonic: Duration) {
+        let session = &entry.session;
         let id = session.id();
-        self.deadlines.insert((slot.ends, id));
+        self.deadlines.insert((entry.ends, id));
         self.open.add(session.tenant(), 1);
         for party in session.servers() {
             self.busy.add(party.clone());
@@ -141,14 +141,14 @@ impl State {
                 _ => self.admission.expect(id, servers),
             }
         }
-        self.sessions.insert(id, slot);
+        self.sessions.insert(id, entry);
     }
 
     /// A session has ended: gives back what it held as an open one.
     pub(super) fn ended(&mut self, id: SessionId, monotonic: Duration) {
-        let Some(slot) = self.sessions.get(&id) else { return };
-        let session = &slot.session;
-        self.deadlines.remove(&(slot.ends, id));
+        let Some(entry) = self.sessions.get(&id) else { return };
+        let session = &entry.session;
+        self.deadlines.remove(&(entry.ends, id));
         self.open.give_back(session.tenant(), 1);
         self.admission.leave(monotonic, id, session.status() == SessionStatus::Completed);
         for party in session.servers() {
@@ -168,28 +168,28 @@ impl State {
 
     /// A new session is on the disk.
     pub(super) fn created(&mut self, id: SessionId) {
-        if let Some(slot) = self.sessions.get_mut(&id) {
-            slot.created = true;
-            slot.changed.send_replace(());
+        if let Some(entry) = self.sessions.get_mut(&id) {
+            entry.created = true;
+            entry.changed.send_replace(());
         }
     }
 
     /// A session turned out to have lost its idempotency key to another.
     pub(super) fn unclaim(&mut self, id: SessionId) {
-        if let Some(key) = self.sessions.get_mut(&id).and_then(|slot| slot.idempotency.take()) {
+        if let Some(key) = self.sessions.get_mut(&id).and_then(|entry| entry.idempotency.take()) {
             self.idempotency.remove(&key);
         }
     }
 
     /// An end is on the disk: it may be told, and the oldest ended session be forgotten.
     pub(super) fn retire(&mut self, id: SessionId) {
-        let Some(slot) = self.sessions.get_mut(&id) else { return };
-        slot.ending = false;
-        slot.changed.send_replace(());
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        entry.ending = false;
+        entry.changed.send_replace(());
         self.ended.push_back(id);
         while self.ended.len() > ENDED_KEPT {
             let oldest = self.ended.pop_front().expect("longer than the bound");
-            if let Some(key) = self.sessions.remove(&oldest).and_then(|slot| slot.idempotency) {
+            if let Some(key) = self.sessions.remove(&oldest).and_then(|entry| entry.idempotency) {
                 self.idempotency.remove(&key);
             }
         }

@@ -136,7 +136,7 @@ async fn open(folder: &TempDir, now: Timestamp) -> World {
     let parts = CoordinatorParts {
         config: CoordinatorConfig { keygens_at_once: 2, ..CoordinatorConfig::default() },
         store: store.clone(),
-        mint: TokenMint::new(Secret::new([7; 32])),
+        join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router.clone(),
         clock: clock.clone(),
@@ -189,7 +189,7 @@ async fn setting_the_clock_ends_no_session_and_prolongs_none() {
         party_id: "a".parse().unwrap(),
         token: created.join_tokens[&"a".parse().unwrap()].clone(),
         device: DeviceInfo::default(),
-        hello: None,
+        handshake: None,
         ready: true,
     };
     world.app.join(&Caller::Open, join).await.expect("the session has not ended");
@@ -448,7 +448,7 @@ impl World {
                 party_id: party.clone(),
                 token: token.clone(),
                 device: DeviceInfo::default(),
-                hello: None,
+                handshake: None,
                 ready: true,
             };
             self.app.join(&Caller::Open, join).await.unwrap();

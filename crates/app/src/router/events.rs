@@ -1,4 +1,4 @@
-//! Streams of session events: a cursor into the log, and a bell that says when to look again.
+//! Streams of session events: a cursor into the log, and a waker that says when to look again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::lock;
 /// Events that a stream takes from the log under one lock: what a stalled one holds on to.
 const BATCH: usize = 8;
 
-/// The log of events and the bells of its readers.
+/// The log of events and the wakers of its readers.
 #[derive(Default)]
-pub(super) struct EventBoard {
+pub(super) struct EventLog {
     events: Events,
     /// Wakes the streams of a party; an entry exists while one is open.
-    bells: HashMap<PartyId, watch::Sender<()>>,
+    wakers: HashMap<PartyId, watch::Sender<()>>,
 }
 
-impl EventBoard {
+impl EventLog {
     /// Posts an event and wakes its readers; answers with their number.
     pub(super) fn post(&mut self, event: SessionEvent) -> u32 {
         let event = Arc::new(event);
         let reached = self.events.post(&event);
         for participant in &event.session.participants {
-            if let Some(bell) = self.bells.get(&participant.party_id) {
-                bell.send_replace(());
+            if let Some(waker) = self.wakers.get(&participant.party_id) {
+                waker.send_replace(());
             }
         }
         reached
@@ -52,18 +52,18 @@ struct Subscribed {
 impl Drop for Subscribed {
     fn drop(&mut self) {
         let mut state = lock(&self.connected.router.0.state);
-        state.board.events.unsubscribe(self.id);
+        state.log.events.unsubscribe(self.id);
         let party = &self.connected.party;
-        // The last stream takes its party's bell with it; this one's receiver is gone already.
-        if state.board.bells.get(party).is_some_and(|bell| bell.receiver_count() == 0) {
-            state.board.bells.remove(party);
+        // The last stream takes its party's waker with it; this one's receiver is gone already.
+        if state.log.wakers.get(party).is_some_and(|waker| waker.receiver_count() == 0) {
+            state.log.wakers.remove(party);
         }
     }
 }
 
 struct EventStream {
-    // Dropped in this order: the bell is counted by what follows it.
-    bell: watch::Receiver<()>,
+    // Dropped in this order: the waker is counted by what follows it.
+    waker: watch::Receiver<()>,
     batch: VecDeque<Arc<SessionEvent>>,
     subscribed: Subscribed,
 }
@@ -75,10 +75,10 @@ impl EventStream {
                 let event = event.for_party(&self.subscribed.connected.party);
                 return Some((Ok(event), Some(self)));
             }
-            self.bell.mark_unchanged();
+            self.waker.mark_unchanged();
             let read = {
                 let mut state = lock(&self.subscribed.connected.router.0.state);
-                state.board.events.read(self.subscribed.id, BATCH)
+                state.log.events.read(self.subscribed.id, BATCH)
             };
             match read {
                 Ok(events) => self.batch.extend(events),
@@ -87,7 +87,7 @@ impl EventStream {
                     return Some((Err(Error::unavailable(behind)), None));
                 }
             }
-            if self.batch.is_empty() && self.bell.changed().await.is_err() {
+            if self.batch.is_empty() && self.waker.changed().await.is_err() {
                 return None;
             }
         }
@@ -102,13 +102,13 @@ impl RouterApp {
         kinds: Vec<EventKind>,
     ) -> Result<BoxStream<Result<SessionEvent>>> {
         let connected = Connected::new(self, caller, party)?;
-        let (id, bell) = {
+        let (id, waker) = {
             let mut state = lock(&self.0.state);
-            let id = state.board.events.subscribe(caller, party, kinds);
-            (id, state.board.bells.entry(party.clone()).or_default().subscribe())
+            let id = state.log.events.subscribe(caller, party, kinds);
+            (id, state.log.wakers.entry(party.clone()).or_default().subscribe())
         };
         let subscribed = Subscribed { id, connected };
-        let stream = EventStream { bell, batch: VecDeque::new(), subscribed };
+        let stream = EventStream { waker, batch: VecDeque::new(), subscribed };
         Ok(Box::pin(stream::unfold(Some(stream), |stream| async { stream?.next().await })))
     }
 }

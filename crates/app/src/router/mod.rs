@@ -1,4 +1,4 @@
-//! The message router: mailboxes, streams, presence and session events.
+//! The message router: inboxes, streams, presence and session events.
 
 mod events;
 mod service;
@@ -7,7 +7,7 @@ mod streams;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use quorate_core::mailbox::{Limits, Mailboxes};
+use quorate_core::inbox::{InboxLimits, Inboxes};
 use quorate_core::policy;
 use quorate_core::presence::Presence;
 use quorate_core::strangers::Strangers;
@@ -20,13 +20,13 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Clock;
 use crate::links::{EventSink, ProgressSink};
 use crate::lock;
-use events::EventBoard;
+use events::EventLog;
 
 /// Settings of the router.
 #[derive(Clone, Debug, Default)]
 pub struct RouterConfig {
     /// Bounds of messages, sessions and the whole.
-    pub limits: Limits,
+    pub limits: InboxLimits,
 }
 
 /// The parts a router is made of.
@@ -53,16 +53,16 @@ struct Inner {
 }
 
 struct State {
-    mailboxes: Mailboxes,
+    inboxes: Inboxes,
     presence: Presence,
-    board: EventBoard,
+    log: EventLog,
     subscriptions: Subscriptions,
     /// Names whose identity the operator trusts.
     reserved: HashSet<PartyId>,
     /// Sessions that callers of an open router have announced.
     strangers: Strangers,
     /// Wakes the streams of a party; an entry exists while one is open.
-    bells: HashMap<PartyId, watch::Sender<()>>,
+    wakers: HashMap<PartyId, watch::Sender<()>>,
     /// Senders that wait until all recipients have acknowledged.
     settling: HashMap<MessageId, oneshot::Sender<()>>,
     /// Messages found at start whose session the coordinator has not named yet.
@@ -77,9 +77,9 @@ impl State {
     /// Refuses a session of another tenant, or of others than a proven party, as if it did not
     /// exist.
     fn visible(&self, caller: &Caller, session: SessionId) -> Result<()> {
-        let owner = self.mailboxes.owner(session);
+        let owner = self.inboxes.owner(session);
         let seen = match caller {
-            Caller::Party(party) => self.mailboxes.has_member(session, party),
+            Caller::Party(party) => self.inboxes.has_member(session, party),
             _ => owner.is_some_and(|owner| policy::sees(caller, owner)),
         };
         if seen { Ok(()) } else { Err(Error::not_found("session", session)) }
@@ -95,19 +95,19 @@ impl RouterApp {
             presence.restore(owner, registration, registered_at);
         }
         let mut unclaimed: HashMap<_, Vec<_>> = HashMap::new();
-        let mut mailboxes = Mailboxes::new(parts.config.limits);
+        let mut inboxes = Inboxes::new(parts.config.limits);
         for found in parts.store.messages().await? {
-            mailboxes.continue_after(found.row.sequence);
+            inboxes.continue_after(found.row.sequence);
             unclaimed.entry(found.row.message.session_id).or_default().push(found);
         }
         let state = Mutex::new(State {
-            mailboxes,
+            inboxes,
             presence,
-            board: EventBoard::default(),
+            log: EventLog::default(),
             subscriptions: Subscriptions::default(),
             reserved: HashSet::new(),
             strangers: Strangers::default(),
-            bells: HashMap::new(),
+            wakers: HashMap::new(),
             settling: HashMap::new(),
             unclaimed,
         });
@@ -148,8 +148,8 @@ impl RouterApp {
         let session = event.session.session_id;
         if state.strangers.displace(session) {
             self.end_session(state, session);
-            state.mailboxes.forget_session(session);
-            state.board.forget(session);
+            state.inboxes.forget_session(session);
+            state.log.forget(session);
         }
         self.post(state, event)
     }
@@ -160,13 +160,13 @@ impl RouterApp {
         let state = &mut *guard;
         let session = event.session.session_id;
         let known =
-            state.mailboxes.owner(session).is_some() || state.unclaimed.contains_key(&session);
+            state.inboxes.owner(session).is_some() || state.unclaimed.contains_key(&session);
         state.strangers.admit(session, known, event.session.status.is_final())?;
         event.session.tenant = Tenant::default();
         Ok(self.post(state, event))
     }
 
-    /// Opens or closes the mailboxes of an event's session, and tells the subscribers.
+    /// Opens or closes the inboxes of an event's session, and tells the subscribers.
     fn post(&self, state: &mut State, event: SessionEvent) -> u32 {
         let session = event.session.session_id;
         if event.session.status.is_final() {
@@ -174,23 +174,23 @@ impl RouterApp {
         } else {
             let members: Vec<_> =
                 event.session.participants.iter().map(|p| p.party_id.clone()).collect();
-            state.mailboxes.open_session(session, &event.session.tenant, &members);
+            state.inboxes.open_session(session, &event.session.tenant, &members);
             for found in state.unclaimed.remove(&session).unwrap_or_default() {
-                state.mailboxes.restore(found.row, &found.acknowledged);
+                state.inboxes.restore(found.row, &found.acknowledged);
             }
         }
-        state.board.post(event)
+        state.log.post(event)
     }
 
     fn end_session(&self, state: &mut State, session: SessionId) {
-        for message in state.mailboxes.close_session(session) {
+        for message in state.inboxes.close_session(session) {
             state.settling.remove(&message);
         }
         state.unclaimed.remove(&session);
         drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
         // Streams of this session alone end now.
-        for bell in state.bells.values() {
-            bell.send_replace(());
+        for waker in state.wakers.values() {
+            waker.send_replace(());
         }
     }
 }

@@ -48,7 +48,7 @@ impl Deliver for RouterApp {
         let mut state = lock(&self.0.state);
         state.presence.heartbeat(now, &NameOwner::of(caller), party)?;
         let server_time = now.wall;
-        Ok(Pulse { server_time, pending_messages: state.mailboxes.pending_count(party) })
+        Ok(Pulse { server_time, pending_messages: state.inboxes.pending_count(party) })
     }
 
     async fn route(&self, caller: &Caller, request: RouteRequest) -> Result<MessageId> {
@@ -83,7 +83,7 @@ impl Deliver for RouterApp {
             None => self.act_as(caller, party)?,
             Some(session) => {
                 self.act_in(caller, party, session)?;
-                lock(&self.0.state).mailboxes.check_member(session, party)?;
+                lock(&self.0.state).inboxes.check_member(session, party)?;
             }
         }
         self.message_stream(caller, session, party, after)
@@ -117,7 +117,7 @@ impl ReadMessages for RouterApp {
     ) -> Result<Vec<Message>> {
         self.act_in(caller, party, session)?;
         let now = self.0.clock.now();
-        lock(&self.0.state).mailboxes.pending(now, session, party, after)
+        lock(&self.0.state).inboxes.pending(now, session, party, after)
     }
 
     async fn message_status(
@@ -129,7 +129,7 @@ impl ReadMessages for RouterApp {
         caller.may(Scope::Read)?;
         let state = lock(&self.0.state);
         state.visible(caller, session)?;
-        state.mailboxes.status(session, message)
+        state.inboxes.status(session, message)
     }
 }
 
@@ -163,8 +163,8 @@ impl Announce for RouterApp {
 }
 
 impl RouterApp {
-    /// Accepts a message under one lock: acknowledgements it brings, mailboxes, the ordered write,
-    /// the bells. Answers with the write, the word that all have acknowledged, and whether this
+    /// Accepts a message under one lock: acknowledgements it brings, inboxes, the ordered write,
+    /// the wakers. Answers with the write, the word that all have acknowledged, and whether this
     /// was the sender's first message of its round.
     fn accept(
         &self,
@@ -186,18 +186,18 @@ impl RouterApp {
                 tracing::debug!(%error, message = %message_id, "an acknowledgement came late");
             }
         }
-        let accepted = state.mailboxes.accept(now, id, request)?;
+        let accepted = state.inboxes.accept(now, id, request)?;
         let recipients = &accepted.row.recipients;
         // A recipient that listens usually acknowledges sooner than the disk could: then the
         // message need never be written, and the write may wait a little for that.
-        let listening = recipients.iter().all(|party| state.bells.contains_key(party));
+        let listening = recipients.iter().all(|party| state.wakers.contains_key(party));
         let urgency = if listening { Urgency::Lazy } else { Urgency::Now };
         let commit = self.0.store.submit(vec![Write::Message(accepted.row.clone())], urgency);
         let (settle, settled) = oneshot::channel();
         state.settling.insert(id, settle);
         for party in recipients {
-            if let Some(bell) = state.bells.get(party) {
-                bell.send_replace(());
+            if let Some(waker) = state.wakers.get(party) {
+                waker.send_replace(());
             }
         }
         Ok((commit, settled, accepted.first_of_round))
@@ -205,7 +205,7 @@ impl RouterApp {
 
     fn settle_one(&self, state: &mut State, ack: &Acknowledge) -> Result<()> {
         let now = self.0.clock.now();
-        let acked = state.mailboxes.acknowledge(now, ack)?;
+        let acked = state.inboxes.acknowledge(now, ack)?;
         if !acked.first {
             return Ok(());
         }

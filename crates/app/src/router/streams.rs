@@ -1,7 +1,7 @@
-//! Streams that pull: the mailbox is the queue, a bell says when to look again.
+//! Streams that pull: the inbox is the queue, a waker says when to look again.
 //!
 //! A stream holds a cursor and takes the next batch when its socket has room. A slow reader
-//! therefore costs nothing beyond its mailbox, whose bounds hold for every party.
+//! therefore costs nothing beyond its inbox, whose bounds hold for every party.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::RouterApp;
 use crate::lock;
 
-/// Messages taken from a mailbox under one lock.
+/// Messages taken from a inbox under one lock.
 const BATCH: usize = 64;
 
 /// Says that a party is connected, and holds its stream's place, for as long as it lives.
@@ -46,16 +46,16 @@ impl Drop for Connected {
         let mut state = lock(&self.router.0.state);
         state.presence.disconnected(now, &self.owner, &self.party);
         state.subscriptions.close(&self.account, &self.party);
-        // The last stream takes its party's bell with it.
-        if state.bells.get(&self.party).is_some_and(|bell| bell.receiver_count() == 0) {
-            state.bells.remove(&self.party);
+        // The last stream takes its party's waker with it.
+        if state.wakers.get(&self.party).is_some_and(|waker| waker.receiver_count() == 0) {
+            state.wakers.remove(&self.party);
         }
     }
 }
 
 struct MessageStream {
     caller: Caller,
-    bell: watch::Receiver<()>,
+    waker: watch::Receiver<()>,
     session: Option<SessionId>,
     after: Timestamp,
     cursor: u64,
@@ -70,7 +70,7 @@ impl MessageStream {
                 self.cursor = sequence;
                 return Some((Ok(message), self));
             }
-            self.bell.mark_unchanged();
+            self.waker.mark_unchanged();
             {
                 let router = &self.connected.router.0;
                 let now = router.clock.now();
@@ -78,14 +78,14 @@ impl MessageStream {
                 let party = &self.connected.party;
                 let sees = |owner: &Tenant| policy::sees(&self.caller, owner);
                 let from = (self.session, self.cursor, self.after);
-                let next = state.mailboxes.next(now, party, from, sees, BATCH);
+                let next = state.inboxes.next(now, party, from, sees, BATCH);
                 self.batch.extend(next);
-                let over = self.session.is_some_and(|id| !state.mailboxes.is_open(id));
+                let over = self.session.is_some_and(|id| !state.inboxes.is_open(id));
                 if self.batch.is_empty() && over {
                     return None;
                 }
             }
-            if self.batch.is_empty() && self.bell.changed().await.is_err() {
+            if self.batch.is_empty() && self.waker.changed().await.is_err() {
                 return None;
             }
         }
@@ -101,9 +101,9 @@ impl RouterApp {
         after: Timestamp,
     ) -> Result<BoxStream<Result<Message>>> {
         let connected = Connected::new(self, caller, party)?;
-        let bell = lock(&self.0.state).bells.entry(party.clone()).or_default().subscribe();
+        let waker = lock(&self.0.state).wakers.entry(party.clone()).or_default().subscribe();
         let (caller, batch) = (caller.clone(), VecDeque::new());
-        let stream = MessageStream { caller, bell, session, after, cursor: 0, batch, connected };
+        let stream = MessageStream { caller, waker, session, after, cursor: 0, batch, connected };
         Ok(Box::pin(stream::unfold(stream, MessageStream::next)))
     }
 }

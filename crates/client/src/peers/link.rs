@@ -17,7 +17,7 @@ use quorate_types::threshold::MAX_PARTIES;
 use quorate_types::{Error, KeyId, Result};
 use reqwest::Url;
 
-use super::letter::InstanceId;
+use super::message::InstanceId;
 use super::signer::VerifyingKey;
 
 /// Something that one device shows another.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_party::{Compute, Keyring, Worker};
 use quorate_types::*;
 
-use super::letter::Purpose;
+use super::message::Ceremony;
 use super::signer::MessageSigner;
 
 /// How long a run may take when nothing else is said: a person must reach for the other phone.
@@ -47,9 +47,9 @@ impl Peer {
     }
 }
 
-/// The purpose of a keygen.
-pub(crate) fn keygen(threshold: Threshold) -> Purpose {
-    Purpose::Keygen { scheme: Scheme::default(), threshold }
+/// The ceremony of a keygen.
+pub(crate) fn keygen(threshold: Threshold) -> Ceremony {
+    Ceremony::Keygen { scheme: Scheme::default(), threshold }
 }
 
 /// The signature that a run ended with.

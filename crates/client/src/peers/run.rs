@@ -1,35 +1,35 @@
-//! One run among devices: openings, agreement, the protocol, and the word that all have kept it.
+//! One run among devices: proposals, agreement, the protocol, and the word that all have kept it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quorate_engine::{Expected, HelloSecret, Outgoing, introduce};
+use quorate_engine::{Expected, HandshakeSecret, Outgoing, make_handshake};
 use quorate_party::{Gate, Incoming, Transport, Worker, compute_with_peers};
 use quorate_types::*;
 use tokio::time::Instant;
 
-use super::letter::{InstanceId, Letter, Opening, Purpose, Slot};
-use super::mail::Mail;
+use super::channel::Channel;
+use super::message::{Ceremony, InstanceId, MessageKind, Proposal, SignedMessage};
 use super::signer::VerifyingKey;
-use super::what::Proposal;
+use super::signing_request::SigningRequest;
 
-/// How long a device that is done waits for the others to be: its last letters may still be on
+/// How long a device that is done waits for the others to be: its last messages may still be on
 /// their way to them.
 const DONE_GRACE: Duration = Duration::from_secs(10);
 /// How long giving up may take.
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
-/// How long a carrier may take to leave: others may have missed our last letters.
+/// How long a transport may take to leave: others may have missed our last messages.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest reason that is taken from another device, in bytes.
 const MAX_REASON: usize = 512;
 
 /// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum Progress {
     /// Waiting for these devices to show up.
-    Gathering(Vec<PartyId>),
+    WaitingFor(Vec<PartyId>),
     /// Computing; messages of this round are awaited.
     Round(u16),
     /// The result is there; these devices have not said that they have theirs.
@@ -37,14 +37,14 @@ pub enum Stage {
 }
 
 /// What a run asks and tells its user.
-pub struct Hooks<'a> {
+pub struct Observer<'a> {
     /// Told of every step.
-    pub progress: Box<dyn FnMut(Stage) + Send + 'a>,
+    pub progress: Box<dyn FnMut(Progress) + Send + 'a>,
     /// Whether to sign what another device proposes.
-    pub approve: Box<dyn FnMut(&Proposal) -> bool + Send + 'a>,
+    pub approve: Box<dyn FnMut(&SigningRequest) -> bool + Send + 'a>,
 }
 
-impl Default for Hooks<'_> {
+impl Default for Observer<'_> {
     /// Tells nobody, and signs nothing that another device proposes.
     fn default() -> Self {
         Self { progress: Box::new(|_| ()), approve: Box::new(|_| false) }
@@ -52,9 +52,9 @@ impl Default for Hooks<'_> {
 }
 
 /// What a run is about.
-pub(crate) struct Terms {
+pub(crate) struct RunParameters {
     pub(crate) instance: InstanceId,
-    pub(crate) purpose: Purpose,
+    pub(crate) ceremony: Ceremony,
     /// Our key.
     pub(crate) key: VerifyingKey,
     /// Our place among the members, from 0.
@@ -66,31 +66,31 @@ pub(crate) struct Terms {
 
 pub(crate) struct Run<'a, 'h> {
     worker: &'a Worker,
-    terms: Terms,
-    mail: Mail,
-    hooks: &'a mut Hooks<'h>,
-    /// Letters that came before they were wanted.
-    early: VecDeque<Letter>,
+    parameters: RunParameters,
+    channel: Channel,
+    observer: &'a mut Observer<'h>,
+    /// Messages that came before they were wanted.
+    early: VecDeque<SignedMessage>,
     /// The members, in their order.
     ids: Vec<PartyId>,
-    stage: Stage,
+    stage: Progress,
 }
 
 impl<'a, 'h> Run<'a, 'h> {
     pub(crate) fn new(
         worker: &'a Worker,
-        terms: Terms,
-        mail: Mail,
-        hooks: &'a mut Hooks<'h>,
+        parameters: RunParameters,
+        channel: Channel,
+        observer: &'a mut Observer<'h>,
         ids: Vec<PartyId>,
     ) -> Self {
-        let stage = Stage::Gathering(Vec::new());
-        Self { worker, terms, mail, hooks, early: VecDeque::new(), ids, stage }
+        let stage = Progress::WaitingFor(Vec::new());
+        Self { worker, parameters, channel, observer, early: VecDeque::new(), ids, stage }
     }
 
     /// Runs to the end, at the latest to the deadline. The others are told when it fails here.
     pub(crate) async fn finish(mut self) -> Result<PartyOutcome> {
-        let deadline = self.terms.deadline;
+        let deadline = self.parameters.deadline;
         let made = tokio::time::timeout_at(deadline, self.go()).await;
         let ended = match made.unwrap_or_else(|_| Err(self.late())) {
             Ok(outcome) => self.confirm(&outcome).await.map(|()| outcome),
@@ -99,104 +99,111 @@ impl<'a, 'h> Run<'a, 'h> {
         if let Err(error) = &ended {
             let reason = Bytes::from(error.message.clone());
             let telling = async {
-                self.mail.send(Slot::Abort, None, reason).await?;
-                self.mail.flush().await
+                self.channel.send(MessageKind::Abort, None, reason).await?;
+                self.channel.flush().await
             };
             let _ = tokio::time::timeout(ABORT_LIMIT, telling).await;
         }
-        let _ = tokio::time::timeout(LEAVE_LIMIT, self.mail.close()).await;
+        let _ = tokio::time::timeout(LEAVE_LIMIT, self.channel.close()).await;
         // A computation that the deadline has left may have come upon a fault.
         self.worker.keyring.settled().await;
         ended
     }
 
     async fn go(&mut self) -> Result<PartyOutcome> {
-        let session = self.terms.instance.session();
+        let session = self.parameters.instance.session();
         let me = self.worker.id().clone();
         let keyring = &self.worker.keyring;
-        let key = match &self.terms.purpose {
-            Purpose::Sign { key_id, .. } => keyring.key(*key_id, &self.worker.compute).await?,
-            Purpose::Keygen { .. } => None,
+        let key = match &self.parameters.ceremony {
+            Ceremony::Sign { key_id, .. } => keyring.key(*key_id, &self.worker.compute).await?,
+            Ceremony::Keygen { .. } => None,
         };
         let shown = keyring.shown(key.as_deref()).await?;
-        let (hello, secret) = introduce(keyring.identity(), session, &me, &shown);
-        let openings = self.gather(&hello).await?;
-        let digest = self.agree(&openings)?;
-        let view = self.view(session, &openings, digest).await?;
-        self.compute(&view, (hello, secret)).await
+        let (handshake, secret) = make_handshake(keyring.identity(), session, &me, &shown);
+        let proposals = self.exchange_proposals(&handshake).await?;
+        let digest = self.agree(&proposals)?;
+        let view = self.view(session, &proposals, digest).await?;
+        self.compute(&view, (handshake, secret)).await
     }
 
-    /// Exchanges openings; ours first, then those of the others as they come.
-    async fn gather(&mut self, hello: &Hello) -> Result<Vec<Opening>> {
-        let others: Vec<_> = (0..self.terms.members).filter(|at| *at != self.terms.me).collect();
+    /// Exchanges proposals; ours first, then those of the others as they come.
+    async fn exchange_proposals(&mut self, handshake: &Handshake) -> Result<Vec<Proposal>> {
+        let others: Vec<_> =
+            (0..self.parameters.members).filter(|at| *at != self.parameters.me).collect();
         for from in &others {
-            self.mail.expect(Slot::Abort, *from).await?;
+            self.channel.expect(MessageKind::Abort, *from).await?;
         }
         for from in &others {
-            self.mail.expect(Slot::Opening, *from).await?;
+            self.channel.expect(MessageKind::Proposal, *from).await?;
         }
-        let Terms { key, purpose, .. } = &self.terms;
-        let mine = Opening::new(key.clone(), purpose.clone(), hello);
-        self.mail.send(Slot::Opening, None, mine.to_bytes()).await?;
-        let mut openings = vec![None; self.terms.members];
-        openings[self.terms.me] = Some(mine);
-        while openings.iter().any(Option::is_none) {
-            let missing = (0..openings.len()).filter(|at| openings[*at].is_none());
-            self.tell(Stage::Gathering(missing.map(|at| self.name(at)).collect()));
-            let letter = self.next().await?;
-            if letter.slot != Slot::Opening {
-                self.early.push_back(letter);
+        let RunParameters { key, ceremony, .. } = &self.parameters;
+        let mine = Proposal::new(key.clone(), ceremony.clone(), handshake);
+        self.channel.send(MessageKind::Proposal, None, mine.to_bytes()).await?;
+        let mut proposals = vec![None; self.parameters.members];
+        proposals[self.parameters.me] = Some(mine);
+        while proposals.iter().any(Option::is_none) {
+            let missing = (0..proposals.len()).filter(|at| proposals[*at].is_none());
+            self.tell(Progress::WaitingFor(missing.map(|at| self.name(at)).collect()));
+            let message = self.next().await?;
+            if message.kind != MessageKind::Proposal {
+                self.early.push_back(message);
                 continue;
             }
-            let from = letter.from;
-            let opening = Opening::read(&letter.payload, &self.name(from))?;
-            if opening.key.party_id() != self.ids[from] {
+            let from = message.from;
+            let proposal = Proposal::read(&message.payload, &self.name(from))?;
+            if proposal.key.party_id() != self.ids[from] {
                 let why = format!("{} opens with a key that is not its own", self.ids[from]);
                 return Err(Error::new(ErrorCode::Conflict, why));
             }
-            if !self.terms.purpose.fits(&opening.purpose) {
-                return Err(disagreement(&self.name(from), &opening.purpose, &self.terms.purpose));
+            if !self.parameters.ceremony.fits(&proposal.ceremony) {
+                return Err(disagreement(
+                    &self.name(from),
+                    &proposal.ceremony,
+                    &self.parameters.ceremony,
+                ));
             }
-            openings[from] = Some(opening);
+            proposals[from] = Some(proposal);
         }
-        Ok(openings.into_iter().flatten().collect())
+        Ok(proposals.into_iter().flatten().collect())
     }
 
-    /// What is signed, once all agree to the one proposal.
-    fn agree(&mut self, openings: &[Opening]) -> Result<Option<Digest>> {
-        let Purpose::Sign { proposal: mine, .. } = &self.terms.purpose else { return Ok(None) };
-        let mut proposals = openings.iter().filter_map(|opening| match &opening.purpose {
-            Purpose::Sign { proposal, .. } => proposal.as_ref(),
-            Purpose::Keygen { .. } => None,
+    /// What is signed, once all agree to the one request.
+    fn agree(&mut self, proposals: &[Proposal]) -> Result<Option<Digest>> {
+        let Ceremony::Sign { request: mine, .. } = &self.parameters.ceremony else {
+            return Ok(None);
+        };
+        let mut requests = proposals.iter().filter_map(|proposal| match &proposal.ceremony {
+            Ceremony::Sign { request, .. } => request.as_ref(),
+            Ceremony::Keygen { .. } => None,
         });
-        let Some(proposal) = proposals.next() else {
+        let Some(request) = requests.next() else {
             let why = "no device proposes what to sign; start the signature on one of them";
             return Err(Error::new(ErrorCode::InvalidRequest, why));
         };
-        if proposals.any(|other| other != proposal) {
+        if requests.any(|other| other != request) {
             let why = "the devices propose different things to sign; start it on one of them only";
             return Err(Error::new(ErrorCode::Conflict, why));
         }
-        if mine.is_none() && !(self.hooks.approve)(proposal) {
+        if mine.is_none() && !(self.observer.approve)(request) {
             let why = format!("{} did not agree to sign this", self.worker.id());
             return Err(Error::new(ErrorCode::Forbidden, why));
         }
-        Ok(Some(proposal.digest()))
+        Ok(Some(request.digest()))
     }
 
     /// The session as the protocol is to see it.
     async fn view(
         &self,
         session: SessionId,
-        openings: &[Opening],
+        proposals: &[Proposal],
         digest: Option<Digest>,
     ) -> Result<SessionView> {
-        let participant = |(index, opening): (u16, &Opening)| ParticipantView {
-            party_id: opening.key.party_id(),
+        let participant = |(index, proposal): (u16, &Proposal)| ParticipantView {
+            party_id: proposal.key.party_id(),
             party_index: PartyIndex(index),
             status: ParticipantStatus::Computing,
             device: DeviceInfo::default(),
-            hello: Some(opening.hello()),
+            handshake: Some(proposal.handshake()),
         };
         let mut view = SessionView {
             tenant: Tenant::default(),
@@ -209,17 +216,17 @@ impl<'a, 'h> Run<'a, 'h> {
             public_key: None,
             holders: Vec::new(),
             digest,
-            participants: (0..).zip(openings).map(participant).collect(),
+            participants: (0..).zip(proposals).map(participant).collect(),
             outcome: None,
             failure: None,
             created_at: Timestamp(0),
             expires_at: Timestamp(0),
         };
-        match &self.terms.purpose {
-            Purpose::Keygen { scheme, threshold } => {
+        match &self.parameters.ceremony {
+            Ceremony::Keygen { scheme, threshold } => {
                 (view.scheme, view.threshold) = (*scheme, *threshold);
             }
-            Purpose::Sign { key_id, .. } => {
+            Ceremony::Sign { key_id, .. } => {
                 let key = self.worker.keyring.key(*key_id, &self.worker.compute).await?;
                 let key = key.ok_or_else(|| Error::not_found("key", key_id))?;
                 let record = &key.stored.record;
@@ -236,17 +243,21 @@ impl<'a, 'h> Run<'a, 'h> {
     async fn compute(
         &mut self,
         view: &SessionView,
-        introduction: (Hello, HelloSecret),
+        handshake: (Handshake, HandshakeSecret),
     ) -> Result<PartyOutcome> {
         let ids: Vec<_> = view.participants.iter().map(|p| p.party_id.clone()).collect();
-        let mut transport =
-            Letters { mail: &mut self.mail, early: &mut self.early, ids: &ids, gate: Gate::open() };
-        let (stage, hooks) = (&mut self.stage, &mut *self.hooks);
-        let progress = |round| {
-            *stage = Stage::Round(round);
-            (hooks.progress)(stage.clone());
+        let mut transport = Messages {
+            channel: &mut self.channel,
+            early: &mut self.early,
+            ids: &ids,
+            gate: Gate::open(),
         };
-        compute_with_peers(self.worker, view, introduction, &mut transport, progress)
+        let (stage, observer) = (&mut self.stage, &mut *self.observer);
+        let progress = |round| {
+            *stage = Progress::Round(round);
+            (observer.progress)(stage.clone());
+        };
+        compute_with_peers(self.worker, view, handshake, &mut transport, progress)
             .await
             .map_err(of_failure)
     }
@@ -258,52 +269,56 @@ impl<'a, 'h> Run<'a, 'h> {
             PartyOutcome::Failure(failure) => return Err(of_failure(failure.clone())),
         };
         let mut missing: Vec<_> =
-            (0..self.terms.members).filter(|at| *at != self.terms.me).collect();
+            (0..self.parameters.members).filter(|at| *at != self.parameters.me).collect();
         for from in &missing {
-            self.mail.expect(Slot::Done, *from).await?;
+            self.channel.expect(MessageKind::Confirmation, *from).await?;
         }
-        self.mail.send(Slot::Done, None, result.clone().into()).await?;
-        self.mail.flush().await?;
+        self.channel.send(MessageKind::Confirmation, None, result.clone().into()).await?;
+        self.channel.flush().await?;
         let until = Instant::now() + DONE_GRACE;
         while !missing.is_empty() {
-            self.tell(Stage::Confirming(missing.iter().map(|at| self.name(*at)).collect()));
-            let next = match self.early.iter().position(|letter| letter.slot == Slot::Done) {
+            self.tell(Progress::Confirming(missing.iter().map(|at| self.name(*at)).collect()));
+            let next = match self
+                .early
+                .iter()
+                .position(|message| message.kind == MessageKind::Confirmation)
+            {
                 Some(at) => self.early.remove(at).map(Ok),
                 None => tokio::time::timeout_at(until, self.next()).await.ok(),
             };
-            let letter = match next {
-                Some(Ok(letter)) => letter,
+            let message = match next {
+                Some(Ok(message)) => message,
                 // It needs nobody's word: a signature verifies, and of a key each holder has signed
                 // that it keeps its share.
                 Some(Err(_)) | None => return Ok(()),
             };
-            if letter.slot != Slot::Done {
+            if message.kind != MessageKind::Confirmation {
                 continue;
             }
-            if letter.payload != result {
-                let who = self.name(letter.from);
+            if message.payload != result {
+                let who = self.name(message.from);
                 let why = format!("{who} has another result than this device; do not use it");
                 let blame = Blame { party_id: who, reason: "another result".into() };
                 return Err(Error::new(ErrorCode::Conflict, why).blaming(blame));
             }
-            missing.retain(|at| *at != letter.from);
+            missing.retain(|at| *at != message.from);
         }
         Ok(())
     }
 
-    /// The next letter that is not a farewell.
-    async fn next(&mut self) -> Result<Letter> {
-        let letter = self.mail.receive().await?;
-        match letter.slot {
-            Slot::Abort => Err(gave_up(&self.name(letter.from), &letter.payload)),
-            _ => Ok(letter),
+    /// The next message that is no abort.
+    async fn next(&mut self) -> Result<SignedMessage> {
+        let message = self.channel.receive().await?;
+        match message.kind {
+            MessageKind::Abort => Err(gave_up(&self.name(message.from), &message.payload)),
+            _ => Ok(message),
         }
     }
 
-    fn tell(&mut self, stage: Stage) {
+    fn tell(&mut self, stage: Progress) {
         if self.stage != stage {
             self.stage = stage.clone();
-            (self.hooks.progress)(stage);
+            (self.observer.progress)(stage);
         }
     }
 
@@ -312,34 +327,34 @@ impl<'a, 'h> Run<'a, 'h> {
     }
 
     fn late(&self) -> Error {
-        let relay = match self.mail.trouble() {
+        let relay = match self.channel.last_error() {
             Some(why) => format!("; the relay is out of reach: {why}"),
             None => String::new(),
         };
         let list = |who: &[PartyId]| who.iter().map(PartyId::as_str).collect::<Vec<_>>().join(", ");
         let (why, who) = match &self.stage {
-            Stage::Gathering(who) => (
+            Progress::WaitingFor(who) => (
                 format!(
                     "the time is over and nothing came from {}; start again on all devices",
                     list(who)
                 ),
                 who.clone(),
             ),
-            Stage::Round(round) => {
+            Progress::Round(round) => {
                 (format!("the time was over in round {round}; start again"), Vec::new())
             }
-            Stage::Confirming(who) => ("the time is over".into(), who.clone()),
+            Progress::Confirming(who) => ("the time is over".into(), who.clone()),
         };
         Error::new(ErrorCode::SessionExpired, format!("{why}{relay}")).waiting_for(who)
     }
 }
 
-fn disagreement(who: &PartyId, theirs: &Purpose, ours: &Purpose) -> Error {
-    let words = |purpose: &Purpose| match purpose {
-        Purpose::Keygen { threshold, .. } => {
+fn disagreement(who: &PartyId, theirs: &Ceremony, ours: &Ceremony) -> Error {
+    let words = |ceremony: &Ceremony| match ceremony {
+        Ceremony::Keygen { threshold, .. } => {
             format!("make a {}-of-{} key", threshold.signers(), threshold.parties())
         }
-        Purpose::Sign { key_id, .. } => format!("sign with key {key_id}"),
+        Ceremony::Sign { key_id, .. } => format!("sign with key {key_id}"),
     };
     let why = format!("{who} wants to {}, this device to {}", words(theirs), words(ours));
     Error::new(ErrorCode::Conflict, why)
@@ -360,52 +375,52 @@ fn of_failure(failure: Failure) -> Error {
     error
 }
 
-/// The engine's transport over a run's mail.
-struct Letters<'a> {
-    mail: &'a mut Mail,
-    early: &'a mut VecDeque<Letter>,
+/// The engine's transport over a run's channel.
+struct Messages<'a> {
+    channel: &'a mut Channel,
+    early: &'a mut VecDeque<SignedMessage>,
     ids: &'a [PartyId],
     gate: Gate,
 }
 
-impl Letters<'_> {
+impl Messages<'_> {
     fn place(&self, party: &PartyId) -> Result<usize> {
         self.ids.iter().position(|id| id == party).ok_or_else(Error::internal)
     }
 
-    fn take(&mut self, letter: Letter) -> Result<Option<Incoming>> {
-        match letter.slot {
-            Slot::Round { .. } => Ok(Some(self.incoming(letter))),
-            Slot::Abort => Err(gave_up(&self.ids[letter.from], &letter.payload)),
-            Slot::Done => {
-                self.early.push_back(letter);
+    fn take(&mut self, message: SignedMessage) -> Result<Option<Incoming>> {
+        match message.kind {
+            MessageKind::Round { .. } => Ok(Some(self.incoming(message))),
+            MessageKind::Abort => Err(gave_up(&self.ids[message.from], &message.payload)),
+            MessageKind::Confirmation => {
+                self.early.push_back(message);
                 Ok(None)
             }
-            Slot::Opening => Ok(None),
+            MessageKind::Proposal => Ok(None),
         }
     }
 
-    fn incoming(&self, letter: Letter) -> Incoming {
+    fn incoming(&self, message: SignedMessage) -> Incoming {
         Incoming {
             message_id: MessageId(uuid::Uuid::nil()),
-            from: self.ids[letter.from].clone(),
-            payload: letter.payload,
+            from: self.ids[message.from].clone(),
+            payload: message.payload,
         }
     }
 
     fn early(&mut self) -> Option<Incoming> {
-        let round = |letter: &Letter| matches!(letter.slot, Slot::Round { .. });
+        let round = |message: &SignedMessage| matches!(message.kind, MessageKind::Round { .. });
         let at = self.early.iter().position(round)?;
-        self.early.remove(at).map(|letter| self.incoming(letter))
+        self.early.remove(at).map(|message| self.incoming(message))
     }
 }
 
 #[async_trait]
-impl Transport for Letters<'_> {
+impl Transport for Messages<'_> {
     async fn expect(&mut self, expected: &[Expected]) -> Result<()> {
         for Expected { from, round, direct } in expected {
-            let slot = Slot::Round { round: *round, direct: *direct };
-            self.mail.expect(slot, self.place(from)?).await?;
+            let kind = MessageKind::Round { round: *round, direct: *direct };
+            self.channel.expect(kind, self.place(from)?).await?;
         }
         Ok(())
     }
@@ -417,20 +432,20 @@ impl Transport for Letters<'_> {
     async fn send(&mut self, outgoing: Outgoing) -> Result<()> {
         let Outgoing { to, round, payload } = outgoing;
         let to = to.map(|party| self.place(&party)).transpose()?;
-        let slot = Slot::Round { round, direct: to.is_some() };
-        self.mail.send_through(self.gate.clone(), slot, to, payload).await
+        let kind = MessageKind::Round { round, direct: to.is_some() };
+        self.channel.send_through(self.gate.clone(), kind, to, payload).await
     }
 
     async fn receive(&mut self) -> Result<Incoming> {
-        if let Some(farewell) = self.early.iter().find(|letter| letter.slot == Slot::Abort) {
-            return Err(gave_up(&self.ids[farewell.from], &farewell.payload));
+        if let Some(abort) = self.early.iter().find(|message| message.kind == MessageKind::Abort) {
+            return Err(gave_up(&self.ids[abort.from], &abort.payload));
         }
         if let Some(incoming) = self.early() {
             return Ok(incoming);
         }
         loop {
-            let letter = self.mail.receive().await?;
-            if let Some(incoming) = self.take(letter)? {
+            let message = self.channel.receive().await?;
+            if let Some(incoming) = self.take(message)? {
                 return Ok(incoming);
             }
         }
@@ -441,12 +456,12 @@ impl Transport for Letters<'_> {
             return Some(incoming);
         }
         // What ends the run is left for `receive`, which looks there first.
-        match self.mail.try_receive()? {
-            Ok(letter) if letter.slot == Slot::Abort => {
-                self.early.push_back(letter);
+        match self.channel.try_receive()? {
+            Ok(message) if message.kind == MessageKind::Abort => {
+                self.early.push_back(message);
                 None
             }
-            Ok(letter) => self.take(letter).ok().flatten(),
+            Ok(message) => self.take(message).ok().flatten(),
             Err(_) => None,
         }
     }

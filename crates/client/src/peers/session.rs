@@ -7,12 +7,12 @@ use quorate_party::Keyring;
 use quorate_types::*;
 use tokio::time::Instant;
 
-use super::letter::{InstanceId, Purpose};
+use super::message::{Ceremony, InstanceId};
 use super::peer::{self, Peer};
-use super::relay::Route;
-use super::run::{Hooks, Run, Terms};
+use super::run::{Observer, Run, RunParameters};
 use super::signer::{MessageSigner, VerifyingKey};
-use super::what::Proposal;
+use super::signing_request::SigningRequest;
+use super::transport::Route;
 
 /// A device and the relay over which it meets others.
 ///
@@ -51,10 +51,10 @@ impl RelaySession {
         &self,
         instance: InstanceId,
         other: &VerifyingKey,
-        hooks: &mut Hooks<'_>,
+        observer: &mut Observer<'_>,
     ) -> Result<KeyRecord> {
         let members = [self.0.signer.verifying_key(), other.clone()];
-        self.keygen(instance, &members, Threshold::new(2, 2)?, hooks).await
+        self.keygen(instance, &members, Threshold::new(2, 2)?, observer).await
     }
 
     /// Makes a 2-of-2 key as its second party.
@@ -65,10 +65,10 @@ impl RelaySession {
         &self,
         instance: InstanceId,
         other: &VerifyingKey,
-        hooks: &mut Hooks<'_>,
+        observer: &mut Observer<'_>,
     ) -> Result<KeyRecord> {
         let members = [other.clone(), self.0.signer.verifying_key()];
-        self.keygen(instance, &members, Threshold::new(2, 2)?, hooks).await
+        self.keygen(instance, &members, Threshold::new(2, 2)?, observer).await
     }
 
     /// Signs as the first party, which proposes what.
@@ -79,15 +79,15 @@ impl RelaySession {
         &self,
         instance: InstanceId,
         key: KeyId,
-        proposal: Proposal,
+        request: SigningRequest,
         other: &VerifyingKey,
-        hooks: &mut Hooks<'_>,
+        observer: &mut Observer<'_>,
     ) -> Result<Signature> {
         let members = [self.0.signer.verifying_key(), other.clone()];
-        self.sign(instance, &members, key, Some(proposal), hooks).await
+        self.sign(instance, &members, key, Some(request), observer).await
     }
 
-    /// Signs as the second party what the first proposes, if the hooks approve of it.
+    /// Signs as the second party what the first proposes, if the observer approve of it.
     ///
     /// # Errors
     /// As [`RelaySession::sign`].
@@ -96,10 +96,10 @@ impl RelaySession {
         instance: InstanceId,
         key: KeyId,
         other: &VerifyingKey,
-        hooks: &mut Hooks<'_>,
+        observer: &mut Observer<'_>,
     ) -> Result<Signature> {
         let members = [other.clone(), self.0.signer.verifying_key()];
-        self.sign(instance, &members, key, None, hooks).await
+        self.sign(instance, &members, key, None, observer).await
     }
 
     /// Makes a key among `members`, this device among them. It returns when all have kept their
@@ -113,13 +113,13 @@ impl RelaySession {
         instance: InstanceId,
         members: &[VerifyingKey],
         threshold: Threshold,
-        hooks: &mut Hooks<'_>,
+        observer: &mut Observer<'_>,
     ) -> Result<KeyRecord> {
         if members.len() != usize::from(threshold.parties()) {
             let why = format!("{} members, {} parties", members.len(), threshold.parties());
             return Err(Error::invalid_field("members", why));
         }
-        self.run(instance, members, peer::keygen(threshold), hooks).await?;
+        self.run(instance, members, peer::keygen(threshold), observer).await?;
         self.key(instance.session().into()).await
     }
 
@@ -132,12 +132,12 @@ impl RelaySession {
         instance: InstanceId,
         members: &[VerifyingKey],
         key: KeyId,
-        proposal: Option<Proposal>,
-        hooks: &mut Hooks<'_>,
+        request: Option<SigningRequest>,
+        observer: &mut Observer<'_>,
     ) -> Result<Signature> {
         self.key(key).await?;
-        let purpose = Purpose::Sign { key_id: key, proposal };
-        peer::signature(self.run(instance, members, purpose, hooks).await?)
+        let ceremony = Ceremony::Sign { key_id: key, request };
+        peer::signature(self.run(instance, members, ceremony, observer).await?)
     }
 
     /// The public side of a key that this device holds a share of.
@@ -152,8 +152,8 @@ impl RelaySession {
         &self,
         instance: InstanceId,
         members: &[VerifyingKey],
-        purpose: Purpose,
-        hooks: &mut Hooks<'_>,
+        ceremony: Ceremony,
+        observer: &mut Observer<'_>,
     ) -> Result<PartyOutcome> {
         let key = self.0.signer.verifying_key();
         let me = members.iter().position(|member| *member == key).ok_or_else(|| {
@@ -169,7 +169,8 @@ impl RelaySession {
             deadline,
         };
         let known = members.iter().map(VerifyingKey::party_id).collect();
-        let terms = Terms { instance, purpose, key, me, members: members.len(), deadline };
-        Run::new(&self.0.worker, terms, route.start(), hooks, known).finish().await
+        let parameters =
+            RunParameters { instance, ceremony, key, me, members: members.len(), deadline };
+        Run::new(&self.0.worker, parameters, route.start(), observer, known).finish().await
     }
 }

@@ -78,10 +78,10 @@ impl Socket {
             let next = tokio::time::timeout(SILENCE, self.0.next()).await;
             match next.map_err(|_| Error::unavailable("the server has fallen silent"))? {
                 Some(Ok(Message::Text(text))) => return Ok(text),
-                Some(Ok(Message::Close(frame))) => return Err(goodbye(frame)),
+                Some(Ok(Message::Close(frame))) => return Err(closed_with(frame)),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(gone(&error)),
-                None => return Err(goodbye(None)),
+                None => return Err(closed_with(None)),
             }
         }
     }
@@ -93,7 +93,7 @@ fn gone(error: &SocketError) -> Error {
 }
 
 /// The error that a close frame carries as its reason.
-fn goodbye(frame: Option<CloseFrame>) -> Error {
+fn closed_with(frame: Option<CloseFrame>) -> Error {
     let reason = frame.as_ref().map(|frame| frame.reason.as_bytes()).unwrap_or_default();
     match serde_json::from_slice::<ErrorJson>(reason) {
         Ok(json) => json.into(),
@@ -109,11 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_goodbye_tells_its_reason_and_none_is_worth_another_try() {
+    fn a_close_frame_tells_its_reason_and_none_is_worth_another_try() {
         let ended = Error::new(ErrorCode::SessionExpired, "it has ended");
         let reason = quorate_wire::close_reason(&ended).into();
-        let told = goodbye(Some(CloseFrame { code: CloseCode::Policy, reason }));
+        let told = closed_with(Some(CloseFrame { code: CloseCode::Policy, reason }));
         assert_eq!(told, ended);
-        assert_eq!(goodbye(None).code, ErrorCode::Unavailable);
+        assert_eq!(closed_with(None).code, ErrorCode::Unavailable);
     }
 }

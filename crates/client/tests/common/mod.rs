@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_client::peers::{
-    Hooks, KeyType, MessageHash, MessageSigner, Proposal, SoftwareSigner, VerifyingKey,
+    KeyType, MessageHash, MessageSigner, Observer, SigningRequest, SoftwareSigner, VerifyingKey,
 };
 use quorate_client::{Keyring, MemoryVault, SealSource};
 use quorate_types::Secret;
@@ -33,10 +33,10 @@ pub(crate) async fn identity(key_type: KeyType, seed: u8) -> Identity {
     Identity { signer, key, keyring: Arc::new(keyring), folder }
 }
 
-pub(crate) fn yes<'a>() -> Hooks<'a> {
-    Hooks { approve: Box::new(|_| true), ..Hooks::default() }
+pub(crate) fn yes<'a>() -> Observer<'a> {
+    Observer { approve: Box::new(|_| true), ..Observer::default() }
 }
 
-pub(crate) fn proposal() -> Proposal {
-    Proposal::new(b"pay 1 to bob".to_vec(), MessageHash::Keccak256).unwrap()
+pub(crate) fn request() -> SigningRequest {
+    SigningRequest::new(b"pay 1 to bob".to_vec(), MessageHash::Keccak256).unwrap()
 }

@@ -12,7 +12,7 @@ fn event(n: u128, kind: EventKind, status: SessionStatus, parties: &[&str]) -> A
         party_index: PartyIndex(u16::try_from(index).unwrap()),
         status: ParticipantStatus::Waiting,
         device: DeviceInfo::default(),
-        hello: None,
+        handshake: None,
     };
     let session = SessionView {
         session_id: SessionId(uuid::Uuid::from_u128(n)),

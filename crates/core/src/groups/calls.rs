@@ -27,7 +27,7 @@ pub(super) struct Words {
     pub(super) frame: Bytes,
 }
 
-type Answer = Result<Reply, Refusal>;
+type Answer = Result<Reply, CallError>;
 
 impl Call<'_> {
     fn strict(&self) -> bool {
@@ -35,24 +35,24 @@ impl Call<'_> {
     }
 
     /// A group that the caller is a member of.
-    fn group(&mut self, id: GroupId) -> Result<&mut Group, Refusal> {
-        let group = self.core.groups.get_mut(&id).ok_or(Refusal::NoGroup(id))?;
+    fn group(&mut self, id: GroupId) -> Result<&mut Group, CallError> {
+        let group = self.core.groups.get_mut(&id).ok_or(CallError::NoGroup(id))?;
         if !group.members.contains(&self.client) {
-            return Err(Refusal::NotMember(self.client, id));
+            return Err(CallError::NotMember(self.client, id));
         }
         group.used_at = self.now;
         Ok(group)
     }
 
     /// A session of a group that the caller is a member of.
-    fn session(&mut self, place: Place) -> Result<(Parameters, &mut Session), Refusal> {
+    fn session(&mut self, place: Place) -> Result<(Parameters, &mut Session), CallError> {
         let (now, compat) = (self.now, self.core.rules.compat);
         let group = self.group(place.group)?;
         let params = group.params;
         let session = group
             .sessions
             .get_mut(&place.session)
-            .ok_or(Refusal::NoSession(place.session, compat))?;
+            .ok_or(CallError::NoSession(place.session, compat))?;
         session.used_at = now;
         Ok((params, session))
     }
@@ -62,11 +62,11 @@ impl Call<'_> {
         &mut self,
         place: Place,
         kind: SessionKind,
-    ) -> Result<(Parameters, &mut Session), Refusal> {
+    ) -> Result<(Parameters, &mut Session), CallError> {
         let strict = self.strict();
         let (params, session) = self.session(place)?;
         if strict && session.kind != kind {
-            return Err(Refusal::WrongKind(session.id, session.kind));
+            return Err(CallError::WrongKind(session.id, session.kind));
         }
         Ok((params, session))
     }
@@ -78,22 +78,22 @@ impl Call<'_> {
         params: Parameters,
     ) -> Answer {
         if params.parties <= 1 {
-            return Err(Refusal::PartiesTooSmall);
+            return Err(CallError::PartiesTooSmall);
         }
         if params.threshold == 0 {
-            return Err(Refusal::ThresholdTooSmall);
+            return Err(CallError::ThresholdTooSmall);
         }
         if params.threshold >= params.parties {
-            return Err(Refusal::ThresholdRange);
+            return Err(CallError::ThresholdRange);
         }
         let limits = self.core.rules.limits;
         if params.parties > limits.parties {
-            return Err(Refusal::Limit("parties are in a group", limits.parties.into()));
+            return Err(CallError::Limit("parties are in a group", limits.parties.into()));
         }
         if label.len() > limits.label_bytes {
-            return Err(Refusal::TooLarge("a label", limits.label_bytes));
+            return Err(CallError::TooLarge("a label", limits.label_bytes));
         }
-        let over = |over| Refusal::over(over, "groups are open at once", limits.groups);
+        let over = |over| CallError::over(over, "groups are open at once", limits.groups);
         self.core.held.groups.check(&self.address, 1).map_err(over)?;
         self.enter(id)?;
         let group = Group {
@@ -114,22 +114,22 @@ impl Call<'_> {
     }
 
     /// Notes a group with the caller.
-    fn enter(&mut self, id: GroupId) -> Result<(), Refusal> {
+    fn enter(&mut self, id: GroupId) -> Result<(), CallError> {
         let most = self.core.rules.limits.groups_per_client;
         let client = self.core.clients.get_mut(&self.client).expect("the caller has a place");
         if client.groups.len() >= most {
-            return Err(Refusal::Limit("groups are open to a connection", most));
+            return Err(CallError::Limit("groups are open to a connection", most));
         }
         client.groups.push(id);
         Ok(())
     }
 
     pub(super) fn group_join(&mut self, id: GroupId) -> Answer {
-        let group = self.core.groups.get(&id).ok_or(Refusal::NoGroup(id))?;
+        let group = self.core.groups.get(&id).ok_or(CallError::NoGroup(id))?;
         let member = group.members.contains(&self.client);
         let full = group.members.len() >= group.params.parties.into();
         if full && !(member && self.strict()) {
-            return Err(Refusal::GroupFull(id));
+            return Err(CallError::GroupFull(id));
         }
         if !member {
             self.enter(id)?;
@@ -157,19 +157,19 @@ impl Call<'_> {
         let values = self.core.held.values.check(&address, value.len());
         let group = self.group(id)?;
         if value.len() > limits.value_bytes {
-            return Err(Refusal::TooLarge("a session's value", limits.value_bytes));
+            return Err(CallError::TooLarge("a session's value", limits.value_bytes));
         }
-        let over = |over| Refusal::over(over, "sessions are open at once", limits.sessions);
+        let over = |over| CallError::over(over, "sessions are open at once", limits.sessions);
         sessions.map_err(over)?;
         let (what, most) = ("bytes are the values of all sessions", limits.value_total_bytes);
-        values.map_err(|over| Refusal::over(over, what, most))?;
+        values.map_err(|over| CallError::over(over, what, most))?;
         if group.sessions.len() >= limits.sessions_per_group {
             // One that is over is not missed.
             let closed = group.sessions.values().filter(|session| session.closed);
             let oldest = closed.min_by_key(|session| (session.used_at, session.id)).map(|s| s.id);
             let Some(oldest) = oldest else {
                 let most = limits.sessions_per_group;
-                return Err(Refusal::Limit("sessions are open in a group", most));
+                return Err(CallError::Limit("sessions are open in a group", most));
             };
             self.core.forget_session(Place { group: id, session: oldest }, self.effects);
         }
@@ -218,7 +218,11 @@ impl Call<'_> {
     }
 
     /// All that signed up but one client.
-    fn signed_up(&mut self, place: Place, but: Option<ClientId>) -> Result<Vec<ClientId>, Refusal> {
+    fn signed_up(
+        &mut self,
+        place: Place,
+        but: Option<ClientId>,
+    ) -> Result<Vec<ClientId>, CallError> {
         let signups = &self.session(place)?.1.signups;
         let owners = signups.iter().map(|(_, owner)| *owner);
         Ok(owners.filter(|owner| Some(*owner) != but).collect())
@@ -236,14 +240,14 @@ impl Call<'_> {
         let (strict, client) = (self.strict(), self.client);
         let session = self.session_of(place, words.kind)?.1;
         if strict && !session.may_speak(client, words.sender, words.round) {
-            return Err(Refusal::BadParty(words.sender));
+            return Err(CallError::BadParty(words.sender));
         }
         let event = Event::Frame(words.frame);
         let to = match words.receiver {
             None => self.signed_up(place, Some(client))?,
             Some(receiver) => {
                 let owner = session.resolve(receiver).filter(|owner| !strict || *owner != client);
-                vec![owner.ok_or(Refusal::NoReceiver(receiver))?]
+                vec![owner.ok_or(CallError::NoReceiver(receiver))?]
             }
         };
         self.core.tell(to, event, self.effects);
@@ -265,11 +269,12 @@ impl Call<'_> {
 
     /// The group and, where it must exist, the session of a notification. The original asks neither
     /// for membership nor for the session of a proposal.
-    fn notified(&mut self, place: Place) -> Result<&Group, Refusal> {
+    fn notified(&mut self, place: Place) -> Result<&Group, CallError> {
         if self.strict() {
             self.session(place)?;
         }
-        let group = self.core.groups.get_mut(&place.group).ok_or(Refusal::NoGroup(place.group))?;
+        let group =
+            self.core.groups.get_mut(&place.group).ok_or(CallError::NoGroup(place.group))?;
         group.used_at = self.now;
         Ok(group)
     }
@@ -285,8 +290,10 @@ impl Call<'_> {
     pub(super) fn notify_signed(&mut self, place: Place, frame: Bytes) -> Answer {
         let (strict, client, compat) = (self.strict(), self.client, self.core.rules.compat);
         let group = self.notified(place)?;
-        let session =
-            group.sessions.get(&place.session).ok_or(Refusal::NoSession(place.session, compat))?;
+        let session = group
+            .sessions
+            .get(&place.session)
+            .ok_or(CallError::NoSession(place.session, compat))?;
         let outside = |member: &ClientId| {
             session.number_of(*member).is_none() && !(strict && *member == client)
         };
@@ -299,7 +306,7 @@ impl Call<'_> {
         let most = self.core.rules.limits.tokens;
         let client = self.core.clients.get_mut(&self.client).expect("the caller has a place");
         if client.token.is_none() {
-            let over = |over| Refusal::over(over, "places have a token", most);
+            let over = |over| CallError::over(over, "places have a token", most);
             self.core.held.tokens.take(&client.address, 1).map_err(over)?;
         }
         if let Some(old) = client.token.replace(hash) {

@@ -35,7 +35,7 @@ impl Client {
     pub(super) fn tell(
         &mut self,
         event: &Event,
-        limits: &Limits,
+        limits: &GroupLimits,
         missed: &mut Missed,
     ) -> Option<Recipient> {
         let number = match self.token {
@@ -98,7 +98,7 @@ impl Log {
     fn push(
         &mut self,
         event: &Event,
-        limits: &Limits,
+        limits: &GroupLimits,
         address: &ClientAddress,
         missed: &mut Missed,
     ) -> u64 {

@@ -64,7 +64,7 @@ struct Held {
 }
 
 impl Held {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &GroupLimits) -> Self {
         Self {
             groups: Budget::new(limits.groups),
             sessions: Budget::new(limits.sessions),
@@ -117,14 +117,14 @@ impl Groups {
         Counts { groups, sessions, tokens: self.tokens.len() }
     }
 
-    /// Takes one call of a peer. A refusal changes nothing, but its group counts as used.
+    /// Takes one call of a peer. A error changes nothing, but its group counts as used.
     pub fn apply(
         &mut self,
         now: Timestamp,
         peer: Peer,
         command: Command,
         effects: &mut Effects,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Reply, CallError> {
         let Peer { connection, address } = peer;
         let client = *self.connections.entry(connection).or_insert(connection);
         self.clients.entry(client).or_insert_with(|| Client::new(peer));

@@ -40,7 +40,7 @@ pub enum Compat {
 
 /// Bounds of the relay. Of what is bounded in all, one address may have half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct GroupLimits {
     /// Groups in all: with their sessions about 4 KiB each.
     pub groups: usize,
     /// Groups one client is a member of; its end is told to each.
@@ -69,7 +69,7 @@ pub struct Limits {
     pub tokens: usize,
 }
 
-impl Default for Limits {
+impl Default for GroupLimits {
     fn default() -> Self {
         Self {
             groups: 10_000,
@@ -95,7 +95,7 @@ pub struct Rules {
     /// Which rules hold.
     pub compat: Compat,
     /// Bounds.
-    pub limits: Limits,
+    pub limits: GroupLimits,
     /// Milliseconds for which the place of a broken connection with a token is kept.
     pub grace: i64,
     /// Milliseconds after which a group that nobody uses is forgotten.
@@ -108,7 +108,7 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             compat: Compat::Strict,
-            limits: Limits::default(),
+            limits: GroupLimits::default(),
             grace: 60_000,
             idle_group: 24 * 3_600_000,
             idle_session: 3_600_000,
@@ -364,7 +364,7 @@ pub struct Kept {
 
 /// Why a call was refused. Its text is what the caller reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum CallError {
     /// Fewer than two parties.
     PartiesTooSmall,
     /// A threshold of zero.
@@ -411,7 +411,7 @@ pub enum Refusal {
     TooLarge(&'static str, usize),
 }
 
-impl Refusal {
+impl CallError {
     /// A bound is reached: of the whole, or of the caller's address.
     pub(super) fn over(over: Over, what: &'static str, most: usize) -> Self {
         match over {
@@ -440,7 +440,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PartiesTooSmall => f.write_str("parties must be greater than one"),

@@ -60,20 +60,20 @@ impl Groups {
         token: TokenHash,
         seen: Option<u64>,
         effects: &mut Effects,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Reply, CallError> {
         let Peer { connection, address } = peer;
         let own = self.connections.get(&connection).and_then(|id| self.clients.get(id));
         if own.is_some_and(|own| own.token.is_some() || !own.groups.is_empty()) {
-            return Err(Refusal::PlaceTaken);
+            return Err(CallError::PlaceTaken);
         }
-        let id = *self.tokens.get(&token).ok_or(Refusal::UnknownToken)?;
-        let client = self.clients.get_mut(&id).ok_or(Refusal::UnknownToken)?;
+        let id = *self.tokens.get(&token).ok_or(CallError::UnknownToken)?;
+        let client = self.clients.get_mut(&id).ok_or(CallError::UnknownToken)?;
         client.log.count_from(seen.unwrap_or(0));
         let seen = seen.unwrap_or(client.log.written);
         if seen > client.log.total() {
-            return Err(Refusal::SeenTooMany(client.log.total()));
+            return Err(CallError::SeenTooMany(client.log.total()));
         }
-        let missed = client.log.after(seen).ok_or(Refusal::MissedTooMuch(client.log.total()))?;
+        let missed = client.log.after(seen).ok_or(CallError::MissedTooMuch(client.log.total()))?;
         client.arrived(seen, &mut self.held.missed);
         client.log.written = client.log.written.max(seen);
         self.held.tokens.give_back(&client.address, 1);

@@ -146,7 +146,7 @@ impl Session {
         params: Parameters,
         kind: SessionKind,
         client: ClientId,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Taken, CallError> {
         let next = self.signups.last().map_or(1, |(number, _)| number.saturating_add(1));
         if rules.compat == Compat::Original {
             return self.take(rules, quorum(kind, params), next, client);
@@ -156,12 +156,12 @@ impl Session {
         }
         let needed = quorum(self.kind, params);
         if self.started || self.signups.len() >= needed {
-            return Err(Refusal::SessionFull(self.id));
+            return Err(CallError::SessionFull(self.id));
         }
         // After loaded numbers the next one may be taken or out of range.
         let free = |number: &u16| self.owner_of(*number).is_none();
         let number = (next..=params.parties).chain(1..=params.parties).find(free);
-        self.take(rules, needed, number.ok_or(Refusal::SessionFull(self.id))?, client)
+        self.take(rules, needed, number.ok_or(CallError::SessionFull(self.id))?, client)
     }
 
     /// Gives this number.
@@ -172,27 +172,27 @@ impl Session {
         kind: SessionKind,
         client: ClientId,
         number: u16,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Taken, CallError> {
         let strict = rules.compat == Compat::Strict;
         if number == 0 {
-            return Err(Refusal::ZeroNumber);
+            return Err(CallError::ZeroNumber);
         }
         if number > params.parties {
-            return Err(Refusal::NumberRange);
+            return Err(CallError::NumberRange);
         }
         if strict && self.owner_of(number) == Some(client) {
             return Ok(Taken { number, fresh: false, quorum: false });
         }
         if self.owner_of(number).is_some() {
-            return Err(Refusal::NumberTaken(self.id));
+            return Err(CallError::NumberTaken(self.id));
         }
         if strict && self.number_of(client).is_some() {
-            return Err(Refusal::BadParty(number));
+            return Err(CallError::BadParty(number));
         }
         let kind = if strict { self.kind } else { kind };
         let needed = quorum(kind, params);
         if strict && (self.started || self.signups.len() >= needed) {
-            return Err(Refusal::SessionFull(self.id));
+            return Err(CallError::SessionFull(self.id));
         }
         self.take(rules, needed, number, client)
     }
@@ -203,9 +203,9 @@ impl Session {
         needed: usize,
         number: u16,
         client: ClientId,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Taken, CallError> {
         if self.signups.len() >= rules.limits.signups {
-            return Err(Refusal::Limit("signups are taken in a session", rules.limits.signups));
+            return Err(CallError::Limit("signups are taken in a session", rules.limits.signups));
         }
         self.signups.push((number, client));
         let quorum = self.signups.len() == needed;
@@ -220,19 +220,19 @@ impl Session {
         client: ClientId,
         index: u16,
         number: u16,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, CallError> {
         if rules.compat == Compat::Strict {
             if self.owner_of(number) != Some(client) {
-                return Err(Refusal::BadParty(number));
+                return Err(CallError::BadParty(number));
             }
             // An index that stands for another party stays with it.
             if self.participants.get(&index).is_some_and(|owner| *owner != number) {
-                return Err(Refusal::BadParty(index));
+                return Err(CallError::BadParty(index));
             }
         }
         let known = self.participants.contains_key(&index);
         if !known && self.participants.len() >= rules.limits.signups {
-            return Err(Refusal::Limit("participants of a session", rules.limits.signups));
+            return Err(CallError::Limit("participants of a session", rules.limits.signups));
         }
         Ok(self.participants.insert(index, number) != Some(number))
     }
@@ -243,10 +243,10 @@ impl Session {
         rules: &Rules,
         client: ClientId,
         number: u16,
-    ) -> Result<Finished, Refusal> {
-        let owner = self.owner_of(number).ok_or(Refusal::NoParty(number))?;
+    ) -> Result<Finished, CallError> {
+        let owner = self.owner_of(number).ok_or(CallError::NoParty(number))?;
         if owner != client {
-            return Err(Refusal::BadParty(number));
+            return Err(CallError::BadParty(number));
         }
         let fresh = self.finished.insert(number);
         let mut signed: Vec<u16> = self.signups.iter().map(|(number, _)| *number).collect();

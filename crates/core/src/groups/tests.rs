@@ -19,17 +19,17 @@ struct Bench {
 type Told = Vec<(ConnectionId, Event)>;
 
 impl Bench {
-    fn new(compat: Compat, limits: Limits) -> Self {
+    fn new(compat: Compat, limits: GroupLimits) -> Self {
         let core = Groups::new(Rules { compat, limits, ..Rules::default() });
         Self { core, now: Timestamp(1_000), ids: 0, changes: Vec::new() }
     }
 
     fn strict() -> Self {
-        Self::new(Compat::Strict, Limits::default())
+        Self::new(Compat::Strict, GroupLimits::default())
     }
 
     fn original() -> Self {
-        Self::new(Compat::Original, Limits::default())
+        Self::new(Compat::Original, GroupLimits::default())
     }
 
     fn uuid(&mut self) -> Uuid {
@@ -45,7 +45,7 @@ impl Bench {
         effects.deliveries.into_iter().flat_map(copies).collect()
     }
 
-    fn call(&mut self, connection: u64, command: Command) -> (Result<Reply, Refusal>, Told) {
+    fn call(&mut self, connection: u64, command: Command) -> (Result<Reply, CallError>, Told) {
         let mut effects = Effects::default();
         let reply = self.core.apply(self.now, peer(connection), command, &mut effects);
         if reply.is_err() {
@@ -58,11 +58,11 @@ impl Bench {
         self.call(connection, command).0.unwrap()
     }
 
-    fn refused(&mut self, connection: u64, command: Command) -> Refusal {
+    fn refused(&mut self, connection: u64, command: Command) -> CallError {
         self.call(connection, command).0.unwrap_err()
     }
 
-    fn create(&mut self, by: u64, parties: u16, threshold: u16) -> Result<GroupId, Refusal> {
+    fn create(&mut self, by: u64, parties: u16, threshold: u16) -> Result<GroupId, CallError> {
         let id = GroupId(self.uuid());
         let params = Parameters { parties, threshold };
         self.call(by, Command::GroupCreate { id, label: "g".into(), params }).0.map(|_| id)
@@ -77,7 +77,7 @@ impl Bench {
         Place { group, session: self.open(1, group, kind).unwrap() }
     }
 
-    fn open(&mut self, by: u64, group: GroupId, kind: SessionKind) -> Result<SessionId, Refusal> {
+    fn open(&mut self, by: u64, group: GroupId, kind: SessionKind) -> Result<SessionId, CallError> {
         let id = SessionId(self.uuid());
         let value = "null".into();
         self.call(by, Command::SessionCreate { group, id, kind, value }).0.map(|_| id)
@@ -88,7 +88,7 @@ impl Bench {
         by: u64,
         place: Place,
         kind: SessionKind,
-    ) -> (Result<Reply, Refusal>, Told) {
+    ) -> (Result<Reply, CallError>, Told) {
         self.call(by, Command::SessionSignup(place, kind))
     }
 

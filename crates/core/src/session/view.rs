@@ -80,7 +80,7 @@ impl Session {
             party_index: PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES")),
             status: p.status,
             device: p.device.clone(),
-            hello: p.hello.clone(),
+            handshake: p.handshake.clone(),
         };
         SessionView {
             tenant: self.tenant.clone(),

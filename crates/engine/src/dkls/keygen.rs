@@ -35,7 +35,7 @@ use super::{Curve, check_parties, fault};
 use crate::confirmation;
 use crate::fault::FaultCode;
 use crate::machine::{
-    Input, Kind, Machine, MachineFault, Need, Seat, Send, Stepped, decode, encode,
+    Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, decode, encode,
 };
 use crate::share::Share;
 
@@ -59,26 +59,26 @@ struct Setup {
 
 /// One party's key generation.
 pub(crate) struct Keygen {
-    me: Seat,
+    me: Position,
     parties: usize,
     execution: [u8; 32],
     round: u16,
     session: Option<DkgSession<Curve>>,
     own_point: Zeroizing<Option<k256::Scalar>>,
     own_proof: Option<ProofCommitment<Curve>>,
-    commitments: BTreeMap<Seat, Commitments>,
-    openings: BTreeMap<Seat, Openings>,
+    commitments: BTreeMap<Position, Commitments>,
+    openings: BTreeMap<Position, Openings>,
     zero_commitments: Vec<TransmitInitZeroSharePhase2to4>,
     zero_seeds: Vec<TransmitInitZeroSharePhase3to4>,
     multiplications: Vec<TransmitInitMulPhase3to4<Curve>>,
-    /// Hashes of the broadcasts of rounds 2 and 3, by round and seat.
-    echoed: BTreeMap<(u16, Seat), [u8; 32]>,
+    /// Hashes of the broadcasts of rounds 2 and 3, by round and position.
+    echoed: BTreeMap<(u16, Position), [u8; 32]>,
     /// The test signatures, once the share is there.
     trial: Option<Trial>,
 }
 
 impl Keygen {
-    pub(crate) fn new(me: Seat, threshold: Threshold, execution: [u8; 32]) -> Self {
+    pub(crate) fn new(me: Position, threshold: Threshold, execution: [u8; 32]) -> Self {
         let small = |n: u16| u8::try_from(n).expect("at most MAX_PARTIES");
         let parameters = Parameters {
             threshold: small(threshold.signers()),
@@ -103,44 +103,48 @@ impl Keygen {
         }
     }
 
-    fn others(&self) -> Vec<Seat> {
-        (0..self.parties).filter(|seat| *seat != self.me).collect()
+    fn others(&self) -> Vec<Position> {
+        (0..self.parties).filter(|position| *position != self.me).collect()
     }
 
     fn session(&mut self) -> &mut DkgSession<Curve> {
         self.session.as_mut().expect("taken in the last step only")
     }
 
-    fn remember(&mut self, round: u16, seat: Seat, body: &[u8]) {
-        self.echoed.insert((round, seat), Sha256::digest(body).into());
+    fn remember(&mut self, round: u16, position: Position, body: &[u8]) {
+        self.echoed.insert((round, position), Sha256::digest(body).into());
     }
 
-    fn broadcast(&mut self, round: u16, message: &impl Serialize) -> Send {
+    fn broadcast(&mut self, round: u16, message: &impl Serialize) -> OutboundMessage {
         let body = encode(message);
         self.remember(round, self.me, &body);
-        Send { round, to: None, body }
+        OutboundMessage { round, to: None, body }
     }
 
-    fn deal(&mut self) -> Vec<Send> {
+    fn deal(&mut self) -> Vec<OutboundMessage> {
         let mut points = self.session().phase1();
         let sends = self
             .others()
             .into_iter()
-            .map(|seat| Send { round: 1, to: Some(seat), body: encode(&points[seat]) })
+            .map(|position| OutboundMessage {
+                round: 1,
+                to: Some(position),
+                body: encode(&points[position]),
+            })
             .collect();
         *self.own_point = Some(points[self.me]);
         points.zeroize();
         sends
     }
 
-    fn commit(&mut self, input: &Input) -> Result<Vec<Send>, MachineFault> {
+    fn commit(&mut self, input: &Input) -> Result<Vec<OutboundMessage>, MachineFault> {
         let mut points = Zeroizing::new(Vec::with_capacity(self.parties));
         points.push(self.own_point.take().expect("kept in round 1"));
-        for (seat, body) in &input.directs {
-            points.push(decode(*seat, body)?);
+        for (position, body) in &input.directs {
+            points.push(decode(*position, body)?);
         }
         let (proof, zero, chain_code) =
-            self.session().phase2(&points).map_err(|abort| fault(&abort, seat_of))?;
+            self.session().phase2(&points).map_err(|abort| fault(&abort, position_of))?;
         let commitments = Commitments { proof: proof.commitment, chain_code };
         let mut sends = vec![self.broadcast(2, &commitments)];
         sends.extend(zero.iter().map(|message| direct(2, message.parties.receiver, message)));
@@ -149,22 +153,22 @@ impl Keygen {
         Ok(sends)
     }
 
-    fn open(&mut self, input: &Input) -> Result<Vec<Send>, MachineFault> {
-        for (seat, body) in &input.broadcasts {
-            let message: Commitments = decode(*seat, body)?;
-            check_sender(*seat, message.chain_code.sender_index)?;
-            self.remember(2, *seat, body);
-            self.commitments.insert(*seat, message);
+    fn open(&mut self, input: &Input) -> Result<Vec<OutboundMessage>, MachineFault> {
+        for (position, body) in &input.broadcasts {
+            let message: Commitments = decode(*position, body)?;
+            check_sender(*position, message.chain_code.sender_index)?;
+            self.remember(2, *position, body);
+            self.commitments.insert(*position, message);
         }
-        for (seat, body) in &input.directs {
-            let message: TransmitInitZeroSharePhase2to4 = decode(*seat, body)?;
-            self.check_direct(*seat, &message.parties)?;
+        for (position, body) in &input.directs {
+            let message: TransmitInitZeroSharePhase2to4 = decode(*position, body)?;
+            self.check_direct(*position, &message.parties)?;
             self.zero_commitments.push(message);
         }
-        let proofs = self.commitments.iter().map(|(seat, message)| (*seat, message.proof));
+        let proofs = self.commitments.iter().map(|(position, message)| (*position, message.proof));
         check_distinct(proofs, "commitment")?;
         let (zero, multiplication, chain_code) =
-            self.session().phase3().map_err(|abort| fault(&abort, seat_of))?;
+            self.session().phase3().map_err(|abort| fault(&abort, position_of))?;
         let proof = self.own_proof.take().expect("made in round 2").proof;
         let openings = Openings { proof, chain_code };
         let mut sends = vec![self.broadcast(3, &openings)];
@@ -176,32 +180,33 @@ impl Keygen {
         Ok(sends)
     }
 
-    fn echo(&mut self, input: &Input) -> Result<Vec<Send>, MachineFault> {
-        for (seat, body) in &input.broadcasts {
-            let message: Openings = decode(*seat, body)?;
-            check_sender(*seat, message.chain_code.sender_index)?;
-            self.remember(3, *seat, body);
-            self.openings.insert(*seat, message);
+    fn echo(&mut self, input: &Input) -> Result<Vec<OutboundMessage>, MachineFault> {
+        for (position, body) in &input.broadcasts {
+            let message: Openings = decode(*position, body)?;
+            check_sender(*position, message.chain_code.sender_index)?;
+            self.remember(3, *position, body);
+            self.openings.insert(*position, message);
         }
-        for (seat, body) in &input.directs {
-            let message: Setup = decode(*seat, body)?;
-            self.check_direct(*seat, &message.zero.parties)?;
-            self.check_direct(*seat, &message.multiplication.parties)?;
+        for (position, body) in &input.directs {
+            let message: Setup = decode(*position, body)?;
+            self.check_direct(*position, &message.zero.parties)?;
+            self.check_direct(*position, &message.multiplication.parties)?;
             self.zero_seeds.push(message.zero);
             self.multiplications.push(message.multiplication);
         }
-        let points = self.openings.iter().map(|(seat, message)| (*seat, message.proof.point));
+        let points =
+            self.openings.iter().map(|(position, message)| (*position, message.proof.point));
         check_distinct(points, "point")?;
-        Ok(vec![Send { round: 4, to: None, body: encode(&self.digest()) }])
+        Ok(vec![OutboundMessage { round: 4, to: None, body: encode(&self.digest()) }])
     }
 
-    /// One hash over all broadcasts, in the order of rounds and seats.
+    /// One hash over all broadcasts, in the order of rounds and positions.
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(b"quorate/echo/v1");
-        for ((round, seat), digest) in &self.echoed {
+        for ((round, position), digest) in &self.echoed {
             hash.update(round.to_be_bytes());
-            hash.update((*seat as u64).to_be_bytes());
+            hash.update((*position as u64).to_be_bytes());
             hash.update(digest);
         }
         hash.finalize().into()
@@ -209,8 +214,8 @@ impl Keygen {
 
     fn compare(&self, input: &Input) -> Result<(), MachineFault> {
         let own = self.digest();
-        for (seat, body) in &input.broadcasts {
-            let echo: [u8; 32] = decode(*seat, body)?;
+        for (position, body) in &input.broadcasts {
+            let echo: [u8; 32] = decode(*position, body)?;
             if echo != own {
                 // Either this party lies or somebody sent it other broadcasts: nobody is blamed.
                 return Err(MachineFault {
@@ -225,9 +230,9 @@ impl Keygen {
     fn finish(&mut self) -> Result<Share, MachineFault> {
         let mut proofs = Vec::with_capacity(self.parties);
         let (mut committed, mut opened) = (BTreeMap::new(), BTreeMap::new());
-        for (seat, opening) in std::mem::take(&mut self.openings) {
-            let commitments = self.commitments.remove(&seat).expect("one of each in round 2");
-            let (index, proof, commitment) = (index_of(seat), opening.proof, commitments.proof);
+        for (position, opening) in std::mem::take(&mut self.openings) {
+            let commitments = self.commitments.remove(&position).expect("one of each in round 2");
+            let (index, proof, commitment) = (index_of(position), opening.proof, commitments.proof);
             proofs.push(ProofCommitment { index, proof, commitment });
             committed.insert(index, commitments.chain_code);
             opened.insert(index, opening.chain_code);
@@ -243,13 +248,17 @@ impl Keygen {
                 &opened,
                 |_| String::new(),
             )
-            .map_err(|abort| fault(&abort, seat_of))?;
+            .map_err(|abort| fault(&abort, position_of))?;
         Share::new(Box::new(party)).map_err(|error| MachineFault::ours(error.message))
     }
 
     /// Refuses a direct message whose inside names other parties than its envelope.
-    fn check_direct(&self, seat: Seat, inside: &PartiesMessage) -> Result<(), MachineFault> {
-        check_parties(seat, inside, index_of(seat), index_of(self.me))
+    fn check_direct(
+        &self,
+        position: Position,
+        inside: &PartiesMessage,
+    ) -> Result<(), MachineFault> {
+        check_parties(position, inside, index_of(position), index_of(self.me))
     }
 }
 
@@ -288,7 +297,7 @@ impl Machine for Keygen {
         Ok(stepped)
     }
 
-    fn expects(&self, round: u16, kind: Kind, _: Seat) -> bool {
+    fn expects(&self, round: u16, kind: Kind, _: Position) -> bool {
         let confirmation = round == confirmation::ROUND && kind == Kind::Broadcast;
         confirmation
             || trial::expects(round, kind)
@@ -299,32 +308,32 @@ impl Machine for Keygen {
     }
 }
 
-fn direct(round: u16, receiver: PartyIndex, message: &impl Serialize) -> Send {
-    Send { round, to: seat_of(receiver), body: encode(message) }
+fn direct(round: u16, receiver: PartyIndex, message: &impl Serialize) -> OutboundMessage {
+    OutboundMessage { round, to: position_of(receiver), body: encode(message) }
 }
 
-/// In key generation a party's index is its seat plus one.
-fn index_of(seat: Seat) -> PartyIndex {
-    let index = u8::try_from(seat + 1).expect("at most MAX_PARTIES");
+/// In key generation a party's index is its position plus one.
+fn index_of(position: Position) -> PartyIndex {
+    let index = u8::try_from(position + 1).expect("at most MAX_PARTIES");
     PartyIndex::new(index).expect("one more than something")
 }
 
-fn seat_of(index: PartyIndex) -> Option<Seat> {
+fn position_of(index: PartyIndex) -> Option<Position> {
     Some(usize::from(index.as_u8()) - 1)
 }
 
 /// Refuses what two parties cannot both have made. Who repeated the other is not known.
 fn check_distinct<T: PartialEq>(
-    values: impl Iterator<Item = (Seat, T)>,
+    values: impl Iterator<Item = (Position, T)>,
     what: &str,
 ) -> Result<(), MachineFault> {
     let values: Vec<_> = values.collect();
-    for (at, (seat, value)) in values.iter().enumerate() {
+    for (at, (position, value)) in values.iter().enumerate() {
         if let Some((other, _)) = values[..at].iter().find(|(_, other)| other == value) {
             return Err(MachineFault {
                 code: FaultCode::ProtocolViolation,
                 ..MachineFault::ours(format!(
-                    "the parties at places {other} and {seat} show the same {what}: one of them \
+                    "the parties at places {other} and {position} show the same {what}: one of them \
                      repeats the other"
                 ))
             });
@@ -334,11 +343,11 @@ fn check_distinct<T: PartialEq>(
 }
 
 /// Refuses a broadcast whose inside names another sender than its envelope.
-fn check_sender(seat: Seat, inside: PartyIndex) -> Result<(), MachineFault> {
-    if inside == index_of(seat) {
+fn check_sender(position: Position, inside: PartyIndex) -> Result<(), MachineFault> {
+    if inside == index_of(position) {
         return Ok(());
     }
-    Err(MachineFault::violation(seat, "sent a broadcast in another party's name"))
+    Err(MachineFault::violation(position, "sent a broadcast in another party's name"))
 }
 
 #[cfg(test)]

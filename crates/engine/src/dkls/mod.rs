@@ -12,7 +12,7 @@ use quorate_types::{PublicKey, ShareIndex};
 pub(crate) use sign::Sign;
 
 use crate::fault::{FaultCode, Severity};
-use crate::machine::{MachineFault, Seat};
+use crate::machine::{MachineFault, Position};
 
 type Curve = k256::Secp256k1;
 
@@ -25,21 +25,21 @@ fn index(share: ShareIndex) -> Result<PartyIndex, MachineFault> {
     PartyIndex::new(share.0).map_err(|_| MachineFault::ours("share indices start at 1"))
 }
 
-/// Translates the library's abort; `seat_of` finds a party's seat by its index.
-fn fault(abort: &Abort, seat_of: impl Fn(PartyIndex) -> Option<Seat>) -> MachineFault {
+/// Translates the library's abort; `position_of` finds a party's position by its index.
+fn fault(abort: &Abort, position_of: impl Fn(PartyIndex) -> Option<Position>) -> MachineFault {
     let message = abort.reason.to_string();
     match abort.kind {
         AbortKind::BanCounterparty(cheat) => MachineFault {
             code: FaultCode::OtCheckFailed,
             severity: Severity::Ban,
-            blame: seat_of(cheat),
+            blame: position_of(cheat),
             message: format!("failed the check of the multiplication: {message}"),
         },
         AbortKind::Recoverable => match culprit(&abort.reason).filter(|who| *who != abort.index) {
             Some(who) => MachineFault {
                 code: FaultCode::ProtocolViolation,
                 severity: Severity::Recoverable,
-                blame: seat_of(who),
+                blame: position_of(who),
                 message: format!("broke the protocol: {message}"),
             },
             None => MachineFault { code: code(&abort.reason), ..MachineFault::ours(message) },
@@ -62,7 +62,7 @@ fn code(reason: &AbortReason) -> FaultCode {
 
 /// Refuses a message whose inside names other parties than its envelope.
 fn check_parties(
-    seat: Seat,
+    position: Position,
     inside: &PartiesMessage,
     sender: PartyIndex,
     receiver: PartyIndex,
@@ -70,7 +70,10 @@ fn check_parties(
     if inside.sender == sender && inside.receiver == receiver {
         return Ok(());
     }
-    Err(MachineFault::violation(seat, "sent a message between other parties in its own envelope"))
+    Err(MachineFault::violation(
+        position,
+        "sent a message between other parties in its own envelope",
+    ))
 }
 
 /// The party that a reason points at, where it does.

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use super::{Curve, check_parties, fault, index};
 use crate::fault::{FaultCode, Severity};
 use crate::machine::{
-    Input, Kind, Machine, MachineFault, Need, Seat, Send, Stepped, decode, encode,
+    Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, decode, encode,
 };
 use crate::run::Output;
 use crate::share::Share;
@@ -42,32 +42,32 @@ enum State {
 pub(crate) struct Sign {
     share: Arc<Share>,
     data: SignData,
-    me: Seat,
-    /// Signers by share index: the seat of each.
-    signers: BTreeMap<PartyIndex, Seat>,
-    observers: Vec<Seat>,
+    me: Position,
+    /// Signers by share index: the position of each.
+    signers: BTreeMap<PartyIndex, Position>,
+    observers: Vec<Position>,
     round: u16,
     state: State,
 }
 
 impl Sign {
-    /// `seats` gives the share index of each seat; the caller has checked that ours is right and
+    /// `positions` gives the share index of each position; the caller has checked that ours is right and
     /// that there are enough.
     pub(crate) fn new(
         share: Arc<Share>,
-        me: Seat,
-        seats: &[ShareIndex],
+        me: Position,
+        positions: &[ShareIndex],
         digest: Digest,
         execution: [u8; 32],
     ) -> Result<Self, MachineFault> {
         let mut signers = BTreeMap::new();
-        for (seat, share) in seats.iter().enumerate() {
-            signers.insert(index(*share)?, seat);
+        for (position, share) in positions.iter().enumerate() {
+            signers.insert(index(*share)?, position);
         }
         let mut observers = Vec::new();
         while signers.len() > usize::from(share.threshold().signers()) {
-            let (_, seat) = signers.pop_last().expect("more than the threshold");
-            observers.push(seat);
+            let (_, position) = signers.pop_last().expect("more than the threshold");
+            observers.push(position);
         }
         let observing = observers.contains(&me);
         let others = signers.keys().copied().filter(|index| *index != share.party.party_index);
@@ -81,11 +81,11 @@ impl Sign {
         Ok(Self { share, data, me, signers, observers, round, state })
     }
 
-    fn others(&self) -> Vec<Seat> {
-        self.signers.values().copied().filter(|seat| *seat != self.me).collect()
+    fn others(&self) -> Vec<Position> {
+        self.signers.values().copied().filter(|position| *position != self.me).collect()
     }
 
-    fn first_signer(&self) -> Seat {
+    fn first_signer(&self) -> Position {
         *self.signers.values().next().expect("a threshold is at least 2")
     }
 
@@ -93,8 +93,13 @@ impl Sign {
         fault(abort, |index| self.signers.get(&index).copied())
     }
 
-    fn direct(&self, round: u16, to: PartyIndex, message: &impl serde::Serialize) -> Send {
-        Send { round, to: self.signers.get(&to).copied(), body: encode(message) }
+    fn direct(
+        &self,
+        round: u16,
+        to: PartyIndex,
+        message: &impl serde::Serialize,
+    ) -> OutboundMessage {
+        OutboundMessage { round, to: self.signers.get(&to).copied(), body: encode(message) }
     }
 
     /// The direct messages, each between the parties that its envelope names.
@@ -104,17 +109,17 @@ impl Sign {
         parties: impl Fn(&M) -> &PartiesMessage,
     ) -> Result<Vec<M>, MachineFault> {
         let mut received = Vec::with_capacity(input.directs.len());
-        for (index, seat) in &self.signers {
-            if let Some(body) = input.directs.get(seat) {
-                let message = decode(*seat, body)?;
-                check_parties(*seat, parties(&message), *index, self.share.party.party_index)?;
+        for (index, position) in &self.signers {
+            if let Some(body) = input.directs.get(position) {
+                let message = decode(*position, body)?;
+                check_parties(*position, parties(&message), *index, self.share.party.party_index)?;
                 received.push(message);
             }
         }
         Ok(received)
     }
 
-    fn commit(&mut self) -> Result<Vec<Send>, MachineFault> {
+    fn commit(&mut self) -> Result<Vec<OutboundMessage>, MachineFault> {
         let (unique, kept, messages) =
             self.share.party.sign_phase1(&self.data).map_err(|abort| self.abort(&abort))?;
         self.state = State::Committed(unique, kept);
@@ -126,7 +131,7 @@ impl Sign {
         unique: UniqueKeep1to2<Curve>,
         kept: BTreeMap<PartyIndex, KeepPhase1to2<Curve>>,
         input: &Input,
-    ) -> Result<Vec<Send>, MachineFault> {
+    ) -> Result<Vec<OutboundMessage>, MachineFault> {
         let received = self.received(input, |message: &TransmitPhase1to2| &message.parties)?;
         let (unique, kept, messages) = self
             .share
@@ -142,7 +147,7 @@ impl Sign {
         unique: UniqueKeep2to3<Curve>,
         kept: BTreeMap<PartyIndex, KeepPhase2to3<Curve>>,
         input: &Input,
-    ) -> Result<Vec<Send>, MachineFault> {
+    ) -> Result<Vec<OutboundMessage>, MachineFault> {
         let received =
             self.received(input, |message: &TransmitPhase2to3<Curve>| &message.parties)?;
         let (x, own) = self
@@ -152,7 +157,7 @@ impl Sign {
             .map_err(|abort| self.abort(&abort))?;
         let body = encode(&own);
         self.state = State::Shown { x, own };
-        Ok(vec![Send { round: 3, to: None, body }])
+        Ok(vec![OutboundMessage { round: 3, to: None, body }])
     }
 
     fn assemble(
@@ -162,8 +167,8 @@ impl Sign {
         input: &Input,
     ) -> Result<Stepped, MachineFault> {
         let mut parts = vec![own];
-        for (seat, body) in &input.broadcasts {
-            parts.push(decode(*seat, body)?);
+        for (position, body) in &input.broadcasts {
+            parts.push(decode(*position, body)?);
         }
         let (s, recovery_id) = self
             .share
@@ -174,22 +179,22 @@ impl Sign {
         let signature = self.verified(Signature { bytes, recovery_id: Some(recovery_id) })?;
         let mut sends = Vec::new();
         if self.me == self.first_signer() {
-            for seat in &self.observers {
+            for position in &self.observers {
                 let body = encode(&(&signature.bytes, recovery_id));
-                sends.push(Send { round: 4, to: Some(*seat), body });
+                sends.push(OutboundMessage { round: 4, to: Some(*position), body });
             }
         }
         Ok(Stepped { sends, output: Some(Output::Signature(signature)) })
     }
 
     fn observe(&self, input: &Input) -> Result<Stepped, MachineFault> {
-        let seat = self.first_signer();
-        let body = input.directs.get(&seat).map_or(&[][..], |body| body.as_slice());
-        let (bytes, recovery_id): (Vec<u8>, u8) = decode(seat, body)?;
+        let position = self.first_signer();
+        let body = input.directs.get(&position).map_or(&[][..], |body| body.as_slice());
+        let (bytes, recovery_id): (Vec<u8>, u8) = decode(position, body)?;
         let told = Signature { bytes, recovery_id: Some(recovery_id) };
-        let signature = self
-            .verified(told)
-            .map_err(|_| MachineFault::violation(seat, "told a signature that does not verify"))?;
+        let signature = self.verified(told).map_err(|_| {
+            MachineFault::violation(position, "told a signature that does not verify")
+        })?;
         Ok(Stepped { sends: Vec::new(), output: Some(Output::Signature(signature)) })
     }
 
@@ -239,7 +244,7 @@ impl Machine for Sign {
         Ok(Stepped { sends, output: None })
     }
 
-    fn expects(&self, round: u16, kind: Kind, from: Seat) -> bool {
+    fn expects(&self, round: u16, kind: Kind, from: Position) -> bool {
         let observing = self.observers.contains(&self.me);
         match (kind, round) {
             (Kind::Broadcast, 3) => !self.observers.contains(&from),

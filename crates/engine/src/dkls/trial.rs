@@ -18,7 +18,8 @@ use zeroize::Zeroizing;
 
 use super::Sign;
 use crate::machine::{
-    Input, Kind, Machine as _, MachineFault, Need, Seat, Send, Stepped, decode, encode,
+    Input, Kind, Machine as _, MachineFault, Need, OutboundMessage, Position, Stepped, decode,
+    encode,
 };
 use crate::run::Output;
 use crate::share::Share;
@@ -34,34 +35,41 @@ type Bundle = Vec<(u8, Zeroizing<Vec<u8>>)>;
 /// One party's part in the test signatures of a key.
 pub(super) struct Trial {
     share: Option<Arc<Share>>,
-    me: Seat,
+    me: Position,
     parties: usize,
-    /// The quorums this party signs in, by number: their seats and our part.
-    signing: BTreeMap<u8, (Vec<Seat>, Sign)>,
+    /// The quorums this party signs in, by number: their positions and our part.
+    signing: BTreeMap<u8, (Vec<Position>, Sign)>,
     /// How many of the three rounds were taken in.
     taken: u16,
 }
 
 impl Trial {
-    pub(super) fn new(share: Share, me: Seat, execution: [u8; 32]) -> Result<Self, MachineFault> {
+    pub(super) fn new(
+        share: Share,
+        me: Position,
+        execution: [u8; 32],
+    ) -> Result<Self, MachineFault> {
         let threshold = share.threshold();
         let parties = usize::from(threshold.parties());
         let share = Arc::new(share);
         let mut signing = BTreeMap::new();
         for (number, quorum) in (0..).zip(quorums(threshold.signers().into(), parties)) {
-            let Some(seat) = quorum.iter().position(|seat| *seat == me) else { continue };
-            let index = |seat: &Seat| ShareIndex(u8::try_from(seat + 1).expect("few parties"));
-            let seats: Vec<_> = quorum.iter().map(index).collect();
+            let Some(position) = quorum.iter().position(|position| *position == me) else {
+                continue;
+            };
+            let index =
+                |position: &Position| ShareIndex(u8::try_from(position + 1).expect("few parties"));
+            let positions: Vec<_> = quorum.iter().map(index).collect();
             let id = identifier(&execution, &share, number, b"id");
             let digest = Digest(identifier(&execution, &share, number, b"message"));
-            let sign = Sign::new(Arc::clone(&share), seat, &seats, digest, id)?;
+            let sign = Sign::new(Arc::clone(&share), position, &positions, digest, id)?;
             signing.insert(number, (quorum, sign));
         }
         Ok(Self { share: Some(share), me, parties, signing, taken: 0 })
     }
 
-    fn others(&self) -> Vec<Seat> {
-        (0..self.parties).filter(|seat| *seat != self.me).collect()
+    fn others(&self) -> Vec<Position> {
+        (0..self.parties).filter(|position| *position != self.me).collect()
     }
 
     pub(super) fn need(&self) -> Need {
@@ -72,7 +80,7 @@ impl Trial {
     }
 
     /// Our first messages.
-    pub(super) fn start(&mut self) -> Result<Vec<Send>, MachineFault> {
+    pub(super) fn start(&mut self) -> Result<Vec<OutboundMessage>, MachineFault> {
         self.all(BTreeMap::new()).map(|(sends, _)| sends)
     }
 
@@ -85,12 +93,12 @@ impl Trial {
             for (number, body) in decode::<Bundle>(sender, &body)? {
                 // What a party says of quorums that are not ours is not for us.
                 let Some((quorum, _)) = self.signing.get(&number) else { continue };
-                let Some(seat) = quorum.iter().position(|seat| *seat == sender) else {
+                let Some(position) = quorum.iter().position(|position| *position == sender) else {
                     return Err(MachineFault::violation(sender, "signs for a quorum of others"));
                 };
                 let input = inputs.entry(number).or_default();
                 let place = if broadcast { &mut input.broadcasts } else { &mut input.directs };
-                if place.insert(seat, body).is_some() {
+                if place.insert(position, body).is_some() {
                     return Err(MachineFault::violation(sender, "sent a message twice over"));
                 }
             }
@@ -112,24 +120,27 @@ impl Trial {
     fn complete(&self, inputs: &BTreeMap<u8, Input>, broadcast: bool) -> Result<(), MachineFault> {
         for (number, (quorum, _)) in &self.signing {
             let input = inputs.get(number);
-            let missing = quorum.iter().enumerate().find(|(at, seat)| {
+            let missing = quorum.iter().enumerate().find(|(at, position)| {
                 let place = |input: &Input| match broadcast {
                     true => input.broadcasts.contains_key(at),
                     false => input.directs.contains_key(at),
                 };
-                **seat != self.me && !input.is_some_and(place)
+                **position != self.me && !input.is_some_and(place)
             });
-            if let Some((_, seat)) = missing {
-                return Err(MachineFault::violation(*seat, "left out a test signature"));
+            if let Some((_, position)) = missing {
+                return Err(MachineFault::violation(*position, "left out a test signature"));
             }
         }
         Ok(())
     }
 
     /// Steps every quorum, and bundles what they send. Answers with how many are done, too.
-    fn all(&mut self, mut inputs: BTreeMap<u8, Input>) -> Result<(Vec<Send>, usize), MachineFault> {
+    fn all(
+        &mut self,
+        mut inputs: BTreeMap<u8, Input>,
+    ) -> Result<(Vec<OutboundMessage>, usize), MachineFault> {
         let round = FIRST + self.taken;
-        let mut directs: BTreeMap<Seat, Bundle> = BTreeMap::new();
+        let mut directs: BTreeMap<Position, Bundle> = BTreeMap::new();
         let (mut broadcasts, mut verified) = (Bundle::new(), 0);
         for (number, (quorum, sign)) in &mut self.signing {
             let input = inputs.remove(number).unwrap_or_default();
@@ -138,18 +149,21 @@ impl Trial {
                 ..fault
             })?;
             verified += usize::from(stepped.output.is_some());
-            for Send { to, body, .. } in stepped.sends {
+            for OutboundMessage { to, body, .. } in stepped.sends {
                 match to {
                     Some(at) => directs.entry(quorum[at]).or_default().push((*number, body)),
                     None => broadcasts.push((*number, body)),
                 }
             }
         }
-        let direct =
-            |(seat, bundle): (Seat, Bundle)| Send { round, to: Some(seat), body: encode(&bundle) };
+        let direct = |(position, bundle): (Position, Bundle)| OutboundMessage {
+            round,
+            to: Some(position),
+            body: encode(&bundle),
+        };
         let mut sends: Vec<_> = directs.into_iter().map(direct).collect();
         if !broadcasts.is_empty() {
-            sends.push(Send { round, to: None, body: encode(&broadcasts) });
+            sends.push(OutboundMessage { round, to: None, body: encode(&broadcasts) });
         }
         Ok((sends, verified))
     }
@@ -173,23 +187,23 @@ fn identifier(execution: &[u8; 32], share: &Share, number: u8, purpose: &[u8]) -
         .into()
 }
 
-/// Sets of `size` seats of `parties` that cover every pair, in an order all parties agree on.
-fn quorums(size: usize, parties: usize) -> Vec<Vec<Seat>> {
-    let mut open: Vec<(Seat, Seat)> =
+/// Sets of `size` positions of `parties` that cover every pair, in an order all parties agree on.
+fn quorums(size: usize, parties: usize) -> Vec<Vec<Position>> {
+    let mut open: Vec<(Position, Position)> =
         (0..parties).flat_map(|a| (a + 1..parties).map(move |b| (a, b))).collect();
     let mut quorums = Vec::new();
     while let Some(&(a, b)) = open.first() {
         let mut quorum = vec![a, b];
         while quorum.len() < size {
-            let gain = |seat: Seat| {
-                let with = |&(a, b): &(Seat, Seat)| {
-                    (a == seat && quorum.contains(&b)) || (b == seat && quorum.contains(&a))
+            let gain = |position: Position| {
+                let with = |&(a, b): &(Position, Position)| {
+                    (a == position && quorum.contains(&b)) || (b == position && quorum.contains(&a))
                 };
                 open.iter().filter(|pair| with(pair)).count()
             };
             let next = (0..parties)
-                .filter(|seat| !quorum.contains(seat))
-                .max_by_key(|seat| (gain(*seat), std::cmp::Reverse(*seat)));
+                .filter(|position| !quorum.contains(position))
+                .max_by_key(|position| (gain(*position), std::cmp::Reverse(*position)));
             quorum.push(next.expect("a quorum is not larger than the party"));
         }
         quorum.sort_unstable();
@@ -209,14 +223,15 @@ mod tests {
             for size in 2..=parties {
                 let quorums = quorums(size, parties);
                 for (a, b) in (0..parties).flat_map(|a| (0..a).map(move |b| (a, b))) {
-                    let covers = |quorum: &Vec<Seat>| quorum.contains(&a) && quorum.contains(&b);
+                    let covers =
+                        |quorum: &Vec<Position>| quorum.contains(&a) && quorum.contains(&b);
                     assert!(quorums.iter().any(covers), "{size} of {parties}: {a}, {b}");
                 }
                 assert!(quorums.iter().all(|quorum| quorum.len() == size));
                 assert!(quorums.len() <= parties * (parties - 1) / 2);
                 // No pair carries more than a few: their messages travel together.
                 let most = (0..parties).flat_map(|a| (0..a).map(move |b| (a, b))).map(|(a, b)| {
-                    let both = |quorum: &&Vec<Seat>| quorum.contains(&a) && quorum.contains(&b);
+                    let both = |quorum: &&Vec<Position>| quorum.contains(&a) && quorum.contains(&b);
                     quorums.iter().filter(both).count()
                 });
                 assert!(most.max().unwrap_or_default() <= 8, "{size} of {parties}");

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::common::*;
 use super::*;
-use crate::hello::introduce;
+use crate::handshake::make_handshake;
 use crate::machine::{Need, Stepped, decode, encode};
 
 /// A machine whose messages are changed before they are sealed and signed.
@@ -17,7 +17,7 @@ struct Tampering<F> {
     tamper: F,
 }
 
-impl<F: FnMut(&mut Vec<Send>) + std::marker::Send> Machine for Tampering<F> {
+impl<F: FnMut(&mut Vec<OutboundMessage>) + std::marker::Send> Machine for Tampering<F> {
     fn need(&self) -> Need {
         self.inner.need()
     }
@@ -28,7 +28,7 @@ impl<F: FnMut(&mut Vec<Send>) + std::marker::Send> Machine for Tampering<F> {
         Ok(stepped)
     }
 
-    fn expects(&self, round: u16, kind: Kind, from: Seat) -> bool {
+    fn expects(&self, round: u16, kind: Kind, from: Position) -> bool {
         self.inner.expects(round, kind, from)
     }
 }
@@ -36,19 +36,19 @@ impl<F: FnMut(&mut Vec<Send>) + std::marker::Send> Machine for Tampering<F> {
 /// Makes this party a cheat.
 fn cheat(
     runs: &mut Vec<Run>,
-    seat: Seat,
-    tamper: impl FnMut(&mut Vec<Send>) + std::marker::Send + 'static,
+    position: Position,
+    tamper: impl FnMut(&mut Vec<OutboundMessage>) + std::marker::Send + 'static,
 ) {
-    let run = runs.remove(seat);
+    let run = runs.remove(position);
     let machine = Box::new(Tampering { inner: run.machine, tamper });
-    runs.insert(seat, Run { machine, ..run });
+    runs.insert(position, Run { machine, ..run });
 }
 
 /// Changes the messages of one round, as the library knows them.
 fn change<M: Serialize + DeserializeOwned>(
     round: u16,
     change: impl Fn(&mut M),
-) -> impl FnMut(&mut Vec<Send>) {
+) -> impl FnMut(&mut Vec<OutboundMessage>) {
     move |sends| {
         for send in sends.iter_mut().filter(|send| send.round == round) {
             let mut message = decode(0, &send.body).unwrap();
@@ -59,7 +59,7 @@ fn change<M: Serialize + DeserializeOwned>(
 }
 
 /// Two sign, the first cheats; how it ends for the second.
-fn against(tamper: impl FnMut(&mut Vec<Send>) + std::marker::Send + 'static) -> Fault {
+fn against(tamper: impl FnMut(&mut Vec<OutboundMessage>) + std::marker::Send + 'static) -> Fault {
     let (parties, mut runs) = signing(session(20), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
     cheat(&mut runs, 0, tamper);
     deliver(&parties, &mut runs, 5, |_, _| {}).remove(1).err().expect("the second notices")
@@ -174,8 +174,9 @@ fn a_signed_body_that_cannot_be_decoded_is_the_senders_fault() {
 #[test]
 fn a_signed_body_sealed_to_somebody_else_is_the_senders_fault() {
     let (parties, mut runs) = signing(session(21), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
-    let (hello, _) = introduce(&runs[0].identity, session(21), &parties[0], &Shown::default());
-    let other = read_hello(&hello, session(21), &parties[0]).unwrap().encryption_key;
+    let (handshake, _) =
+        make_handshake(&runs[0].identity, session(21), &parties[0], &Shown::default());
+    let other = read_handshake(&handshake, session(21), &parties[0]).unwrap().encryption_key;
     runs[0].roster[1].channel = Channel::new(other);
     let fault = deliver(&parties, &mut runs, 5, |_, _| {}).remove(1).err().unwrap();
     assert_fault(&fault, FaultCode::SealInvalid, Severity::Recoverable, Some(1));
@@ -232,7 +233,7 @@ fn of_two_messages_for_one_place_the_first_counts_and_the_second_is_held_against
     let (parties, mut runs) = signing(session(25), &TWO_OF_TWO, &[0, 1], digest);
     let (first, second) = runs.split_at_mut(1);
     let step = second[0].advance().unwrap();
-    let (_, _, honest) = letters(&parties, 1, step.outgoing).remove(0);
+    let (_, _, honest) = deliveries(&parties, 1, step.outgoing).remove(0);
     let other = signed(&second[0], Some(0), 1, b"another");
     first[0].receive(&parties[1], &honest).unwrap();
     first[0].receive(&parties[1], &honest).unwrap();
@@ -264,11 +265,11 @@ fn a_run_that_has_ended_stays_ended() {
 }
 
 #[test]
-fn an_introduction_with_an_unusable_key_is_its_partys_fault() {
+fn a_handshake_with_an_unusable_key_is_its_partys_fault() {
     let (_, mut runs) = signing(session(27), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
     runs[0].roster[1].channel = Channel::new([0; 32]);
     let fault = runs[0].advance().err().unwrap();
-    assert_fault(&fault, FaultCode::HelloInvalid, Severity::Recoverable, Some(2));
+    assert_fault(&fault, FaultCode::HandshakeInvalid, Severity::Recoverable, Some(2));
 }
 
 #[test]
@@ -278,10 +279,10 @@ fn a_broadcaster_that_tells_two_stories_is_found_out_by_all() {
         // The last byte is the end of a commitment, or of the salt that opens it.
         cheat(&mut runs, 0, move |sends| {
             let story = sends.iter().find(|send| send.round == round && send.to.is_none());
-            if let Some(Send { body, .. }) = story {
+            if let Some(OutboundMessage { body, .. }) = story {
                 let mut body = body.clone();
                 *body.last_mut().unwrap() ^= 1;
-                sends.push(Send { round, to: None, body });
+                sends.push(OutboundMessage { round, to: None, body });
             }
         });
         let endings = deliver(&parties, &mut runs, 5, |_, _| {});
@@ -297,7 +298,7 @@ fn a_party_that_repeats_a_commitment_makes_no_key() {
     let first = Arc::new(std::sync::Mutex::new(Vec::new()));
     let (seen, repeated) = (first.clone(), first.clone());
     // The commitment to the proof comes first in the broadcast of round 2.
-    let of_two = |sends: &mut Vec<Send>| -> Option<usize> {
+    let of_two = |sends: &mut Vec<OutboundMessage>| -> Option<usize> {
         sends.iter().position(|send| send.round == 2 && send.to.is_none())
     };
     cheat(&mut runs, 0, move |sends| {
@@ -313,11 +314,11 @@ fn a_party_that_repeats_a_commitment_makes_no_key() {
     // The first party is served first, so that the second can repeat it.
     let mut queue = Vec::new();
     for (at, run) in runs.iter_mut().enumerate() {
-        queue.extend(letters(&parties, at, run.advance().unwrap().outgoing));
+        queue.extend(deliveries(&parties, at, run.advance().unwrap().outgoing));
     }
     let mut told = 0;
     while !queue.is_empty() {
-        let at = queue.iter().position(|letter| letter.1 == parties[0]).unwrap_or(0);
+        let at = queue.iter().position(|delivery| delivery.1 == parties[0]).unwrap_or(0);
         let (from, to, payload) = queue.remove(at);
         let at = parties.iter().position(|party| *party == to).unwrap();
         runs[at].receive(&from, &payload).unwrap();
@@ -325,7 +326,7 @@ fn a_party_that_repeats_a_commitment_makes_no_key() {
             Ok(step) => {
                 let reveals = step.outgoing.iter().any(|sent| sent.round > 2);
                 assert!(at == 1 || !reveals, "only the cheat itself goes on");
-                queue.extend(letters(&parties, at, step.outgoing));
+                queue.extend(deliveries(&parties, at, step.outgoing));
             }
             Err(fault) => {
                 assert_fault(&fault, FaultCode::ProtocolViolation, Severity::Recoverable, None);
@@ -378,9 +379,9 @@ fn a_new_key_is_confirmed_by_all_its_holders() {
 #[test]
 fn a_party_of_another_version_is_told_so() {
     let (parties, runs) = making(2, 2);
-    let mut hello = runs[0].secret.hello.to_vec();
-    hello[0] = 1;
-    let fault = read_hello(&hello, session(1), &parties[0]).unwrap_err();
+    let mut handshake = runs[0].secret.handshake.to_vec();
+    handshake[0] = 1;
+    let fault = read_handshake(&handshake, session(1), &parties[0]).unwrap_err();
     assert_fault(&fault, FaultCode::VersionMismatch, Severity::Benign, Some(1));
     assert!(fault.message.contains("update"), "{fault}");
 }

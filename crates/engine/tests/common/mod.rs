@@ -1,4 +1,4 @@
-//! Parties in one process: identities, introductions, and delivery in a shuffled order.
+//! Parties in one process: identities, handshakes, and delivery in a shuffled order.
 
 // Each test binary uses a part of it.
 #![allow(dead_code)]
@@ -10,7 +10,7 @@ use quorate_engine::*;
 use quorate_types::*;
 
 /// A message under way.
-pub(crate) type Letter = (PartyId, PartyId, Bytes);
+pub(crate) type Addressed = (PartyId, PartyId, Bytes);
 
 /// How a party's run ended: `Ok(None)` where it still waits.
 pub(crate) type Ending = Result<Option<Output>, Fault>;
@@ -52,16 +52,19 @@ pub(crate) fn session(n: u128) -> SessionId {
 /// Runs for the given parties, all of them in one session.
 pub(crate) fn runs(id: SessionId, parties: &[PartyId], task: impl Fn(usize) -> Task) -> Vec<Run> {
     let identities: Vec<_> = parties.iter().map(|_| Identity::generate()).collect();
-    let introduced = parties.iter().zip(&identities);
-    let hellos: Vec<_> = introduced
-        .map(|(party, identity)| introduce(identity, id, party, &Shown::default()))
+    let members = parties.iter().zip(&identities);
+    let handshakes: Vec<_> = members
+        .map(|(party, identity)| make_handshake(identity, id, party, &Shown::default()))
         .collect();
-    let members = parties.iter().zip(&hellos);
+    let members = parties.iter().zip(&handshakes);
     let roster: Vec<_> = members
-        .map(|(party, (hello, _))| Member { party_id: party.clone(), hello: hello.clone() })
+        .map(|(party, (handshake, _))| Member {
+            party_id: party.clone(),
+            handshake: handshake.clone(),
+        })
         .collect();
-    let seats = hellos.into_iter().enumerate();
-    seats
+    let positions = handshakes.into_iter().enumerate();
+    positions
         .map(|(at, (_, secret))| {
             let roster = roster.clone();
             Run::new(&identities[at], secret, id, &parties[at], roster, task(at)).expect("a run")
@@ -69,12 +72,16 @@ pub(crate) fn runs(id: SessionId, parties: &[PartyId], task: impl Fn(usize) -> T
         .collect()
 }
 
-/// Letters of a step, one per recipient. Of several broadcasts of one round, which only a cheat
+/// Deliveries of a step, one per recipient. Of several broadcasts of one round, which only a cheat
 /// makes, each of the others gets one.
-pub(crate) fn letters(parties: &[PartyId], from: usize, outgoing: Vec<Outgoing>) -> Vec<Letter> {
+pub(crate) fn deliveries(
+    parties: &[PartyId],
+    from: usize,
+    outgoing: Vec<Outgoing>,
+) -> Vec<Addressed> {
     let me = &parties[from];
     let others: Vec<_> = parties.iter().filter(|party| *party != me).collect();
-    let mut letters = Vec::new();
+    let mut deliveries = Vec::new();
     for (at, Outgoing { to, round, payload }) in outgoing.iter().enumerate() {
         let story = |other: &Outgoing| other.to.is_none() && other.round == *round;
         let stories = outgoing.iter().filter(|other| story(other)).count();
@@ -84,35 +91,35 @@ pub(crate) fn letters(parties: &[PartyId], from: usize, outgoing: Vec<Outgoing>)
             None if stories > 1 => vec![others[told]],
             None => others.clone(),
         };
-        letters.extend(to.into_iter().map(|to| (me.clone(), to.clone(), payload.clone())));
+        deliveries.extend(to.into_iter().map(|to| (me.clone(), to.clone(), payload.clone())));
     }
-    letters
+    deliveries
 }
 
-/// Delivers in a shuffled order until nothing is under way; `touch` sees each letter first and
+/// Delivers in a shuffled order until nothing is under way; `touch` sees each delivery first and
 /// may deliver false ones itself.
 pub(crate) fn deliver(
     parties: &[PartyId],
     runs: &mut [Run],
     seed: u64,
-    mut touch: impl FnMut(&mut Run, &Letter),
+    mut touch: impl FnMut(&mut Run, &Addressed),
 ) -> Vec<Ending> {
     let mut shuffle = Shuffle(seed);
     let mut endings: Vec<Ending> = Vec::new();
     let mut under_way = Vec::new();
     for (at, run) in runs.iter_mut().enumerate() {
         let step = run.advance().expect("the first step needs nothing");
-        under_way.extend(letters(parties, at, step.outgoing));
+        under_way.extend(deliveries(parties, at, step.outgoing));
         endings.push(Ok(None));
     }
     while !under_way.is_empty() {
-        let letter = under_way.swap_remove(shuffle.below(under_way.len()));
-        let at = parties.iter().position(|party| *party == letter.1).expect("a party");
-        touch(&mut runs[at], &letter);
-        runs[at].receive(&letter.0, &letter.2).expect("a party's own letter is taken");
+        let delivery = under_way.swap_remove(shuffle.below(under_way.len()));
+        let at = parties.iter().position(|party| *party == delivery.1).expect("a party");
+        touch(&mut runs[at], &delivery);
+        runs[at].receive(&delivery.0, &delivery.2).expect("a party's own delivery is taken");
         match runs[at].advance() {
             Ok(step) => {
-                under_way.extend(letters(parties, at, step.outgoing));
+                under_way.extend(deliveries(parties, at, step.outgoing));
                 if step.output.is_some() {
                     endings[at] = Ok(step.output);
                 }

@@ -11,7 +11,7 @@ use quorate_types::{AccountChange, AccountId, AccountStatus};
 use quorate_wire::*;
 
 use super::mpc;
-use crate::answer::Answer;
+use crate::answer::ApiResult;
 use crate::common::{SMALL_BODY, finish};
 use crate::extract::{Body, Path, Who};
 use crate::params::Params;
@@ -43,7 +43,7 @@ pub(crate) async fn create(
     State(accounts): Service,
     Who(caller): Who,
     Body(body): Body<NewAccountJson>,
-) -> Answer<(StatusCode, Json<AccountJson>)> {
+) -> ApiResult<(StatusCode, Json<AccountJson>)> {
     let account = accounts.create(&caller, body.into()).await?;
     Ok((StatusCode::CREATED, Json(account.into())))
 }
@@ -58,7 +58,7 @@ pub(crate) async fn list(
     State(accounts): Service,
     Who(caller): Who,
     mut params: Params,
-) -> Answer<Json<AccountsJson>> {
+) -> ApiResult<Json<AccountsJson>> {
     let limit = params.limit(MAX_ACCOUNTS)?;
     let after = params.optional("after")?;
     params.done()?;
@@ -77,7 +77,7 @@ pub(crate) async fn read(
     State(accounts): Service,
     Who(caller): Who,
     Path(id): Path<AccountId>,
-) -> Answer<Json<AccountJson>> {
+) -> ApiResult<Json<AccountJson>> {
     Ok(Json(accounts.get(&caller, id).await?.into()))
 }
 
@@ -92,7 +92,7 @@ pub(crate) async fn update(
     Who(caller): Who,
     Path(id): Path<AccountId>,
     Body(body): Body<AccountChangeJson>,
-) -> Answer<Json<AccountJson>> {
+) -> ApiResult<Json<AccountJson>> {
     Ok(Json(accounts.update(&caller, id, body.into()).await?.into()))
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn replace(
     who: Who,
     id: Path<AccountId>,
     body: Body<AccountChangeJson>,
-) -> Answer<Json<AccountJson>> {
+) -> ApiResult<Json<AccountJson>> {
     update(service, who, id, body).await
 }
 
@@ -120,7 +120,7 @@ pub(crate) async fn disable(
     State(accounts): Service,
     Who(caller): Who,
     Path(id): Path<AccountId>,
-) -> Answer<Json<AccountJson>> {
+) -> ApiResult<Json<AccountJson>> {
     let change =
         AccountChange { status: Some(AccountStatus::Disabled), ..AccountChange::default() };
     Ok(Json(accounts.update(&caller, id, change).await?.into()))
@@ -135,6 +135,6 @@ pub(crate) async fn remove(
     service: Service,
     who: Who,
     id: Path<AccountId>,
-) -> Answer<Json<AccountJson>> {
+) -> ApiResult<Json<AccountJson>> {
     disable(service, who, id).await
 }

@@ -10,7 +10,7 @@ use quorate_ports::Coordinator;
 use quorate_types::{Error, KeyId, Page, PartyId, PartyOutcome, SessionId};
 use quorate_wire::*;
 
-use crate::answer::Answer;
+use crate::answer::ApiResult;
 use crate::common::{SMALL_BODY, finish};
 use crate::extract::{Body, IdempotencyKey, OptionalBody, Path, Who};
 use crate::params::Params;
@@ -53,7 +53,7 @@ pub(crate) async fn create(
     Who(caller): Who,
     IdempotencyKey(key): IdempotencyKey,
     Body(body): Body<CreateSessionJson>,
-) -> Answer<(StatusCode, Json<CreatedSessionJson>)> {
+) -> ApiResult<(StatusCode, Json<CreatedSessionJson>)> {
     let created = coordinator.create(&caller, body.into_request(key)?).await?;
     Ok((StatusCode::CREATED, Json(created.into())))
 }
@@ -69,7 +69,7 @@ pub(crate) async fn list(
     State(coordinator): Service,
     Who(caller): Who,
     mut params: Params,
-) -> Answer<Json<SessionsJson>> {
+) -> ApiResult<Json<SessionsJson>> {
     let limit = params.limit(MAX_SESSIONS)?;
     let before = params.optional("before")?;
     params.done()?;
@@ -88,7 +88,7 @@ pub(crate) async fn join(
     State(coordinator): Service,
     Who(caller): Who,
     Body(body): Body<JoinSessionJson>,
-) -> Answer<Json<JoinedSessionJson>> {
+) -> ApiResult<Json<JoinedSessionJson>> {
     Ok(Json(coordinator.join(&caller, body.into_request()?).await?.into()))
 }
 
@@ -104,7 +104,7 @@ pub(crate) async fn status(
     Who(caller): Who,
     Path(session): Path<SessionId>,
     mut params: Params,
-) -> Answer<Json<SessionJson>> {
+) -> ApiResult<Json<SessionJson>> {
     let wait = params.wait()?;
     params.done()?;
     Ok(Json(coordinator.status(&caller, session, wait).await?.into()))
@@ -119,7 +119,7 @@ pub(crate) async fn close(
     State(coordinator): Service,
     Who(caller): Who,
     Path(session): Path<SessionId>,
-) -> Answer<Json<SessionStepJson>> {
+) -> ApiResult<Json<SessionStepJson>> {
     Ok(Json((&coordinator.close(&caller, session).await?).into()))
 }
 
@@ -134,7 +134,7 @@ pub(crate) async fn ready(
     Who(caller): Who,
     Path((session, party)): Path<(SessionId, PartyId)>,
     OptionalBody(body): OptionalBody<ReadyJson>,
-) -> Answer<Json<ReadyAnswerJson>> {
+) -> ApiResult<Json<ReadyAnswerJson>> {
     same_party(&party, body.and_then(|body| body.party_id).as_ref())?;
     Ok(Json(coordinator.ready(&caller, session, &party).await?.into()))
 }
@@ -159,7 +159,7 @@ pub(crate) async fn start(
     State(coordinator): Service,
     Who(caller): Who,
     Path(session): Path<SessionId>,
-) -> Answer<Json<SessionStepJson>> {
+) -> ApiResult<Json<SessionStepJson>> {
     Ok(Json((&coordinator.start(&caller, session).await?).into()))
 }
 
@@ -176,7 +176,7 @@ pub(crate) async fn complete(
     Who(caller): Who,
     Path(session): Path<SessionId>,
     Body(body): Body<ReportJson>,
-) -> Answer<Json<CompletedJson>> {
+) -> ApiResult<Json<CompletedJson>> {
     let report = body.into_report(session)?;
     let was_failure = matches!(report.outcome, PartyOutcome::Failure(_));
     let session = coordinator.complete(&caller, report).await?;
@@ -192,7 +192,7 @@ pub(crate) async fn timeline(
     State(coordinator): Service,
     Who(caller): Who,
     Path(session): Path<SessionId>,
-) -> Answer<Json<TimelineJson>> {
+) -> ApiResult<Json<TimelineJson>> {
     Ok(Json(coordinator.timeline(&caller, session).await?.into()))
 }
 
@@ -205,7 +205,7 @@ pub(crate) async fn key(
     State(coordinator): Service,
     Who(caller): Who,
     Path(key): Path<KeyId>,
-) -> Answer<Json<KeyDetailJson>> {
+) -> ApiResult<Json<KeyDetailJson>> {
     Ok(Json(coordinator.key(&caller, key).await?.into()))
 }
 
@@ -219,7 +219,7 @@ pub(crate) async fn keys(
     State(coordinator): Service,
     Who(caller): Who,
     mut params: Params,
-) -> Answer<Json<KeysJson>> {
+) -> ApiResult<Json<KeysJson>> {
     let limit = params.limit(MAX_KEYS)?;
     let before = params.optional("before")?;
     params.done()?;

@@ -7,7 +7,7 @@ use quorate_types::SessionId;
 use quorate_wire::*;
 
 use super::accounts::Service;
-use crate::answer::Answer;
+use crate::answer::ApiResult;
 use crate::extract::{Body, IdempotencyKey, Path, Who};
 use crate::params::Params;
 
@@ -22,7 +22,7 @@ pub(crate) async fn keygen(
     Who(caller): Who,
     IdempotencyKey(key): IdempotencyKey,
     Body(body): Body<MpcKeygenJson>,
-) -> Answer<(StatusCode, Json<MpcCreatedJson>)> {
+) -> ApiResult<(StatusCode, Json<MpcCreatedJson>)> {
     let (account, request) = body.into_request(key)?;
     let created = accounts.keygen(&caller, account, request).await?;
     Ok((StatusCode::CREATED, Json(MpcCreatedJson::new(account, created))))
@@ -39,7 +39,7 @@ pub(crate) async fn sign(
     Who(caller): Who,
     IdempotencyKey(key): IdempotencyKey,
     Body(body): Body<MpcSignJson>,
-) -> Answer<(StatusCode, Json<MpcCreatedJson>)> {
+) -> ApiResult<(StatusCode, Json<MpcCreatedJson>)> {
     let (account, request) = body.into_request(key)?;
     let created = accounts.sign(&caller, account, request).await?;
     Ok((StatusCode::CREATED, Json(MpcCreatedJson::new(Some(account), created))))
@@ -57,7 +57,7 @@ pub(crate) async fn session(
     Who(caller): Who,
     Path(session): Path<SessionId>,
     mut params: Params,
-) -> Answer<Json<MpcSessionJson>> {
+) -> ApiResult<Json<MpcSessionJson>> {
     let wait = params.wait()?;
     params.done()?;
     Ok(Json(accounts.session(&caller, session, wait).await?.into()))

@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use quorate_types::{Caller, KeyId, Scope};
 use quorate_wire::{ErrorJson, HeldKeyJson, KeyJson, KeysJson};
 
-use crate::answer::Answer;
+use crate::answer::ApiResult;
 use crate::common::{SMALL_BODY, common, finish};
 use crate::extract::{Path, Who};
 use crate::openapi::Service;
@@ -50,7 +50,7 @@ pub(crate) async fn keys(
     State(info): State<Arc<dyn PartyInfo>>,
     Who(caller): Who,
     params: Params,
-) -> Answer<Json<KeysJson>> {
+) -> ApiResult<Json<KeysJson>> {
     params.done()?;
     caller.may(Scope::Read)?;
     Ok(Json(KeysJson { keys: info.keys(&caller).await?, next: None }))
@@ -65,7 +65,7 @@ pub(crate) async fn key(
     State(info): State<Arc<dyn PartyInfo>>,
     Who(caller): Who,
     Path(key): Path<KeyId>,
-) -> Answer<Json<HeldKeyJson>> {
+) -> ApiResult<Json<HeldKeyJson>> {
     caller.may(Scope::Read)?;
     Ok(Json(info.key(&caller, key).await?))
 }

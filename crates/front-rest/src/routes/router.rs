@@ -10,7 +10,7 @@ use quorate_types::{MessageId, PartyId, PartyRole, Registration, SessionId, Time
 use quorate_wire::*;
 
 use super::coordinator::same_party;
-use crate::answer::Answer;
+use crate::answer::ApiResult;
 use crate::common::{MESSAGE_BODY, SMALL_BODY, finish};
 use crate::extract::{Body, OptionalBody, Path, Who};
 use crate::params::Params;
@@ -47,7 +47,7 @@ pub(crate) async fn route(
     Who(caller): Who,
     Path(session): Path<SessionId>,
     Body(body): Body<RouteJson>,
-) -> Answer<Json<RouteAnswerJson>> {
+) -> ApiResult<Json<RouteAnswerJson>> {
     let message_id = router.route(&caller, body.into_request(Some(session))?).await?;
     Ok(Json(RouteAnswerJson { success: true, message_id }))
 }
@@ -64,7 +64,7 @@ pub(crate) async fn pending(
     Who(caller): Who,
     Path(session): Path<SessionId>,
     mut params: Params,
-) -> Answer<Json<MessagesJson>> {
+) -> ApiResult<Json<MessagesJson>> {
     let party: PartyId = params.required("party_id")?;
     let after = Timestamp(params.optional("after")?.unwrap_or(0));
     params.done()?;
@@ -83,7 +83,7 @@ pub(crate) async fn acknowledge(
     Who(caller): Who,
     Path((session, message)): Path<(SessionId, MessageId)>,
     Body(body): Body<AckJson>,
-) -> Answer<Json<AckAnswerJson>> {
+) -> ApiResult<Json<AckAnswerJson>> {
     router.acknowledge(&caller, body.into_ack(session, message)?).await?;
     Ok(Json(AckAnswerJson { success: true, message: "acknowledged".into() }))
 }
@@ -97,7 +97,7 @@ pub(crate) async fn message_status(
     State(router): Service,
     Who(caller): Who,
     Path((session, message)): Path<(SessionId, MessageId)>,
-) -> Answer<Json<MessageStatusJson>> {
+) -> ApiResult<Json<MessageStatusJson>> {
     let deliveries = router.message_status(&caller, session, message).await?;
     Ok(Json(MessageStatusJson::new(session, message, deliveries)))
 }
@@ -112,7 +112,7 @@ pub(crate) async fn parties(
     State(router): Service,
     Who(caller): Who,
     mut params: Params,
-) -> Answer<Json<PartiesJson>> {
+) -> ApiResult<Json<PartiesJson>> {
     let role: Option<PartyRole> = params.optional("role")?;
     let only_online = params.optional("online")?.unwrap_or(false);
     params.done()?;
@@ -128,7 +128,7 @@ pub(crate) async fn register(
     State(router): Service,
     Who(caller): Who,
     Body(body): Body<RegisterJson>,
-) -> Answer<Json<RegisteredJson>> {
+) -> ApiResult<Json<RegisteredJson>> {
     let registered_at = router.register(&caller, Registration::from(body)).await?;
     Ok(Json(RegisteredJson { success: true, message: "registered".into(), registered_at }))
 }
@@ -144,7 +144,7 @@ pub(crate) async fn heartbeat(
     Who(caller): Who,
     Path(party): Path<PartyId>,
     OptionalBody(body): OptionalBody<HeartbeatJson>,
-) -> Answer<Json<HeartbeatAnswerJson>> {
+) -> ApiResult<Json<HeartbeatAnswerJson>> {
     same_party(&party, body.and_then(|body| body.party_id).as_ref())?;
     Ok(Json(router.heartbeat(&caller, &party).await?.into()))
 }

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use quorate_types::{Caller, Secret};
 use quorate_wire::{ErrorJson, TicketJson};
 
-use crate::answer::Answer;
+use crate::answer::ApiResult;
 use crate::common::{SMALL_BODY, finish};
 use crate::extract::Who;
 
@@ -44,7 +44,7 @@ pub fn ticket_routes(tickets: Arc<dyn Tickets>) -> Router {
 pub(crate) async fn issue(
     State(tickets): State<Arc<dyn Tickets>>,
     Who(caller): Who,
-) -> Answer<(StatusCode, Json<TicketJson>)> {
+) -> ApiResult<(StatusCode, Json<TicketJson>)> {
     let Ticket { ticket, seconds } = tickets.issue(&caller)?;
     let ticket = TicketJson { ticket: ticket.expose().clone(), expires_in: seconds };
     Ok((StatusCode::CREATED, Json(ticket)))

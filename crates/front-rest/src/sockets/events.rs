@@ -10,7 +10,7 @@ use quorate_types::{Error, EventKind, PartyId, Result};
 use quorate_wire::{ErrorJson, EventJson};
 
 use super::{Upgrade, refuse, run, text};
-use crate::answer::Answer;
+use crate::answer::ApiResult;
 use crate::extract::Who;
 use crate::params::Params;
 
@@ -29,7 +29,7 @@ pub(crate) async fn subscribe(
     Who(caller): Who,
     mut params: Params,
     upgrade: Upgrade,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let party: PartyId = params.required("party_id")?;
     let kinds = kinds(params.optional::<String>("event_types")?.as_deref().unwrap_or_default())?;
     params.done()?;

@@ -10,7 +10,7 @@ use quorate_ports::Router;
 use quorate_types::{Acknowledge, Caller, Error, PartyId, Result, SessionId, Timestamp};
 use quorate_wire::{ClientFrame, ErrorJson, MessageJson, RoutedJson, ServerFrame, parse};
 
-use super::{Answer, Upgrade, refuse, run, text};
+use super::{ApiResult, Upgrade, refuse, run, text};
 use crate::answer;
 use crate::extract::Who;
 use crate::params::Params;
@@ -33,7 +33,7 @@ pub(crate) async fn subscribe(
     Who(caller): Who,
     mut params: Params,
     upgrade: Upgrade,
-) -> answer::Answer<Response> {
+) -> answer::ApiResult<Response> {
     let session: Option<SessionId> = params.optional("session_id")?;
     let party: PartyId = params.required("party_id")?;
     let after = Timestamp(params.optional("after")?.unwrap_or(0));
@@ -59,7 +59,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn serve(self: Arc<Self>, frame: Utf8Bytes) -> Answer {
+    fn serve(self: Arc<Self>, frame: Utf8Bytes) -> ApiResult {
         async move {
             match self.request(frame.as_bytes()).await {
                 Ok(None) => None,

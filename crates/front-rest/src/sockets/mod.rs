@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_util::sync::CancellationToken;
 
-use crate::answer::Refusal;
+use crate::answer::ApiError;
 use crate::common::MESSAGE_BODY;
 
 /// Read buffer per connection: most frames are small, and thousands of sockets are idle.
@@ -62,7 +62,7 @@ const NOT_UTF8: u16 = 1007;
 const RESTARTING: u16 = 1012;
 
 /// Answers to requests, in the order of the requests; `None` says nothing.
-type Answer = BoxFuture<'static, Option<String>>;
+type ApiResult = BoxFuture<'static, Option<String>>;
 
 /// A write that took so long had to wait for the peer to read.
 const WAITED: Duration = Duration::from_secs(1);
@@ -92,9 +92,9 @@ pub(crate) struct Socket {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match WebSocketUpgrade::from_request_parts(parts, state).await {
             Ok(handshake) => Ok(Self {
                 handshake: handshake
@@ -107,7 +107,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
             }),
             Err(rejection) => {
                 let message = format!("this path is a WebSocket: {}", rejection.body_text());
-                Err(Refusal(Error::invalid(message)))
+                Err(ApiError(Error::invalid(message)))
             }
         }
     }
@@ -131,7 +131,7 @@ enum End {
 pub(crate) async fn run(
     socket: Socket,
     mut frames: BoxStream<Result<String>>,
-    mut serve: impl FnMut(Utf8Bytes) -> Answer + Send,
+    mut serve: impl FnMut(Utf8Bytes) -> ApiResult + Send,
 ) {
     let Socket { mut socket, stop } = socket;
     let mut answers = FuturesOrdered::new();

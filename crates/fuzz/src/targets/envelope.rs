@@ -1,13 +1,13 @@
-//! Introductions and envelopes of other parties, forged and genuinely signed ones.
+//! Handshakes and envelopes of other parties, forged and genuinely signed ones.
 //!
-//! The first byte of an input chooses: an introduction; an envelope as it comes; an envelope that
+//! The first byte of an input chooses: a handshake; an envelope as it comes; an envelope that
 //! its sender signed, whatever it says. Keys are fresh in each process: no outcome depends on them.
 
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use quorate_engine::{Identity, Member, Run, Shown, Task, introduce, read_hello};
-use quorate_types::{Hello, PartyId, Scheme, SessionId, Threshold};
+use quorate_engine::{Identity, Member, Run, Shown, Task, make_handshake, read_handshake};
+use quorate_types::{Handshake, PartyId, Scheme, SessionId, Threshold};
 use sha2::{Digest as _, Sha256};
 
 use super::Notes;
@@ -36,8 +36,8 @@ struct Parties {
     session: SessionId,
     mine: Identity,
     peers: Identity,
-    /// The peer's introduction.
-    hello: Hello,
+    /// The peer's handshake.
+    handshake: Handshake,
 }
 
 static PARTIES: LazyLock<Parties> = LazyLock::new(|| {
@@ -45,8 +45,8 @@ static PARTIES: LazyLock<Parties> = LazyLock::new(|| {
         ("a".parse().expect("a name"), "b".parse().expect("a name"));
     let session = format!("{:032x}", 7).parse().expect("32 hex digits");
     let (mine, peers) = (Identity::generate(), Identity::generate());
-    let hello = introduce(&peers, session, &peer, &Shown::default()).0;
-    Parties { me, peer, session, mine, peers, hello }
+    let handshake = make_handshake(&peers, session, &peer, &Shown::default()).0;
+    Parties { me, peer, session, mine, peers, handshake }
 });
 
 /// Runs an input.
@@ -54,30 +54,30 @@ pub(crate) fn run(input: &[u8]) -> Vec<u64> {
     let mut notes = Notes::default();
     let (&first, rest) = input.split_first().unwrap_or((&0, &[]));
     match first % 3 {
-        0 => introduction(rest, &mut notes),
+        0 => handshake(rest, &mut notes),
         1 => forged(rest, &mut notes),
         _ => signed(rest, &mut notes),
     }
     notes.end()
 }
 
-/// Bytes that replace the front of the genuine introduction, or all of a longer one.
-fn introduction(input: &[u8], notes: &mut Notes) {
-    let Parties { peer, session, hello, .. } = &*PARTIES;
-    let mut bytes = hello.to_vec();
+/// Bytes that replace the front of the genuine handshake, or all of a longer one.
+fn handshake(input: &[u8], notes: &mut Notes) {
+    let Parties { peer, session, handshake, .. } = &*PARTIES;
+    let mut bytes = handshake.to_vec();
     bytes.splice(..input.len().min(bytes.len()), input.iter().copied());
-    let read = read_hello(&bytes, *session, peer);
-    assert_eq!(read.is_ok(), bytes == hello.to_vec(), "only the genuine one holds");
+    let read = read_handshake(&bytes, *session, peer);
+    assert_eq!(read.is_ok(), bytes == handshake.to_vec(), "only the genuine one holds");
     notes.note(read.map_err(|fault| fault.code).is_ok());
 }
 
 /// A run of a keygen with the peer, and the id of its execution.
 fn begin() -> (Run, Vec<u8>) {
-    let Parties { me, peer, session, mine, hello, .. } = &*PARTIES;
-    let (own, secret) = introduce(mine, *session, me, &Shown::default());
+    let Parties { me, peer, session, mine, handshake, .. } = &*PARTIES;
+    let (own, secret) = make_handshake(mine, *session, me, &Shown::default());
     let roster = vec![
-        Member { party_id: me.clone(), hello: own },
-        Member { party_id: peer.clone(), hello: hello.clone() },
+        Member { party_id: me.clone(), handshake: own },
+        Member { party_id: peer.clone(), handshake: handshake.clone() },
     ];
     let threshold = Threshold::new(2, 2).expect("2 of 2");
     let task = Task::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold };

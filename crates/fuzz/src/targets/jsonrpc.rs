@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use quorate_core::groups::{
-    Change, ClientId, Command, Compat, ConnectionId, Counts, Effects, GroupRecord, Groups, Kept,
-    Limits, Peer, Place, Refusal, Rules, SessionRecord, TokenHash,
+    CallError, Change, ClientId, Command, Compat, ConnectionId, Counts, Effects, GroupLimits,
+    GroupRecord, Groups, Kept, Peer, Place, Rules, SessionRecord, TokenHash,
 };
 use quorate_front_jsonrpc::translate::{self, Asked};
 use quorate_types::{ClientAddress, GroupId, SessionId, Timestamp};
@@ -70,7 +70,7 @@ pub(crate) const WORDS: &[&str] = &[
 ];
 
 /// Bounds that an input can reach.
-const LIMITS: Limits = Limits {
+const LIMITS: GroupLimits = GroupLimits {
     groups: 4,
     groups_per_client: 3,
     parties: 8,
@@ -236,7 +236,7 @@ impl World {
         }
     }
 
-    fn refused(&mut self, seat: usize, refusal: &Refusal, effects: &Effects) {
+    fn refused(&mut self, seat: usize, refusal: &CallError, effects: &Effects) {
         assert!(effects.is_empty(), "{refusal} came with {effects:?}");
         if refusal.closes() {
             self.leave(seat, 0);

@@ -1,4 +1,4 @@
-//! Frames of the binary relay: parsed, and steps of a postbox with several connections.
+//! Frames of the binary relay: parsed, and steps of a rendezvous with several connections.
 //!
 //! An input is steps. The low two bits of a step's first byte are a connection, the next two say
 //! what it does: 0 and 1 send a frame, whose length (2 bytes, little endian) and bytes follow;
@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::postbox::{
-    Account, Asked, ID_COST, Ledger, Limits, Postbox, Publish, Published, Receiver, Refusal,
+use quorate_core::rendezvous::{
+    Account, Asked, ID_COST, Ledger, Publish, Published, Receiver, Rejection, Rendezvous,
+    RendezvousLimits,
 };
 use quorate_types::{ClientAddress, RelayId};
 use quorate_wire::relay::{Header, Kind};
 
 use super::Notes;
 
-/// Steps and pieces of frames: lengths, ids of letters, ttls, flags.
+/// Steps and pieces of frames: lengths, ids of messages, ttls, flags.
 pub(crate) const WORDS: &[&str] = &[
     "\0",
     "\u{1}",
@@ -43,7 +44,7 @@ pub(crate) const WORDS: &[&str] = &[
 ];
 
 /// Bounds that an input can reach.
-const LIMITS: Limits = Limits {
+const LIMITS: RendezvousLimits = RendezvousLimits {
     message_bytes: 200,
     connection_bytes: 300,
     connection_ids: 6,
@@ -111,7 +112,7 @@ struct Held {
 
 struct World {
     ledger: Arc<Ledger>,
-    postbox: Postbox<Connection>,
+    rendezvous: Rendezvous<Connection>,
     connections: Vec<Connection>,
     last_number: u64,
     now: Duration,
@@ -125,8 +126,8 @@ impl World {
         let ledger = Ledger::new(LIMITS);
         let connections = (1..=4).map(|number| connection(&ledger, number)).collect();
         let (stored, asked) = (BTreeMap::new(), BTreeSet::new());
-        let (postbox, now) = (Postbox::default(), Duration::ZERO);
-        Self { ledger, postbox, connections, last_number: 4, now, stored, asked }
+        let (rendezvous, now) = (Rendezvous::default(), Duration::ZERO);
+        Self { ledger, rendezvous, connections, last_number: 4, now, stored, asked }
     }
 
     fn frame(&mut self, connection: usize, frame: Bytes, notes: &mut Notes) {
@@ -145,7 +146,7 @@ impl World {
     fn ask(&mut self, from: &Connection, header: &Header, notes: &mut Notes) {
         let (id, ttl, number) = (header.id, header.ttl.duration(), from.0.number());
         self.stored.retain(|stored, held| *stored != id || held.due > self.now);
-        let asked = self.postbox.ask(self.now, id, ttl, from);
+        let asked = self.rendezvous.ask(self.now, id, ttl, from);
         notes.note(asked.as_ref().map(std::mem::discriminant));
         match asked {
             Ok(Asked::Ready(frame)) => {
@@ -161,7 +162,7 @@ impl World {
                 self.asked.insert((number, id));
             }
             Ok(Asked::Nothing) => assert!(ttl.is_zero()),
-            Err(refusal) => assert_ne!(refusal, Refusal::TooLarge),
+            Err(refusal) => assert_ne!(refusal, Rejection::TooLarge),
         }
     }
 
@@ -170,14 +171,14 @@ impl World {
         let once = header.one_receiver();
         let message = Publish { id, ttl, one_receiver: once, frame };
         let (asked, mut told) = (&mut self.asked, 0);
-        let published = self.postbox.publish(self.now, message, &from.0, |to, _| {
+        let published = self.rendezvous.publish(self.now, message, &from.0, |to, _| {
             assert!(asked.remove(&(to.0.number(), id)), "only who asked is told, and once");
             told += 1;
             true
         });
         notes.note((published.map(|p| std::mem::discriminant(&p)), told.min(2)));
         assert!(told == 0 || published.is_ok(), "what is refused reaches nobody");
-        if published == Err(Refusal::TooLarge) {
+        if published == Err(Rejection::TooLarge) {
             return assert!(bytes > LIMITS.message_bytes);
         }
         self.stored.retain(|stored, held| *stored != id || held.due > self.now);
@@ -196,7 +197,7 @@ impl World {
     /// A connection leaves, and another one comes in its place.
     fn leave(&mut self, index: usize) {
         let number = self.connections[index].0.number();
-        self.postbox.leave(number);
+        self.rendezvous.leave(number);
         self.asked.retain(|(asker, _)| *asker != number);
         self.last_number += 1;
         self.connections[index] = connection(&self.ledger, self.last_number);
@@ -205,7 +206,7 @@ impl World {
     fn pass(&mut self, seconds: u8, notes: &mut Notes) {
         self.now += Duration::from_secs(seconds.into());
         if seconds.is_multiple_of(2) {
-            let expired = self.postbox.expire(self.now, usize::MAX);
+            let expired = self.rendezvous.expire(self.now, usize::MAX);
             notes.note((expired.stored.min(2), expired.asks.min(2)));
             let before = self.stored.len();
             self.stored.retain(|_, held| held.due > self.now);
@@ -221,7 +222,7 @@ impl World {
         assert_eq!(self.ledger.held_bytes(), bytes + (stored + asks) * ID_COST, "held bytes");
         assert!(self.ledger.held_bytes() <= LIMITS.total_bytes);
         assert!(asks <= self.asked.len(), "open questions");
-        assert!(self.postbox.len() <= stored + asks);
+        assert!(self.rendezvous.len() <= stored + asks);
         for publisher in self.stored.values().map(|held| held.publisher) {
             let own = || self.stored.values().filter(|held| held.publisher == publisher);
             assert!(own().map(|held| held.bytes).sum::<usize>() <= LIMITS.connection_bytes);
@@ -231,9 +232,9 @@ impl World {
 
     /// After all time nothing is left.
     fn end(mut self) {
-        self.postbox.expire(Duration::MAX, usize::MAX);
+        self.rendezvous.expire(Duration::MAX, usize::MAX);
         let ledger = &self.ledger;
         assert_eq!((ledger.held_bytes(), ledger.stored(), ledger.asks()), (0, 0, 0));
-        assert!(self.postbox.is_empty() && self.postbox.next_deadline().is_none());
+        assert!(self.rendezvous.is_empty() && self.rendezvous.next_deadline().is_none());
     }
 }

@@ -171,8 +171,9 @@ async fn a_peer_with_an_older_vault_than_before_is_refused() {
     let first = keyring(&vault);
     let shows = async |keyring: &Keyring, identity, generation, process| {
         let shown = Shown { generation, process: [process; 16], confirmations: Vec::new() };
-        let hello = quorate_engine::introduce(&Identity::generate(), session, &peer, &shown).0;
-        keyring.check_generation(&peer, identity, &shown, &hello).await
+        let handshake =
+            quorate_engine::make_handshake(&Identity::generate(), session, &peer, &shown).0;
+        keyring.check_generation(&peer, identity, &shown, &handshake).await
     };
     for generation in [5, 5, 7] {
         shows(&first, [1; 32], generation, 1).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_engine::{HelloSecret, Member, Output, Run, Share, Shown, Task};
+use quorate_engine::{HandshakeSecret, Member, Output, Run, Share, Shown, Task};
 use quorate_ports::vault::SealedShare;
 use quorate_types::*;
 
@@ -76,9 +76,9 @@ pub(super) async fn prepare(
 pub(super) struct Attempt<'a> {
     pub(super) worker: &'a Worker,
     pub(super) session: SessionId,
-    /// The introduction this attempt joined with.
-    pub(super) hello: Hello,
-    pub(super) secret: HelloSecret,
+    /// The handshake this attempt joined with.
+    pub(super) handshake: Handshake,
+    pub(super) secret: HandshakeSecret,
 }
 
 impl Attempt<'_> {
@@ -94,7 +94,7 @@ impl Attempt<'_> {
         // The view of the start counts, not what was shown before it: it may differ.
         let mut key = prepare(worker, view).await?;
         let task = task(me, view, key.as_deref())?;
-        let roster = roster(me, &self.hello, view)?;
+        let roster = roster(me, &self.handshake, view)?;
         let run = self.run(roster, task).await?;
         let peers: Vec<_> = run.identities().into_iter().zip(run.shown().cloned()).collect();
         check_identities(worker, view, &peers, key.as_deref()).await?;
@@ -172,30 +172,30 @@ fn task(me: &PartyId, view: &SessionView, key: Option<&OpenKey>) -> Result<Task,
     })
 }
 
-/// The participants with their introductions, in their order; ours must be the one we sent.
-fn roster(me: &PartyId, mine: &Hello, view: &SessionView) -> Result<Vec<Member>, Failure> {
+/// The participants with their handshakes, in their order; ours must be the one we sent.
+fn roster(me: &PartyId, mine: &Handshake, view: &SessionView) -> Result<Vec<Member>, Failure> {
     let mut roster = Vec::with_capacity(view.participants.len());
     for participant in &view.participants {
         let party_id = participant.party_id.clone();
-        let Some(hello) = participant.hello.clone() else {
+        let Some(handshake) = participant.handshake.clone() else {
             let mut failure = could_not(
                 me,
                 format!(
-                    "{party_id} joined without an introduction; only parties with one can compute \
+                    "{party_id} joined without a handshake; only parties with one can compute \
                      with {me}"
                 ),
             );
             failure.parties = vec![party_id];
             return Err(failure);
         };
-        if party_id == *me && hello != *mine {
+        if party_id == *me && handshake != *mine {
             let message = format!(
-                "{me} is shown with another introduction than it sent; it may have restarted while \
+                "{me} is shown with another handshake than it sent; it may have restarted while \
                  the session was starting"
             );
             return Err(could_not(me, message));
         }
-        roster.push(Member { party_id, hello });
+        roster.push(Member { party_id, handshake });
     }
     Ok(roster)
 }
@@ -221,8 +221,8 @@ async fn check_identities(
         let keyring = &worker.keyring;
         let checked = keyring.check_pin(&view.tenant, peer, identity).await;
         checked.map_err(|error| of_error(me, error))?;
-        if let (Some(_), Some(hello)) = (key, &participant.hello) {
-            let checked = keyring.check_generation(peer, identity, shown, hello).await;
+        if let (Some(_), Some(handshake)) = (key, &participant.handshake) {
+            let checked = keyring.check_generation(peer, identity, shown, handshake).await;
             checked.map_err(|error| of_error(me, error))?;
         }
     }

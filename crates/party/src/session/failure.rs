@@ -17,7 +17,7 @@ pub(crate) fn busy(me: &PartyId) -> Failure {
     could_not(me, format!("{me} takes part in as many sessions as it can; try again later"))
 }
 
-/// The session runs with an introduction that this process knows nothing of.
+/// The session runs with a handshake that this process knows nothing of.
 pub(crate) fn restarted(me: &PartyId) -> Failure {
     could_not(me, format!("{me} was restarted in the middle of the session; start a new one"))
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkls23_secp256k1::Party as Held;
 use dkls23_secp256k1::protocols::PartyIndex;
-use quorate_engine::{Identity, Member, Run, SealContext, SealKey, Share, Task, introduce};
+use quorate_engine::{Identity, Member, Run, SealContext, SealKey, Share, Task, make_handshake};
 use quorate_party::{Compute, OpenKey};
 use quorate_ports::{Deliver as _, ReadSession as _, TakePart as _};
 use quorate_types::*;
@@ -88,13 +88,13 @@ impl<'a> Cheat<'a> {
         let (session, me) = (created.session.session_id, self.machine.keyring.party().clone());
         let identity = Identity::from_secret(&self.machine.identity);
         let shown = self.machine.keyring.shown(Some(&self.key)).await.unwrap();
-        let (hello, secret) = introduce(&identity, session, &me, &shown);
+        let (handshake, secret) = make_handshake(&identity, session, &me, &shown);
         let join = JoinSession {
             session_id: Some(session),
             party_id: me.clone(),
             token: created.join_tokens[&me].clone(),
             device: DeviceInfo::default(),
-            hello: Some(hello),
+            handshake: Some(handshake),
             ready: true,
         };
         let caller = Caller::Party(me.clone());
@@ -104,7 +104,7 @@ impl<'a> Cheat<'a> {
         assert_eq!(view.status, SessionStatus::InProgress, "{:?}", view.failure);
         let member = |seat: ParticipantView| Member {
             party_id: seat.party_id,
-            hello: seat.hello.expect("all have introduced themselves"),
+            handshake: seat.handshake.expect("all have sent a handshake"),
         };
         let roster = view.participants.into_iter().map(member).collect();
         let task = Task::Sign {

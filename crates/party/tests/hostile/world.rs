@@ -82,7 +82,7 @@ impl World {
             CoordinatorApp::open(CoordinatorParts {
                 config: CoordinatorConfig::default(),
                 store,
-                mint: TokenMint::new(Secret::new([9; 32])),
+                join_tokens: JoinTokens::new(Secret::new([9; 32])),
                 directory: router.clone(),
                 events: router.clone(),
                 clock,

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use quorate_client::peers::{GroupSession, Hooks, Invitation, Made, Proposal, Seat, Task};
+use quorate_client::peers::{
+    GroupCeremony, GroupOutcome, GroupSession, Invitation, Observer, Participation, SigningRequest,
+};
 use quorate_types::{GroupId, KeyId, Result, Threshold};
 use serde_json::json;
 
@@ -93,22 +95,22 @@ pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
     match args.command {
         Command::Create(args) => {
             let threshold = Threshold::new(args.threshold.into(), args.parties.into())?;
-            let seat = session.keygen(&args.label, threshold).await?;
-            invite(&seat, out);
-            finish(&session, seat, "making a key", false, out).await
+            let participation = session.keygen(&args.label, threshold).await?;
+            invite(&participation, out);
+            finish(&session, participation, "making a key", false, out).await
         }
         Command::Join(args) => {
-            let seat = session.join(args.invitation).await?;
-            let what = match seat.task() {
-                Task::Keygen(_) => "making a key",
-                Task::Sign(..) => "signing",
+            let participation = session.join(args.invitation).await?;
+            let what = match participation.ceremony() {
+                GroupCeremony::Keygen(_) => "making a key",
+                GroupCeremony::Sign(..) => "signing",
             };
-            finish(&session, seat, what, args.yes, out).await
+            finish(&session, participation, what, args.yes, out).await
         }
         Command::Sign(args) => {
-            let seat = session.sign(args.group, args.key, args.what.proposal()?).await?;
-            invite(&seat, out);
-            finish(&session, seat, "signing", false, out).await
+            let participation = session.sign(args.group, args.key, args.what.request()?).await?;
+            invite(&participation, out);
+            finish(&session, participation, "signing", false, out).await
         }
     }
 }
@@ -118,8 +120,8 @@ async fn meet(folder: &Folder, url: &str, limit: Duration) -> Result<GroupSessio
     Ok(GroupSession::new(url, folder.signer(), keyring)?.with_limit(limit))
 }
 
-fn invite(seat: &Seat<'_>, out: Output) {
-    let invitation = seat.invitation().to_string();
+fn invite(participation: &Participation<'_>, out: Output) {
+    let invitation = participation.invitation().to_string();
     out.show(&json!({ "invitation": invitation }), || {
         format!(
             "{}{invitation}\n\nthe others take part with `group join INVITATION`",
@@ -130,38 +132,38 @@ fn invite(seat: &Seat<'_>, out: Output) {
 
 async fn finish(
     session: &GroupSession,
-    seat: Seat<'_>,
+    participation: Participation<'_>,
     what: &'static str,
     yes: bool,
     out: Output,
 ) -> Result<()> {
-    let task = seat.task().clone();
+    let task = participation.ceremony().clone();
     let record = match &task {
-        Task::Sign(key, _) => Some(session.key(*key).await?),
-        Task::Keygen(_) => None,
+        GroupCeremony::Sign(key, _) => Some(session.key(*key).await?),
+        GroupCeremony::Keygen(_) => None,
     };
     let mut seen = None;
     let steps = Steps::new(out, what);
-    let approve = |proposal: &Proposal| {
-        seen = Some(proposal.clone());
+    let approve = |request: &SigningRequest| {
+        seen = Some(request.clone());
         steps.finish();
-        yes || record.as_ref().is_some_and(|record| asked(record, proposal))
+        yes || record.as_ref().is_some_and(|record| asked(record, request))
     };
-    let mut hooks = Hooks { approve: Box::new(approve), ..steps.hooks() };
-    let made = seat.run(&mut hooks).await;
-    drop(hooks);
+    let mut observer = Observer { approve: Box::new(approve), ..steps.observer() };
+    let made = participation.run(&mut observer).await;
+    drop(observer);
     steps.finish();
     let value = match (made?, record, task) {
-        (Made::Key(record), ..) => described(&record),
-        (Made::Signature(signature), Some(record), Task::Sign(_, proposed)) => {
-            // What the others' letters proposed counts, where we did not propose it ourselves.
-            let proposal = seen.unwrap_or(proposed);
+        (GroupOutcome::Key(record), ..) => described(&record),
+        (GroupOutcome::Signature(signature), Some(record), GroupCeremony::Sign(_, proposed)) => {
+            // What the others' messages proposed counts, where we did not propose it ourselves.
+            let request = seen.unwrap_or(proposed);
             json!({
                 "key_id": record.key_id,
                 "public_key": hex::encode(&record.public_key.0),
                 "ethereum_address":
                     quorate_schemes::ethereum_address(record.scheme, &record.public_key),
-                "message_hash": hex::encode(proposal.digest().0),
+                "message_hash": hex::encode(request.digest().0),
                 "signature": hex::encode(&signature.bytes),
                 "recovery_id": signature.recovery_id,
             })

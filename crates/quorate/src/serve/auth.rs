@@ -282,7 +282,7 @@ async fn proven(gate: &Gate, request: Request, proof: &PartyProof, next: Next) -
     let mut request = match with_body(request, proof.body).await {
         Ok(request) => request,
         Err(error) if grpc => return quorate_rpc::status::to_status(error).into_http(),
-        Err(error) => return quorate_front_rest::Refusal(error).into_response(),
+        Err(error) => return quorate_front_rest::ApiError(error).into_response(),
     };
     keep_place(&request);
     request.extensions_mut().insert(Caller::Party(proof.party.clone()));

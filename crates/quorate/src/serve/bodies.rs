@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use quorate_core::budget::{Budget, Over};
-use quorate_front_rest::Refusal;
+use quorate_front_rest::ApiError;
 use quorate_rpc::MAX_MESSAGE;
 use quorate_rpc::status::to_status;
 use quorate_types::{ClientAddress, Error, Result};
@@ -93,7 +93,7 @@ impl Source {
 pub(crate) fn refused(error: Error, headers: &HeaderMap) -> Box<Response> {
     Box::new(match is_grpc(headers) {
         true => to_status(error).into_http(),
-        false => Refusal(error).into_response(),
+        false => ApiError(error).into_response(),
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::Router;
 use quorate_app::{
     AccountsApp, ApiKeys, Clock, CoordinatorApp, CoordinatorConfig, CoordinatorParts, EventSink,
-    LateProgress, ProgressSink, RouterApp, RouterConfig, RouterParts, SystemClock, TokenMint,
+    JoinTokens, LateProgress, ProgressSink, RouterApp, RouterConfig, RouterParts, SystemClock,
 };
 use quorate_front_grpc::Services;
 use quorate_front_rest::{Service, common};
@@ -159,7 +159,7 @@ pub(crate) async fn open_coordinator(
     let parts = CoordinatorParts {
         config: CoordinatorConfig::default(),
         store: host.store.clone(),
-        mint: TokenMint::new(host.data.secret("join-tokens.key")?),
+        join_tokens: JoinTokens::new(host.data.secret("join-tokens.key")?),
         directory,
         events,
         clock: host.clock.clone(),

@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use quorate_front_rest::Refusal;
+use quorate_front_rest::ApiError;
 use quorate_types::{Error, ErrorCode, Result};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -200,7 +200,7 @@ pub(crate) async fn guard(State(edge): State<Arc<Edge>>, request: Request, next:
         Err(error) if is_grpc(head.headers) => {
             quorate_rpc::status::to_status(error).into_http::<Body>()
         }
-        Err(error) => Refusal(error).into_response(),
+        Err(error) => ApiError(error).into_response(),
         Ok(()) if preflight && origin.is_some() => permissions(),
         Ok(()) => next.run(request).await,
     };

@@ -1,9 +1,9 @@
 //! Keys and signatures among devices over the JSON-RPC group relay.
 
-mod carrier;
-mod gather;
-mod link;
-mod words;
+mod connection;
+mod membership;
+mod message;
+mod transport;
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::letter::Purpose;
+use super::message::Ceremony;
 use super::peer::{self, Peer};
-use super::run::{Hooks, Run, Stage, Terms};
+use super::run::{Observer, Progress, Run, RunParameters};
 use super::signer::MessageSigner;
-use super::what::Proposal;
-use gather::{Gathering, join_group, strange};
-use link::{Link, Passes, Refusal};
-use words::Room;
+use super::signing_request::SigningRequest;
+use connection::{RelayConnection, RelayError, ResumeTokens};
+use membership::{Membership, join_group, strange};
+use message::SessionContext;
 
 /// What a device needs to take part in a session; written `group/session`. It is no secret to the
 /// relay, but whoever has it can take a place: hand it to the right devices only.
@@ -54,17 +54,17 @@ impl FromStr for Invitation {
 
 /// What a session is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum GroupCeremony {
     /// To make a key.
     Keygen(Threshold),
     /// To sign this with a key. To a device that was invited it is what the relay says; it is asked
     /// for its approval of what the inviting device has signed for.
-    Sign(KeyId, Proposal),
+    Sign(KeyId, SigningRequest),
 }
 
 /// What a session has made.
 #[derive(Clone, Debug)]
-pub enum Made {
+pub enum GroupOutcome {
     /// A key, of which this device has kept its share.
     Key(KeyRecord),
     /// A signature.
@@ -74,18 +74,18 @@ pub enum Made {
 /// A device and the group relay over which it meets others.
 ///
 /// Devices need not know each other before: each is known by the key with which it signed its first
-/// letter. So an invitation must go to the right devices, and the holders of a new key are to be
+/// message. So an invitation must go to the right devices, and the holders of a new key are to be
 /// compared.
 pub struct GroupSession {
     peer: Peer,
-    passes: Passes,
+    resume_tokens: ResumeTokens,
 }
 
 /// The value of a session in which something is signed.
 #[derive(Serialize, Deserialize)]
 struct Wanted {
     key_id: KeyId,
-    proposal: Proposal,
+    request: SigningRequest,
 }
 
 impl GroupSession {
@@ -95,7 +95,7 @@ impl GroupSession {
     /// `invalid_request` when the keyring belongs to another device than the signer, or the
     /// address is none of a WebSocket. With `wss` the system's authorities are trusted.
     pub fn new(url: &str, signer: Arc<dyn MessageSigner>, keyring: Arc<Keyring>) -> Result<Self> {
-        Ok(Self { peer: Peer::new(url, signer, keyring)?, passes: Passes::default() })
+        Ok(Self { peer: Peer::new(url, signer, keyring)?, resume_tokens: ResumeTokens::default() })
     }
 
     /// The same with another time limit for a run.
@@ -109,13 +109,13 @@ impl GroupSession {
     ///
     /// # Errors
     /// `unavailable` when the relay is not there, `conflict` when it refuses.
-    pub async fn keygen(&self, label: &str, threshold: Threshold) -> Result<Seat<'_>> {
+    pub async fn keygen(&self, label: &str, threshold: Threshold) -> Result<Participation<'_>> {
         self.in_time(async {
-            let mut link = self.link().await?;
-            let group = create_group(&mut link, label, threshold).await?;
+            let mut connection = self.connection().await?;
+            let group = create_group(&mut connection, label, threshold).await?;
             let invitation =
-                create_session(&mut link, group, SessionKind::Keygen, Value::Null).await?;
-            self.seat(link, invitation, Task::Keygen(threshold), true).await
+                create_session(&mut connection, group, SessionKind::Keygen, Value::Null).await?;
+            self.seat(connection, invitation, GroupCeremony::Keygen(threshold), true).await
         })
         .await
     }
@@ -129,23 +129,24 @@ impl GroupSession {
         &self,
         group: Option<GroupId>,
         key: KeyId,
-        proposal: Proposal,
-    ) -> Result<Seat<'_>> {
+        request: SigningRequest,
+    ) -> Result<Participation<'_>> {
         let threshold = self.key(key).await?.threshold;
         self.in_time(async {
-            let mut link = self.link().await?;
+            let mut connection = self.connection().await?;
             let group = match group {
                 Some(group) => {
-                    let its = self.join_group(&mut link, group).await?;
+                    let its = self.join_group(&mut connection, group).await?;
                     fits(its, threshold)?;
                     group
                 }
-                None => create_group(&mut link, "signature", threshold).await?,
+                None => create_group(&mut connection, "signature", threshold).await?,
             };
-            let wanted = Wanted { key_id: key, proposal: proposal.clone() };
+            let wanted = Wanted { key_id: key, request: request.clone() };
             let value = serde_json::to_value(wanted).expect("plain data");
-            let invitation = create_session(&mut link, group, SessionKind::Sign, value).await?;
-            self.seat(link, invitation, Task::Sign(key, proposal), true).await
+            let invitation =
+                create_session(&mut connection, group, SessionKind::Sign, value).await?;
+            self.seat(connection, invitation, GroupCeremony::Sign(key, request), true).await
         })
         .await
     }
@@ -154,25 +155,25 @@ impl GroupSession {
     ///
     /// # Errors
     /// As [`GroupSession::sign`].
-    pub async fn join(&self, invitation: Invitation) -> Result<Seat<'_>> {
+    pub async fn join(&self, invitation: Invitation) -> Result<Participation<'_>> {
         self.in_time(async {
-            let mut link = self.link().await?;
-            let threshold = self.join_group(&mut link, invitation.group).await?;
-            let session = join_session(&mut link, invitation).await?;
+            let mut connection = self.connection().await?;
+            let threshold = self.join_group(&mut connection, invitation.group).await?;
+            let session = join_session(&mut connection, invitation).await?;
             let task = match session["kind"].as_str() {
-                Some("keygen") => Task::Keygen(threshold),
+                Some("keygen") => GroupCeremony::Keygen(threshold),
                 Some("sign") => {
                     let wanted = serde_json::from_value(session["value"].clone());
-                    let Wanted { key_id, proposal } = wanted.map_err(|_| {
+                    let Wanted { key_id, request } = wanted.map_err(|_| {
                         let why = "this session says not what to sign as our devices do";
                         Error::new(ErrorCode::Conflict, why)
                     })?;
                     fits(threshold, self.key(key_id).await?.threshold)?;
-                    Task::Sign(key_id, proposal)
+                    GroupCeremony::Sign(key_id, request)
                 }
                 _ => return Err(strange()),
             };
-            self.seat(link, invitation, task, false).await
+            self.seat(connection, invitation, task, false).await
         })
         .await
     }
@@ -185,8 +186,8 @@ impl GroupSession {
         self.peer.key(key).await
     }
 
-    async fn link(&self) -> Result<Link> {
-        Link::open(&self.peer.url, &self.passes).await
+    async fn connection(&self) -> Result<RelayConnection> {
+        RelayConnection::open(&self.peer.url, &self.resume_tokens).await
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -196,8 +197,12 @@ impl GroupSession {
     }
 
     /// Joins a group and reads what it takes to sign in it.
-    async fn join_group(&self, link: &mut Link, group: GroupId) -> Result<Threshold> {
-        let group = join_group(link, group).await?;
+    async fn join_group(
+        &self,
+        connection: &mut RelayConnection,
+        group: GroupId,
+    ) -> Result<Threshold> {
+        let group = join_group(connection, group).await?;
         let params = &group["params"];
         let (parties, threshold) = (params["parties"].as_i64(), params["threshold"].as_i64());
         let (parties, threshold) = parties.zip(threshold).ok_or_else(strange)?;
@@ -207,14 +212,14 @@ impl GroupSession {
 
     async fn seat(
         &self,
-        link: Link,
+        connection: RelayConnection,
         invitation: Invitation,
-        task: Task,
+        task: GroupCeremony,
         starts: bool,
-    ) -> Result<Seat<'_>> {
+    ) -> Result<Participation<'_>> {
         let (kind, needed, key_index) = match &task {
-            Task::Keygen(threshold) => (SessionKind::Keygen, threshold.parties(), 0),
-            Task::Sign(key, _) => {
+            GroupCeremony::Keygen(threshold) => (SessionKind::Keygen, threshold.parties(), 0),
+            GroupCeremony::Sign(key, _) => {
                 let record = self.key(*key).await?;
                 let own = self.peer.worker.id();
                 let at = record.holders.iter().position(|holder| holder == own);
@@ -223,72 +228,74 @@ impl GroupSession {
                 (SessionKind::Sign, record.threshold.signers(), at)
             }
         };
-        let room = Room::new(invitation, kind);
+        let context = SessionContext::new(invitation, kind);
         let signer = Arc::clone(&self.peer.signer);
-        let gathering = Gathering::new(link, room, signer, key_index, needed.into());
-        Ok(Seat { session: self, invitation, task, starts, gathering })
+        let membership = Membership::new(connection, context, signer, key_index, needed.into());
+        Ok(Participation { session: self, invitation, task, starts, membership })
     }
 }
 
 /// A device's place in a session that has not begun.
-pub struct Seat<'a> {
+pub struct Participation<'a> {
     session: &'a GroupSession,
     invitation: Invitation,
-    task: Task,
+    task: GroupCeremony,
     /// It has created the session.
     starts: bool,
-    gathering: Gathering,
+    membership: Membership,
 }
 
-impl Seat<'_> {
+impl Participation<'_> {
     /// For the other devices.
     pub fn invitation(&self) -> Invitation {
         self.invitation
     }
 
     /// What the session is for.
-    pub fn task(&self) -> &Task {
+    pub fn ceremony(&self) -> &GroupCeremony {
         &self.task
     }
 
     /// Takes part, to the end or to the time limit. A key's id follows from the invitation.
     ///
     /// # Errors
-    /// `session_expired` at the time limit, naming who did not come; `forbidden` when the hooks do
+    /// `session_expired` at the time limit, naming who did not come; `forbidden` when the observer do
     /// not approve; `conflict` when a device gave up or broke the protocol, or the relay refuses.
-    pub async fn run(self, hooks: &mut Hooks<'_>) -> Result<Made> {
-        let Self { session, task, starts, mut gathering, invitation } = self;
+    pub async fn run(self, observer: &mut Observer<'_>) -> Result<GroupOutcome> {
+        let Self { session, task, starts, mut membership, invitation } = self;
         let peer = &session.peer;
         let deadline = Instant::now() + peer.limit;
-        let mut tell = |missing| (hooks.progress)(Stage::Gathering(missing));
-        match timeout_at(deadline, gathering.gather(&mut tell)).await {
-            Ok(gathered) => gathered?,
-            Err(_) => return Err(gathering.late()),
+        let mut tell = |missing| (observer.progress)(Progress::WaitingFor(missing));
+        match timeout_at(deadline, membership.wait_for_members(&mut tell)).await {
+            Ok(met) => met?,
+            Err(_) => return Err(membership.late()),
         }
         let late = |_| Err(Error::new(ErrorCode::SessionExpired, "the time is over"));
-        let roster = timeout_at(deadline, gathering.roster()).await;
-        let (roster, link) = roster.unwrap_or_else(late)?;
-        let purpose = match task {
-            Task::Keygen(threshold) => peer::keygen(threshold),
-            Task::Sign(key_id, proposal) => {
-                Purpose::Sign { key_id, proposal: starts.then_some(proposal) }
+        let roster = timeout_at(deadline, membership.roster()).await;
+        let (roster, connection) = roster.unwrap_or_else(late)?;
+        let ceremony = match task {
+            GroupCeremony::Keygen(threshold) => peer::keygen(threshold),
+            GroupCeremony::Sign(key_id, request) => {
+                Ceremony::Sign { key_id, request: starts.then_some(request) }
             }
         };
-        let instance = Room::new(invitation, roster.room.kind).instance;
-        let terms = Terms {
+        let instance = SessionContext::new(invitation, roster.context.kind).instance;
+        let parameters = RunParameters {
             instance,
-            purpose: purpose.clone(),
+            ceremony: ceremony.clone(),
             key: peer.signer.verifying_key(),
             me: roster.me,
             members: roster.members.len(),
             deadline,
         };
         let known = roster.members.iter().map(|(_, key)| key.party_id()).collect();
-        let mail = roster.start(link, Arc::clone(&peer.signer));
-        let outcome = Run::new(&peer.worker, terms, mail, hooks, known).finish().await?;
-        match purpose {
-            Purpose::Keygen { .. } => peer.key(instance.session().into()).await.map(Made::Key),
-            Purpose::Sign { .. } => peer::signature(outcome).map(Made::Signature),
+        let channel = roster.start(connection, Arc::clone(&peer.signer));
+        let outcome = Run::new(&peer.worker, parameters, channel, observer, known).finish().await?;
+        match ceremony {
+            Ceremony::Keygen { .. } => {
+                peer.key(instance.session().into()).await.map(GroupOutcome::Key)
+            }
+            Ceremony::Sign { .. } => peer::signature(outcome).map(GroupOutcome::Signature),
         }
     }
 }
@@ -302,30 +309,34 @@ fn fits(group: Threshold, key: Threshold) -> Result<()> {
     Err(Error::new(ErrorCode::Conflict, why))
 }
 
-async fn create_group(link: &mut Link, label: &str, threshold: Threshold) -> Result<GroupId> {
+async fn create_group(
+    connection: &mut RelayConnection,
+    label: &str,
+    threshold: Threshold,
+) -> Result<GroupId> {
     // The relay's threshold is one less than the signers.
     let params = json!({"parties": threshold.parties(), "threshold": threshold.signers() - 1});
-    let answer = link.call("Group.create", json!([label, params])).await?;
+    let answer = connection.call("Group.create", json!([label, params])).await?;
     serde_json::from_value(answer).map_err(|_| strange())
 }
 
 async fn create_session(
-    link: &mut Link,
+    connection: &mut RelayConnection,
     group: GroupId,
     kind: SessionKind,
     value: Value,
 ) -> Result<Invitation> {
-    let answer = link.call("Session.create", json!([group, kind, value])).await?;
+    let answer = connection.call("Session.create", json!([group, kind, value])).await?;
     let session = serde_json::from_value(answer["uuid"].clone()).map_err(|_| strange())?;
     Ok(Invitation { group, session })
 }
 
 /// Joins a session, of which the relay wants to hear the kind first.
-async fn join_session(link: &mut Link, invitation: Invitation) -> Result<Value> {
-    let mut refused: Option<Refusal> = None;
+async fn join_session(connection: &mut RelayConnection, invitation: Invitation) -> Result<Value> {
+    let mut refused: Option<RelayError> = None;
     for kind in [SessionKind::Keygen, SessionKind::Sign] {
-        let params = Room::new(invitation, kind).params();
-        match link.try_call("Session.join", params).await? {
+        let params = SessionContext::new(invitation, kind).params();
+        match connection.try_call("Session.join", params).await? {
             Ok(session) => return Ok(session),
             Err(refusal) => refused = Some(refusal),
         }

@@ -39,7 +39,7 @@ fn without_a_token_a_place_is_free_at_once_and_an_empty_group_is_gone() {
         assert_eq!(bench.core.counts(), Counts::default());
         assert_eq!(bench.core.next_expiry(), None, "nothing is left to look after");
         let gone = bench.refused(4, Command::GroupJoin(place.group));
-        assert_eq!(gone, Refusal::NoGroup(place.group));
+        assert_eq!(gone, CallError::NoGroup(place.group));
         assert!(bench.changes.is_empty(), "nobody could have resumed");
     }
 }
@@ -61,16 +61,16 @@ fn events_are_counted_from_the_token_on_and_missed_ones_come_back() {
 
 #[test]
 fn what_has_arrived_is_forgotten_and_what_was_lost_is_not_passed_over() {
-    let limits = Limits { missed_events: 3, ..Limits::default() };
+    let limits = GroupLimits { missed_events: 3, ..GroupLimits::default() };
     let mut bench = Bench::new(Compat::Strict, limits);
     let place = started(&mut bench);
     bench.core.arrived(2, 1);
-    assert_eq!(bench.refused(3, resume(Some(0))), Refusal::MissedTooMuch(1));
-    assert_eq!(bench.refused(3, resume(Some(2))), Refusal::SeenTooMany(1));
+    assert_eq!(bench.refused(3, resume(Some(0))), CallError::MissedTooMuch(1));
+    assert_eq!(bench.refused(3, resume(Some(2))), CallError::SeenTooMany(1));
     for _ in 0..4 {
         bench.ask(1, say(place, Keygen, 1, 1, None));
     }
-    assert_eq!(bench.refused(3, resume(Some(1))), Refusal::MissedTooMuch(5));
+    assert_eq!(bench.refused(3, resume(Some(1))), CallError::MissedTooMuch(5));
     assert_eq!(resumed(&mut bench, 3, Some(2)), [3, 4, 5]);
 }
 
@@ -79,7 +79,7 @@ fn the_bytes_of_missed_events_are_bounded() {
     let one = Event::Frame("m".into()).bytes();
     // Of the bytes of all one address has half.
     for (missed_bytes, missed_total_bytes) in [(2 * one, usize::MAX), (usize::MAX, 4 * one)] {
-        let limits = Limits { missed_bytes, missed_total_bytes, ..Limits::default() };
+        let limits = GroupLimits { missed_bytes, missed_total_bytes, ..GroupLimits::default() };
         bounded(Bench::new(Compat::Strict, limits));
     }
 }
@@ -95,7 +95,7 @@ fn bounded(mut bench: Bench) {
     bench.ask(1, say(place, Keygen, 1, 1, None));
     bench.ask(1, say(place, Keygen, 1, 1, None));
     bench.ask(1, say(place, Keygen, 1, 1, None));
-    assert_eq!(bench.refused(4, resume(None)), Refusal::MissedTooMuch(6));
+    assert_eq!(bench.refused(4, resume(None)), CallError::MissedTooMuch(6));
     // It may go on without them.
     assert!(resumed(&mut bench, 4, Some(6)).is_empty());
 }
@@ -106,14 +106,17 @@ fn a_place_is_held_for_the_grace_time() {
     let place = started(&mut bench);
     bench.leave(2, 0);
     bench.pass(59_999);
-    assert_eq!(bench.refused(3, Command::GroupJoin(place.group)), Refusal::GroupFull(place.group));
+    assert_eq!(
+        bench.refused(3, Command::GroupJoin(place.group)),
+        CallError::GroupFull(place.group)
+    );
     resumed(&mut bench, 4, None);
     bench.pass(60_000);
     bench.leave(4, 0);
     bench.pass(59_999);
     assert_eq!(bench.core.counts().tokens, 1, "the time starts anew");
     bench.pass(1);
-    assert_eq!(bench.refused(5, resume(None)), Refusal::UnknownToken);
+    assert_eq!(bench.refused(5, resume(None)), CallError::UnknownToken);
     bench.ask(3, Command::GroupJoin(place.group));
     assert!(bench.changes.contains(&Change::ForgetClient(2)));
 }
@@ -133,8 +136,8 @@ fn a_resumed_place_belongs_to_the_last_connection() {
     let elsewhere = bench.create(1, 2, 1).unwrap();
     bench.open(1, elsewhere, Sign).unwrap();
     let join = Command::SessionJoin(Place { group: elsewhere, ..place }, Sign);
-    assert_eq!(bench.refused(3, join), Refusal::NotMember(2, elsewhere));
-    assert_eq!(bench.refused(1, resume(None)), Refusal::PlaceTaken);
+    assert_eq!(bench.refused(3, join), CallError::NotMember(2, elsewhere));
+    assert_eq!(bench.refused(1, resume(None)), CallError::PlaceTaken);
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn before_the_start_a_number_goes_with_its_owner_and_later_it_stays() {
     bench.leave(2, 0);
     assert!(bench.call(3, say(place, Sign, 0, 1, None)).1.is_empty());
     bench.ask(4, Command::GroupJoin(place.group));
-    assert_eq!(bench.signup(4, place, Sign).0, Err(Refusal::SessionFull(place.session)));
+    assert_eq!(bench.signup(4, place, Sign).0, Err(CallError::SessionFull(place.session)));
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn what_is_kept_comes_back_and_what_nobody_can_resume_does_not() {
     // The number of the one that is not back stays: the session had started.
     assert_eq!(bench.signup(13, place, Keygen).0, Ok(Reply::Number(2)));
     bench.ask(11, Command::GroupJoin(place.group));
-    assert_eq!(bench.signup(11, place, Keygen).0, Err(Refusal::SessionFull(place.session)));
+    assert_eq!(bench.signup(11, place, Keygen).0, Err(CallError::SessionFull(place.session)));
 }
 
 #[test]
@@ -230,7 +233,7 @@ fn a_group_is_kept_from_the_first_token_on() {
 #[test]
 fn what_is_kept_for_a_place_counts_where_its_connection_comes_from() {
     let words = Event::Frame("m".into()).bytes();
-    let limits = Limits { missed_total_bytes: 8 * words, tokens: 2, ..Limits::default() };
+    let limits = GroupLimits { missed_total_bytes: 8 * words, tokens: 2, ..GroupLimits::default() };
     let mut bench = Bench::new(Compat::Strict, limits);
     let place = started(&mut bench);
     bench.leave(2, 1);
@@ -238,10 +241,10 @@ fn what_is_kept_for_a_place_counts_where_its_connection_comes_from() {
         bench.call(1, say(place, Keygen, 1, 1, None)).0.unwrap();
     }
     // One address has half: room for four of the five that were missed.
-    assert_eq!(bench.refused(3, resume(Some(1))), Refusal::MissedTooMuch(6));
+    assert_eq!(bench.refused(3, resume(Some(1))), CallError::MissedTooMuch(6));
     assert_eq!(resumed(&mut bench, 3, Some(2)), [3, 4, 5, 6]);
     let other = [8; 32];
-    assert!(matches!(bench.refused(103, Command::Token(other)), Refusal::Share(..)));
+    assert!(matches!(bench.refused(103, Command::Token(other)), CallError::Share(..)));
     bench.ask(102, Command::Token(other));
-    assert!(matches!(bench.refused(5, Command::Token([9; 32])), Refusal::Limit(..)));
+    assert!(matches!(bench.refused(5, Command::Token([9; 32])), CallError::Limit(..)));
 }

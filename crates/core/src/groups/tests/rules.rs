@@ -7,20 +7,20 @@ use super::*;
 #[test]
 fn parameters_are_checked_in_the_order_of_the_original() {
     let mut bench = Bench::strict();
-    for (parties, threshold, refusal) in [
-        (1, 0, Refusal::PartiesTooSmall),
-        (0, 9, Refusal::PartiesTooSmall),
-        (3, 0, Refusal::ThresholdTooSmall),
-        (3, 3, Refusal::ThresholdRange),
+    for (parties, threshold, error) in [
+        (1, 0, CallError::PartiesTooSmall),
+        (0, 9, CallError::PartiesTooSmall),
+        (3, 0, CallError::ThresholdTooSmall),
+        (3, 3, CallError::ThresholdRange),
     ] {
-        assert_eq!(bench.create(1, parties, threshold), Err(refusal));
+        assert_eq!(bench.create(1, parties, threshold), Err(error));
     }
     assert!(bench.create(1, 3, 2).is_ok());
 }
 
 #[test]
 fn every_bound_refuses_one_more() {
-    let limits = Limits {
+    let limits = GroupLimits {
         groups: 5,
         groups_per_client: 2,
         parties: 4,
@@ -29,32 +29,32 @@ fn every_bound_refuses_one_more() {
         label_bytes: 3,
         value_bytes: 4,
         tokens: 1,
-        ..Limits::default()
+        ..GroupLimits::default()
     };
     let mut bench = Bench::new(Compat::Strict, limits);
-    assert_eq!(bench.create(1, 5, 1), Err(Refusal::Limit("parties are in a group", 4)));
+    assert_eq!(bench.create(1, 5, 1), Err(CallError::Limit("parties are in a group", 4)));
     let group = bench.create(1, 2, 1).unwrap();
     bench.create(1, 2, 1).unwrap();
-    assert_eq!(bench.create(1, 2, 1), Err(Refusal::Limit("groups are open to a connection", 2)));
+    assert_eq!(bench.create(1, 2, 1), Err(CallError::Limit("groups are open to a connection", 2)));
     let third = bench.create(2, 2, 1).unwrap();
     assert_eq!(bench.refused(1, Command::GroupJoin(third)).code(), ErrorCode::RateLimited);
     let fourth = bench.create(3, 2, 1).unwrap();
     bench.create(4, 2, 1).unwrap();
-    assert_eq!(bench.create(5, 2, 1), Err(Refusal::Limit("groups are open at once", 5)));
+    assert_eq!(bench.create(5, 2, 1), Err(CallError::Limit("groups are open at once", 5)));
     let (id, params) = (GroupId(bench.uuid()), Parameters { parties: 2, threshold: 1 });
     let long = Command::GroupCreate { id, label: "long".into(), params };
-    assert_eq!(bench.refused(6, long), Refusal::TooLarge("a label", 3));
+    assert_eq!(bench.refused(6, long), CallError::TooLarge("a label", 3));
     let id = SessionId(bench.uuid());
     let large = Command::SessionCreate { group, id, kind: Sign, value: "12345".into() };
-    assert_eq!(bench.refused(1, large), Refusal::TooLarge("a session's value", 4));
+    assert_eq!(bench.refused(1, large), CallError::TooLarge("a session's value", 4));
     bench.open(1, group, Sign).unwrap();
     bench.open(1, group, Sign).unwrap();
-    let full = Refusal::Limit("sessions are open in a group", 2);
+    let full = CallError::Limit("sessions are open in a group", 2);
     assert_eq!(bench.open(1, group, Sign), Err(full));
     bench.open(2, third, Sign).unwrap();
     bench.open(2, third, Sign).unwrap();
     bench.open(3, fourth, Sign).unwrap();
-    let full = Refusal::Limit("sessions are open at once", 5);
+    let full = CallError::Limit("sessions are open at once", 5);
     assert_eq!(bench.open(3, fourth, Sign), Err(full));
     bench.ask(1, Command::Token([1; 32]));
     assert_eq!(bench.refused(2, Command::Token([2; 32])).code(), ErrorCode::RateLimited);
@@ -64,12 +64,13 @@ fn every_bound_refuses_one_more() {
 
 #[test]
 fn one_address_has_half_however_many_connections_it_has() {
-    let limits = Limits { groups: 6, sessions: 10, value_total_bytes: 6 * 4, ..Limits::default() };
+    let limits =
+        GroupLimits { groups: 6, sessions: 10, value_total_bytes: 6 * 4, ..GroupLimits::default() };
     let mut bench = Bench::new(Compat::Strict, limits);
     for connection in [1, 101, 201] {
         bench.create(connection, 2, 1).unwrap();
     }
-    let refused = Refusal::Share("groups are open at once", 6);
+    let refused = CallError::Share("groups are open at once", 6);
     assert_eq!(bench.create(301, 2, 1), Err(refused.clone()));
     assert_eq!(refused.code(), ErrorCode::RateLimited);
     let group = bench.create(2, 2, 1).unwrap();
@@ -77,7 +78,7 @@ fn one_address_has_half_however_many_connections_it_has() {
     for _ in 0..3 {
         bench.open(301, group, Sign).unwrap();
     }
-    let refused = Refusal::Share("bytes are the values of all sessions", 6 * 4);
+    let refused = CallError::Share("bytes are the values of all sessions", 6 * 4);
     assert_eq!(bench.open(301, group, Sign), Err(refused));
     for _ in 0..3 {
         bench.open(2, group, Sign).unwrap();
@@ -97,19 +98,20 @@ fn one_address_has_half_however_many_connections_it_has() {
 
 #[test]
 fn the_sessions_of_one_address_leave_room_for_others() {
-    let mut bench = Bench::new(Compat::Strict, Limits { sessions: 4, ..Limits::default() });
+    let mut bench =
+        Bench::new(Compat::Strict, GroupLimits { sessions: 4, ..GroupLimits::default() });
     let (own, others) = (bench.create(1, 2, 1).unwrap(), bench.create(2, 2, 1).unwrap());
     bench.open(1, own, Sign).unwrap();
     bench.open(1, own, Keygen).unwrap();
-    assert_eq!(bench.open(1, own, Sign), Err(Refusal::Share("sessions are open at once", 4)));
+    assert_eq!(bench.open(1, own, Sign), Err(CallError::Share("sessions are open at once", 4)));
     bench.open(2, others, Sign).unwrap();
     bench.open(2, others, Sign).unwrap();
-    assert_eq!(bench.open(2, others, Sign), Err(Refusal::Limit("sessions are open at once", 4)));
+    assert_eq!(bench.open(2, others, Sign), Err(CallError::Limit("sessions are open at once", 4)));
 }
 
 #[test]
 fn a_session_that_is_over_makes_room() {
-    let limits = Limits { sessions_per_group: 2, ..Limits::default() };
+    let limits = GroupLimits { sessions_per_group: 2, ..GroupLimits::default() };
     let mut bench = Bench::new(Compat::Strict, limits);
     let place = bench.session(2, 1, Sign);
     for member in [1, 2] {
@@ -122,7 +124,7 @@ fn a_session_that_is_over_makes_room() {
     bench.open(1, place.group, Sign).unwrap();
     assert_eq!(
         bench.refused(1, Command::SessionJoin(place, Sign)),
-        Refusal::NoSession(place.session, Compat::Strict)
+        CallError::NoSession(place.session, Compat::Strict)
     );
     assert_eq!(bench.core.counts().sessions, 2);
 }
@@ -131,7 +133,7 @@ fn a_session_that_is_over_makes_room() {
 fn strangers_see_nothing_of_a_group() {
     for mut bench in [Bench::strict(), Bench::original()] {
         let place = bench.session(2, 1, Keygen);
-        let refusal = Refusal::NotMember(9, place.group);
+        let error = CallError::NotMember(9, place.group);
         for command in [
             Command::SessionJoin(place, Keygen),
             Command::SessionSignup(place, Keygen),
@@ -140,11 +142,11 @@ fn strangers_see_nothing_of_a_group() {
             Command::SessionParticipant { place, index: 1, number: 1 },
             say(place, Keygen, 1, 1, None),
         ] {
-            assert_eq!(bench.refused(9, command), refusal);
+            assert_eq!(bench.refused(9, command), error);
         }
         assert!(bench.refused(9, Command::GroupJoin(place.group)).closes());
         let nowhere = GroupId(Uuid::nil());
-        assert_eq!(bench.refused(9, Command::GroupJoin(nowhere)), Refusal::NoGroup(nowhere));
+        assert_eq!(bench.refused(9, Command::GroupJoin(nowhere)), CallError::NoGroup(nowhere));
     }
 }
 
@@ -190,10 +192,10 @@ fn loaded_numbers_are_in_range_free_and_one_each() {
         let strict = bench.core.rules.compat == Compat::Strict;
         let place = bench.session(3, 1, Keygen);
         let load = |number| Command::SessionLoad(place, Keygen, number);
-        assert_eq!(bench.refused(1, load(0)), Refusal::ZeroNumber);
-        assert_eq!(bench.refused(1, load(4)), Refusal::NumberRange);
+        assert_eq!(bench.refused(1, load(0)), CallError::ZeroNumber);
+        assert_eq!(bench.refused(1, load(4)), CallError::NumberRange);
         bench.ask(1, load(3));
-        assert_eq!(bench.refused(2, load(3)), Refusal::NumberTaken(place.session));
+        assert_eq!(bench.refused(2, load(3)), CallError::NumberTaken(place.session));
         assert_eq!(bench.call(1, load(3)).0.is_ok(), strict);
         assert_eq!(bench.call(1, load(2)).0.is_err(), strict);
     }
@@ -218,16 +220,16 @@ fn a_signer_speaks_under_its_key_index_first_and_then_under_its_own_index() {
     bench.ask(1, Command::SessionLoad(place, Sign, 3));
     bench.ask(2, Command::SessionLoad(place, Sign, 1));
     assert_eq!(whom(&bench.call(1, say(place, Sign, 0, 77, None)).1), [2]);
-    assert_eq!(bench.refused(1, say(place, Sign, 1, 2, Some(1))), Refusal::BadParty(2));
+    assert_eq!(bench.refused(1, say(place, Sign, 1, 2, Some(1))), CallError::BadParty(2));
     bench.ask(1, Command::SessionParticipant { place, index: 2, number: 3 });
-    assert_eq!(bench.refused(1, say(place, Sign, 1, 2, Some(1))), Refusal::NoReceiver(1));
+    assert_eq!(bench.refused(1, say(place, Sign, 1, 2, Some(1))), CallError::NoReceiver(1));
     bench.ask(2, Command::SessionParticipant { place, index: 1, number: 1 });
     assert_eq!(whom(&bench.call(1, say(place, Sign, 1, 2, Some(1))).1), [2]);
     assert_eq!(whom(&bench.call(2, say(place, Sign, 1, 1, Some(2))).1), [1]);
-    assert_eq!(bench.refused(2, say(place, Sign, 1, 2, None)), Refusal::BadParty(2));
+    assert_eq!(bench.refused(2, say(place, Sign, 1, 2, None)), CallError::BadParty(2));
     // An index stays with its party.
     let steal = Command::SessionParticipant { place, index: 2, number: 1 };
-    assert_eq!(bench.refused(2, steal), Refusal::BadParty(2));
+    assert_eq!(bench.refused(2, steal), CallError::BadParty(2));
 }
 
 #[test]
@@ -238,8 +240,8 @@ fn the_end_is_told_once_to_all_when_all_are_done() {
         bench.signup(member, place, Keygen).0.unwrap();
     }
     let finish = |number| Command::SessionFinish(place, number);
-    assert_eq!(bench.refused(1, finish(2)), Refusal::BadParty(2));
-    assert_eq!(bench.refused(1, finish(7)), Refusal::NoParty(7));
+    assert_eq!(bench.refused(1, finish(2)), CallError::BadParty(2));
+    assert_eq!(bench.refused(1, finish(7)), CallError::NoParty(7));
     assert!(bench.call(2, finish(2)).1.is_empty());
     let told = bench.call(1, finish(1)).1;
     assert_eq!(told, [1, 2].map(|to| (to, Event::SessionClosed([1, 2].into()))));
@@ -262,6 +264,9 @@ fn notifications_reach_whom_they_concern() {
         assert_eq!(told, if strict { vec![4] } else { vec![3, 4] }, "an echo is the original's");
         let session = SessionId(Uuid::nil());
         let unknown = Command::NotifySigned(Place { session, ..place }, frame);
-        assert_eq!(bench.refused(1, unknown), Refusal::NoSession(session, bench.core.rules.compat));
+        assert_eq!(
+            bench.refused(1, unknown),
+            CallError::NoSession(session, bench.core.rules.compat)
+        );
     }
 }

@@ -84,7 +84,7 @@ fn the_first_join_makes_the_session_wait_and_is_kept_in_memory() {
     assert_eq!(effects.events, [EventKind::PartyJoined]);
     assert_eq!(session.status(), SessionStatus::Waiting);
     assert_eq!(standing(&session), [ParticipantStatus::Waiting, ParticipantStatus::Joined]);
-    assert_eq!(session.view().participants[1].hello.as_deref(), Some(&b"hello"[..]));
+    assert_eq!(session.view().participants[1].handshake.as_deref(), Some(&b"hello"[..]));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_token_opens_the_seat_it_was_made_for_and_no_other() {
         party: name(party),
         token_hash,
         device: DeviceInfo::default(),
-        hello: None,
+        handshake: None,
         ready: true,
     };
     for command in [with(0, token(1)), with(0, [0; 32]), with(7, token(0))] {
@@ -115,18 +115,18 @@ fn the_same_join_again_gives_the_same_place_and_changes_nothing() {
 }
 
 #[test]
-fn another_introduction_replaces_the_first_and_takes_readiness_back() {
+fn another_handshake_replaces_the_first_and_takes_readiness_back() {
     let mut session = created(SessionKind::Keygen, 2);
     at(&mut session, 1, join(0, Some(b"one"), true)).0.unwrap();
     at(&mut session, 2, join(0, Some(b"two"), false)).0.unwrap();
     assert_eq!(standing(&session)[0], ParticipantStatus::Joined);
-    assert_eq!(session.view().participants[0].hello.as_deref(), Some(&b"two"[..]));
+    assert_eq!(session.view().participants[0].handshake.as_deref(), Some(&b"two"[..]));
     at(&mut session, 3, join(0, Some(b"three"), true)).0.unwrap();
     assert_eq!(standing(&session)[0], ParticipantStatus::Ready);
 }
 
 #[test]
-fn another_introduction_to_a_running_session_is_told_to_report_a_failure() {
+fn another_handshake_to_a_running_session_is_told_to_report_a_failure() {
     let mut session = running(SessionKind::Keygen, 2);
     let error = refused(&mut session, 2, join(0, Some(b"new"), true));
     assert_eq!(error.code, ErrorCode::Conflict);
@@ -159,7 +159,7 @@ fn joining_what_has_ended_says_how_it_ended() {
 #[test]
 fn what_is_out_of_proportion_is_refused_by_field() {
     let mut session = created(SessionKind::Keygen, 2);
-    static LARGE: [u8; MAX_HELLO + 1] = [0; MAX_HELLO + 1];
+    static LARGE: [u8; MAX_HANDSHAKE + 1] = [0; MAX_HANDSHAKE + 1];
     let error = refused(&mut session, 1, join(0, Some(&LARGE), true));
     assert!(error.details.fields.contains_key("hello"));
     at(&mut session, 1, join(0, Some(&LARGE[1..]), false)).0.unwrap();
@@ -168,7 +168,7 @@ fn what_is_out_of_proportion_is_refused_by_field() {
         party: name(1),
         token_hash: token(1),
         device: device.clone(),
-        hello: None,
+        handshake: None,
         ready: false,
     };
     assert!(refused(&mut session, 1, wordy).details.fields.contains_key("platform"));

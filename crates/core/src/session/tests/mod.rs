@@ -123,12 +123,12 @@ fn repeated(session: &mut Session, now: i64, command: Command) -> Reply {
     reply.unwrap()
 }
 
-fn join(n: usize, hello: Option<&'static [u8]>, ready: bool) -> Command {
+fn join(n: usize, handshake: Option<&'static [u8]>, ready: bool) -> Command {
     Command::Join {
         party: name(n),
         token_hash: token(n),
         device: DeviceInfo::default(),
-        hello: hello.map(Hello::from_static),
+        handshake: handshake.map(Handshake::from_static),
         ready,
     }
 }

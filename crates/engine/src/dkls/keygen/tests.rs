@@ -4,47 +4,47 @@ use quorate_types::Threshold;
 
 use super::*;
 use crate::fault::{FaultCode, Severity};
-use crate::machine::{Input, Kind, Machine, Send, decode, encode};
+use crate::machine::{Input, Kind, Machine, OutboundMessage, decode, encode};
 use crate::run::Output;
 
 type Ending = Result<Option<Output>, MachineFault>;
 
 fn machines(t: i64, n: u16) -> Vec<Keygen> {
     let threshold = Threshold::new(t, n.into()).unwrap();
-    (0..n.into()).map(|seat| Keygen::new(seat, threshold, [3; 32])).collect()
+    (0..n.into()).map(|position| Keygen::new(position, threshold, [3; 32])).collect()
 }
 
 /// Runs all in step; `tamper` sees what each machine sends.
 fn drive(
     machines: &mut [Keygen],
-    mut tamper: impl FnMut(Seat, &mut Keygen, &mut Vec<Send>),
+    mut tamper: impl FnMut(Position, &mut Keygen, &mut Vec<OutboundMessage>),
 ) -> Vec<Ending> {
     let mut endings: Vec<Ending> = machines.iter().map(|_| Ok(None)).collect();
     let mut inputs: Vec<Input> = machines.iter().map(|_| Input::default()).collect();
     for _ in 0..8 {
         let mut sent = Vec::new();
-        for (seat, machine) in machines.iter_mut().enumerate() {
+        for (position, machine) in machines.iter_mut().enumerate() {
             let need = machine.need();
-            let input = std::mem::take(&mut inputs[seat]);
+            let input = std::mem::take(&mut inputs[position]);
             let fits = need.broadcasts.iter().eq(input.broadcasts.keys())
                 && need.directs.iter().eq(input.directs.keys());
-            if !fits || endings[seat].is_err() {
+            if !fits || endings[position].is_err() {
                 continue;
             }
             match machine.step(input) {
                 Ok(mut stepped) => {
-                    tamper(seat, machine, &mut stepped.sends);
-                    endings[seat] = Ok(stepped.output);
-                    sent.extend(stepped.sends.into_iter().map(|send| (seat, send)));
+                    tamper(position, machine, &mut stepped.sends);
+                    endings[position] = Ok(stepped.output);
+                    sent.extend(stepped.sends.into_iter().map(|send| (position, send)));
                 }
-                Err(fault) => endings[seat] = Err(fault),
+                Err(fault) => endings[position] = Err(fault),
             }
         }
-        for (from, Send { to, body, .. }) in sent {
-            for (seat, input) in inputs.iter_mut().enumerate() {
+        for (from, OutboundMessage { to, body, .. }) in sent {
+            for (position, input) in inputs.iter_mut().enumerate() {
                 match to {
-                    Some(to) if to == seat => drop(input.directs.insert(from, body.clone())),
-                    None if from != seat => drop(input.broadcasts.insert(from, body.clone())),
+                    Some(to) if to == position => drop(input.directs.insert(from, body.clone())),
+                    None if from != position => drop(input.broadcasts.insert(from, body.clone())),
                     _ => {}
                 }
             }
@@ -53,8 +53,8 @@ fn drive(
     endings
 }
 
-/// All but the cheat in seat 0 end with this fault.
-fn assert_all(endings: &[Ending], code: FaultCode, blame: Option<Seat>) {
+/// All but the cheat in position 0 end with this fault.
+fn assert_all(endings: &[Ending], code: FaultCode, blame: Option<Position>) {
     for ending in &endings[1..] {
         let fault = ending.as_ref().err().expect("a fault");
         let got = (fault.code, fault.severity, fault.blame);
@@ -79,9 +79,9 @@ fn honest_machines_make_one_key() {
 #[test]
 fn a_proof_that_does_not_open_the_commitment_of_the_round_before_blames_its_sender() {
     // The cheat says the same to all, so that the echo agrees: the commitment must be compared.
-    let endings = drive(&mut machines(2, 2), |seat, machine, sends| {
+    let endings = drive(&mut machines(2, 2), |position, machine, sends| {
         for send in
-            sends.iter_mut().filter(|send| seat == 0 && send.round == 2 && send.to.is_none())
+            sends.iter_mut().filter(|send| position == 0 && send.round == 2 && send.to.is_none())
         {
             send.body[0] ^= 1;
             machine.remember(2, 0, &send.body);
@@ -92,9 +92,9 @@ fn a_proof_that_does_not_open_the_commitment_of_the_round_before_blames_its_send
 
 #[test]
 fn a_chain_code_that_does_not_open_its_commitment_blames_its_sender() {
-    let endings = drive(&mut machines(2, 2), |seat, machine, sends| {
+    let endings = drive(&mut machines(2, 2), |position, machine, sends| {
         for send in
-            sends.iter_mut().filter(|send| seat == 0 && send.round == 3 && send.to.is_none())
+            sends.iter_mut().filter(|send| position == 0 && send.round == 3 && send.to.is_none())
         {
             *send.body.last_mut().unwrap() ^= 1;
             machine.remember(3, 0, &send.body);
@@ -105,8 +105,8 @@ fn a_chain_code_that_does_not_open_its_commitment_blames_its_sender() {
 
 #[test]
 fn points_of_no_polynomial_are_found_out() {
-    let endings = drive(&mut machines(2, 3), |seat, _, sends| {
-        if let Some(send) = sends.iter_mut().find(|send| seat == 0 && send.round == 1) {
+    let endings = drive(&mut machines(2, 3), |position, _, sends| {
+        if let Some(send) = sends.iter_mut().find(|send| position == 0 && send.round == 1) {
             let point: k256::Scalar = decode(0, &send.body).unwrap();
             send.body = encode(&(point + k256::Scalar::ONE));
         }
@@ -116,9 +116,9 @@ fn points_of_no_polynomial_are_found_out() {
 
 #[test]
 fn a_broadcast_in_another_partys_name_is_the_senders_fault() {
-    let endings = drive(&mut machines(2, 2), |seat, _, sends| {
+    let endings = drive(&mut machines(2, 2), |position, _, sends| {
         for send in
-            sends.iter_mut().filter(|send| seat == 0 && send.round == 2 && send.to.is_none())
+            sends.iter_mut().filter(|send| position == 0 && send.round == 2 && send.to.is_none())
         {
             // Behind the 32 bytes of the commitment stands the sender's index.
             assert_eq!(std::mem::replace(&mut send.body[32], 2), 1);
@@ -130,8 +130,8 @@ fn a_broadcast_in_another_partys_name_is_the_senders_fault() {
 #[test]
 fn a_key_that_does_not_sign_is_not_given_out() {
     for (round, code) in [(5, None), (7, Some(FaultCode::ResultInvalid))] {
-        let endings = drive(&mut machines(2, 2), |seat, _, sends| {
-            for send in sends.iter_mut().filter(|send| seat == 0 && send.round == round) {
+        let endings = drive(&mut machines(2, 2), |position, _, sends| {
+            for send in sends.iter_mut().filter(|send| position == 0 && send.round == round) {
                 let at = send.body.len() - 1;
                 send.body[at] ^= 1;
             }
@@ -146,8 +146,8 @@ fn a_key_that_does_not_sign_is_not_given_out() {
 #[test]
 fn a_test_signature_that_is_left_out_is_its_partys_fault() {
     for round in [5, 7] {
-        let endings = drive(&mut machines(2, 2), |seat, _, sends| {
-            for send in sends.iter_mut().filter(|send| seat == 0 && send.round == round) {
+        let endings = drive(&mut machines(2, 2), |position, _, sends| {
+            for send in sends.iter_mut().filter(|send| position == 0 && send.round == round) {
                 send.body = encode(&Vec::<(u8, Vec<u8>)>::new());
             }
         });

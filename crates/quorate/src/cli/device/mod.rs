@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use quorate_client::peers::{DeviceLink, Hooks, InstanceId, KeyType, Stage};
+use quorate_client::peers::{DeviceLink, InstanceId, KeyType, Observer, Progress};
 use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result, Threshold};
 use serde_json::{Value, json};
 
@@ -223,10 +223,10 @@ async fn keygen(folder: &Folder, args: &RunArgs, out: Output) -> Result<()> {
     let room = folder.room()?;
     let session = folder.session(room.relay(), args.limit()).await?;
     let bar = Steps::new(out, "making a key");
-    let mut hooks = bar.hooks();
+    let mut observer = bar.observer();
     let threshold: Threshold = room.threshold()?;
-    let made = session.keygen(room.instance(), room.members(), threshold, &mut hooks).await;
-    drop(hooks);
+    let made = session.keygen(room.instance(), room.members(), threshold, &mut observer).await;
+    drop(observer);
     bar.finish();
     let record = made?;
     folder.keep_members(record.key_id, &room)?;
@@ -287,23 +287,25 @@ impl Steps {
         Self { bar, what, plain }
     }
 
-    /// Hooks that show every step and agree to nothing.
-    pub(crate) fn hooks<'a>(&self) -> Hooks<'a> {
+    /// Observer that show every step and agree to nothing.
+    pub(crate) fn observer<'a>(&self) -> Observer<'a> {
         let (bar, what, plain) = (self.bar.clone(), self.what, self.plain);
-        let progress = move |stage: Stage| {
+        let progress = move |stage: Progress| {
             let names =
                 |who: Vec<PartyId>| who.iter().map(PartyId::as_str).collect::<Vec<_>>().join(", ");
             let text = match stage {
-                Stage::Gathering(who) => format!("waiting for {}", names(who)),
-                Stage::Round(round) => format!("{what}: round {round}"),
-                Stage::Confirming(who) => format!("done; waiting for the word of {}", names(who)),
+                Progress::WaitingFor(who) => format!("waiting for {}", names(who)),
+                Progress::Round(round) => format!("{what}: round {round}"),
+                Progress::Confirming(who) => {
+                    format!("done; waiting for the word of {}", names(who))
+                }
             };
             if plain {
                 eprintln!("{text}");
             }
             bar.set_message(text);
         };
-        Hooks { progress: Box::new(progress), ..Hooks::default() }
+        Observer { progress: Box::new(progress), ..Observer::default() }
     }
 
     pub(crate) fn finish(&self) {

@@ -2,7 +2,9 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use quorate_client::peers::{DeviceLink, Hooks, InstanceId, MessageHash, Proposal, VerifyingKey};
+use quorate_client::peers::{
+    DeviceLink, InstanceId, MessageHash, Observer, SigningRequest, VerifyingKey,
+};
 use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result};
 use serde_json::json;
 
@@ -51,15 +53,15 @@ pub(in crate::cli) struct What {
 }
 
 impl What {
-    pub(in crate::cli) fn proposal(&self) -> Result<Proposal> {
+    pub(in crate::cli) fn request(&self) -> Result<SigningRequest> {
         let hex = |text: &str| {
             hex::decode(text.strip_prefix("0x").unwrap_or(text))
                 .map_err(|_| Error::invalid_field("message", "this is not hex"))
         };
         match (&self.message, &self.message_hex, &self.digest) {
-            (Some(text), _, _) => Proposal::new(text.clone().into_bytes(), self.hash),
-            (_, Some(text), _) => Proposal::new(hex(text)?, self.hash),
-            (_, _, Some(text)) => Proposal::new(hex(text)?, MessageHash::Raw),
+            (Some(text), _, _) => SigningRequest::new(text.clone().into_bytes(), self.hash),
+            (_, Some(text), _) => SigningRequest::new(hex(text)?, self.hash),
+            (_, _, Some(text)) => SigningRequest::new(hex(text)?, MessageHash::Raw),
             _ => Err(Error::invalid("say what to sign: --message, --message-hex or --digest")),
         }
     }
@@ -75,36 +77,36 @@ struct Meeting {
 
 /// Signs, as the one who starts it or as one who takes part.
 pub(in crate::cli) async fn run(folder: &Folder, args: SignArgs, out: Output) -> Result<()> {
-    let (meeting, proposal) = match (&args.link, args.key) {
+    let (meeting, request) = match (&args.link, args.key) {
         (Some(link), _) => (meeting(link.parse()?)?, None),
         (None, Some(key)) => {
-            let proposal = args.what.proposal()?;
-            (start(folder, key, &args.with)?, Some(proposal))
+            let request = args.what.request()?;
+            (start(folder, key, &args.with)?, Some(request))
         }
         (None, None) => return Err(Error::invalid("give --key to start, or a link to take part")),
     };
     let Meeting { relay, instance, key, members } = meeting;
     let session = folder.session(&relay, args.run.limit()).await?;
     let record = session.key(key).await?;
-    if proposal.is_some() {
+    if request.is_some() {
         let link = DeviceLink::Sign { relay, instance, key, members: members.clone() }.to_string();
         out.show(&json!({ "link": link }), || {
             format!("{}{link}\n\nthe others take part with `device sign LINK`", qr::code(&link))
         });
     }
     let steps = Steps::new(out, "signing");
-    let mut seen = proposal.clone();
-    let approve = |proposal: &Proposal| {
-        seen = Some(proposal.clone());
+    let mut seen = request.clone();
+    let approve = |request: &SigningRequest| {
+        seen = Some(request.clone());
         steps.finish();
-        args.yes || asked(&record, proposal)
+        args.yes || asked(&record, request)
     };
-    let mut hooks = Hooks { approve: Box::new(approve), ..steps.hooks() };
-    let signed = session.sign(instance, &members, key, proposal, &mut hooks).await;
-    drop(hooks);
+    let mut observer = Observer { approve: Box::new(approve), ..steps.observer() };
+    let signed = session.sign(instance, &members, key, request, &mut observer).await;
+    drop(observer);
     steps.finish();
     let signature = signed?;
-    let digest = seen.as_ref().map(|proposal| hex::encode(proposal.digest().0));
+    let digest = seen.as_ref().map(|request| hex::encode(request.digest().0));
     let value = json!({
         "key_id": key,
         "public_key": hex::encode(&record.public_key.0),
@@ -151,16 +153,16 @@ fn start(folder: &Folder, key: KeyId, with: &[PartyId]) -> Result<Meeting> {
 }
 
 /// Shows what is proposed and asks the person at the terminal.
-pub(in crate::cli) fn asked(key: &KeyRecord, proposal: &Proposal) -> bool {
+pub(in crate::cli) fn asked(key: &KeyRecord, request: &SigningRequest) -> bool {
     let address = quorate_schemes::ethereum_address(key.scheme, &key.public_key);
     eprintln!("to sign with key {} ({})", key.key_id, address.unwrap_or_default());
-    match (proposal.hash(), std::str::from_utf8(proposal.message())) {
+    match (request.hash(), std::str::from_utf8(request.message())) {
         (MessageHash::Raw, _) => eprintln!("a digest whose message is not shown"),
         // Control characters of another device do not belong on this terminal.
         (hash, Ok(text)) => eprintln!("message ({hash:?}): {}", text.escape_debug()),
-        (hash, Err(_)) => eprintln!("message ({hash:?}): 0x{}", hex::encode(proposal.message())),
+        (hash, Err(_)) => eprintln!("message ({hash:?}): 0x{}", hex::encode(request.message())),
     }
-    eprintln!("digest: {}", hex::encode(proposal.digest().0));
+    eprintln!("digest: {}", hex::encode(request.digest().0));
     if !std::io::stdin().is_terminal() {
         eprintln!("nobody is here to agree; --yes agrees without asking");
         return false;
@@ -188,7 +190,7 @@ mod tests {
     fn a_message_goes_with_its_hash_and_with_no_other_message() {
         let parse = |words: &[&str]| Line::try_parse_from([&["x"], words].concat());
         let line = parse(&["--message", "hello", "--hash", "sha256"]).ok().unwrap();
-        assert_eq!(line.what.proposal().unwrap().hash(), MessageHash::Sha256);
+        assert_eq!(line.what.request().unwrap().hash(), MessageHash::Sha256);
         assert!(parse(&["--message", "hello", "--digest", "00"]).is_err());
         assert!(parse(&["--message-hex", "00", "--digest", "00"]).is_err());
     }

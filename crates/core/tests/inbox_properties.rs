@@ -1,4 +1,4 @@
-//! Random commands on mailboxes against a model: nothing lost, nothing twice, order kept.
+//! Random commands on inboxes against a model: nothing lost, nothing twice, order kept.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use quorate_core::mailbox::{Limits, MESSAGE_COST, Mailboxes};
+use quorate_core::inbox::{InboxLimits, Inboxes, MESSAGE_COST};
 use quorate_types::*;
 
 const PARTIES: usize = 3;
@@ -97,7 +97,7 @@ struct Reader {
 }
 
 struct World {
-    boxes: Mailboxes,
+    boxes: Inboxes,
     sent: Vec<Sent>,
     readers: Vec<Reader>,
     polled: BTreeMap<(usize, usize), Timestamp>,
@@ -114,7 +114,7 @@ fn stream_of(stream: usize) -> (usize, Option<usize>) {
 impl World {
     fn new() -> Self {
         let mut world = Self {
-            boxes: Mailboxes::new(Limits::default()),
+            boxes: Inboxes::new(InboxLimits::default()),
             sent: Vec::new(),
             readers: vec![Reader::default(); PARTIES * (SESSIONS + 1)],
             polled: BTreeMap::new(),
@@ -291,7 +291,7 @@ impl World {
 
     /// The router starts again from what the store kept: messages that somebody waits for.
     fn restart(&mut self) {
-        self.boxes = Mailboxes::new(Limits::default());
+        self.boxes = Inboxes::new(InboxLimits::default());
         self.open();
         for sent in &mut self.sent {
             sent.forgotten |= sent.waiting.is_empty();

@@ -1,4 +1,4 @@
-//! Random steps on a postbox against a model that keeps plain lists and looks at all of them.
+//! Random steps on a rendezvous against a model that keeps plain lists and looks at all of them.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use quorate_core::postbox::*;
+use quorate_core::rendezvous::*;
 use quorate_types::{ClientAddress, RelayId};
 
 const CONNECTIONS: u64 = 3;
@@ -97,17 +97,17 @@ fn seconds(n: u64) -> Duration {
 proptest! {
     #[test]
     fn a_postbox_answers_as_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
-        let ledger = Ledger::new(Limits::default());
+        let ledger = Ledger::new(RendezvousLimits::default());
         let accounts: Vec<_> =
             (0..CONNECTIONS).map(|n| Connection(Account::new(&ledger, n, ClientAddress::default()))).collect();
-        let mut postbox = Postbox::default();
+        let mut rendezvous = Rendezvous::default();
         let mut model = Model::default();
         let mut now = 0;
         for (number, step) in steps.into_iter().enumerate() {
             model.forget(now);
             match step {
                 Step::Ask { by, id, ttl } => {
-                    let asked = postbox
+                    let asked = rendezvous
                         .ask(seconds(now), RelayId([id; 32]), seconds(ttl), &accounts[by as usize])
                         .unwrap();
                     let expected = model.ask(now, id, by, ttl);
@@ -123,7 +123,7 @@ proptest! {
                         frame: frame.clone(),
                     };
                     let mut got = Vec::new();
-                    postbox.publish(seconds(now), message, &accounts[by as usize].0, |to, body| {
+                    rendezvous.publish(seconds(now), message, &accounts[by as usize].0, |to, body| {
                         got.push((to.0.number(), body.clone()));
                         true
                     }).unwrap();
@@ -135,27 +135,27 @@ proptest! {
                 }
                 Step::Wait { time } => now += time,
                 Step::Expire { most } => {
-                    let expired = postbox.expire(seconds(now), most);
+                    let expired = rendezvous.expire(seconds(now), most);
                     prop_assert!(expired.stored + expired.asks <= most);
                 }
                 Step::Leave { who } => {
-                    postbox.leave(who);
+                    rendezvous.leave(who);
                     model.asks.retain(|ask| ask.1 != who);
                 }
             }
         }
         // Once everything due is dropped, the books say what the model knows.
         model.forget(now);
-        postbox.expire(seconds(now), usize::MAX);
+        rendezvous.expire(seconds(now), usize::MAX);
         prop_assert_eq!(ledger.asks(), model.asks.len());
         prop_assert_eq!(ledger.stored(), model.stored.len());
         let bytes: usize = model.stored.iter().map(|stored| stored.1.len()).sum();
         let ids = model.asks.len() + model.stored.len();
         prop_assert_eq!(ledger.held_bytes(), bytes + ids * ID_COST);
         let ends = model.asks.iter().map(|ask| ask.2).chain(model.stored.iter().map(|s| s.3));
-        prop_assert_eq!(postbox.next_deadline(), ends.min().map(seconds));
-        postbox.expire(Duration::MAX, usize::MAX);
-        prop_assert!(postbox.is_empty());
+        prop_assert_eq!(rendezvous.next_deadline(), ends.min().map(seconds));
+        rendezvous.expire(Duration::MAX, usize::MAX);
+        prop_assert!(rendezvous.is_empty());
         prop_assert_eq!(ledger.held_bytes(), 0);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::budget::Over;
 use quorate_core::budget::shared::Share;
-use quorate_core::postbox::{Account, Receiver};
+use quorate_core::rendezvous::{Account, Receiver};
 
 use crate::config::Config;
 use crate::websocket::{BINARY, Out, Writer};
@@ -45,8 +45,8 @@ struct Inner {
     waker: Option<Waker>,
 }
 
-/// The outbox of one connection.
-pub(crate) struct Outbox {
+/// The send_queue of one connection.
+pub(crate) struct SendQueue {
     account: Arc<Account>,
     /// Bounds of this connection alone.
     most_bytes: usize,
@@ -73,9 +73,9 @@ fn cost(bytes: usize, messages: usize) -> usize {
     bytes + messages * QUEUED_COST
 }
 
-/// An outbox as the postbox knows it.
+/// An send_queue as the rendezvous knows it.
 #[derive(Clone)]
-pub(crate) struct Handle(pub(crate) Arc<Outbox>);
+pub(crate) struct Handle(pub(crate) Arc<SendQueue>);
 
 impl Receiver for Handle {
     fn account(&self) -> &Arc<Account> {
@@ -83,7 +83,7 @@ impl Receiver for Handle {
     }
 }
 
-impl Outbox {
+impl SendQueue {
     pub(crate) fn new(account: Arc<Account>, config: &Config, address: Arc<Share>) -> Arc<Self> {
         let (most_bytes, most_messages) = (config.queue_bytes, config.queue_messages);
         Arc::new(Self { account, most_bytes, most_messages, address, inner: Mutex::default() })
@@ -144,7 +144,7 @@ impl Outbox {
         }
     }
 
-    /// Its task begins a round: until [`Outbox::settle`] it need not be woken. Answers with the
+    /// Its task begins a round: until [`SendQueue::settle`] it need not be woken. Answers with the
     /// bytes and messages that have not left.
     pub(crate) fn begin(&self) -> (usize, usize) {
         let mut inner = self.lock();
@@ -190,7 +190,7 @@ impl Outbox {
     }
 }
 
-impl Drop for Outbox {
+impl Drop for SendQueue {
     fn drop(&mut self) {
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.address.give_back(cost(inner.bytes, inner.messages));

@@ -1,4 +1,4 @@
-//! All mailboxes of the router: per-recipient order, acknowledgement, redelivery, bounds.
+//! All inboxes of the router: per-recipient order, acknowledgement, redelivery, bounds.
 //!
 //! A message is stored once and shared by its recipients. A recipient's box is ordered by the
 //! router's sequence; streams read it with a cursor, so none sees a message twice and a slow one
@@ -25,10 +25,10 @@ pub const MESSAGE_COST: usize = 1_024;
 /// Seconds after which one that was refused for want of room may try again.
 const RETRY_SECONDS: u32 = 5;
 
-/// Bounds of the mailboxes. A tenant has at most half of what holds for all sessions, and its fair
+/// Bounds of the inboxes. A tenant has at most half of what holds for all sessions, and its fair
 /// share once that is three quarters used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct InboxLimits {
     /// Bytes of one payload. Keygen's largest message is 150 kB.
     pub message_bytes: usize,
     /// Messages of one session from its start to its end, because their delivery records stay:
@@ -44,7 +44,7 @@ pub struct Limits {
     pub type_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for InboxLimits {
     fn default() -> Self {
         Self {
             message_bytes: 1 << 20,
@@ -103,14 +103,14 @@ struct Conversation {
 }
 
 #[derive(Default)]
-struct Mailbox {
+struct Inbox {
     entries: BTreeMap<u64, Arc<MessageRow>>,
     by_session: HashMap<SessionId, BTreeSet<u64>>,
     /// The latest time that any of its messages was accepted.
     latest: Timestamp,
 }
 
-impl Mailbox {
+impl Inbox {
     fn insert(&mut self, row: &Arc<MessageRow>) {
         self.latest = self.latest.max(row.message.created_at);
         self.entries.insert(row.sequence, row.clone());
@@ -128,21 +128,21 @@ impl Mailbox {
     }
 }
 
-/// The mailboxes of all parties.
-pub struct Mailboxes {
-    limits: Limits,
+/// The inboxes of all parties.
+pub struct Inboxes {
+    limits: InboxLimits,
     sessions: HashMap<SessionId, Conversation>,
     ended: VecDeque<SessionId>,
     ended_records: usize,
-    boxes: HashMap<PartyId, Mailbox>,
+    boxes: HashMap<PartyId, Inbox>,
     last_sequence: u64,
     bytes: Budget<Tenant>,
     records: Budget<Tenant>,
 }
 
-impl Mailboxes {
-    /// Empty mailboxes with these bounds.
-    pub fn new(limits: Limits) -> Self {
+impl Inboxes {
+    /// Empty inboxes with these bounds.
+    pub fn new(limits: InboxLimits) -> Self {
         Self {
             limits,
             sessions: HashMap::new(),
@@ -191,13 +191,13 @@ impl Mailboxes {
             }
         }
         for member in conversation.members.clone() {
-            let Some(mailbox) = self.boxes.get_mut(&member) else {
+            let Some(inbox) = self.boxes.get_mut(&member) else {
                 continue;
             };
-            for sequence in mailbox.by_session.remove(&session).into_iter().flatten() {
-                mailbox.entries.remove(&sequence);
+            for sequence in inbox.by_session.remove(&session).into_iter().flatten() {
+                inbox.entries.remove(&sequence);
             }
-            if mailbox.entries.is_empty() {
+            if inbox.entries.is_empty() {
                 self.boxes.remove(&member);
             }
         }
@@ -423,7 +423,7 @@ impl Mailboxes {
         max: usize,
     ) -> Vec<(u64, Message)> {
         // A stream that has seen all that is later need not look through what is earlier.
-        let Some(mailbox) = self.boxes.get(party).filter(|mailbox| mailbox.latest > after) else {
+        let Some(inbox) = self.boxes.get(party).filter(|inbox| inbox.latest > after) else {
             return Vec::new();
         };
         let behind = (Bound::Excluded(cursor), Bound::Unbounded);
@@ -432,7 +432,7 @@ impl Mailboxes {
             row.message.created_at > after && owner.is_some_and(&sees)
         };
         let rows: Vec<_> = match session {
-            None => mailbox
+            None => inbox
                 .entries
                 .range(behind)
                 .map(|(_, row)| row)
@@ -440,12 +440,12 @@ impl Mailboxes {
                 .take(max)
                 .cloned()
                 .collect(),
-            Some(session) => mailbox
+            Some(session) => inbox
                 .by_session
                 .get(&session)
                 .into_iter()
                 .flat_map(|sequences| sequences.range(behind))
-                .filter_map(|sequence| mailbox.entries.get(sequence))
+                .filter_map(|sequence| inbox.entries.get(sequence))
                 .filter(fits)
                 .take(max)
                 .cloned()
@@ -520,9 +520,9 @@ impl Mailboxes {
             conversation.bytes -= record.bytes;
             self.bytes.give_back(&conversation.tenant, record.bytes);
         }
-        if let Some(mailbox) = self.boxes.get_mut(&ack.party_id) {
-            mailbox.remove(ack.session_id, sequence);
-            if mailbox.entries.is_empty() {
+        if let Some(inbox) = self.boxes.get_mut(&ack.party_id) {
+            inbox.remove(ack.session_id, sequence);
+            if inbox.entries.is_empty() {
                 self.boxes.remove(&ack.party_id);
             }
         }
@@ -541,7 +541,7 @@ impl Mailboxes {
 
     /// Messages that wait for a party.
     pub fn pending_count(&self, party: &PartyId) -> u32 {
-        let waiting = self.boxes.get(party).map_or(0, |mailbox| mailbox.entries.len());
+        let waiting = self.boxes.get(party).map_or(0, |inbox| inbox.entries.len());
         u32::try_from(waiting).unwrap_or(u32::MAX)
     }
 

@@ -35,7 +35,7 @@ impl std::str::FromStr for MessageHash {
 /// What a device proposes to sign, whole, so that the others see what they agree to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Raw", into = "Raw")]
-pub struct Proposal {
+pub struct SigningRequest {
     message: Vec<u8>,
     hash: MessageHash,
     digest: Digest,
@@ -47,7 +47,7 @@ struct Raw {
     message_hash: MessageHash,
 }
 
-impl Proposal {
+impl SigningRequest {
     /// A message and how it is hashed.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl Proposal {
     }
 }
 
-impl TryFrom<Raw> for Proposal {
+impl TryFrom<Raw> for SigningRequest {
     type Error = Error;
 
     fn try_from(raw: Raw) -> Result<Self> {
@@ -93,9 +93,9 @@ impl TryFrom<Raw> for Proposal {
     }
 }
 
-impl From<Proposal> for Raw {
-    fn from(proposal: Proposal) -> Self {
-        Self { message_hex: hex::encode(proposal.message), message_hash: proposal.hash }
+impl From<SigningRequest> for Raw {
+    fn from(request: SigningRequest) -> Self {
+        Self { message_hex: hex::encode(request.message), message_hash: request.hash }
     }
 }
 
@@ -105,15 +105,15 @@ mod tests {
 
     #[test]
     fn the_digest_is_made_from_what_is_shown() {
-        let proposal = Proposal::new(b"hello".to_vec(), MessageHash::Sha256).unwrap();
-        let text = serde_json::to_string(&proposal).unwrap();
+        let request = SigningRequest::new(b"hello".to_vec(), MessageHash::Sha256).unwrap();
+        let text = serde_json::to_string(&request).unwrap();
         assert_eq!(text, r#"{"message_hex":"68656c6c6f","message_hash":"SHA256"}"#);
-        assert_eq!(serde_json::from_str::<Proposal>(&text).unwrap(), proposal);
-        let digest = hex::encode(proposal.digest().0);
+        assert_eq!(serde_json::from_str::<SigningRequest>(&text).unwrap(), request);
+        let digest = hex::encode(request.digest().0);
         assert_eq!(digest, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
-        let raw = Proposal::new(vec![9; 32], MessageHash::Raw).unwrap();
+        let raw = SigningRequest::new(vec![9; 32], MessageHash::Raw).unwrap();
         assert_eq!(raw.digest(), Digest([9; 32]));
-        assert!(Proposal::new(vec![9; 31], MessageHash::Raw).is_err());
-        assert!(Proposal::new(vec![9; MAX_MESSAGE + 1], MessageHash::Sha256).is_err());
+        assert!(SigningRequest::new(vec![9; 31], MessageHash::Raw).is_err());
+        assert!(SigningRequest::new(vec![9; MAX_MESSAGE + 1], MessageHash::Sha256).is_err());
     }
 }

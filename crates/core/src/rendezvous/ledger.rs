@@ -21,7 +21,7 @@ pub const PRESSED_TTL: Duration = Duration::from_secs(300);
 
 /// Bounds of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RendezvousLimits {
     /// Bytes of one frame, its header included. The largest real one is about 120 kB.
     pub message_bytes: usize,
     /// Bytes of the stored frames that one connection published.
@@ -33,7 +33,7 @@ pub struct Limits {
     pub total_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for RendezvousLimits {
     fn default() -> Self {
         Self {
             message_bytes: 16 << 20,
@@ -46,7 +46,7 @@ impl Default for Limits {
 
 /// Why a frame was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Refusal {
+pub enum Rejection {
     /// The frame is longer than any may be.
     TooLarge,
     /// The connection's stored frames are as many bytes as they may be.
@@ -59,7 +59,7 @@ pub enum Refusal {
     Full,
 }
 
-impl From<Over> for Refusal {
+impl From<Over> for Rejection {
     fn from(over: Over) -> Self {
         match over {
             Over::Share => Self::Address,
@@ -68,7 +68,7 @@ impl From<Over> for Refusal {
     }
 }
 
-impl Refusal {
+impl Rejection {
     /// The WebSocket close code.
     pub fn close_code(self) -> u16 {
         match self {
@@ -96,7 +96,7 @@ impl Refusal {
 /// The books of a relay.
 #[derive(Debug)]
 pub struct Ledger {
-    limits: Limits,
+    limits: RendezvousLimits,
     held: Shares<ClientAddress>,
     stored: AtomicUsize,
     asks: AtomicUsize,
@@ -104,13 +104,13 @@ pub struct Ledger {
 
 impl Ledger {
     /// Empty books with these bounds.
-    pub fn new(limits: Limits) -> Arc<Self> {
+    pub fn new(limits: RendezvousLimits) -> Arc<Self> {
         let (stored, asks) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { limits, held: Shares::new(limits.total_bytes), stored, asks })
     }
 
     /// The bounds.
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &RendezvousLimits {
         &self.limits
     }
 
@@ -158,21 +158,21 @@ impl Account {
         if self.address.is_pressed() { PRESSED_TTL } else { Duration::MAX }
     }
 
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &RendezvousLimits {
         &self.ledger.limits
     }
 
     /// Charges a frame, or nothing at all.
-    pub(super) fn store(&self, bytes: usize) -> Result<(), Refusal> {
+    pub(super) fn store(&self, bytes: usize) -> Result<(), Rejection> {
         let limits = self.limits();
-        take(&self.bytes, bytes, limits.connection_bytes, Refusal::ConnectionBytes)
+        take(&self.bytes, bytes, limits.connection_bytes, Rejection::ConnectionBytes)
             .and_then(|()| self.open(bytes).inspect_err(|_| give(&self.bytes, bytes)))?;
         self.ledger.stored.fetch_add(1, Relaxed);
         Ok(())
     }
 
     /// Charges a question, or nothing at all.
-    pub(super) fn ask(&self) -> Result<(), Refusal> {
+    pub(super) fn ask(&self) -> Result<(), Rejection> {
         self.open(0)?;
         self.ledger.asks.fetch_add(1, Relaxed);
         Ok(())
@@ -189,9 +189,9 @@ impl Account {
         give(&self.ledger.asks, 1);
     }
 
-    fn open(&self, bytes: usize) -> Result<(), Refusal> {
+    fn open(&self, bytes: usize) -> Result<(), Rejection> {
         let limits = self.limits();
-        take(&self.ids, 1, limits.connection_ids, Refusal::ConnectionIds)?;
+        take(&self.ids, 1, limits.connection_ids, Rejection::ConnectionIds)?;
         self.address.take(bytes + ID_COST).inspect_err(|_| give(&self.ids, 1))?;
         Ok(())
     }
@@ -207,8 +207,8 @@ fn take(
     counter: &AtomicUsize,
     amount: usize,
     bound: usize,
-    refusal: Refusal,
-) -> Result<(), Refusal> {
+    refusal: Rejection,
+) -> Result<(), Rejection> {
     if counter.fetch_add(amount, Relaxed).saturating_add(amount) <= bound {
         return Ok(());
     }

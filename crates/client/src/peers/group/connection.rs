@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use super::super::channel::LastError;
 use super::super::connect::{CONNECT, SILENCE, Socket, connect};
-use super::super::mail::Trouble;
 
 /// The largest frame read: the relay takes none over 1 MiB, and wraps it in a few bytes.
 const MAX_FRAME: usize = 2 << 20;
@@ -28,7 +28,7 @@ const NO_PLACE: i64 = -32001;
 const LATER: [i64; 2] = [-32002, -32003];
 
 /// What a new connection shows to go on where the last one ended.
-struct Pass {
+struct ResumeToken {
     token: String,
     /// Events heard since the token was given.
     seen: u64,
@@ -36,22 +36,22 @@ struct Pass {
 
 /// Places that no run uses just now: the next one takes one of them, with its groups.
 #[derive(Clone, Default)]
-pub(super) struct Passes(Arc<Mutex<Vec<Pass>>>);
+pub(super) struct ResumeTokens(Arc<Mutex<Vec<ResumeToken>>>);
 
-impl Passes {
-    fn take(&self) -> Option<Pass> {
+impl ResumeTokens {
+    fn take(&self) -> Option<ResumeToken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    fn put(&self, pass: Pass) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(pass);
+    fn put(&self, resume_token: ResumeToken) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(resume_token);
     }
 }
 
 /// What the relay said.
 pub(super) enum Heard {
     /// The answer to the call with this id.
-    Answer(u64, std::result::Result<Value, Refusal>),
+    Answer(u64, std::result::Result<Value, RelayError>),
     Event(String, Value),
     /// This is another connection: what had no answer is to be asked again.
     Again,
@@ -59,14 +59,14 @@ pub(super) enum Heard {
 
 /// An error as the relay answers it.
 #[derive(Debug, Deserialize)]
-pub(super) struct Refusal {
+pub(super) struct RelayError {
     code: i64,
     pub(super) message: String,
     #[serde(default)]
     data: Value,
 }
 
-impl Refusal {
+impl RelayError {
     /// Whether the same call may succeed soon.
     pub(super) fn is_for_now(&self) -> bool {
         LATER.contains(&self.code)
@@ -87,7 +87,7 @@ struct Frame {
     id: Option<u64>,
     #[serde(default)]
     result: Value,
-    error: Option<Refusal>,
+    error: Option<RelayError>,
 }
 
 /// Why there is no connection.
@@ -97,10 +97,10 @@ enum Failed {
     ForGood(Error),
 }
 
-pub(super) struct Link {
+pub(super) struct RelayConnection {
     url: String,
-    passes: Passes,
-    pass: Option<Pass>,
+    resume_tokens: ResumeTokens,
+    resume_token: Option<ResumeToken>,
     socket: Option<Socket>,
     /// Calls that are not written.
     waiting: VecDeque<String>,
@@ -110,37 +110,37 @@ pub(super) struct Link {
     heard_at: Instant,
     /// What was heard while an answer was awaited.
     early: VecDeque<Heard>,
-    trouble: Trouble,
+    last_error: LastError,
     backoff: Backoff,
     retry_at: Instant,
 }
 
-impl Link {
+impl RelayConnection {
     /// Connects. A wrong address shows itself at once.
-    pub(super) async fn open(url: &str, passes: &Passes) -> Result<Self> {
-        let mut link = Self {
+    pub(super) async fn open(url: &str, resume_tokens: &ResumeTokens) -> Result<Self> {
+        let mut connection = Self {
             url: url.to_owned(),
-            passes: passes.clone(),
-            pass: passes.take(),
+            resume_tokens: resume_tokens.clone(),
+            resume_token: resume_tokens.take(),
             socket: None,
             waiting: VecDeque::new(),
             dirty: false,
             last_id: 0,
             heard_at: Instant::now(),
             early: VecDeque::new(),
-            trouble: Trouble::default(),
+            last_error: LastError::default(),
             backoff: Backoff::default(),
             retry_at: Instant::now(),
         };
-        let resumes = link.pass.is_some();
-        let mut opened = link.establish().await;
+        let resumes = connection.resume_token.is_some();
+        let mut opened = connection.establish().await;
         if resumes && matches!(opened, Err(Failed::ForGood(_))) {
             // The place of an earlier run is of no use any more.
-            link.pass = None;
-            opened = link.establish().await;
+            connection.resume_token = None;
+            opened = connection.establish().await;
         }
         match opened {
-            Ok(()) => Ok(link),
+            Ok(()) => Ok(connection),
             Err(Failed::ForGood(error)) => Err(error),
             Err(Failed::Broken(why)) => {
                 Err(Error::unavailable(format!("{url} cannot be reached: {why}")))
@@ -148,21 +148,21 @@ impl Link {
         }
     }
 
-    /// Has trouble told here from now on.
-    pub(super) fn tell_trouble(&mut self, trouble: Trouble) {
-        trouble.set(self.trouble());
-        self.trouble = trouble;
+    /// Has last_error told here from now on.
+    pub(super) fn report_errors_to(&mut self, last_error: LastError) {
+        last_error.set(self.last_error());
+        self.last_error = last_error;
     }
 
     /// Why the relay is out of reach, while it is.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.get()
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.last_error.get()
     }
 
     /// Whether the relay does not know this place any more. The next connection takes a new one,
     /// which is in no group.
     pub(super) fn is_lost(&self) -> bool {
-        self.pass.is_none()
+        self.resume_token.is_none()
     }
 
     /// Puts a call on its way and gives back its id.
@@ -183,7 +183,7 @@ impl Link {
         &mut self,
         method: &str,
         params: Value,
-    ) -> Result<std::result::Result<Value, Refusal>> {
+    ) -> Result<std::result::Result<Value, RelayError>> {
         let mut id = self.post(method, &params);
         loop {
             match self.hear().await? {
@@ -217,7 +217,7 @@ impl Link {
     /// Leaves this connection for another one.
     pub(super) fn broke(&mut self, why: String) {
         tracing::info!("the connection to the relay broke: {why}");
-        self.trouble.set(Some(why));
+        self.last_error.set(Some(why));
         self.socket = None;
         self.retry_at = Instant::now() + self.backoff.delay();
     }
@@ -289,8 +289,8 @@ impl Link {
         };
         match (frame.id?, frame.error) {
             (0, None) => {
-                if let Some(pass) = &mut self.pass {
-                    pass.seen += 1;
+                if let Some(resume_token) = &mut self.resume_token {
+                    resume_token.seen += 1;
                 }
                 let (name, payload) = serde_json::from_value(frame.result).ok()?;
                 Some(Heard::Event(name, payload))
@@ -317,9 +317,9 @@ impl Link {
     /// Connects and takes a place: the old one, if there is one.
     async fn establish(&mut self) -> std::result::Result<(), Failed> {
         let mut socket = connect(&self.url, MAX_FRAME).await.map_err(Failed::Broken)?;
-        let (id, frame) = match &self.pass {
+        let (id, frame) = match &self.resume_token {
             None => self.frame("Connection.token", &json!([])),
-            Some(Pass { token, seen }) => {
+            Some(ResumeToken { token, seen }) => {
                 let params = json!([token, seen]);
                 self.frame("Connection.resume", &params)
             }
@@ -327,10 +327,10 @@ impl Link {
         let asking = timeout(CONNECT, ask(&mut socket, id, frame)).await;
         let answer = asking.unwrap_or_else(|_| Err("no answer in 10 s".into()));
         match answer.map_err(Failed::Broken)? {
-            Ok(Value::String(token)) if self.pass.is_none() => {
-                self.pass = Some(Pass { token, seen: 0 });
+            Ok(Value::String(token)) if self.resume_token.is_none() => {
+                self.resume_token = Some(ResumeToken { token, seen: 0 });
             }
-            Ok(_) if self.pass.is_some() => {}
+            Ok(_) if self.resume_token.is_some() => {}
             Ok(_) => return Err(Failed::Broken("it gives no token".into())),
             Err(refusal) if refusal.is_for_now() => return Err(Failed::Broken(refusal.message)),
             Err(refusal) => return Err(Failed::ForGood(self.refused(refusal))),
@@ -339,25 +339,25 @@ impl Link {
         self.waiting.clear();
         self.dirty = false;
         self.heard_at = Instant::now();
-        self.trouble.set(None);
+        self.last_error.set(None);
         Ok(())
     }
 
-    fn refused(&mut self, refusal: Refusal) -> Error {
+    fn refused(&mut self, refusal: RelayError) -> Error {
         if refusal.code != NO_PLACE {
             return refusal.error("this device's place");
         }
-        self.pass = None;
+        self.resume_token = None;
         let why = "the relay has forgotten this device: it was restarted without its memory, or \
                    this device was out of reach for too long; start again on all devices";
         Error::new(ErrorCode::Conflict, why)
     }
 }
 
-impl Drop for Link {
+impl Drop for RelayConnection {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            self.passes.put(pass);
+        if let Some(resume_token) = self.resume_token.take() {
+            self.resume_tokens.put(resume_token);
         }
     }
 }
@@ -367,7 +367,7 @@ async fn ask(
     socket: &mut Socket,
     id: u64,
     frame: String,
-) -> std::result::Result<std::result::Result<Value, Refusal>, String> {
+) -> std::result::Result<std::result::Result<Value, RelayError>, String> {
     socket.send(Message::text(frame)).await.map_err(|error| error.to_string())?;
     loop {
         let next = socket.next().await.ok_or("it was closed")?;

@@ -9,8 +9,8 @@ use axum::extract::ws::Utf8Bytes;
 use futures_util::task::AtomicWaker;
 use quorate_core::budget::shared::Share;
 
-use crate::config::Limits;
-use crate::metrics::Drop;
+use crate::config::RelayLimits;
+use crate::metrics::DropReason;
 
 /// Calls of one connection that may wait for the disk before it is not read from: enough to keep a
 /// group commit busy. A notification has no answer to wait in the queue, so these are counted too.
@@ -61,7 +61,7 @@ struct Queue {
     /// Of the entries that were not missed before.
     frames: usize,
     bytes: usize,
-    closing: Option<Drop>,
+    closing: Option<DropReason>,
 }
 
 /// What the connection's task is to do next.
@@ -72,28 +72,28 @@ pub(crate) enum Next {
     /// Nothing for now.
     Wait,
     /// Say goodbye.
-    Close(Drop),
+    Close(DropReason),
 }
 
 /// The queue of one connection. Pushing never waits.
-pub(crate) struct Outbox {
+pub(crate) struct SendQueue {
     queue: Mutex<Queue>,
     /// The number of the last event that was written.
     written: AtomicU64,
     /// Calls whose changes are not on the disk yet.
     pending: AtomicUsize,
-    bell: AtomicWaker,
+    waker: AtomicWaker,
     /// What waits in all queues of its address.
     address: Arc<Share>,
 }
 
-impl std::ops::Drop for Outbox {
+impl std::ops::Drop for SendQueue {
     fn drop(&mut self) {
         self.clear(&mut self.lock());
     }
 }
 
-impl Outbox {
+impl SendQueue {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,7 +104,7 @@ impl Outbox {
             queue: Mutex::default(),
             written: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
-            bell: AtomicWaker::new(),
+            waker: AtomicWaker::new(),
             address,
         }
     }
@@ -116,8 +116,8 @@ impl Outbox {
     }
 
     /// Queues a frame. With no room for it the connection is cut, and what waited is dropped.
-    /// The connection's task hears of it by [`Outbox::ring`].
-    pub(crate) fn push(&self, entry: Entry, limits: &Limits) {
+    /// The connection's task hears of it by [`SendQueue::ring`].
+    pub(crate) fn push(&self, entry: Entry, limits: &RelayLimits) {
         let mut queue = self.lock();
         if queue.closing.is_some() {
             return;
@@ -131,16 +131,16 @@ impl Outbox {
             || queue.bytes > limits.queue_bytes && queue.frames > 1;
         if full || self.address.take(entry.cost()).is_err() {
             self.clear(&mut queue);
-            queue.closing = Some(Drop::Slow);
+            queue.closing = Some(DropReason::Slow);
         } else {
             queue.entries.push_back(entry);
         }
     }
 
     /// Closes after what is queued. What waits for a connection that lost its place is not its own.
-    pub(crate) fn close(&self, why: Drop) {
+    pub(crate) fn close(&self, why: DropReason) {
         let mut queue = self.lock();
-        if why == Drop::Replaced {
+        if why == DropReason::Replaced {
             self.clear(&mut queue);
         }
         queue.closing.get_or_insert(why);
@@ -158,12 +158,12 @@ impl Outbox {
 
     /// Wakes the connection's task.
     pub(crate) fn ring(&self) {
-        self.bell.wake();
+        self.waker.wake();
     }
 
     /// Says whom to wake.
     pub(crate) fn listen(&self, waker: &Waker) {
-        self.bell.register(waker);
+        self.waker.register(waker);
     }
 
     /// Takes the next frame out.
@@ -173,7 +173,7 @@ impl Outbox {
         match gate {
             None => return queue.closing.map_or(Next::Wait, Next::Close),
             Some(None | Some(OPEN)) => {}
-            Some(Some(BROKEN)) => return Next::Close(Drop::Broken),
+            Some(Some(BROKEN)) => return Next::Close(DropReason::Broken),
             Some(Some(_)) => return Next::Wait,
         }
         let entry = queue.entries.pop_front().expect("there is a first one");
@@ -200,7 +200,7 @@ impl Outbox {
     }
 
     /// Whether so much waits that the connection should read before it asks for more.
-    pub(crate) fn is_busy(&self, limits: &Limits) -> bool {
+    pub(crate) fn is_busy(&self, limits: &RelayLimits) -> bool {
         if self.pending.load(Ordering::Acquire) >= MAX_PENDING {
             return true;
         }
@@ -210,7 +210,7 @@ impl Outbox {
 
     /// Whether the connection was cut for reading too slowly.
     pub(crate) fn is_cut(&self) -> bool {
-        self.lock().closing == Some(Drop::Slow)
+        self.lock().closing == Some(DropReason::Slow)
     }
 }
 
@@ -220,16 +220,16 @@ mod tests {
 
     use super::*;
 
-    fn outbox() -> Outbox {
-        Outbox::new(Shares::new(1 << 20).of(0))
+    fn send_queue() -> SendQueue {
+        SendQueue::new(Shares::new(1 << 20).of(0))
     }
 
     fn entry(text: &str, gate: Option<&Arc<Gate>>) -> Entry {
         Entry { frame: text.to_owned().into(), number: 0, gate: gate.cloned(), missed: false }
     }
 
-    fn written(outbox: &Outbox) -> Vec<String> {
-        let next = || match outbox.next() {
+    fn written(send_queue: &SendQueue) -> Vec<String> {
+        let next = || match send_queue.next() {
             Next::Write(entry) => Some(entry.frame.to_string()),
             _ => None,
         };
@@ -238,47 +238,47 @@ mod tests {
 
     #[test]
     fn what_is_not_durable_holds_back_what_follows() {
-        let (outbox, limits, gate) = (outbox(), Limits::default(), Arc::default());
-        outbox.push(entry("a", None), &limits);
-        outbox.push(entry("b", Some(&gate)), &limits);
-        outbox.push(entry("c", None), &limits);
-        assert_eq!(written(&outbox), ["a"]);
+        let (send_queue, limits, gate) = (send_queue(), RelayLimits::default(), Arc::default());
+        send_queue.push(entry("a", None), &limits);
+        send_queue.push(entry("b", Some(&gate)), &limits);
+        send_queue.push(entry("c", None), &limits);
+        assert_eq!(written(&send_queue), ["a"]);
         gate.settle(true);
-        assert_eq!(written(&outbox), ["b", "c"]);
+        assert_eq!(written(&send_queue), ["b", "c"]);
     }
 
     #[test]
     fn what_will_never_be_durable_ends_the_connection() {
-        let (outbox, limits, gate) = (outbox(), Limits::default(), Arc::default());
-        outbox.push(entry("b", Some(&gate)), &limits);
+        let (send_queue, limits, gate) = (send_queue(), RelayLimits::default(), Arc::default());
+        send_queue.push(entry("b", Some(&gate)), &limits);
         gate.settle(false);
-        assert!(matches!(outbox.next(), Next::Close(Drop::Broken)));
+        assert!(matches!(send_queue.next(), Next::Close(DropReason::Broken)));
     }
 
     #[test]
     fn a_full_queue_is_dropped_and_the_connection_cut() {
-        let limits = Limits { queue_frames: 2, queue_bytes: 10, ..Limits::default() };
+        let limits = RelayLimits { queue_frames: 2, queue_bytes: 10, ..RelayLimits::default() };
         for frames in [&["a", "b", "c"][..], &["123456", "12345"]] {
-            let outbox = outbox();
+            let send_queue = send_queue();
             for frame in frames {
-                assert!(!outbox.is_cut());
-                outbox.push(entry(frame, None), &limits);
+                assert!(!send_queue.is_cut());
+                send_queue.push(entry(frame, None), &limits);
             }
-            assert!(outbox.is_cut());
-            assert!(matches!(outbox.next(), Next::Close(Drop::Slow)));
+            assert!(send_queue.is_cut());
+            assert!(matches!(send_queue.next(), Next::Close(DropReason::Slow)));
         }
-        let outbox = outbox();
-        outbox.push(entry("one frame that is larger than all", None), &limits);
-        assert!(!outbox.is_cut());
+        let send_queue = send_queue();
+        send_queue.push(entry("one frame that is larger than all", None), &limits);
+        assert!(!send_queue.is_cut());
     }
 
     #[test]
     fn all_queues_together_are_bounded_and_give_back_what_they_took() {
         let shares = Shares::new(4 * (4 + ENTRY_COST));
-        let [a, b, c] = [1, 1, 2].map(|address| Outbox::new(shares.of(address)));
-        let limits = Limits::default();
-        for outbox in [&a, &b, &c] {
-            outbox.push(entry("1234", None), &limits);
+        let [a, b, c] = [1, 1, 2].map(|address| SendQueue::new(shares.of(address)));
+        let limits = RelayLimits::default();
+        for send_queue in [&a, &b, &c] {
+            send_queue.push(entry("1234", None), &limits);
         }
         a.push(entry("5678", None), &limits);
         assert!(a.is_cut(), "two queues of one address have half of all");
@@ -294,11 +294,11 @@ mod tests {
 
     #[test]
     fn a_goodbye_comes_after_what_was_said() {
-        let (outbox, limits) = (outbox(), Limits::default());
-        outbox.push(entry("a", None), &limits);
-        outbox.close(Drop::Full);
-        outbox.push(entry("too late", None), &limits);
-        assert_eq!(written(&outbox), ["a"]);
-        assert!(matches!(outbox.next(), Next::Close(Drop::Full)));
+        let (send_queue, limits) = (send_queue(), RelayLimits::default());
+        send_queue.push(entry("a", None), &limits);
+        send_queue.close(DropReason::Full);
+        send_queue.push(entry("too late", None), &limits);
+        assert_eq!(written(&send_queue), ["a"]);
+        assert!(matches!(send_queue.next(), Next::Close(DropReason::Full)));
     }
 }

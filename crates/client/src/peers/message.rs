@@ -1,18 +1,18 @@
-//! What devices send each other, whichever relay carries it: slots, signatures, openings.
+//! What devices send each other, whichever relay carries it: slots, signatures, proposals.
 
 use bytes::{Bytes, BytesMut};
 use quorate_types::{
-    Error, ErrorCode, Hello, KeyId, PartyId, Result, Scheme, SessionId, Threshold,
+    Error, ErrorCode, Handshake, KeyId, PartyId, Result, Scheme, SessionId, Threshold,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::signer::{MessageSigner, VerifyingKey};
-use super::what::Proposal;
+use super::signing_request::SigningRequest;
 
-const DOMAIN: &[u8] = b"quorate/peer-letter/v1";
+const DOMAIN: &[u8] = b"quorate/peer-message/v2";
 const SIGNATURE: usize = 64;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// 32 random bytes that the devices of one run have in common; fresh for each run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,38 +35,38 @@ impl InstanceId {
     }
 }
 
-/// What a letter is.
+/// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Slot {
+pub(crate) enum MessageKind {
     /// The sender is there, and what it wants to do.
-    Opening,
+    Proposal,
     /// A message of the protocol.
     Round { round: u16, direct: bool },
     /// The sender has its result, and has kept it where it must be kept.
-    Done,
+    Confirmation,
     /// The sender gives up.
     Abort,
 }
 
-impl Slot {
-    /// The slot as a number: the tag of the binary relay's message ids. A letter whose place was
+impl MessageKind {
+    /// The slot as a number: the tag of the binary relay's message ids. A message whose place was
     /// taken by somebody else's junk goes out again as the next attempt.
     pub(crate) fn tag(self, attempt: u32) -> u64 {
         let base = match self {
             Self::Abort => return u64::MAX - u64::from(attempt),
-            Self::Opening => 1,
-            Self::Done => 2,
+            Self::Proposal => 1,
+            Self::Confirmation => 2,
             Self::Round { round, direct } => 16 + 2 * u64::from(round) + u64::from(direct),
         };
         u64::from(attempt) << 32 | base
     }
 }
 
-/// A letter that came, from the member with this index.
-pub(crate) struct Letter {
+/// A message that came, from the member with this index.
+pub(crate) struct SignedMessage {
     pub(crate) from: usize,
-    pub(crate) slot: Slot,
+    pub(crate) kind: MessageKind,
     pub(crate) payload: Bytes,
 }
 
@@ -82,35 +82,35 @@ pub(crate) async fn seal(
     payload: &[u8],
 ) -> Result<Bytes> {
     let signature = signer.sign(&signed(place, payload)).await?;
-    let mut letter = BytesMut::with_capacity(SIGNATURE + payload.len());
-    letter.extend_from_slice(&signature);
-    letter.extend_from_slice(payload);
-    Ok(letter.freeze())
+    let mut message = BytesMut::with_capacity(SIGNATURE + payload.len());
+    message.extend_from_slice(&signature);
+    message.extend_from_slice(payload);
+    Ok(message.freeze())
 }
 
 /// The payload, if `key` signed it for this place.
-pub(crate) fn open(key: &VerifyingKey, place: &[u8], letter: &Bytes) -> Option<Bytes> {
-    let signature = letter.first_chunk::<SIGNATURE>()?;
-    let payload = letter.slice(SIGNATURE..);
+pub(crate) fn open(key: &VerifyingKey, place: &[u8], message: &Bytes) -> Option<Bytes> {
+    let signature = message.first_chunk::<SIGNATURE>()?;
+    let payload = message.slice(SIGNATURE..);
     key.verify(&signed(place, &payload), signature).then_some(payload)
 }
 
-/// The first letter of every run.
+/// The first message of every run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Opening {
+pub(crate) struct Proposal {
     version: u8,
     /// Who writes.
     pub(crate) key: VerifyingKey,
     /// What the writer wants to do.
-    pub(crate) purpose: Purpose,
-    /// Its introduction to the protocol, in hex.
-    hello: String,
+    pub(crate) ceremony: Ceremony,
+    /// Its handshake, in hex.
+    handshake: String,
 }
 
 /// What a run is for. All devices must say the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Purpose {
+pub(crate) enum Ceremony {
     Keygen {
         scheme: Scheme,
         threshold: Threshold,
@@ -118,11 +118,11 @@ pub(crate) enum Purpose {
     /// Who starts a signature proposes what to sign; the others agree to it or not.
     Sign {
         key_id: KeyId,
-        proposal: Option<Proposal>,
+        request: Option<SigningRequest>,
     },
 }
 
-impl Purpose {
+impl Ceremony {
     /// Whether two devices can go on together.
     pub(crate) fn fits(&self, other: &Self) -> bool {
         match (self, other) {
@@ -132,9 +132,9 @@ impl Purpose {
     }
 }
 
-impl Opening {
-    pub(crate) fn new(key: VerifyingKey, purpose: Purpose, hello: &Hello) -> Self {
-        Self { version: VERSION, key, purpose, hello: hex::encode(hello) }
+impl Proposal {
+    pub(crate) fn new(key: VerifyingKey, ceremony: Ceremony, handshake: &Handshake) -> Self {
+        Self { version: VERSION, key, ceremony, handshake: hex::encode(handshake) }
     }
 
     pub(crate) fn to_bytes(&self) -> Bytes {
@@ -143,19 +143,19 @@ impl Opening {
 
     pub(crate) fn read(bytes: &[u8], from: &PartyId) -> Result<Self> {
         let unusable = |why: &str| {
-            Error::new(ErrorCode::InvalidRequest, format!("the opening of {from} {why}"))
+            Error::new(ErrorCode::InvalidRequest, format!("the proposal of {from} {why}"))
         };
-        let opening: Self =
+        let proposal: Self =
             serde_json::from_slice(bytes).map_err(|_| unusable("cannot be read"))?;
-        if opening.version != VERSION {
+        if proposal.version != VERSION {
             return Err(unusable("is of another version; update the older device"));
         }
-        Ok(opening)
+        Ok(proposal)
     }
 
-    pub(crate) fn hello(&self) -> Hello {
-        // What is no hex is no introduction; the engine says so.
-        hex::decode(&self.hello).unwrap_or_default().into()
+    pub(crate) fn handshake(&self) -> Handshake {
+        // Anything but hex becomes an empty handshake, which the engine refuses.
+        hex::decode(&self.handshake).unwrap_or_default().into()
     }
 }
 
@@ -169,19 +169,19 @@ mod tests {
     use crate::peers::signer::{KeyType, SoftwareSigner};
 
     #[tokio::test]
-    async fn a_letter_opens_with_its_key_at_its_place_only() {
+    async fn a_message_opens_with_its_key_at_its_place_only() {
         let signer = SoftwareSigner::new(KeyType::Ed25519, &Secret::new([1; 32])).unwrap();
         let other = SoftwareSigner::new(KeyType::Ed25519, &Secret::new([2; 32])).unwrap();
-        let letter = seal(&signer, b"place", b"payload").await.unwrap();
+        let message = seal(&signer, b"place", b"payload").await.unwrap();
         let key = signer.verifying_key();
-        assert_eq!(open(&key, b"place", &letter).as_deref(), Some(&b"payload"[..]));
-        assert!(open(&other.verifying_key(), b"place", &letter).is_none());
-        assert!(open(&key, b"placf", &letter).is_none());
-        for at in 0..letter.len() {
-            let mut bad = letter.to_vec();
+        assert_eq!(open(&key, b"place", &message).as_deref(), Some(&b"payload"[..]));
+        assert!(open(&other.verifying_key(), b"place", &message).is_none());
+        assert!(open(&key, b"placf", &message).is_none());
+        for at in 0..message.len() {
+            let mut bad = message.to_vec();
             bad[at] ^= 1;
             assert!(open(&key, b"place", &bad.into()).is_none(), "byte {at}");
-            assert!(open(&key, b"place", &letter.slice(..at)).is_none(), "{at} bytes");
+            assert!(open(&key, b"place", &message.slice(..at)).is_none(), "{at} bytes");
         }
     }
 
@@ -189,14 +189,15 @@ mod tests {
     fn tags_are_all_different_and_giving_up_is_the_last() {
         let mut tags = HashSet::new();
         for attempt in 0..16 {
-            let mut slots = vec![Slot::Opening, Slot::Done, Slot::Abort];
+            let mut kinds =
+                vec![MessageKind::Proposal, MessageKind::Confirmation, MessageKind::Abort];
             for round in 0..16 {
-                slots.extend([false, true].map(|direct| Slot::Round { round, direct }));
+                kinds.extend([false, true].map(|direct| MessageKind::Round { round, direct }));
             }
-            for slot in slots {
-                assert!(tags.insert(slot.tag(attempt)));
+            for kind in kinds {
+                assert!(tags.insert(kind.tag(attempt)));
             }
         }
-        assert_eq!(Slot::Abort.tag(0), u64::MAX);
+        assert_eq!(MessageKind::Abort.tag(0), u64::MAX);
     }
 }

@@ -1,7 +1,7 @@
-//! Letters over the group relay.
+//! Messages over the group relay.
 //!
 //! All that was sent is sent again after a break: a relay that was restarted has lost what waited
-//! in it. Each letter is taken once, however often it comes.
+//! in it. Each message is taken once, however often it comes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,50 +10,54 @@ use quorate_party::Gate;
 use quorate_types::{Result, SessionKind};
 use serde_json::{Value, json};
 
-use super::super::letter::{Letter, Slot};
-use super::super::mail::{Ends, Mail, Order};
+use super::super::channel::{Channel, Ends, Order};
+use super::super::message::{MessageKind, SignedMessage};
 use super::super::signer::{MessageSigner, VerifyingKey};
-use super::link::{Heard, Link};
-use super::words::{Body, Room, Words};
+use super::connection::{Heard, RelayConnection};
+use super::message::{Body, GroupMessage, SessionContext};
 
 /// Who meets in a session.
 pub(super) struct Roster {
-    pub(super) room: Room,
+    pub(super) context: SessionContext,
     /// Numbers and keys, in the order of the numbers.
     pub(super) members: Vec<(u16, VerifyingKey)>,
     /// Our place among them, from 0.
     pub(super) me: usize,
-    /// Our introduction, for those that have not heard it.
-    pub(super) introduction: Value,
+    /// Our key announcement, for members that have not received it.
+    pub(super) key_announcement: Value,
     /// What the others said before we knew them all.
-    pub(super) early: Vec<Words>,
+    pub(super) early: Vec<GroupMessage>,
 }
 
 impl Roster {
     /// How the relay calls the member at this place: by number, but by index in a signature.
     pub(super) fn address(&self, at: usize) -> u16 {
-        match self.room.kind {
+        match self.context.kind {
             SessionKind::Keygen => self.members[at].0,
             SessionKind::Sign => u16::try_from(at + 1).expect("there are few members"),
         }
     }
 
-    /// The numbers that a letter is bound to.
+    /// The numbers that a message is bound to.
     fn numbers(&self, from: usize, to: Option<usize>) -> (u16, u16) {
         (self.members[from].0, to.map_or(0, |to| self.members[to].0))
     }
 
-    /// Carries letters until the mail is closed.
-    pub(super) fn start(self, link: Link, signer: Arc<dyn MessageSigner>) -> Mail {
-        Mail::start(|ends| {
-            let carrier = Carrier {
+    /// Carries messages until the channel is closed.
+    pub(super) fn start(
+        self,
+        connection: RelayConnection,
+        signer: Arc<dyn MessageSigner>,
+    ) -> Channel {
+        Channel::start(|ends| {
+            let transport = TransportTask {
                 sent: vec![Sent {
                     method: "Session.message",
-                    params: self.introduction.clone(),
+                    params: self.key_announcement.clone(),
                     gate: Gate::open(),
                 }],
                 roster: self,
-                link,
+                connection,
                 signer,
                 ends,
                 unanswered: HashSet::new(),
@@ -62,7 +66,7 @@ impl Roster {
                 closed: false,
                 taken: HashSet::new(),
             };
-            carrier.run()
+            transport.run()
         })
     }
 }
@@ -75,34 +79,34 @@ struct Sent {
     gate: Gate,
 }
 
-struct Carrier {
+struct TransportTask {
     roster: Roster,
-    link: Link,
+    connection: RelayConnection,
     signer: Arc<dyn MessageSigner>,
     ends: Ends,
     /// All calls of this run.
     sent: Vec<Sent>,
     unanswered: HashSet<u64>,
     flushes: Vec<tokio::sync::oneshot::Sender<()>>,
-    /// The last letter said that we have our result.
+    /// The last message said that we have our result.
     done: bool,
     /// The relay says that all have finished.
     closed: bool,
-    /// Letters that the run has.
-    taken: HashSet<(usize, Slot)>,
+    /// Messages that the run has.
+    taken: HashSet<(usize, MessageKind)>,
 }
 
-impl Carrier {
+impl TransportTask {
     async fn run(mut self) {
-        self.link.tell_trouble(self.ends.trouble.clone());
-        if let Err(error) = self.carry().await {
-            let _ = self.ends.letters.send(Err(error)).await;
+        self.connection.report_errors_to(self.ends.last_error.clone());
+        if let Err(error) = self.transport_messages().await {
+            let _ = self.ends.messages.send(Err(error)).await;
         }
     }
 
-    async fn carry(&mut self) -> Result<()> {
-        for words in std::mem::take(&mut self.roster.early) {
-            self.take(words).await;
+    async fn transport_messages(&mut self) -> Result<()> {
+        for message in std::mem::take(&mut self.roster.early) {
+            self.take(message).await;
         }
         loop {
             if self.unanswered.is_empty() {
@@ -117,7 +121,7 @@ impl Carrier {
                     None => return Ok(()),
                     Some(order) => self.order(order).await?,
                 },
-                heard = self.link.next() => self.hear(heard?).await?,
+                heard = self.connection.next() => self.hear(heard?).await?,
             }
         }
     }
@@ -125,12 +129,12 @@ impl Carrier {
     /// Says that we are finished, and stays until all are: what the relay loses in a restart, those
     /// who are not finished need again.
     async fn leave(&mut self) -> Result<()> {
-        let Room { group, session, .. } = self.roster.room;
+        let SessionContext { group, session, .. } = self.roster.context;
         let number = self.roster.members[self.roster.me].0;
         self.say("Session.finish", json!([group, session, number]), Gate::open());
         self.closed = false;
         while !self.closed {
-            let heard = self.link.next().await?;
+            let heard = self.connection.next().await?;
             self.hear(heard).await?;
         }
         Ok(())
@@ -140,16 +144,16 @@ impl Carrier {
         match order {
             // What is for us comes without asking.
             Order::Expect { .. } => {}
-            Order::Send { slot, to, payload, gate } => {
-                let Roster { room, me, .. } = &self.roster;
+            Order::Send { kind, to, payload, gate } => {
+                let Roster { context, me, .. } = &self.roster;
                 let numbers = self.roster.numbers(*me, to);
-                let body = room.letter(self.signer.as_ref(), slot, numbers, &payload).await?;
+                let body = context.seal(self.signer.as_ref(), kind, numbers, &payload).await?;
                 // Signing may take its time: what is asked before it is out of date.
                 gate.check()?;
                 let (sender, receiver) = (self.roster.address(*me), to);
                 let receiver = receiver.map(|to| self.roster.address(to));
-                self.say("Session.message", room.message(sender, receiver, &body), gate);
-                self.done = slot == Slot::Done;
+                self.say("Session.message", context.message(sender, receiver, &body), gate);
+                self.done = kind == MessageKind::Confirmation;
             }
             Order::Flush(flushed) => self.flushes.push(flushed),
         }
@@ -157,7 +161,7 @@ impl Carrier {
     }
 
     fn say(&mut self, method: &'static str, params: Value, gate: Gate) {
-        self.unanswered.insert(self.link.post(method, &params));
+        self.unanswered.insert(self.connection.post(method, &params));
         self.sent.push(Sent { method, params, gate });
     }
 
@@ -166,18 +170,18 @@ impl Carrier {
             Heard::Again => {
                 self.unanswered.clear();
                 for sent in self.sent.iter().filter(|sent| sent.gate.check().is_ok()) {
-                    self.unanswered.insert(self.link.post(sent.method, &sent.params));
+                    self.unanswered.insert(self.connection.post(sent.method, &sent.params));
                 }
             }
             Heard::Answer(id, answer) => match answer {
                 _ if !self.unanswered.contains(&id) => {}
                 Ok(_) => drop(self.unanswered.remove(&id)),
-                Err(refusal) if refusal.is_for_now() => self.link.broke(refusal.message),
-                Err(refusal) => return Err(refusal.error("a letter")),
+                Err(refusal) if refusal.is_for_now() => self.connection.broke(refusal.message),
+                Err(refusal) => return Err(refusal.error("a message")),
             },
             Heard::Event(name, message) if name == "sessionMessage" => {
-                if let Some(words) = self.roster.room.read(message) {
-                    self.take(words).await;
+                if let Some(message) = self.roster.context.read(message) {
+                    self.take(message).await;
                 }
             }
             Heard::Event(name, _) => self.closed |= name == "sessionClosed",
@@ -185,23 +189,26 @@ impl Carrier {
         Ok(())
     }
 
-    async fn take(&mut self, words: Words) {
-        let Body::Letter { slot, letter } = words.body else { return };
-        let Roster { room, members, me, .. } = &self.roster;
+    async fn take(&mut self, message: GroupMessage) {
+        let Body::Message { kind, sealed } = message.body else { return };
+        let Roster { context, members, me, .. } = &self.roster;
         let mut others = (0..members.len()).filter(|at| at != me);
-        let Some(from) = others.find(|at| self.roster.address(*at) == words.sender) else { return };
-        let to = match slot {
-            Slot::Round { direct: true, .. } => Some(*me),
+        let Some(from) = others.find(|at| self.roster.address(*at) == message.sender) else {
+            return;
+        };
+        let to = match kind {
+            MessageKind::Round { direct: true, .. } => Some(*me),
             _ => None,
         };
         let numbers = self.roster.numbers(from, to);
-        match room.open(&members[from].1, slot, numbers, &letter) {
+        match context.open(&members[from].1, kind, numbers, &sealed) {
             Some(payload) => {
-                if self.taken.insert((from, slot)) {
-                    let _ = self.ends.letters.send(Ok(Letter { from, slot, payload })).await;
+                if self.taken.insert((from, kind)) {
+                    let _ =
+                        self.ends.messages.send(Ok(SignedMessage { from, kind, payload })).await;
                 }
             }
-            None => tracing::warn!(?slot, from, "dropped a letter that its sender did not sign"),
+            None => tracing::warn!(?kind, from, "dropped a message without its sender's signature"),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The postbox of the binary relay: who waits for which message id, and what is ready.
+//! The rendezvous of the binary relay: who waits for which message id, and what is ready.
 //!
 //! A relay has several, each for a part of the ids, and calls one at a time. Time is what has
 //! passed since any fixed moment. What is due has no effect from that time on, also before
-//! [`Postbox::expire`] has come to it, so it does not matter how often that is called.
+//! [`Rendezvous::expire`] has come to it, so it does not matter how often that is called.
 
 pub mod ledger;
 #[cfg(test)]
 mod tests;
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_types::RelayId;
 
-pub use ledger::{Account, ID_COST, Ledger, Limits, PRESSED_TTL, Refusal};
+pub use ledger::{Account, ID_COST, Ledger, PRESSED_TTL, Rejection, RendezvousLimits};
 
 /// A map this small keeps its room.
 const KEPT_ROOM: usize = 256;
 
-/// A connection as a postbox sees it.
+/// A connection as a rendezvous sees it.
 pub trait Receiver: Clone {
     /// Its account, by whose number it is known.
     fn account(&self) -> &Arc<Account>;
@@ -86,7 +86,7 @@ struct Stored {
     due: Due,
 }
 
-enum Slot<R> {
+enum Entry<R> {
     Waiting(Vec<Waiter<R>>),
     Ready(Stored),
 }
@@ -99,22 +99,22 @@ struct Subject {
 }
 
 /// The message ids of one part of a relay.
-pub struct Postbox<R> {
-    slots: HashMap<RelayId, Slot<R>>,
+pub struct Rendezvous<R> {
+    entries: HashMap<RelayId, Entry<R>>,
     /// The open questions by connection.
     asks: BTreeSet<(u64, RelayId)>,
     deadlines: BTreeMap<Due, Subject>,
     last_number: u64,
 }
 
-impl<R> Default for Postbox<R> {
+impl<R> Default for Rendezvous<R> {
     fn default() -> Self {
-        let (slots, asks, deadlines) = (HashMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { slots, asks, deadlines, last_number: 0 }
+        let (entries, asks, deadlines) = (HashMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { entries, asks, deadlines, last_number: 0 }
     }
 }
 
-impl<R: Receiver> Postbox<R> {
+impl<R: Receiver> Rendezvous<R> {
     /// A connection asks for a message.
     ///
     /// Asking again while waiting is one question, which lasts as long as the longer of both.
@@ -124,7 +124,7 @@ impl<R: Receiver> Postbox<R> {
         id: RelayId,
         ttl: Duration,
         receiver: &R,
-    ) -> Result<Asked, Refusal> {
+    ) -> Result<Asked, Rejection> {
         if let Some(frame) = self.take_ready(now, id) {
             return Ok(Asked::Ready(frame));
         }
@@ -139,16 +139,16 @@ impl<R: Receiver> Postbox<R> {
         let due = self.due(now + ttl, Subject { id, asker: Some(number) });
         self.asks.insert((number, id));
         let waiter = Waiter { receiver: receiver.clone(), due };
-        match self.slots.entry(id).or_insert_with(|| Slot::Waiting(Vec::new())) {
-            Slot::Waiting(waiters) => waiters.push(waiter),
-            Slot::Ready(_) => unreachable!("a ready message was taken above"),
+        match self.entries.entry(id).or_insert_with(|| Entry::Waiting(Vec::new())) {
+            Entry::Waiting(waiters) => waiters.push(waiter),
+            Entry::Ready(_) => unreachable!("a ready message was taken above"),
         }
         Ok(Asked::Waits)
     }
 
     /// Lengthens a question that is open; one whose time is over goes, and is asked anew.
     fn ask_again(&mut self, now: Duration, id: RelayId, ttl: Duration, number: u64) -> bool {
-        let Some(Slot::Waiting(waiters)) = self.slots.get_mut(&id) else {
+        let Some(Entry::Waiting(waiters)) = self.entries.get_mut(&id) else {
             return false;
         };
         let asked = |waiter: &&mut Waiter<R>| waiter.receiver.account().number() == number;
@@ -175,13 +175,13 @@ impl<R: Receiver> Postbox<R> {
         message: Publish,
         publisher: &Arc<Account>,
         mut deliver: impl FnMut(&R, &Bytes) -> bool,
-    ) -> Result<Published, Refusal> {
+    ) -> Result<Published, Rejection> {
         let Publish { id, ttl, one_receiver, frame } = message;
         if frame.len() > publisher.limits().message_bytes {
-            return Err(Refusal::TooLarge);
+            return Err(Rejection::TooLarge);
         }
         self.drop_stale(now, id);
-        if matches!(self.slots.get(&id), Some(Slot::Ready(_))) {
+        if matches!(self.entries.get(&id), Some(Entry::Ready(_))) {
             return Ok(Published::Ignored);
         }
         if one_receiver && self.deliver_to_one(now, id, &frame, &mut deliver) {
@@ -193,7 +193,7 @@ impl<R: Receiver> Postbox<R> {
             publisher.store(frame.len())?;
         }
         let mut delivered = 0;
-        if let Some(Slot::Waiting(waiters)) = self.slots.remove(&id) {
+        if let Some(Entry::Waiting(waiters)) = self.entries.remove(&id) {
             for waiter in waiters {
                 self.forget_waiter(id, &waiter);
                 let reached = waiter.due.0 > now && !one_receiver;
@@ -206,7 +206,7 @@ impl<R: Receiver> Postbox<R> {
         }
         let due = self.due(now + ttl, Subject { id, asker: None });
         let stored = Stored { frame, one_receiver, account: publisher.clone(), due };
-        self.slots.insert(id, Slot::Ready(stored));
+        self.entries.insert(id, Entry::Ready(stored));
         Ok(Published::Stored(delivered))
     }
 
@@ -218,7 +218,7 @@ impl<R: Receiver> Postbox<R> {
         frame: &Bytes,
         deliver: &mut impl FnMut(&R, &Bytes) -> bool,
     ) -> bool {
-        let Some(Slot::Waiting(waiters)) = self.slots.get_mut(&id) else {
+        let Some(Entry::Waiting(waiters)) = self.entries.get_mut(&id) else {
             return false;
         };
         let takes = |waiter: &Waiter<R>| waiter.due.0 > now && deliver(&waiter.receiver, frame);
@@ -227,7 +227,7 @@ impl<R: Receiver> Postbox<R> {
         };
         let waiter = waiters.remove(at);
         if waiters.is_empty() {
-            self.slots.remove(&id);
+            self.entries.remove(&id);
         }
         self.forget_waiter(id, &waiter);
         self.shrink();
@@ -277,22 +277,22 @@ impl<R: Receiver> Postbox<R> {
 
     /// Message ids that somebody waits for or that are ready.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.entries.len()
     }
 
     /// Whether nothing is waited for and nothing is ready.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.entries.is_empty()
     }
 
     /// Ids there is room for without asking for memory.
     pub fn room(&self) -> usize {
-        self.slots.capacity()
+        self.entries.capacity()
     }
 
     fn take_ready(&mut self, now: Duration, id: RelayId) -> Option<Bytes> {
         self.drop_stale(now, id);
-        let Some(Slot::Ready(stored)) = self.slots.get(&id) else {
+        let Some(Entry::Ready(stored)) = self.entries.get(&id) else {
             return None;
         };
         let (frame, once) = (stored.frame.clone(), stored.one_receiver);
@@ -305,23 +305,23 @@ impl<R: Receiver> Postbox<R> {
 
     /// Drops the stored message of an id when it is due.
     fn drop_stale(&mut self, now: Duration, id: RelayId) {
-        if matches!(self.slots.get(&id), Some(Slot::Ready(stored)) if stored.due.0 <= now) {
+        if matches!(self.entries.get(&id), Some(Entry::Ready(stored)) if stored.due.0 <= now) {
             self.drop_stored(id);
         }
     }
 
     fn drop_stored(&mut self, id: RelayId) {
-        if let Some(Slot::Ready(stored)) = self.slots.remove(&id) {
+        if let Some(Entry::Ready(stored)) = self.entries.remove(&id) {
             self.deadlines.remove(&stored.due);
             stored.account.forget_stored(stored.frame.len());
         }
     }
 
     fn drop_ask(&mut self, id: RelayId, number: u64) {
-        let Entry::Occupied(mut slot) = self.slots.entry(id) else {
+        let hash_map::Entry::Occupied(mut entry) = self.entries.entry(id) else {
             return;
         };
-        let Slot::Waiting(waiters) = slot.get_mut() else {
+        let Entry::Waiting(waiters) = entry.get_mut() else {
             return;
         };
         let asked = |waiter: &Waiter<R>| waiter.receiver.account().number() == number;
@@ -330,12 +330,12 @@ impl<R: Receiver> Postbox<R> {
         };
         let waiter = waiters.remove(at);
         if waiters.is_empty() {
-            slot.remove();
+            entry.remove();
         }
         self.forget_waiter(id, &waiter);
     }
 
-    /// Takes a waiter that has left its slot out of the books.
+    /// Takes a waiter that has left its entry out of the books.
     fn forget_waiter(&mut self, id: RelayId, waiter: &Waiter<R>) {
         let account = waiter.receiver.account();
         self.deadlines.remove(&waiter.due);
@@ -352,9 +352,9 @@ impl<R: Receiver> Postbox<R> {
 
     /// Gives memory back after a flood. Twice of what is used stays, so it is cheap on average.
     fn shrink(&mut self) {
-        let (room, used) = (self.slots.capacity(), self.slots.len());
+        let (room, used) = (self.entries.capacity(), self.entries.len());
         if room > KEPT_ROOM && used < room / 8 {
-            self.slots.shrink_to((used * 2).max(KEPT_ROOM / 2));
+            self.entries.shrink_to((used * 2).max(KEPT_ROOM / 2));
         }
     }
 }

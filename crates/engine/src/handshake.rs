@@ -1,4 +1,4 @@
-//! A party's signed introduction to one attempt at one session.
+//! A party's signed handshake to one attempt at one session.
 //!
 //! It carries the party's identity key, a fresh HPKE key to which the others seal their messages,
 //! and a fresh nonce. The nonce makes the execution id of every attempt unique, so that a message
@@ -17,7 +17,7 @@
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable as _, Kem as _, Serializable as _};
 use quorate_types::threshold::MAX_PARTIES;
-use quorate_types::{Hello, PartyId, SessionId};
+use quorate_types::{Handshake, PartyId, SessionId};
 
 use crate::confirmation::CONFIRMATION;
 use crate::fault::{Fault, FaultCode};
@@ -30,20 +30,20 @@ const DOMAIN: &str = "quorate/hello/v2";
 
 pub(crate) type SealKem = X25519HkdfSha256;
 
-/// The private half of an introduction. It cannot be printed or serialized, and serves one run.
+/// The private half of a handshake. It cannot be printed or serialized, and serves one run.
 ///
 /// ```compile_fail,E0277
 /// fn shown<T: std::fmt::Debug>() {}
-/// shown::<quorate_engine::HelloSecret>();
+/// shown::<quorate_engine::HandshakeSecret>();
 /// ```
 ///
 /// ```compile_fail,E0277
 /// fn copied<T: Clone>() {}
-/// copied::<quorate_engine::HelloSecret>();
+/// copied::<quorate_engine::HandshakeSecret>();
 /// ```
-pub struct HelloSecret {
+pub struct HandshakeSecret {
     pub(crate) decryption_key: <SealKem as hpke::Kem>::PrivateKey,
-    pub(crate) hello: Hello,
+    pub(crate) handshake: Handshake,
 }
 
 /// What a party shows of its vault.
@@ -58,9 +58,9 @@ pub struct Shown {
     pub confirmations: Vec<u8>,
 }
 
-/// What an introduction says.
+/// What a handshake says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HelloView {
+pub struct HandshakeView {
     /// The party's Ed25519 identity key.
     pub identity: [u8; 32],
     /// Its X25519 key for this attempt.
@@ -77,13 +77,13 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Introduces a party to a session, anew for each attempt.
-pub fn introduce(
+/// Makes a party's handshake for a session, anew for each attempt.
+pub fn make_handshake(
     identity: &Identity,
     session: SessionId,
     party: &PartyId,
     shown: &Shown,
-) -> (Hello, HelloSecret) {
+) -> (Handshake, HandshakeSecret) {
     let (decryption_key, encryption_key) = SealKem::gen_keypair();
     let mut bytes = Vec::with_capacity(FIXED + shown.confirmations.len() + 64);
     bytes.push(VERSION);
@@ -97,48 +97,53 @@ pub fn introduce(
     bytes.extend_from_slice(&shown.confirmations);
     let signature = identity.sign(DOMAIN, &signed(&bytes, session, party));
     bytes.extend_from_slice(&signature);
-    let hello = Hello::from(bytes);
-    (hello.clone(), HelloSecret { decryption_key, hello })
+    let handshake = Handshake::from(bytes);
+    (handshake.clone(), HandshakeSecret { decryption_key, handshake })
 }
 
 fn signed(body: &[u8], session: SessionId, party: &PartyId) -> Vec<u8> {
     [body, session.0.as_bytes(), party.as_str().as_bytes()].concat()
 }
 
-/// The generation and the process that an introduction shows, unchecked: for one that was checked
+/// The generation and the process that a handshake shows, unchecked: for one that was checked
 /// before it was kept.
-pub fn standing(hello: &[u8]) -> Option<(u64, [u8; 16])> {
-    let (generation, rest) = hello.get(97..)?.split_first_chunk()?;
+pub fn standing(handshake: &[u8]) -> Option<(u64, [u8; 16])> {
+    let (generation, rest) = handshake.get(97..)?.split_first_chunk()?;
     Some((u64::from_be_bytes(*generation), *rest.first_chunk()?))
 }
 
-/// Reads an introduction and checks that its identity key signed it for this session and party.
-pub fn read_hello(hello: &[u8], session: SessionId, party: &PartyId) -> Result<HelloView, Fault> {
+/// Reads a handshake and checks that its identity key signed it for this session and party.
+pub fn read_handshake(
+    handshake: &[u8],
+    session: SessionId,
+    party: &PartyId,
+) -> Result<HandshakeView, Fault> {
     let invalid = |why: &str| {
-        Fault::benign(FaultCode::HelloInvalid, format!("the introduction of {party} {why}"))
+        Fault::benign(FaultCode::HandshakeInvalid, format!("the handshake of {party} {why}"))
             .blaming(party)
     };
-    if hello.first().is_some_and(|version| *version != VERSION) {
+    if handshake.first().is_some_and(|version| *version != VERSION) {
         let message = format!(
             "{party} speaks version {} of the protocol and this party version {VERSION}: update \
              the older one",
-            hello[0]
+            handshake[0]
         );
         return Err(Fault::benign(FaultCode::VersionMismatch, message).blaming(party));
     }
-    let count = hello.get(FIXED - 1).copied().unwrap_or_default();
+    let count = handshake.get(FIXED - 1).copied().unwrap_or_default();
     let signed_len = FIXED + usize::from(count) * CONFIRMATION;
-    if u16::from(count) > MAX_PARTIES || hello.len() != signed_len + 64 {
+    if u16::from(count) > MAX_PARTIES || handshake.len() != signed_len + 64 {
         return Err(invalid("is cut off or too long"));
     }
     let part = |from: usize| -> [u8; 32] {
-        hello[from..from + 32].try_into().expect("inside the checked length")
+        handshake[from..from + 32].try_into().expect("inside the checked length")
     };
-    let (generation, process) = standing(hello).expect("inside the checked length");
-    let shown = Shown { generation, process, confirmations: hello[FIXED..signed_len].to_vec() };
-    let view = HelloView { identity: part(1), encryption_key: part(33), nonce: part(65), shown };
-    let signature: [u8; 64] = hello[signed_len..].try_into().expect("the checked length");
-    let message = signed(&hello[..signed_len], session, party);
+    let (generation, process) = standing(handshake).expect("inside the checked length");
+    let shown = Shown { generation, process, confirmations: handshake[FIXED..signed_len].to_vec() };
+    let view =
+        HandshakeView { identity: part(1), encryption_key: part(33), nonce: part(65), shown };
+    let signature: [u8; 64] = handshake[signed_len..].try_into().expect("the checked length");
+    let message = signed(&handshake[..signed_len], session, party);
     if !verify_identity(&view.identity, DOMAIN, &message, &signature) {
         return Err(invalid("is not signed by its identity key for this session"));
     }
@@ -152,35 +157,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_introduction_holds_for_its_session_and_party_only() {
+    fn a_handshake_holds_for_its_session_and_party_only() {
         let session = |n: u128| format!("{n:032x}").parse::<SessionId>().unwrap();
         let (p, q): (PartyId, PartyId) = ("p".parse().unwrap(), "q".parse().unwrap());
         let identity = Identity::generate();
         let shown = Shown { generation: 7, process: [8; 16], confirmations: vec![3; 128] };
-        let (hello, _) = introduce(&identity, session(1), &p, &shown);
-        let view = read_hello(&hello, session(1), &p).unwrap();
+        let (handshake, _) = make_handshake(&identity, session(1), &p, &shown);
+        let view = read_handshake(&handshake, session(1), &p).unwrap();
         assert_eq!(view.identity, identity.public());
         assert_eq!(view.shown, shown);
-        assert!(read_hello(&hello, session(2), &p).is_err());
-        assert!(read_hello(&hello, session(1), &q).is_err());
-        for at in 0..hello.len() {
-            let mut bad = hello.to_vec();
+        assert!(read_handshake(&handshake, session(2), &p).is_err());
+        assert!(read_handshake(&handshake, session(1), &q).is_err());
+        for at in 0..handshake.len() {
+            let mut bad = handshake.to_vec();
             bad[at] ^= 1;
-            let fault = read_hello(&bad, session(1), &p).unwrap_err();
-            let code = if at == 0 { FaultCode::VersionMismatch } else { FaultCode::HelloInvalid };
+            let fault = read_handshake(&bad, session(1), &p).unwrap_err();
+            let code =
+                if at == 0 { FaultCode::VersionMismatch } else { FaultCode::HandshakeInvalid };
             assert_eq!(fault.code, code, "byte {at}");
         }
-        assert!(read_hello(&hello[1..], session(1), &p).is_err());
+        assert!(read_handshake(&handshake[1..], session(1), &p).is_err());
     }
 
     #[test]
-    fn two_introductions_share_neither_key_nor_nonce() {
+    fn two_handshakes_share_neither_key_nor_nonce() {
         let session = "00000000000000000000000000000001".parse().unwrap();
         let party = "p".parse().unwrap();
         let identity = Identity::generate();
         let read = || {
-            read_hello(&introduce(&identity, session, &party, &Shown::default()).0, session, &party)
-                .unwrap()
+            read_handshake(
+                &make_handshake(&identity, session, &party, &Shown::default()).0,
+                session,
+                &party,
+            )
+            .unwrap()
         };
         let (a, b) = (read(), read());
         assert_ne!(a.nonce, b.nonce);

@@ -1,4 +1,4 @@
-//! Mailboxes rule by rule.
+//! Inboxes rule by rule.
 
 use super::*;
 
@@ -26,17 +26,17 @@ fn request(from: usize, to: &[usize]) -> RouteRequest {
     }
 }
 
-fn open(limits: Limits) -> Mailboxes {
-    let mut boxes = Mailboxes::new(limits);
+fn open(limits: InboxLimits) -> Inboxes {
+    let mut boxes = Inboxes::new(limits);
     boxes.open_session(session(1), &Tenant::default(), &[name(0), name(1), name(2)]);
     boxes
 }
 
-fn routed(boxes: &mut Mailboxes, message: u128, from: usize, to: &[usize]) -> Accepted {
+fn routed(boxes: &mut Inboxes, message: u128, from: usize, to: &[usize]) -> Accepted {
     boxes.accept(Timestamp(5), id(message), request(from, to)).unwrap()
 }
 
-fn refused(boxes: &mut Mailboxes, request: RouteRequest) -> Error {
+fn refused(boxes: &mut Inboxes, request: RouteRequest) -> Error {
     let held = boxes.held_bytes();
     let error = boxes.accept(Timestamp(5), id(99), request).unwrap_err();
     assert_eq!(boxes.held_bytes(), held);
@@ -44,7 +44,7 @@ fn refused(boxes: &mut Mailboxes, request: RouteRequest) -> Error {
     error
 }
 
-fn ack(boxes: &mut Mailboxes, message: u128, by: usize, success: bool) -> Result<Acked> {
+fn ack(boxes: &mut Inboxes, message: u128, by: usize, success: bool) -> Result<Acked> {
     let (message_id, party_id) = (id(message), name(by));
     let ack = Acknowledge { message_id, party_id, session_id: session(1), success };
     boxes.acknowledge(Timestamp(8), &ack)
@@ -54,7 +54,7 @@ fn ids(messages: Vec<(u64, Message)>) -> Vec<MessageId> {
     messages.into_iter().map(|(_, message)| message.message_id).collect()
 }
 
-fn stream(boxes: &mut Mailboxes, party: usize, of: Option<u128>, cursor: u64) -> Vec<MessageId> {
+fn stream(boxes: &mut Inboxes, party: usize, of: Option<u128>, cursor: u64) -> Vec<MessageId> {
     ids(boxes.next(
         Timestamp(6),
         &name(party),
@@ -66,7 +66,7 @@ fn stream(boxes: &mut Mailboxes, party: usize, of: Option<u128>, cursor: u64) ->
 
 #[test]
 fn nobody_named_means_all_others_and_says_so() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     let all = routed(&mut boxes, 1, 1, &[]).row;
     assert_eq!(all.recipients, [name(0), name(2)]);
     assert!(all.message.is_broadcast);
@@ -77,7 +77,7 @@ fn nobody_named_means_all_others_and_says_so() {
 
 #[test]
 fn sequences_count_from_one_over_all_sessions() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
     assert_eq!(routed(&mut boxes, 1, 0, &[]).row.sequence, 1);
     let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
@@ -90,7 +90,7 @@ fn sequences_count_from_one_over_all_sessions() {
 
 #[test]
 fn who_and_what_does_not_fit_is_refused_by_name() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     let unknown = RouteRequest { session_id: session(9), ..request(0, &[]) };
     assert_eq!(refused(&mut boxes, unknown).code, ErrorCode::NotFound);
     assert_eq!(refused(&mut boxes, request(9, &[])).code, ErrorCode::Forbidden);
@@ -111,7 +111,7 @@ fn who_and_what_does_not_fit_is_refused_by_name() {
 
 #[test]
 fn an_id_that_is_taken_is_a_conflict() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     routed(&mut boxes, 1, 0, &[]);
     let again = boxes.accept(Timestamp(6), id(1), request(1, &[]));
     assert_eq!(again.unwrap_err().code, ErrorCode::Conflict);
@@ -120,7 +120,8 @@ fn an_id_that_is_taken_is_a_conflict() {
 
 #[test]
 fn a_full_session_names_the_party_that_does_not_read() {
-    let mut boxes = open(Limits { session_bytes: 3 * (10 + MESSAGE_COST), ..Limits::default() });
+    let mut boxes =
+        open(InboxLimits { session_bytes: 3 * (10 + MESSAGE_COST), ..InboxLimits::default() });
     routed(&mut boxes, 1, 0, &[2]);
     routed(&mut boxes, 2, 0, &[]);
     routed(&mut boxes, 3, 1, &[2]);
@@ -134,7 +135,8 @@ fn a_full_session_names_the_party_that_does_not_read() {
 
 #[test]
 fn the_bound_on_all_sessions_holds_for_each_of_them() {
-    let mut boxes = open(Limits { total_bytes: 2 * (10 + MESSAGE_COST), ..Limits::default() });
+    let mut boxes =
+        open(InboxLimits { total_bytes: 2 * (10 + MESSAGE_COST), ..InboxLimits::default() });
     boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
     let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
     boxes.accept(Timestamp(5), id(1), other).unwrap();
@@ -145,7 +147,7 @@ fn the_bound_on_all_sessions_holds_for_each_of_them() {
 
 #[test]
 fn a_session_routes_so_many_messages_and_says_that_it_is_done() {
-    let mut boxes = open(Limits { session_messages: 2, ..Limits::default() });
+    let mut boxes = open(InboxLimits { session_messages: 2, ..InboxLimits::default() });
     for message in 1..3 {
         routed(&mut boxes, message, 0, &[1]);
         ack(&mut boxes, message, 1, true).unwrap();
@@ -157,7 +159,7 @@ fn a_session_routes_so_many_messages_and_says_that_it_is_done() {
 
 #[test]
 fn the_first_message_of_a_round_is_told_once_per_sender() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     assert!(routed(&mut boxes, 1, 0, &[1]).first_of_round);
     assert!(!routed(&mut boxes, 2, 0, &[2]).first_of_round);
     assert!(routed(&mut boxes, 3, 1, &[2]).first_of_round);
@@ -167,7 +169,7 @@ fn the_first_message_of_a_round_is_told_once_per_sender() {
 
 #[test]
 fn polling_takes_nothing_away_and_counts_the_handing_over() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     routed(&mut boxes, 1, 0, &[1, 2]);
     for time in [10, 11, 12] {
         let got = boxes.pending(Timestamp(time), session(1), &name(1), Timestamp(0)).unwrap();
@@ -183,7 +185,7 @@ fn polling_takes_nothing_away_and_counts_the_handing_over() {
 
 #[test]
 fn after_the_last_message_seen_come_all_later_ones_even_if_the_clock_stands_or_goes_back() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     let mut last = Timestamp(0);
     for (message, clock) in [(1, 100), (2, 100), (3, 100), (4, 40), (5, 200)] {
         boxes.accept(Timestamp(clock), id(message), request(0, &[1])).unwrap();
@@ -197,7 +199,7 @@ fn after_the_last_message_seen_come_all_later_ones_even_if_the_clock_stands_or_g
 
 #[test]
 fn an_acknowledged_message_is_never_delivered_again_and_its_body_goes_with_the_last() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     let row = routed(&mut boxes, 1, 0, &[]).row;
     assert_eq!(ack(&mut boxes, 1, 1, true).unwrap(), Acked { first: true, all: false });
     assert_eq!((stream(&mut boxes, 1, None, 0), boxes.pending_count(&name(1))), (vec![], 0));
@@ -216,7 +218,7 @@ fn an_acknowledged_message_is_never_delivered_again_and_its_body_goes_with_the_l
 
 #[test]
 fn only_a_recipient_acknowledges_and_only_what_there_is() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     routed(&mut boxes, 1, 0, &[1]);
     for other in [0, 2, 9] {
         assert_eq!(ack(&mut boxes, 1, other, true).unwrap_err().code, ErrorCode::Forbidden);
@@ -227,7 +229,7 @@ fn only_a_recipient_acknowledges_and_only_what_there_is() {
 
 #[test]
 fn a_closed_session_delivers_and_takes_nothing_but_still_knows() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     routed(&mut boxes, 1, 0, &[1]);
     routed(&mut boxes, 2, 0, &[1]);
     ack(&mut boxes, 1, 1, true).unwrap();
@@ -247,7 +249,7 @@ fn a_closed_session_delivers_and_takes_nothing_but_still_knows() {
 
 #[test]
 fn the_records_of_the_last_ended_sessions_are_kept() {
-    let mut boxes = Mailboxes::new(Limits::default());
+    let mut boxes = Inboxes::new(InboxLimits::default());
     let count = u128::try_from(ENDED_KEPT).unwrap() + 1;
     for n in 1..=count {
         boxes.open_session(session(n), &Tenant::default(), &[name(0), name(1)]);
@@ -266,7 +268,7 @@ fn the_records_of_the_last_ended_sessions_are_kept() {
 #[test]
 fn the_records_of_ended_sessions_are_bounded_together() {
     let each = 20_000;
-    let mut boxes = Mailboxes::new(Limits { session_messages: each, ..Limits::default() });
+    let mut boxes = Inboxes::new(InboxLimits { session_messages: each, ..InboxLimits::default() });
     for n in 0..6 {
         boxes.open_session(session(n), &Tenant::default(), &[name(0), name(1)]);
         for message in 0..u128::try_from(each).unwrap() {
@@ -282,9 +284,9 @@ fn the_records_of_ended_sessions_are_bounded_together() {
 
 #[test]
 fn what_is_put_back_keeps_its_place_and_its_acknowledgements() {
-    let mut first = open(Limits::default());
+    let mut first = open(InboxLimits::default());
     let rows: Vec<_> = (1..4).map(|message| routed(&mut first, message, 0, &[]).row).collect();
-    let mut boxes = Mailboxes::new(Limits::default());
+    let mut boxes = Inboxes::new(InboxLimits::default());
     boxes.restore(rows[0].clone(), &[]);
     assert_eq!(boxes.held_bytes(), 0, "its session is not open");
     boxes.open_session(session(1), &Tenant::default(), &[name(0), name(1), name(2)]);
@@ -303,7 +305,7 @@ fn what_is_put_back_keeps_its_place_and_its_acknowledgements() {
 
 #[test]
 fn a_stream_finds_nothing_of_another_owner() {
-    let mut boxes = open(Limits::default());
+    let mut boxes = open(InboxLimits::default());
     routed(&mut boxes, 1, 0, &[1]);
     let seen = |tenant: &Tenant| tenant.as_str() == "other";
     let from = (None, 0, Timestamp(0));
@@ -316,12 +318,12 @@ fn a_stream_finds_nothing_of_another_owner() {
 #[test]
 fn a_tenant_that_fills_its_half_leaves_the_others_theirs() {
     let one = 10 + MESSAGE_COST;
-    let mut boxes = Mailboxes::new(Limits { total_bytes: 8 * one, ..Limits::default() });
+    let mut boxes = Inboxes::new(InboxLimits { total_bytes: 8 * one, ..InboxLimits::default() });
     let tenants: [Tenant; 2] = ["evil".parse().unwrap(), "acme".parse().unwrap()];
     for (n, tenant) in tenants.iter().enumerate() {
         boxes.open_session(session(n as u128), tenant, &[name(0), name(1)]);
     }
-    let send = |boxes: &mut Mailboxes, of: u128, message: u128| {
+    let send = |boxes: &mut Inboxes, of: u128, message: u128| {
         let request = RouteRequest { session_id: session(of), ..request(0, &[]) };
         boxes.accept(Timestamp(5), id(message), request)
     };
@@ -340,7 +342,7 @@ fn a_tenant_that_fills_its_half_leaves_the_others_theirs() {
 
 #[test]
 fn empty_messages_are_bounded_also_after_they_were_acknowledged() {
-    let mut boxes = open(Limits { records: 6, ..Limits::default() });
+    let mut boxes = open(InboxLimits { records: 6, ..InboxLimits::default() });
     for message in 0..3 {
         let empty = RouteRequest { payload: vec![].into(), ..request(0, &[1]) };
         boxes.accept(Timestamp(5), id(message), empty).unwrap();

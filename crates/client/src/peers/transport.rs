@@ -1,10 +1,10 @@
-//! Letters over the binary relay.
+//! Messages over the binary relay.
 //!
-//! Every letter has an id that all devices can compute. A device asks for all it will need and
+//! Every message has an id that all devices can compute. A device asks for all it will need and
 //! publishes what it has; after a broken connection, or when the relay has lost its memory, it asks
-//! and publishes again. Whoever knows the instance can put junk where a letter belongs, and the
-//! first to publish wins. So a sender asks for its own letters too: where another frame comes
-//! back, the letter goes out again as the next attempt, and a receiver that gets a frame which its
+//! and publishes again. Whoever knows the instance can put junk where a message belongs, and the
+//! first to publish wins. So a sender asks for its own messages too: where another frame comes
+//! back, the message goes out again as the next attempt, and a receiver that gets a frame which its
 //! sender did not sign asks for the next attempt.
 
 use std::collections::HashMap;
@@ -19,17 +19,17 @@ use quorate_wire::relay::{HEADER, Header, Ttl, ask, message_id, publish};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::channel::{Channel, Ends, Order};
 use super::connect::{SILENCE, Socket, connect};
-use super::letter::{InstanceId, Letter, Slot, open, seal};
-use super::mail::{Ends, Mail, Order};
+use super::message::{InstanceId, MessageKind, SignedMessage, open, seal};
 use super::signer::{MessageSigner, VerifyingKey};
 
-/// How often a letter goes out anew when somebody takes its place.
+/// How often a message goes out anew when somebody takes its place.
 const MAX_ATTEMPTS: u32 = 16;
 /// The largest message that a relay carries; junk of that size must not break the connection.
 const MAX_FRAME: usize = (16 << 20) + HEADER;
 
-/// What the carrier knows of a run.
+/// What the transport knows of a run.
 pub(crate) struct Route {
     pub(crate) url: String,
     pub(crate) signer: Arc<dyn MessageSigner>,
@@ -42,23 +42,23 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Connects, and carries letters until the mail is dropped.
-    pub(crate) fn start(self) -> Mail {
-        Mail::start(|ends| {
-            let carrier = Carrier {
+    /// Connects, and carries messages until the channel is dropped.
+    pub(crate) fn start(self) -> Channel {
+        Channel::start(|ends| {
+            let transport = TransportTask {
                 route: self,
                 ends,
                 asked: HashMap::new(),
                 sent: Vec::new(),
                 own: HashMap::new(),
             };
-            carrier.run()
+            transport.run()
         })
     }
 
-    fn id(&self, slot: Slot, attempt: u32, from: usize, to: Option<usize>) -> RelayId {
+    fn id(&self, kind: MessageKind, attempt: u32, from: usize, to: Option<usize>) -> RelayId {
         let receiver = to.map(|to| self.keys[to].as_bytes());
-        message_id(slot.tag(attempt), self.keys[from].as_bytes(), receiver, &self.instance.0)
+        message_id(kind.tag(attempt), self.keys[from].as_bytes(), receiver, &self.instance.0)
     }
 
     fn ttl(&self) -> Ttl {
@@ -68,28 +68,28 @@ impl Route {
 }
 
 struct Asked {
-    slot: Slot,
+    kind: MessageKind,
     from: usize,
     attempt: u32,
 }
 
 struct Sent {
-    slot: Slot,
+    kind: MessageKind,
     to: Option<usize>,
     payload: Bytes,
     attempt: u32,
     id: RelayId,
-    letter: Bytes,
+    message: Bytes,
     /// What is sent again after a break asks again.
     gate: Gate,
 }
 
-struct Carrier {
+struct TransportTask {
     route: Route,
     ends: Ends,
     asked: HashMap<RelayId, Asked>,
     sent: Vec<Sent>,
-    /// Which of our letters an id belongs to, until we have seen that it stands there.
+    /// Which of our messages an id belongs to, until we have seen that it stands there.
     own: HashMap<RelayId, usize>,
 }
 
@@ -100,20 +100,20 @@ enum Left {
     Broken(String),
 }
 
-impl Carrier {
+impl TransportTask {
     async fn run(mut self) {
         let mut backoff = Backoff::default();
         let mut first = true;
         loop {
-            let trouble = match connect(&self.route.url, MAX_FRAME).await {
+            let last_error = match connect(&self.route.url, MAX_FRAME).await {
                 Ok(socket) => {
-                    self.ends.trouble.set(None);
+                    self.ends.last_error.set(None);
                     backoff.reset();
                     match self.serve(socket).await {
                         Ok(Left::Done) => return,
                         Ok(Left::Broken(why)) => why,
                         Err(error) => {
-                            let _ = self.ends.letters.send(Err(error)).await;
+                            let _ = self.ends.messages.send(Err(error)).await;
                             return;
                         }
                     }
@@ -121,14 +121,14 @@ impl Carrier {
                 // A wrong address shows itself at once, not at the deadline.
                 Err(why) if first => {
                     let why = format!("{} cannot be reached: {why}", self.route.url);
-                    let _ = self.ends.letters.send(Err(Error::unavailable(why))).await;
+                    let _ = self.ends.messages.send(Err(Error::unavailable(why))).await;
                     return;
                 }
                 Err(why) => why,
             };
             first = false;
-            tracing::info!("the connection to the relay broke: {trouble}");
-            self.ends.trouble.set(Some(trouble));
+            tracing::info!("the connection to the relay broke: {last_error}");
+            self.ends.last_error.set(Some(last_error));
             backoff.pause().await;
         }
     }
@@ -138,9 +138,9 @@ impl Carrier {
         let again: Vec<_> = self.asked.keys().chain(self.own.keys()).copied().collect();
         let ttl = self.route.ttl();
         let passed = |sent: &&Sent| sent.gate.check().is_ok();
-        let letters = self.sent.iter().filter(passed);
-        let letters = letters.map(|sent| publish(sent.id, ttl, 0, &sent.letter));
-        let mut frames: Vec<_> = letters.collect();
+        let messages = self.sent.iter().filter(passed);
+        let messages = messages.map(|sent| publish(sent.id, ttl, 0, &sent.message));
+        let mut frames: Vec<_> = messages.collect();
         frames.extend(again.into_iter().map(|id| ask(id, ttl)));
         loop {
             if let Err(why) = write(&mut socket, std::mem::take(&mut frames)).await {
@@ -172,10 +172,10 @@ impl Carrier {
 
     async fn order(&mut self, order: Order, frames: &mut Vec<Bytes>) -> Result<()> {
         match order {
-            Order::Expect { slot, from } => frames.extend(self.ask(slot, from, 0)),
-            Order::Send { slot, to, payload, gate } => {
+            Order::Expect { kind, from } => frames.extend(self.ask(kind, from, 0)),
+            Order::Send { kind, to, payload, gate } => {
                 let at = self.sent.len();
-                let sent = self.sealed(slot, to, payload, 0).await?;
+                let sent = self.sealed(kind, to, payload, 0).await?;
                 // Signing may take its time: what is asked before it is out of date.
                 gate.check()?;
                 let sent = Sent { gate, ..sent };
@@ -190,45 +190,45 @@ impl Carrier {
         Ok(())
     }
 
-    fn ask(&mut self, slot: Slot, from: usize, attempt: u32) -> Option<Bytes> {
-        let to = match slot {
-            Slot::Round { direct: true, .. } => Some(self.route.me),
+    fn ask(&mut self, kind: MessageKind, from: usize, attempt: u32) -> Option<Bytes> {
+        let to = match kind {
+            MessageKind::Round { direct: true, .. } => Some(self.route.me),
             _ => None,
         };
-        let id = self.route.id(slot, attempt, from, to);
-        self.asked.insert(id, Asked { slot, from, attempt });
+        let id = self.route.id(kind, attempt, from, to);
+        self.asked.insert(id, Asked { kind, from, attempt });
         Some(ask(id, self.route.ttl()))
     }
 
     async fn sealed(
         &self,
-        slot: Slot,
+        kind: MessageKind,
         to: Option<usize>,
         payload: Bytes,
         attempt: u32,
     ) -> Result<Sent> {
-        let id = self.route.id(slot, attempt, self.route.me, to);
-        let letter = seal(self.route.signer.as_ref(), &id.0, &payload).await?;
-        Ok(Sent { slot, to, payload, attempt, id, letter, gate: Gate::open() })
+        let id = self.route.id(kind, attempt, self.route.me, to);
+        let message = seal(self.route.signer.as_ref(), &id.0, &payload).await?;
+        Ok(Sent { kind, to, payload, attempt, id, message, gate: Gate::open() })
     }
 
-    /// Publishes one of our letters and asks for it, to see that it stands there.
+    /// Publishes one of our messages and asks for it, to see that it stands there.
     fn publish(&mut self, at: usize) -> [Bytes; 2] {
         let (sent, ttl) = (&self.sent[at], self.route.ttl());
         self.own.insert(sent.id, at);
-        [publish(sent.id, ttl, 0, &sent.letter), ask(sent.id, ttl)]
+        [publish(sent.id, ttl, 0, &sent.message), ask(sent.id, ttl)]
     }
 
     async fn take(&mut self, frame: Bytes, frames: &mut Vec<Bytes>) -> Result<()> {
         let Some((Header { id, .. }, _)) = Header::parse(&frame) else { return Ok(()) };
         let body = frame.slice(HEADER..);
         if let Some(at) = self.own.remove(&id) {
-            if self.sent[at].letter != body {
-                let Sent { slot, to, ref payload, attempt, .. } = self.sent[at];
+            if self.sent[at].message != body {
+                let Sent { kind, to, ref payload, attempt, .. } = self.sent[at];
                 let next = next_attempt(attempt)?;
-                tracing::warn!(?slot, attempt, "another frame stands where our letter belongs");
+                tracing::warn!(?kind, attempt, "another frame stands where our message belongs");
                 let gate = self.sent[at].gate.clone();
-                let sealed = self.sealed(slot, to, payload.clone(), next).await?;
+                let sealed = self.sealed(kind, to, payload.clone(), next).await?;
                 gate.check()?;
                 self.sent[at] = Sent { gate, ..sealed };
                 frames.extend(self.publish(at));
@@ -236,19 +236,19 @@ impl Carrier {
             return Ok(());
         }
         let Some(asked) = self.asked.remove(&id) else { return Ok(()) };
-        let Asked { slot, from, attempt } = asked;
+        let Asked { kind, from, attempt } = asked;
         match open(&self.route.keys[from], &id.0, &body) {
             Some(payload) => {
-                let _ = self.ends.letters.send(Ok(Letter { from, slot, payload })).await;
+                let _ = self.ends.messages.send(Ok(SignedMessage { from, kind, payload })).await;
             }
             None => {
                 tracing::warn!(
-                    ?slot,
+                    ?kind,
                     from,
                     attempt,
                     "dropped a frame that its sender did not sign"
                 );
-                frames.extend(self.ask(slot, from, next_attempt(attempt)?));
+                frames.extend(self.ask(kind, from, next_attempt(attempt)?));
             }
         }
         Ok(())

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::super::letter::{InstanceId, Slot, open, seal};
+use super::super::message::{InstanceId, MessageKind, open, seal};
 use super::super::signer::{MessageSigner, VerifyingKey};
 use super::Invitation;
 
-/// A session, and what its letters are bound to.
+/// A session, and what its messages are bound to.
 #[derive(Clone)]
-pub(super) struct Room {
+pub(super) struct SessionContext {
     pub(super) group: GroupId,
     pub(super) session: SessionId,
     pub(super) kind: SessionKind,
@@ -26,20 +26,20 @@ pub(super) struct Room {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Body {
     /// Round 0: which number this device has, and by which key it is known.
-    Introduction { number: u16, key: VerifyingKey, letter: String },
-    /// A letter of the run.
-    Letter { slot: Slot, letter: String },
+    KeyAnnouncement { number: u16, key: VerifyingKey, proof: String },
+    /// A message of the run.
+    Message { kind: MessageKind, sealed: String },
 }
 
 /// A message as the relay delivers it.
 #[derive(Deserialize)]
-pub(super) struct Words {
+pub(super) struct GroupMessage {
     pub(super) sender: u16,
     uuid: String,
     pub(super) body: Body,
 }
 
-impl Room {
+impl SessionContext {
     pub(super) fn new(invitation: Invitation, kind: SessionKind) -> Self {
         let Invitation { group, session } = invitation;
         let hash = Sha256::new()
@@ -54,13 +54,13 @@ impl Room {
         json!([self.group, self.session, self.kind])
     }
 
-    /// The parameters of a message. Introductions are round 0.
+    /// The parameters of a message. Key announcements are round 0.
     pub(super) fn message(&self, sender: u16, receiver: Option<u16>, body: &Body) -> Value {
         let round = match body {
-            Body::Introduction { .. } => 0,
-            Body::Letter { slot: Slot::Opening, .. } => 1,
-            Body::Letter { slot: Slot::Round { round, .. }, .. } => round.saturating_add(2),
-            Body::Letter { slot: Slot::Done | Slot::Abort, .. } => u16::MAX,
+            Body::KeyAnnouncement { .. } => 0,
+            Body::Message { kind: MessageKind::Proposal, .. } => 1,
+            Body::Message { kind: MessageKind::Round { round, .. }, .. } => round.saturating_add(2),
+            Body::Message { kind: MessageKind::Confirmation | MessageKind::Abort, .. } => u16::MAX,
         };
         let message = json!({
             "round": round, "sender": sender, "receiver": receiver,
@@ -70,58 +70,58 @@ impl Room {
     }
 
     /// A message of this session that a device of ours wrote.
-    pub(super) fn read(&self, message: Value) -> Option<Words> {
-        let words: Words = serde_json::from_value(message).ok()?;
-        (words.uuid == self.session.to_string()).then_some(words)
+    pub(super) fn read(&self, message: Value) -> Option<GroupMessage> {
+        let message: GroupMessage = serde_json::from_value(message).ok()?;
+        (message.uuid == self.session.to_string()).then_some(message)
     }
 
-    /// What a signature binds: the run, the kind of letter, the sender's number and the receiver's,
+    /// What a signature binds: the run, the kind of message, the sender's number and the receiver's,
     /// 0 for all.
     fn place(&self, tag: u64, sender: u16, receiver: u16) -> Vec<u8> {
         let tag = tag.to_be_bytes();
         [&self.instance.0[..], &tag, &sender.to_be_bytes(), &receiver.to_be_bytes()].concat()
     }
 
-    pub(super) async fn introduction(
+    pub(super) async fn key_announcement(
         &self,
         signer: &dyn MessageSigner,
         number: u16,
     ) -> Result<Body> {
-        // Letters of a run have other tags.
-        let letter = seal(signer, &self.place(0, number, 0), b"").await?;
-        Ok(Body::Introduction {
+        // Messages of a run have other tags.
+        let proof = seal(signer, &self.place(0, number, 0), b"").await?;
+        Ok(Body::KeyAnnouncement {
             number,
             key: signer.verifying_key(),
-            letter: STANDARD.encode(letter),
+            proof: STANDARD.encode(proof),
         })
     }
 
     /// Whether the key's owner says that it has this number.
-    pub(super) fn is_introduced(&self, number: u16, key: &VerifyingKey, letter: &str) -> bool {
-        let letter = STANDARD.decode(letter).unwrap_or_default().into();
-        open(key, &self.place(0, number, 0), &letter).is_some()
+    pub(super) fn announces(&self, number: u16, key: &VerifyingKey, proof: &str) -> bool {
+        let proof = STANDARD.decode(proof).unwrap_or_default().into();
+        open(key, &self.place(0, number, 0), &proof).is_some()
     }
 
-    pub(super) async fn letter(
+    pub(super) async fn seal(
         &self,
         signer: &dyn MessageSigner,
-        slot: Slot,
+        kind: MessageKind,
         (sender, receiver): (u16, u16),
         payload: &Bytes,
     ) -> Result<Body> {
-        let letter = seal(signer, &self.place(slot.tag(0), sender, receiver), payload).await?;
-        Ok(Body::Letter { slot, letter: STANDARD.encode(letter) })
+        let sealed = seal(signer, &self.place(kind.tag(0), sender, receiver), payload).await?;
+        Ok(Body::Message { kind, sealed: STANDARD.encode(sealed) })
     }
 
-    /// The payload of a letter, if its sender signed it for this place.
+    /// The payload of a message, if its sender signed it for this place.
     pub(super) fn open(
         &self,
         key: &VerifyingKey,
-        slot: Slot,
+        kind: MessageKind,
         (sender, receiver): (u16, u16),
-        letter: &str,
+        sealed: &str,
     ) -> Option<Bytes> {
-        let letter = STANDARD.decode(letter).ok()?.into();
-        open(key, &self.place(slot.tag(0), sender, receiver), &letter)
+        let sealed = STANDARD.decode(sealed).ok()?.into();
+        open(key, &self.place(kind.tag(0), sender, receiver), &sealed)
     }
 }

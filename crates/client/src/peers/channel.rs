@@ -1,0 +1,130 @@
+//! The two ends between a run and the task that carries its messages.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use quorate_party::Gate;
+use quorate_types::{Error, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::message::{MessageKind, SignedMessage};
+
+/// Orders and messages that wait: a run of 16 devices has about 15 messages each way in a round.
+const QUEUE: usize = 256;
+
+/// What a run asks of its transport.
+pub(crate) enum Order {
+    /// A message from this member will be needed.
+    Expect { kind: MessageKind, from: usize },
+    /// Send a message; to all others where `to` is `None`.
+    Send { kind: MessageKind, to: Option<usize>, payload: Bytes, gate: Gate },
+    /// Say when all that was ordered before has left.
+    Flush(oneshot::Sender<()>),
+}
+
+/// What carries a run's messages; the task ends at the latest with this value.
+pub(crate) struct Channel {
+    orders: mpsc::Sender<Order>,
+    messages: mpsc::Receiver<Result<SignedMessage>>,
+    last_error: LastError,
+    transport: AbortOnDropHandle<()>,
+}
+
+/// The transport's ends.
+pub(crate) struct Ends {
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) messages: mpsc::Sender<Result<SignedMessage>>,
+    pub(crate) last_error: LastError,
+}
+
+/// Why the relay is out of reach, while it is.
+#[derive(Clone, Default)]
+pub(crate) struct LastError(Arc<Mutex<Option<String>>>);
+
+impl LastError {
+    pub(crate) fn set(&self, why: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Channel {
+    /// Starts a transport.
+    pub(crate) fn start<F: Future<Output = ()> + Send + 'static>(
+        transport: impl FnOnce(Ends) -> F,
+    ) -> Self {
+        let (orders, orders_out) = mpsc::channel(QUEUE);
+        let (messages_in, messages) = mpsc::channel(QUEUE);
+        let last_error = LastError::default();
+        let ends =
+            Ends { orders: orders_out, messages: messages_in, last_error: last_error.clone() };
+        let task = tokio::spawn(transport(ends));
+        Self { orders, messages, last_error, transport: AbortOnDropHandle::new(task) }
+    }
+
+    /// Says that a message will be needed.
+    pub(crate) async fn expect(&self, kind: MessageKind, from: usize) -> Result<()> {
+        self.order(Order::Expect { kind, from }).await
+    }
+
+    /// Sends a message.
+    pub(crate) async fn send(
+        &self,
+        kind: MessageKind,
+        to: Option<usize>,
+        payload: Bytes,
+    ) -> Result<()> {
+        self.send_through(Gate::open(), kind, to, payload).await
+    }
+
+    /// Sends a message that leaves only while the gate is open.
+    pub(crate) async fn send_through(
+        &self,
+        gate: Gate,
+        kind: MessageKind,
+        to: Option<usize>,
+        payload: Bytes,
+    ) -> Result<()> {
+        self.order(Order::Send { kind, to, payload, gate }).await
+    }
+
+    /// Waits until all messages have left this machine.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let (done, flushed) = oneshot::channel();
+        self.order(Order::Flush(done)).await?;
+        flushed.await.map_err(|_| ended())
+    }
+
+    /// The next message.
+    pub(crate) async fn receive(&mut self) -> Result<SignedMessage> {
+        self.messages.recv().await.unwrap_or_else(|| Err(ended()))
+    }
+
+    /// A message that has come already.
+    pub(crate) fn try_receive(&mut self) -> Option<Result<SignedMessage>> {
+        self.messages.try_recv().ok()
+    }
+
+    /// Why the relay is out of reach, if it is.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.get()
+    }
+
+    /// Lets the transport end in its own way.
+    pub(crate) async fn close(self) {
+        drop((self.orders, self.messages));
+        let _ = self.transport.await;
+    }
+
+    async fn order(&self, order: Order) -> Result<()> {
+        self.orders.send(order).await.map_err(|_| ended())
+    }
+}
+
+fn ended() -> Error {
+    Error::unavailable("the connection to the relay has ended for good")
+}
