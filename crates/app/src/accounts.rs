@@ -93,7 +93,7 @@ impl AccountsApp {
         };
         let mut writes = vec![Write::PendingKey { session, account: None }];
         if let Some(view) = view
-            && let (Some(public_key), Some(key_id)) = (view.public_key, view.key_id)
+            && let (Some(public_key), Some(key_id)) = (view.public_key().cloned(), view.key_id())
             && view.status == SessionStatus::Completed
         {
             let now = self.0.clock.now();
@@ -180,7 +180,7 @@ impl Accounts for AccountsApp {
         mut request: CreateSession,
     ) -> Result<CreatedSession> {
         let account = active(self.get(caller, account).await?)?;
-        request.key = match (account.key_id, account.public_key) {
+        let selector = match (account.key_id, account.public_key) {
             (Some(id), _) => KeySelector::Id(id),
             (None, Some(public_key)) => KeySelector::PublicKey(public_key),
             (None, None) => {
@@ -191,6 +191,10 @@ impl Accounts for AccountsApp {
                 .with_field("account_id"));
             }
         };
+        match &mut request.ceremony {
+            CeremonyRequest::Sign { key, .. } => *key = selector,
+            CeremonyRequest::Keygen { .. } => return Err(Error::internal()),
+        }
         self.0.coordinator.create(caller, request).await
     }
 
@@ -204,9 +208,9 @@ impl Accounts for AccountsApp {
     }
 }
 
-/// An account's key in canonical form; accounts have ECDSA keys until they name a scheme.
+/// An account's key in canonical form.
 fn canonical(key: PublicKey) -> Result<PublicKey> {
-    quorate_schemes::normalize_public_key(Scheme::EcdsaSecp256k1, &key.0)
+    quorate_schemes::normalize_any_public_key(&key.0)
 }
 
 fn active(account: Account) -> Result<Account> {

@@ -64,12 +64,11 @@ fn keygen(parties: &[&str], idempotency_key: Option<&str>) -> CreateSession {
         |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
     let n = i64::try_from(parties.len()).unwrap();
     CreateSession {
-        kind: SessionKind::Keygen,
-        scheme: Scheme::default(),
-        threshold: Some(Threshold::new(2, n).unwrap()),
+        ceremony: CeremonyRequest::Keygen {
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, n).unwrap(),
+        },
         participants: parties.iter().map(participant).collect(),
-        key: KeySelector::ByParticipants,
-        digest: None,
         expires_in_seconds: None,
         idempotency_key: idempotency_key.map(Into::into),
     }
@@ -402,10 +401,11 @@ async fn a_key_shows_which_of_its_holders_sign_no_more_together() {
         world.coordinator.complete(&Caller::Open, report).await.unwrap();
     }
     let sign = CreateSession {
-        kind: SessionKind::Sign,
-        threshold: None,
-        key: KeySelector::Id(made.into()),
-        digest: Some(Digest([7; 32])),
+        ceremony: CeremonyRequest::Sign {
+            key: KeySelector::Id(made.into()),
+            threshold: None,
+            input: SignInput::Digest(Digest([7; 32])),
+        },
         ..keygen(&["a", "b"], None)
     };
     let created = world.coordinator.create(&Caller::Open, sign).await.unwrap();

@@ -15,14 +15,10 @@ use crate::stats::{Times, against, median, ratio};
 /// Signatures under way at once in the throughput measurement.
 const IN_FLIGHT: usize = 64;
 
-fn request(kind: SessionKind) -> CreateSession {
+fn request(ceremony: CeremonyRequest) -> CreateSession {
     CreateSession {
-        kind,
-        scheme: Scheme::default(),
-        threshold: None,
+        ceremony,
         participants: Vec::new(),
-        key: KeySelector::ByParticipants,
-        digest: None,
         expires_in_seconds: Some(600),
         idempotency_key: None,
     }
@@ -42,20 +38,17 @@ async fn finish(coordinator: &dyn Coordinator, request: CreateSession) -> Sessio
 }
 
 async fn make_key(coordinator: &dyn Coordinator) -> KeyId {
-    let threshold = Some(Threshold::new(2, 3).expect("2 of 3"));
-    let view = finish(coordinator, CreateSession { threshold, ..request(SessionKind::Keygen) });
-    view.await.key_id.expect("a completed keygen has a key")
+    let threshold = Threshold::new(2, 3).expect("2 of 3");
+    let ceremony = CeremonyRequest::Keygen { scheme: Scheme::default(), threshold };
+    let view = finish(coordinator, request(ceremony));
+    view.await.key_id().expect("a completed keygen has a key")
 }
 
 async fn sign(coordinator: &dyn Coordinator, key: KeyId, number: usize) {
     let mut digest = [7; 32];
     digest[..8].copy_from_slice(&(number as u64).to_be_bytes());
-    let request = CreateSession {
-        key: KeySelector::Id(key),
-        digest: Some(Digest(digest)),
-        ..request(SessionKind::Sign)
-    };
-    finish(coordinator, request).await;
+    let (key, input) = (KeySelector::Id(key), SignInput::Digest(Digest(digest)));
+    finish(coordinator, request(CeremonyRequest::Sign { key, threshold: None, input })).await;
 }
 
 /// One bare signature: both signers one after the other on this thread.

@@ -17,12 +17,11 @@ pub(crate) async fn route(cluster: &Cluster, effort: Effort) {
     let participant =
         |party: &PartyId| NewParticipant { party_id: party.clone(), device: DeviceInfo::default() };
     let request = CreateSession {
-        kind: SessionKind::Keygen,
-        scheme: Scheme::default(),
-        threshold: Some(Threshold::new(2, 2).expect("2 of 2")),
+        ceremony: CeremonyRequest::Keygen {
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 2).expect("2 of 2"),
+        },
         participants: vec![participant(&a), participant(&b)],
-        key: KeySelector::ByParticipants,
-        digest: None,
         expires_in_seconds: Some(3_600),
         idempotency_key: None,
     };

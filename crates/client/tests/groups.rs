@@ -200,10 +200,10 @@ async fn keygen(
 }
 
 fn check(key: &KeyRecord, made: Vec<GroupOutcome>) {
-    let digest = request().digest();
+    let input = request().input();
     for made in made {
         let GroupOutcome::Signature(signature) = made else { panic!("a signature was wanted") };
-        quorate_schemes::verify(key.scheme, &key.public_key, &digest, &signature).unwrap();
+        quorate_schemes::verify(key.scheme, &key.public_key, &input, &signature).unwrap();
     }
 }
 

@@ -112,8 +112,8 @@ async fn sign(a: &Device, b: &Device, key: &KeyRecord) {
     );
     let signature = one.unwrap();
     assert_eq!(signature, two.unwrap());
-    let digest = request().digest();
-    quorate_schemes::verify(key.scheme, &key.public_key, &digest, &signature).unwrap();
+    let input = request().input();
+    quorate_schemes::verify(key.scheme, &key.public_key, &input, &signature).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

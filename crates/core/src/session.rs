@@ -9,7 +9,9 @@ mod report;
 mod tests;
 mod view;
 
-use create::{check_device, check_digest, check_participants};
+use std::sync::Arc;
+
+use create::{check_device, check_input, check_participants};
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
@@ -28,16 +30,8 @@ pub struct NewSession {
     pub session_id: SessionId,
     /// Who owns it.
     pub tenant: Tenant,
-    /// Keygen or sign.
-    pub kind: SessionKind,
-    /// The key's scheme.
-    pub scheme: Scheme,
-    /// Signers needed and holders.
-    pub threshold: Threshold,
-    /// Sign: the key.
-    pub key: Option<KeyRecord>,
-    /// Sign: what to sign.
-    pub digest: Option<Digest>,
+    /// What it does.
+    pub ceremony: Ceremony,
     /// The parties, each with the SHA-256 of its join token.
     pub participants: Vec<(NewParticipant, [u8; 32])>,
     /// Those of them that are server parties.
@@ -169,11 +163,8 @@ impl Participant {
 pub struct Session {
     session_id: SessionId,
     tenant: Tenant,
-    kind: SessionKind,
-    scheme: Scheme,
-    threshold: Threshold,
-    key: Option<KeyRecord>,
-    digest: Option<Digest>,
+    #[serde(flatten)]
+    ceremony: Ceremony,
     participants: Vec<Participant>,
     /// The server parties among them; unknown in sessions of the first version.
     #[serde(default)]
@@ -190,7 +181,7 @@ pub struct Session {
 impl Session {
     /// Creates a session after checking everything its creator said.
     pub fn create(new: NewSession, effects: &mut Effects) -> Result<Self> {
-        check_digest(&new)?;
+        check_input(&new.ceremony)?;
         check_participants(&new)?;
         if new.expires_at <= new.now {
             return Err(Error::invalid_field("expires_in_seconds", "the deadline is in the past"));
@@ -206,11 +197,7 @@ impl Session {
         let mut session = Self {
             session_id: new.session_id,
             tenant: new.tenant,
-            kind: new.kind,
-            scheme: new.scheme,
-            threshold: new.threshold,
-            key: new.key,
-            digest: new.digest,
+            ceremony: new.ceremony,
             participants: new.participants.into_iter().map(participant).collect(),
             servers: new.servers,
             status: SessionStatus::Created,
@@ -328,7 +315,7 @@ impl Session {
         }
         let count = self.ready_count();
         if count.all_ready() && self.status == SessionStatus::Waiting {
-            if self.kind == SessionKind::Keygen && !self.servers.is_empty() {
+            if self.kind() == SessionKind::Keygen && !self.servers.is_empty() {
                 effects.ready = true;
             } else {
                 self.begin(now, effects);
@@ -419,7 +406,7 @@ impl Session {
         failure: Failure,
         effects: &mut Effects,
     ) {
-        if self.kind == SessionKind::Sign && self.outcome.is_some() {
+        if self.kind() == SessionKind::Sign && self.outcome.is_some() {
             self.complete(now, effects);
         } else {
             self.fail(now, status, failure, effects);
@@ -450,15 +437,16 @@ impl Session {
         self.status = SessionStatus::Completed;
         self.note(now, None, "completed");
         if let Some(Outcome::PublicKey(public_key)) = &self.outcome {
-            effects.key = Some(KeyRecord {
+            let key = KeyEpoch {
                 key_id: self.session_id.into(),
-                tenant: self.tenant.clone(),
-                scheme: self.scheme,
-                threshold: self.threshold,
+                epoch: 0,
+                scheme: self.ceremony.scheme(),
+                threshold: self.ceremony.threshold(),
                 public_key: public_key.clone(),
                 holders: self.participants.iter().map(|p| p.party_id.clone()).collect(),
-                created_at: now,
-            });
+            };
+            let tenant = self.tenant.clone();
+            effects.key = Some(KeyRecord { key: Arc::new(key), tenant, created_at: now });
         }
         effects.persist(Durability::Now);
         effects.events.push(EventKind::SessionCompleted);

@@ -4,6 +4,8 @@
 
 use k256::ecdsa::signature::hazmat::PrehashSigner as _;
 use k256::ecdsa::{Signature as Ecdsa, SigningKey};
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use quorate_core::session::{Command, Durability, Effects, NewSession, Reply, Session};
 use quorate_types::*;
@@ -38,25 +40,22 @@ fn session(kind: SessionKind, parties: usize) -> Session {
         (NewParticipant { party_id: name(n), device }, [u8::try_from(n).unwrap(); 32])
     };
     let threshold = Threshold::new(2, i64::try_from(parties).unwrap()).unwrap();
-    let signs = kind == SessionKind::Sign;
     let other: SessionId = format!("{:032x}", 2).parse().unwrap();
-    let key = KeyRecord {
+    let key = Arc::new(KeyEpoch {
         key_id: other.into(),
-        tenant: Tenant::default(),
+        epoch: 0,
         scheme: Scheme::default(),
         threshold,
         public_key: PublicKey(public(7)),
         holders: (0..parties).map(name).collect(),
-        created_at: Timestamp(0),
-    };
+    });
     let new = NewSession {
         session_id: format!("{:032x}", 1).parse().unwrap(),
         tenant: Tenant::default(),
-        kind,
-        scheme: Scheme::default(),
-        threshold,
-        key: signs.then_some(key),
-        digest: signs.then_some(DIGEST),
+        ceremony: match kind {
+            SessionKind::Keygen => Ceremony::Keygen { scheme: Scheme::default(), threshold },
+            SessionKind::Sign => Ceremony::Sign { key, input: SignInput::Digest(DIGEST) },
+        },
         participants: (0..parties).map(participant).collect(),
         servers: Vec::new(),
         now: Timestamp(0),
@@ -141,7 +140,7 @@ fn check_state(view: &SessionView) -> Result<(), TestCaseError> {
             prop_assert!(standing.iter().all(began), "all have joined and are ready");
             prop_assert!(standing.contains(&ParticipantStatus::Computing), "it would have ended");
         }
-        SessionStatus::Completed if view.kind == SessionKind::Keygen => {
+        SessionStatus::Completed if view.ceremony.kind() == SessionKind::Keygen => {
             prop_assert!(standing.iter().all(|p| *p == ParticipantStatus::Completed));
         }
         SessionStatus::Completed => {
@@ -169,7 +168,7 @@ fn check_step(
     prop_assert_eq!(effects.ended, ends);
     prop_assert_eq!(effects.persist == Durability::Now, ends);
     let makes = ends && after.status == SessionStatus::Completed;
-    prop_assert_eq!(effects.key.is_some(), makes && after.kind == SessionKind::Keygen);
+    prop_assert_eq!(effects.key.is_some(), makes && after.ceremony.kind() == SessionKind::Keygen);
     for (was, is) in before.participants.iter().zip(&after.participants) {
         if matches!(was.status, ParticipantStatus::Completed | ParticipantStatus::Failed) {
             prop_assert_eq!(was.status, is.status, "what a party reported first stands");

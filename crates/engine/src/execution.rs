@@ -3,7 +3,9 @@
 //! Every envelope carries it, so a party with other facts (another digest, another roster, an old
 //! epoch, an earlier attempt) is found out by its first message, before anything is computed.
 
-use quorate_types::{Digest, KeyId, PartyId, PublicKey, Scheme, SessionId, SessionKind, Threshold};
+use quorate_types::{
+    KeyId, PartyId, PublicKey, Scheme, SessionId, SessionKind, SignInput, Threshold,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::handshake::HandshakeView;
@@ -20,7 +22,7 @@ pub(crate) struct Facts<'a> {
     /// What is signed with; `None` where a key is made.
     pub(crate) key: Option<KeyFacts<'a>>,
     pub(crate) threshold: Threshold,
-    pub(crate) input: Option<Input>,
+    pub(crate) input: Option<&'a SignInput>,
     /// The derivation path, as it is written; empty for the key itself.
     pub(crate) path: &'a str,
     /// The parties in the order of the session.
@@ -36,12 +38,6 @@ pub(crate) struct KeyFacts<'a> {
     pub(crate) made_by: [u8; 32],
     /// The holders in their order.
     pub(crate) holders: &'a [PartyId],
-}
-
-/// What is signed.
-#[derive(Clone, Copy)]
-pub(crate) enum Input {
-    Digest(Digest),
 }
 
 /// SHA-256 over the facts, each with its length before it.
@@ -69,9 +65,13 @@ pub(crate) fn execution_id(facts: &Facts<'_>) -> [u8; 32] {
     hash.add(&facts.threshold.signers().to_be_bytes());
     hash.add(&facts.threshold.parties().to_be_bytes());
     match &facts.input {
-        Some(Input::Digest(digest)) => {
+        Some(SignInput::Digest(digest)) => {
             hash.add(b"digest");
             hash.add(&digest.0);
+        }
+        Some(SignInput::Message(message)) => {
+            hash.add(b"message");
+            hash.add(message);
         }
         None => hash.add(b""),
     }
@@ -101,6 +101,8 @@ impl Transcript {
 
 #[cfg(test)]
 mod tests {
+    use quorate_types::Digest;
+
     use super::*;
 
     #[test]
@@ -121,6 +123,11 @@ mod tests {
             made_by: [0; 32],
             holders: &holders,
         };
+        let inputs = [
+            SignInput::Digest(Digest([5; 32])),
+            SignInput::Digest(Digest([6; 32])),
+            SignInput::Message(vec![5; 32].into()),
+        ];
         let base = || Facts {
             kind: SessionKind::Sign,
             protocol: "protocol/1",
@@ -129,7 +136,7 @@ mod tests {
             attempt: 0,
             key: Some(key()),
             threshold: Threshold::new(2, 3).unwrap(),
-            input: Some(Input::Digest(Digest([5; 32]))),
+            input: Some(&inputs[0]),
             path: "",
             roster: &roster,
         };
@@ -148,7 +155,8 @@ mod tests {
             Facts { key: Some(KeyFacts { holders: &holders[..1], ..key() }), ..base() },
             Facts { threshold: Threshold::new(3, 3).unwrap(), ..base() },
             Facts { threshold: Threshold::new(2, 4).unwrap(), ..base() },
-            Facts { input: Some(Input::Digest(Digest([6; 32]))), ..base() },
+            Facts { input: Some(&inputs[1]), ..base() },
+            Facts { input: Some(&inputs[2]), ..base() },
             Facts { roster: &other, ..base() },
             Facts { roster: &roster[..1], ..base() },
         ];

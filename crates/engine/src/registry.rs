@@ -38,9 +38,13 @@ pub(crate) fn start(
             Ok(Box::new(dkls::Keygen::new(me, *threshold, execution)))
         }
         Task::Keygen { scheme, .. } => Err(not_offered(*scheme)),
-        Task::Sign { share, holders, digest, .. } => {
-            let positions = share_indices(share, me, holders, parties)?;
-            let machine = dkls::Sign::new(share.clone(), me, &positions, *digest, execution);
+        Task::Sign { share, key, input, .. } => {
+            let positions = share_indices(share, me, &key.holders, parties)?;
+            let Some(digest) = input.digest() else {
+                let message = "an ECDSA key signs a digest of 32 bytes, not a message";
+                return Err(Fault::benign(FaultCode::BadInput, message));
+            };
+            let machine = dkls::Sign::new(share.clone(), me, &positions, digest, execution);
             let bad = |fault: MachineFault| Fault::benign(fault.code, fault.message);
             Ok(Box::new(machine.map_err(bad)?))
         }

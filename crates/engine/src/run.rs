@@ -6,14 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_types::threshold::MAX_PARTIES;
 use quorate_types::{
-    Digest, Handshake, KeyId, PartyId, PublicKey, Scheme, SessionId, Signature, Threshold,
+    Handshake, KeyEpoch, PartyId, PublicKey, Scheme, SessionId, SignInput, Signature, Threshold,
 };
 use zeroize::Zeroizing;
 
 use crate::channel::Channel;
 use crate::confirmation::{Confirm, Statement};
 use crate::envelope::{self, Address, Envelope, Fingerprint};
-use crate::execution::{Facts, Input as Signed, KeyFacts, execution_id};
+use crate::execution::{Facts, KeyFacts, execution_id};
 use crate::fault::{Fault, FaultCode, Severity};
 use crate::handshake::{HandshakeSecret, HandshakeView, Shown, read_handshake};
 use crate::identity::{Identity, Verifier};
@@ -44,15 +44,11 @@ pub enum Task {
         /// Our share.
         share: Arc<Share>,
         /// Of this key.
-        key_id: KeyId,
-        /// In this epoch.
-        epoch: u32,
+        key: Arc<KeyEpoch>,
         /// The execution id of the run that made it; zeros for a key of the first version.
         made_by: [u8; 32],
-        /// All holders; position + 1 is the share index.
-        holders: Vec<PartyId>,
         /// What is signed.
-        digest: Digest,
+        input: SignInput,
     },
 }
 
@@ -455,21 +451,21 @@ fn facts<'a>(
             path: "",
             roster,
         },
-        Task::Sign { share, key_id, epoch, made_by, holders, digest } => Facts {
+        Task::Sign { share, key, made_by, input } => Facts {
             kind,
             protocol,
             scheme: share.scheme(),
             session,
             attempt: FIRST_ATTEMPT,
             key: Some(KeyFacts {
-                key_id: *key_id,
-                epoch: *epoch,
+                key_id: key.key_id,
+                epoch: key.epoch,
                 public_key: share.public_key(),
                 made_by: *made_by,
-                holders,
+                holders: &key.holders,
             }),
             threshold: share.threshold(),
-            input: Some(Signed::Digest(*digest)),
+            input: Some(input),
             path: "",
             roster,
         },

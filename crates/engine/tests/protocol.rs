@@ -165,7 +165,8 @@ fn a_passphrase_gives_the_same_seal_key_only_with_its_salt() {
 
 #[test]
 fn a_run_refuses_a_roster_it_does_not_fit() {
-    let Made { holders, shares, .. } = &*TWO_OF_THREE;
+    let made = &*TWO_OF_THREE;
+    let Made { holders, shares, .. } = made;
     let parties = [holders[0].clone(), holders[1].clone()];
     let identities: Vec<_> = (0..4).map(|_| Identity::generate()).collect();
     let member = |(party, identity): (&PartyId, &Identity)| {
@@ -174,11 +175,9 @@ fn a_run_refuses_a_roster_it_does_not_fit() {
     };
     let sign = |share: usize| Task::Sign {
         share: shares[share].clone(),
-        key_id: session(1).into(),
-        epoch: 0,
+        key: made.epoch(),
         made_by: [0; 32],
-        holders: holders.clone(),
-        digest: Digest([0; 32]),
+        input: SignInput::Digest(Digest([0; 32])),
     };
     let attempt = |me: &PartyId, roster: &[PartyId], task| {
         let mut secrets: Vec<_> = roster.iter().zip(&identities).map(member).collect();

@@ -25,7 +25,7 @@ use bans::NewBan;
 use cache::ShareCache;
 
 /// The epoch of a key that a keygen has just made.
-const FIRST_EPOCH: u32 = 0;
+pub(crate) const FIRST_EPOCH: u32 = 0;
 
 /// Opened shares kept in memory.
 const OPEN_SHARES: usize = 64;
@@ -65,7 +65,7 @@ impl OpenKey {
     /// What the holders confirm of this key.
     pub fn statement(&self) -> Statement {
         let SealedShare { record, execution, identities, .. } = &self.stored;
-        let KeyRecord { public_key, threshold, holders, .. } = record;
+        let KeyEpoch { public_key, threshold, holders, .. } = &*record.key;
         Statement::new(execution, public_key, *threshold, holders, identities)
     }
 }
@@ -201,7 +201,7 @@ impl Keyring {
         let NewShare { share, record, identities, execution } = new;
         let stored = SealedShare {
             key_id: record.key_id,
-            epoch: FIRST_EPOCH,
+            epoch: record.epoch,
             state: ShareState::Pending,
             share_index: self.index_among(&record.holders)?,
             record,

@@ -191,7 +191,7 @@ pub async fn take_part(
     let unjoined = Arc::clone(&feed.unjoined);
     let deadline = deadline(&joined.session);
     let stop = CancellationToken::new();
-    let compute = party.worker.compute.for_session(joined.session.kind, stop.clone());
+    let compute = party.worker.compute.for_session(joined.session.ceremony.kind(), stop.clone());
     let worker = Worker { compute, ..party.worker.clone() };
     let attempt = Attempt { worker: &worker, session, handshake: handshake.clone(), secret };
     let staying = stay(party, attempt, refusal, feed, deadline, stop);

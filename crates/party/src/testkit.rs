@@ -133,21 +133,30 @@ impl Net {
 
     pub(crate) fn keygen(&self, t: i64, names: &[&str]) -> SessionId {
         let threshold = Threshold::new(t, names.len() as i64).unwrap();
-        self.create(SessionKind::Keygen, threshold, parties(names), None)
+        let scheme = Scheme::EcdsaSecp256k1;
+        self.create(Ceremony::Keygen { scheme, threshold }, parties(names))
     }
 
     pub(crate) fn sign(&self, key: KeyId, names: &[&str]) -> SessionId {
-        let threshold = Threshold::new(2, 2).unwrap();
-        self.create(SessionKind::Sign, threshold, parties(names), Some(key))
+        let input = SignInput::Digest(Digest([9; 32]));
+        self.create(Ceremony::Sign { key: self.key(key), input }, parties(names))
     }
 
-    fn create(
-        &self,
-        kind: SessionKind,
-        threshold: Threshold,
-        parties: Vec<PartyId>,
-        key_id: Option<KeyId>,
-    ) -> SessionId {
+    /// A key that was made here, or one that nobody holds.
+    pub(crate) fn key(&self, key_id: KeyId) -> Arc<KeyEpoch> {
+        let known = self.state().keys.get(&key_id).map(|record| record.key.clone());
+        let unknown = || KeyEpoch {
+            key_id,
+            epoch: 0,
+            scheme: Scheme::EcdsaSecp256k1,
+            threshold: Threshold::new(2, 2).unwrap(),
+            public_key: PublicKey(vec![4; 65]),
+            holders: parties(&["a", "b"]),
+        };
+        known.unwrap_or_else(|| Arc::new(unknown()))
+    }
+
+    fn create(&self, ceremony: Ceremony, parties: Vec<PartyId>) -> SessionId {
         let session_id = new_session();
         let participant = |(index, party_id): (usize, PartyId)| ParticipantView {
             party_id,
@@ -159,14 +168,8 @@ impl Net {
         let view = SessionView {
             tenant: Tenant::default(),
             session_id,
-            kind,
-            scheme: Scheme::EcdsaSecp256k1,
+            ceremony,
             status: SessionStatus::Created,
-            threshold,
-            key_id,
-            public_key: None,
-            holders: Vec::new(),
-            digest: key_id.map(|_| Digest([9; 32])),
             participants: parties.into_iter().enumerate().map(participant).collect(),
             outcome: None,
             failure: None,
@@ -188,7 +191,10 @@ impl Net {
         state.events.retain(|(party, queue)| {
             let mut event = event.for_party(party);
             if deceived.as_ref() == Some(party) {
-                event.session.digest = Some(Digest([1; 32]));
+                let Ceremony::Sign { input, .. } = &mut event.session.ceremony else {
+                    panic!("a lie about a signature");
+                };
+                *input = SignInput::Digest(Digest([1; 32]));
             }
             !concerned(party) || queue.send(Ok(event)).is_ok()
         });
@@ -508,12 +514,15 @@ impl Session {
             PartyOutcome::PublicKey(key) => {
                 let key_id = view.session_id.into();
                 let record = KeyRecord {
-                    key_id,
+                    key: Arc::new(KeyEpoch {
+                        key_id,
+                        epoch: 0,
+                        scheme: view.ceremony.scheme(),
+                        threshold: view.ceremony.threshold(),
+                        public_key: PublicKey(key.clone()),
+                        holders: view.participants.iter().map(|p| p.party_id.clone()).collect(),
+                    }),
                     tenant: Tenant::default(),
-                    scheme: view.scheme,
-                    threshold: view.threshold,
-                    public_key: PublicKey(key.clone()),
-                    holders: view.participants.iter().map(|p| p.party_id.clone()).collect(),
                     created_at: clock::now(),
                 };
                 keys.insert(key_id, record);
@@ -521,9 +530,10 @@ impl Session {
             }
             PartyOutcome::Signature { bytes, recovery_id } => {
                 let signature = Signature { bytes: bytes.clone(), recovery_id: *recovery_id };
-                let key = &keys[&view.key_id.unwrap()].public_key;
-                quorate_schemes::verify(view.scheme, key, &view.digest.unwrap(), &signature)
-                    .unwrap();
+                let Ceremony::Sign { key, input } = &view.ceremony else {
+                    panic!("a signature of a keygen");
+                };
+                quorate_schemes::verify(key.scheme, &key.public_key, input, &signature).unwrap();
                 Outcome::Signature(signature)
             }
             PartyOutcome::Failure(_) => unreachable!("a failure ends the session"),

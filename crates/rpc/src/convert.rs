@@ -2,6 +2,8 @@
 
 mod routing;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quorate_types::*;
 pub use routing::*;
@@ -115,24 +117,33 @@ pub fn detail(view: &SessionView) -> ro::SessionDetail {
         Some(Outcome::Signature(signature)) => signature_out(signature),
         _ => Bytes::new(),
     };
+    let key = view.ceremony.key();
     ro::SessionDetail {
         session_id: view.session_id.to_string(),
-        session_type: view.kind.name().into(),
-        scheme: view.scheme.name().into(),
+        session_type: view.ceremony.kind().name().into(),
+        scheme: view.ceremony.scheme().name().into(),
         status: view.status.name().into(),
-        threshold_n: view.threshold.parties().into(),
-        threshold_t: view.threshold.signers().into(),
-        key_id: view.key_id.map(|id| id.to_string()).unwrap_or_default(),
-        public_key: view.public_key.as_ref().map(|key| key.0.clone().into()).unwrap_or_default(),
-        holders: names(&view.holders),
-        message_hash: view.digest.map(|d| Bytes::copy_from_slice(&d.0)).unwrap_or_default(),
+        threshold_n: view.ceremony.threshold().parties().into(),
+        threshold_t: view.ceremony.threshold().signers().into(),
+        key_id: view.key_id().map(|id| id.to_string()).unwrap_or_default(),
+        public_key: view.public_key().map(|key| key.0.clone().into()).unwrap_or_default(),
+        holders: key.map(|key| names(&key.holders)).unwrap_or_default(),
+        message_hash: digest_out(&view.ceremony),
         participants: view.participants.iter().map(party_out).collect(),
         signature,
         failure: view.failure.as_ref().map(failure_out),
         created_at: millis(view.created_at),
         expires_at: millis(view.expires_at),
         tenant: view.tenant.as_str().into(),
+        message: view.ceremony.input().and_then(SignInput::message).cloned(),
+        key_epoch: key.map(|key| key.epoch).unwrap_or_default(),
     }
+}
+
+/// The digest that is signed, where one is.
+fn digest_out(ceremony: &Ceremony) -> Bytes {
+    let digest = ceremony.input().and_then(SignInput::digest);
+    digest.map(|digest| Bytes::copy_from_slice(&digest.0)).unwrap_or_default()
 }
 
 /// Reads a session in full, as another role of ours sent it.
@@ -141,31 +152,40 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
         Error::invalid_field("detail", "the other side is not a Quorate server: no session detail")
     })?;
     let kind: SessionKind = detail.session_type.parse()?;
+    let scheme: Scheme = detail.scheme.parse()?;
+    let threshold = Threshold::new(detail.threshold_t.into(), detail.threshold_n.into())?;
     let public_key = (!detail.public_key.is_empty()).then(|| PublicKey(detail.public_key.to_vec()));
-    let outcome = match (kind, detail.signature.split_last_chunk::<1>()) {
-        (SessionKind::Sign, Some((bytes, [id]))) => {
-            Some(Outcome::Signature(Signature { bytes: bytes.to_vec(), recovery_id: Some(*id) }))
+    let outcome = match kind {
+        SessionKind::Keygen => public_key.clone().map(Outcome::PublicKey),
+        SessionKind::Sign if detail.signature.is_empty() => None,
+        SessionKind::Sign => {
+            let (bytes, recovery_id) = match detail.signature.split_at_checked(64) {
+                Some((bytes, [id])) => (bytes, Some(*id)),
+                _ => (&detail.signature[..], None),
+            };
+            Some(Outcome::Signature(Signature { bytes: bytes.to_vec(), recovery_id }))
         }
-        (SessionKind::Keygen, _) => public_key.clone().map(Outcome::PublicKey),
+    };
+    let key = match (kind, public_key) {
+        (SessionKind::Sign, Some(public_key)) => Some(Arc::new(KeyEpoch {
+            key_id: detail.key_id.parse()?,
+            epoch: detail.key_epoch,
+            scheme,
+            threshold,
+            public_key,
+            holders: parse_all(&detail.holders)?,
+        })),
         _ => None,
     };
+    let input = SignInput::from_fields(parse_digest(&detail.message_hash)?, detail.message)?;
     Ok(SessionView {
         session_id: detail.session_id.parse()?,
         tenant: match detail.tenant.as_str() {
             "" => Tenant::default(),
             name => name.parse()?,
         },
-        kind,
-        scheme: detail.scheme.parse()?,
+        ceremony: Ceremony::from_parts(kind, scheme, threshold, key, input)?,
         status: detail.status.parse()?,
-        threshold: Threshold::new(detail.threshold_t.into(), detail.threshold_n.into())?,
-        key_id: match detail.key_id.as_str() {
-            "" => None,
-            id => Some(id.parse()?),
-        },
-        public_key,
-        holders: parse_all(&detail.holders)?,
-        digest: parse_digest(&detail.message_hash)?,
         participants: detail.participants.into_iter().map(party_in).collect::<Result<_>>()?,
         outcome,
         failure: detail.failure.map(failure_in).transpose()?,
@@ -179,21 +199,9 @@ pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
     let participant = |p: co::ParticipantInfo| {
         Ok(NewParticipant { party_id: p.party_id.parse()?, device: device_in(p.device_info) })
     };
-    let key = match (request.key_id.as_str(), request.public_key.is_empty()) {
-        ("", true) => KeySelector::ByParticipants,
-        ("", false) => KeySelector::PublicKey(PublicKey(request.public_key.to_vec())),
-        (id, _) => KeySelector::Id(id.parse()?),
-    };
     Ok(CreateSession {
-        kind: request.session_type.parse()?,
-        scheme: match request.scheme.as_str() {
-            "" => Scheme::default(),
-            name => name.parse()?,
-        },
-        threshold: parse_threshold(request.threshold_t, request.threshold_n)?,
+        ceremony: ceremony_in(&request)?,
         participants: request.participants.into_iter().map(participant).collect::<Result<_>>()?,
-        key,
-        digest: parse_digest(&request.message_hash)?,
         expires_in_seconds: match request.expires_in_seconds {
             0 => None,
             seconds => Some(u64::try_from(seconds).map_err(|_| {
@@ -204,30 +212,50 @@ pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
     })
 }
 
+fn ceremony_in(request: &co::CreateSessionRequest) -> Result<CeremonyRequest> {
+    let digest = parse_digest(&request.message_hash)?;
+    let input = SignInput::from_fields(digest, request.message.clone())?;
+    let threshold = parse_threshold(request.threshold_t, request.threshold_n)?;
+    let key = match (request.key_id.as_str(), request.public_key.is_empty()) {
+        ("", true) => KeySelector::ByParticipants,
+        ("", false) => KeySelector::PublicKey(PublicKey(request.public_key.to_vec())),
+        (id, _) => KeySelector::Id(id.parse()?),
+    };
+    let scheme = match request.scheme.as_str() {
+        "" => Scheme::default(),
+        name => name.parse()?,
+    };
+    CeremonyRequest::from_parts(request.session_type.parse()?, scheme, threshold, key, input)
+}
+
 /// A request to create, as it goes out.
 pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
-    let (key_id, public_key) = match request.key {
+    let kind = request.ceremony.kind();
+    let threshold = request.ceremony.threshold();
+    let (scheme, key, input) = request.ceremony.into_parts();
+    let (key_id, public_key) = match key {
         KeySelector::Id(id) => (id.to_string(), Bytes::new()),
         KeySelector::PublicKey(key) => (String::new(), key.0.into()),
         KeySelector::ByParticipants => (String::new(), Bytes::new()),
     };
-    let threshold = request.threshold;
+    let (digest, message) = input.map_or((None, None), SignInput::into_fields);
     let participant = |p: NewParticipant| co::ParticipantInfo {
         party_id: p.party_id.to_string(),
         device_info: Some(device_out(p.device)),
     };
     co::CreateSessionRequest {
-        session_type: request.kind.name().into(),
+        session_type: kind.name().into(),
         threshold_n: threshold.map_or(0, |threshold| threshold.parties().into()),
         threshold_t: threshold.map_or(0, |threshold| threshold.signers().into()),
         participants: request.participants.into_iter().map(participant).collect(),
-        message_hash: request.digest.map(|d| Bytes::copy_from_slice(&d.0)).unwrap_or_default(),
+        message_hash: digest.map(|d| Bytes::copy_from_slice(&d.0)).unwrap_or_default(),
+        message,
         expires_in_seconds: request
             .expires_in_seconds
             .map_or(0, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
         key_id,
         public_key,
-        scheme: request.scheme.name().into(),
+        scheme: scheme.map_or("", Scheme::name).into(),
         idempotency_key: request.idempotency_key.unwrap_or_default(),
     }
 }
@@ -295,10 +323,10 @@ pub fn joined_out(joined: &JoinedSession) -> ro::JoinSessionResponse {
         success: true,
         session_info: Some(ro::SessionInfo {
             session_id: session.session_id.to_string(),
-            session_type: session.kind.name().into(),
-            threshold_n: session.threshold.parties().into(),
-            threshold_t: session.threshold.signers().into(),
-            message_hash: session.digest.map(|d| Bytes::copy_from_slice(&d.0)).unwrap_or_default(),
+            session_type: session.ceremony.kind().name().into(),
+            threshold_n: session.ceremony.threshold().parties().into(),
+            threshold_t: session.ceremony.threshold().signers().into(),
+            message_hash: digest_out(&session.ceremony),
             status: status_word(session.status).into(),
         }),
         other_parties: others.map(party_out).collect(),
@@ -326,8 +354,8 @@ pub fn status_out(view: &SessionView) -> ro::GetSessionStatusResponse {
     ro::GetSessionStatusResponse {
         session_id: view.session_id.to_string(),
         status: status_word(view.status).into(),
-        threshold_n: view.threshold.parties().into(),
-        threshold_t: view.threshold.signers().into(),
+        threshold_n: view.ceremony.threshold().parties().into(),
+        threshold_t: view.ceremony.threshold().signers().into(),
         participants: view.participants.iter().map(party_out).collect(),
         detail: Some(detail(view)),
     }
@@ -417,21 +445,26 @@ pub fn key_out(key: KeyRecord) -> co::Key {
         scheme: key.scheme.name().into(),
         threshold_n: key.threshold.parties().into(),
         threshold_t: key.threshold.signers().into(),
-        public_key: key.public_key.0.into(),
+        public_key: key.public_key.0.clone().into(),
         holders: names(&key.holders),
         created_at: millis(key.created_at),
+        epoch: key.epoch,
     }
 }
 
 /// A key, as it comes back.
 pub fn key_in(key: co::Key) -> Result<KeyRecord> {
-    Ok(KeyRecord {
+    let epoch = KeyEpoch {
         key_id: key.key_id.parse()?,
-        tenant: key.tenant.parse()?,
+        epoch: key.epoch,
         scheme: key.scheme.parse()?,
         threshold: Threshold::new(key.threshold_t.into(), key.threshold_n.into())?,
         public_key: PublicKey(key.public_key.to_vec()),
         holders: parse_all(&key.holders)?,
+    };
+    Ok(KeyRecord {
+        key: Arc::new(epoch),
+        tenant: key.tenant.parse()?,
         created_at: Timestamp(key.created_at),
     })
 }

@@ -6,7 +6,7 @@ mod hash;
 mod secp256k1;
 
 pub use hash::{HashKind, hash_message};
-use quorate_types::{Digest, PublicKey, Result, Scheme, Signature};
+use quorate_types::{Digest, Error, PublicKey, Result, Scheme, SignInput, Signature};
 
 /// Reads a public key in any encoding its scheme knows and gives the canonical one.
 ///
@@ -16,6 +16,21 @@ pub fn normalize_public_key(scheme: Scheme, bytes: &[u8]) -> Result<PublicKey> {
         Scheme::EcdsaSecp256k1 => secp256k1::normalize(bytes),
         _ => Err(unknown(scheme)),
     }
+}
+
+/// The canonical form of a public key of any scheme: their encodings differ in length.
+///
+/// # Errors
+/// That of the last scheme, when it is a key of none.
+pub fn normalize_any_public_key(bytes: &[u8]) -> Result<PublicKey> {
+    let mut normalized = Err(Error::invalid_field("public_key", "public_key is empty"));
+    for scheme in Scheme::ALL {
+        normalized = normalize_public_key(*scheme, bytes);
+        if normalized.is_ok() {
+            break;
+        }
+    }
+    normalized
 }
 
 /// The shortest encoding of a public key (secp256k1: 33 bytes).
@@ -42,11 +57,11 @@ pub fn parse_signature(scheme: Scheme, bytes: &[u8], recovery_id: Option<u8>) ->
 pub fn complete_signature(
     scheme: Scheme,
     key: &PublicKey,
-    digest: &Digest,
+    input: &SignInput,
     signature: Signature,
 ) -> Result<Signature> {
     match scheme {
-        Scheme::EcdsaSecp256k1 => secp256k1::complete(key, digest, signature),
+        Scheme::EcdsaSecp256k1 => secp256k1::complete(key, &digest_of(scheme, input)?, signature),
         _ => Err(unknown(scheme)),
     }
 }
@@ -55,10 +70,28 @@ pub fn complete_signature(
 pub fn verify(
     scheme: Scheme,
     key: &PublicKey,
-    digest: &Digest,
+    input: &SignInput,
     signature: &Signature,
 ) -> Result<()> {
-    complete_signature(scheme, key, digest, signature.clone()).map(drop)
+    complete_signature(scheme, key, input, signature.clone()).map(drop)
+}
+
+/// Whether keys of this scheme sign what is given: a digest or a message.
+///
+/// # Errors
+/// `invalid_request` naming the field that the scheme takes instead.
+pub fn check_input(scheme: Scheme, input: &SignInput) -> Result<()> {
+    match scheme {
+        Scheme::EcdsaSecp256k1 => digest_of(scheme, input).map(drop),
+        _ => Err(unknown(scheme)),
+    }
+}
+
+fn digest_of(scheme: Scheme, input: &SignInput) -> Result<Digest> {
+    input.digest().ok_or_else(|| {
+        let problem = format!("a key for {scheme} signs a hash: give message_hash, not message");
+        Error::invalid_field("message_hash", problem)
+    })
 }
 
 /// The Ethereum address of a key, with the EIP-55 checksum; only secp256k1 has one.
@@ -66,9 +99,6 @@ pub fn ethereum_address(scheme: Scheme, key: &PublicKey) -> Option<String> {
     (scheme == Scheme::EcdsaSecp256k1).then(|| secp256k1::ethereum_address(key))?
 }
 
-fn unknown(scheme: Scheme) -> quorate_types::Error {
-    quorate_types::Error::invalid_field(
-        "scheme",
-        format!("{scheme} is not offered by this version"),
-    )
+fn unknown(scheme: Scheme) -> Error {
+    Error::invalid_field("scheme", format!("{scheme} is not offered by this version"))
 }

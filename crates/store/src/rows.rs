@@ -244,6 +244,8 @@ pub(crate) fn name_owner(key: &str) -> NameOwner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use uuid::Uuid;
 
     use super::*;
@@ -270,12 +272,15 @@ mod tests {
 
     fn key(id: u128, holder: &str) -> KeyRecord {
         KeyRecord {
-            key_id: KeyId(Uuid::from_u128(id)),
+            key: Arc::new(KeyEpoch {
+                key_id: KeyId(Uuid::from_u128(id)),
+                epoch: 0,
+                scheme: Scheme::default(),
+                threshold: Threshold::new(2, 3).unwrap(),
+                public_key: PublicKey(vec![4; 65]),
+                holders: vec![holder.parse().unwrap()],
+            }),
             tenant: Tenant::default(),
-            scheme: Scheme::default(),
-            threshold: Threshold::new(2, 3).unwrap(),
-            public_key: PublicKey(vec![4; 65]),
-            holders: vec![holder.parse().unwrap()],
             created_at: Timestamp(i64::try_from(id).unwrap()),
         }
     }

@@ -30,16 +30,13 @@ pub fn session() -> SessionView {
         handshake: None,
     };
     SessionView {
+        ceremony: Ceremony::Keygen {
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 2).unwrap(),
+        },
         tenant: Tenant::default(),
         session_id: SESSION.parse().unwrap(),
-        kind: SessionKind::Keygen,
-        scheme: Scheme::default(),
         status: SessionStatus::Created,
-        threshold: Threshold::new(2, 2).unwrap(),
-        key_id: None,
-        public_key: None,
-        holders: vec![],
-        digest: None,
         participants: vec![participant("alice", 0), participant("bob", 1)],
         outcome: None,
         failure: None,
@@ -315,12 +312,15 @@ pub fn key_view(key_id: KeyId) -> KeyView {
         at: Timestamp(7),
     };
     let record = KeyRecord {
-        key_id,
+        key: Arc::new(KeyEpoch {
+            key_id,
+            epoch: 0,
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 2).unwrap(),
+            public_key: PublicKey([&[4][..], &[1; 64]].concat()),
+            holders,
+        }),
         tenant: Tenant::default(),
-        scheme: Scheme::default(),
-        threshold: Threshold::new(2, 2).unwrap(),
-        public_key: PublicKey([&[4][..], &[1; 64]].concat()),
-        holders,
         created_at: Timestamp(5),
     };
     KeyView { record, bans: vec![ban] }
@@ -370,7 +370,7 @@ impl Accounts for Fake {
         account: Option<AccountId>,
         request: CreateSession,
     ) -> Result<CreatedSession> {
-        self.call(format!("keygen {account:?} {:?}", request.threshold))?;
+        self.call(format!("keygen {account:?} {:?}", request.ceremony.threshold()))?;
         Ok(created())
     }
 
@@ -380,7 +380,7 @@ impl Accounts for Fake {
         account: AccountId,
         request: CreateSession,
     ) -> Result<CreatedSession> {
-        self.call(format!("sign {account} {:?}", request.digest))?;
+        self.call(format!("sign {account} {:?}", request.ceremony))?;
         Ok(created())
     }
 

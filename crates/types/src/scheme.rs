@@ -1,13 +1,15 @@
 //! Signature schemes and their public values as bytes.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ceremony::KeyEpoch;
 use crate::error::Error;
 use crate::ids::{KeyId, PartyId, SessionId, Tenant};
-use crate::threshold::Threshold;
 use crate::time::Timestamp;
 
 /// A signature scheme a key can be made for.
@@ -51,40 +53,6 @@ impl FromStr for Scheme {
     }
 }
 
-/// What a session makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionKind {
-    /// A key that never exists in one place.
-    Keygen,
-    /// A signature under such a key.
-    Sign,
-}
-
-impl SessionKind {
-    /// The wire's `session_type`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Keygen => "keygen",
-            Self::Sign => "sign",
-        }
-    }
-}
-
-impl FromStr for SessionKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "keygen" => Ok(Self::Keygen),
-            "sign" => Ok(Self::Sign),
-            _ => {
-                Err(Error::invalid_field("session_type", "session_type is \"keygen\" or \"sign\""))
-            }
-        }
-    }
-}
-
 /// The 32 bytes that are signed: a hash, never a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -122,20 +90,21 @@ hex_debug!(Digest: 0, PublicKey: 0, Signature: bytes);
 /// The public side of a key: everything but the shares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecord {
-    /// The key's id, that of the session that made it.
-    pub key_id: KeyId,
+    /// Its current epoch.
+    #[serde(flatten)]
+    pub key: Arc<KeyEpoch>,
     /// Who owns it.
     pub tenant: Tenant,
-    /// Its scheme.
-    pub scheme: Scheme,
-    /// Signers needed and holders.
-    pub threshold: Threshold,
-    /// The verifying key.
-    pub public_key: PublicKey,
-    /// The holders; position + 1 is the share index.
-    pub holders: Vec<PartyId>,
     /// When the last holder confirmed its share.
     pub created_at: Timestamp,
+}
+
+impl Deref for KeyRecord {
+    type Target = KeyEpoch;
+
+    fn deref(&self) -> &KeyEpoch {
+        &self.key
+    }
 }
 
 /// A holder's word that it signs no more with another one under a key.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ceremony::{Ceremony, CeremonyRequest};
 use crate::error::Error;
 use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
 use crate::party::{DeviceInfo, Handshake};
-use crate::scheme::{Digest, PublicKey, Scheme, SessionKind, Signature};
+use crate::scheme::{PublicKey, Signature};
 use crate::secret::Secret;
-use crate::threshold::{PartyIndex, Threshold};
+use crate::threshold::PartyIndex;
 use crate::time::Timestamp;
 
 macro_rules! words {
@@ -146,32 +147,13 @@ pub struct NewParticipant {
     pub device: DeviceInfo,
 }
 
-/// Which key a signing session uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySelector {
-    /// By id.
-    Id(KeyId),
-    /// By verifying key.
-    PublicKey(PublicKey),
-    /// The one key that fits the participants; refused when several do.
-    ByParticipants,
-}
-
 /// A request to create a session.
 #[derive(Clone, Debug)]
 pub struct CreateSession {
-    /// Keygen or sign.
-    pub kind: SessionKind,
-    /// The key's scheme; keygen only, sign takes the key's own.
-    pub scheme: Scheme,
-    /// Required for keygen; for sign it is checked against the key where given.
-    pub threshold: Option<Threshold>,
+    /// What it is to do.
+    pub ceremony: CeremonyRequest,
     /// The parties. Missing ones are filled from registered online persistent parties.
     pub participants: Vec<NewParticipant>,
-    /// Sign: the key.
-    pub key: KeySelector,
-    /// Sign: what to sign.
-    pub digest: Option<Digest>,
     /// Seconds until the deadline; `None` = the server's default.
     pub expires_in_seconds: Option<u64>,
     /// Same key and same request → same session, not a second one.
@@ -291,22 +273,10 @@ pub struct SessionView {
     pub session_id: SessionId,
     /// Who owns it. Travels between roles and to parties; JSON does not show it.
     pub tenant: Tenant,
-    /// Keygen or sign.
-    pub kind: SessionKind,
-    /// The key's scheme.
-    pub scheme: Scheme,
+    /// What it does.
+    pub ceremony: Ceremony,
     /// Where it stands.
     pub status: SessionStatus,
-    /// Signers needed and holders of the key.
-    pub threshold: Threshold,
-    /// The key used (sign) or made (completed keygen).
-    pub key_id: Option<KeyId>,
-    /// The verifying key, once known.
-    pub public_key: Option<PublicKey>,
-    /// Sign: the holders of the key in the order of their share indices.
-    pub holders: Vec<PartyId>,
-    /// What is signed.
-    pub digest: Option<Digest>,
     /// The parties in the order of their indices.
     pub participants: Vec<ParticipantView>,
     /// What came out, once completed.
@@ -320,6 +290,24 @@ pub struct SessionView {
 }
 
 impl SessionView {
+    /// The key that it uses, or that a completed keygen has made.
+    pub fn key_id(&self) -> Option<KeyId> {
+        match (&self.ceremony, &self.outcome) {
+            (Ceremony::Sign { key, .. }, _) => Some(key.key_id),
+            (Ceremony::Keygen { .. }, Some(_)) => Some(self.session_id.into()),
+            (Ceremony::Keygen { .. }, None) => None,
+        }
+    }
+
+    /// The verifying key of the key that it uses or has made.
+    pub fn public_key(&self) -> Option<&PublicKey> {
+        match (&self.ceremony, &self.outcome) {
+            (Ceremony::Sign { key, .. }, _) => Some(&key.public_key),
+            (Ceremony::Keygen { .. }, Some(Outcome::PublicKey(key))) => Some(key),
+            (Ceremony::Keygen { .. }, _) => None,
+        }
+    }
+
     /// Participants that have not done what the session waits for.
     pub fn waiting_for(&self) -> Vec<PartyId> {
         let behind = |p: &&ParticipantView| match self.status {

@@ -1,8 +1,10 @@
 //! Keys: the public side only.
 
+use std::sync::Arc;
+
 use quorate_types::{
-    Cursor, Error, KeyId, KeyRecord, KeyView, PartyId, ReportedBan, Result, Scheme, SessionId,
-    Tenant, Threshold, Timestamp,
+    Cursor, Error, KeyEpoch, KeyId, KeyRecord, KeyView, PartyId, ReportedBan, Result, Scheme,
+    SessionId, Tenant, Threshold, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,6 +18,9 @@ pub struct KeyJson {
     /// The key's id, that of the session that made it.
     #[schema(value_type = Uuid)]
     pub key_id: KeyId,
+    /// Counts the refreshes of the key, from 0.
+    #[serde(default)]
+    pub epoch: u32,
     /// Its scheme.
     #[schema(schema_with = schema::scheme)]
     pub scheme: Scheme,
@@ -37,11 +42,12 @@ impl From<KeyRecord> for KeyJson {
     fn from(record: KeyRecord) -> Self {
         Self {
             key_id: record.key_id,
+            epoch: record.epoch,
             scheme: record.scheme,
             threshold_t: record.threshold.signers(),
             threshold_n: record.threshold.parties(),
-            public_key: PublicKeyText(record.public_key),
-            holders: record.holders,
+            public_key: PublicKeyText(record.public_key.clone()),
+            holders: record.holders.clone(),
             created_at: record.created_at,
         }
     }
@@ -53,15 +59,15 @@ impl KeyJson {
     /// # Errors
     /// When the threshold is none.
     pub fn into_record(self, tenant: Tenant) -> Result<KeyRecord, Error> {
-        Ok(KeyRecord {
+        let key = KeyEpoch {
             key_id: self.key_id,
-            tenant,
+            epoch: self.epoch,
             scheme: self.scheme,
             threshold: Threshold::new(self.threshold_t.into(), self.threshold_n.into())?,
             public_key: self.public_key.0,
             holders: self.holders,
-            created_at: self.created_at,
-        })
+        };
+        Ok(KeyRecord { key: Arc::new(key), tenant, created_at: self.created_at })
     }
 }
 
@@ -155,15 +161,16 @@ mod tests {
 
     #[test]
     fn a_key_survives_its_json() {
-        let record = KeyRecord {
+        let key = KeyEpoch {
             key_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
-            tenant: Tenant::default(),
+            epoch: 2,
             scheme: Scheme::default(),
             threshold: Threshold::new(2, 2).unwrap(),
             public_key: quorate_types::PublicKey([&[4][..], &[1; 64]].concat()),
             holders: vec!["a".parse().unwrap(), "b".parse().unwrap()],
-            created_at: Timestamp(5),
         };
+        let (key, tenant) = (Arc::new(key), Tenant::default());
+        let record = KeyRecord { key, tenant, created_at: Timestamp(5) };
         let text = serde_json::to_string(&KeyJson::from(record.clone())).unwrap();
         let back: KeyJson = serde_json::from_str(&text).unwrap();
         assert_eq!(back.into_record(Tenant::default()).unwrap(), record);

@@ -6,7 +6,7 @@ use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::codec::{DigestText, PublicKeyText, SignatureText};
+use crate::codec::{Base64Text, DigestText, PublicKeyText, SignatureText};
 use crate::device::{NewParticipantJson, participants};
 use crate::report::FailureJson;
 use crate::schema;
@@ -54,6 +54,7 @@ impl MpcKeygenJson {
             threshold_t: Some(self.threshold_t),
             participants: self.participants,
             message_hash: None,
+            message: None,
             expires_in_seconds: self.expires_in_seconds,
             key_id: None,
             public_key: None,
@@ -70,8 +71,13 @@ pub struct MpcSignJson {
     /// Whose key.
     #[schema(value_type = Uuid)]
     pub account_id: AccountId,
-    /// The 32-byte hash to sign.
-    pub message_hash: DigestText,
+    /// The 32-byte hash to sign, for a key whose scheme signs hashes (ECDSA).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_hash: Option<DigestText>,
+    /// The message to sign, in base64, at most 64 KiB, for a key whose scheme signs messages
+    /// (Ed25519).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Base64Text>,
     /// The signers. Missing ones are filled from the key's online persistent holders.
     #[serde(default)]
     pub participants: Vec<NewParticipantJson>,
@@ -95,13 +101,14 @@ impl MpcSignJson {
         self,
         idempotency_key: Option<String>,
     ) -> Result<(AccountId, CreateSession)> {
+        let threshold = threshold(self.threshold_t, self.threshold_n)?;
+        let digest = self.message_hash.map(|hash| hash.0);
+        let input = SignInput::from_fields(digest, self.message.map(|message| message.0))?;
+        let key = KeySelector::ByParticipants;
+        let (kind, scheme) = (SessionKind::Sign, Scheme::default());
         let request = CreateSession {
-            kind: SessionKind::Sign,
-            scheme: Scheme::default(),
-            threshold: threshold(self.threshold_t, self.threshold_n)?,
+            ceremony: CeremonyRequest::from_parts(kind, scheme, threshold, key, input)?,
             participants: participants(self.participants)?,
-            key: KeySelector::ByParticipants,
-            digest: Some(self.message_hash.0),
             expires_in_seconds: self.expires_in_seconds,
             idempotency_key,
         };
@@ -149,11 +156,11 @@ impl MpcCreatedJson {
         let CreatedSession { session, join_tokens } = created;
         Self {
             session_id: session.session_id,
-            session_type: session.kind,
+            session_type: session.ceremony.kind(),
             account_id,
-            message_hash: session.digest.map(DigestText),
-            threshold_n: session.threshold.parties(),
-            threshold_t: session.threshold.signers(),
+            message_hash: session.ceremony.input().and_then(SignInput::digest).map(DigestText),
+            threshold_n: session.ceremony.threshold().parties(),
+            threshold_t: session.ceremony.threshold().signers(),
             join_tokens: tokens_out(join_tokens),
             status: shown(session.status),
             expires_at: session.expires_at.as_seconds(),
@@ -237,7 +244,7 @@ mod tests {
         let (account, request) =
             parse::<MpcKeygenJson>(json.as_bytes()).unwrap().into_request(None).unwrap();
         assert!(account.is_none());
-        assert_eq!(request.kind, SessionKind::Keygen);
+        assert_eq!(request.ceremony.kind(), SessionKind::Keygen);
         assert_eq!(request.participants.len(), 3);
     }
 
@@ -256,7 +263,8 @@ mod tests {
         };
         let read = sign("550e8400-e29b-41d4-a716-446655440000").unwrap();
         let (_, request) = read.into_request(None).unwrap();
-        assert_eq!(request.digest.unwrap().0[..2], [0x8d, 0xcd]);
+        let (_, _, input) = request.ceremony.into_parts();
+        assert_eq!(input.unwrap().digest().unwrap().0[..2], [0x8d, 0xcd]);
         let error = sign("acc-uuid-123").unwrap_err();
         assert!(error.details.fields.contains_key("account_id"), "{error:?}");
     }

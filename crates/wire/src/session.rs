@@ -29,9 +29,13 @@ pub struct CreateSessionJson {
     /// The parties. Missing ones are filled from registered online persistent parties.
     #[serde(default)]
     pub participants: Vec<NewParticipantJson>,
-    /// Sign only: the 32-byte hash to sign.
+    /// Sign only: the 32-byte hash to sign, for a key whose scheme signs hashes (ECDSA).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_hash: Option<DigestText>,
+    /// Sign only: the message to sign, in base64, at most 64 KiB, for a key whose scheme signs
+    /// messages (Ed25519).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Base64Text>,
     /// Seconds until the deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 300)]
@@ -83,25 +87,10 @@ impl CreateSessionJson {
         let threshold = threshold(self.threshold_t, self.threshold_n)?;
         match kind {
             SessionKind::Keygen => {
-                if threshold.is_none() {
-                    return Err(Error::invalid_field(
-                        "threshold_n",
-                        "a keygen session needs threshold_n and threshold_t",
-                    ));
-                }
-                only("message_hash", kind, self.message_hash.is_some())?;
                 only("key_id", kind, self.key_id.is_some())?;
                 only("public_key", kind, self.public_key.is_some())?;
             }
-            SessionKind::Sign => {
-                only("scheme", kind, self.scheme.is_some())?;
-                if self.message_hash.is_none() {
-                    return Err(Error::invalid_field(
-                        "message_hash",
-                        "a sign session needs message_hash, 64 hex digits",
-                    ));
-                }
-            }
+            SessionKind::Sign => only("scheme", kind, self.scheme.is_some())?,
         }
         let key = match (self.key_id, self.public_key) {
             (Some(_), Some(_)) => {
@@ -114,13 +103,12 @@ impl CreateSessionJson {
             (None, Some(key)) => KeySelector::PublicKey(key.0),
             (None, None) => KeySelector::ByParticipants,
         };
+        let digest = self.message_hash.map(|hash| hash.0);
+        let input = SignInput::from_fields(digest, self.message.map(|message| message.0))?;
+        let scheme = self.scheme.unwrap_or_default();
         Ok(CreateSession {
-            kind,
-            scheme: self.scheme.unwrap_or_default(),
-            threshold,
+            ceremony: CeremonyRequest::from_parts(kind, scheme, threshold, key, input)?,
             participants: participants(self.participants)?,
-            key,
-            digest: self.message_hash.map(|hash| hash.0),
             expires_in_seconds: self.expires_in_seconds,
             idempotency_key,
         })
@@ -129,21 +117,26 @@ impl CreateSessionJson {
 
 impl From<CreateSession> for CreateSessionJson {
     fn from(request: CreateSession) -> Self {
-        let (key_id, public_key) = match request.key {
+        let kind = request.ceremony.kind();
+        let threshold = request.ceremony.threshold();
+        let (scheme, key, input) = request.ceremony.into_parts();
+        let (digest, message) = input.map_or((None, None), SignInput::into_fields);
+        let (key_id, public_key) = match key {
             KeySelector::Id(id) => (Some(id), None),
             KeySelector::PublicKey(key) => (None, Some(PublicKeyText(key))),
             KeySelector::ByParticipants => (None, None),
         };
         Self {
-            session_type: request.kind,
-            threshold_n: request.threshold.map(|threshold| threshold.parties().into()),
-            threshold_t: request.threshold.map(|threshold| threshold.signers().into()),
+            session_type: kind,
+            threshold_n: threshold.map(|threshold| threshold.parties().into()),
+            threshold_t: threshold.map(|threshold| threshold.signers().into()),
             participants: request.participants.into_iter().map(Into::into).collect(),
-            message_hash: request.digest.map(DigestText),
+            message_hash: digest.map(DigestText),
+            message: message.map(Base64Text),
             expires_in_seconds: request.expires_in_seconds,
             key_id,
             public_key,
-            scheme: (request.kind == SessionKind::Keygen).then_some(request.scheme),
+            scheme,
         }
     }
 }
@@ -371,7 +364,7 @@ mod tests {
             }"#,
         )
         .unwrap();
-        assert_eq!(request.threshold.unwrap(), Threshold::new(2, 3).unwrap());
+        assert_eq!(request.ceremony.threshold().unwrap(), Threshold::new(2, 3).unwrap());
         assert_eq!(request.participants[2].device.device_id, "recovery_001");
         assert_eq!(request.expires_in_seconds, Some(300));
     }
@@ -424,15 +417,15 @@ mod tests {
     #[test]
     fn a_request_survives_its_json() {
         let request = CreateSession {
-            kind: SessionKind::Sign,
-            scheme: Scheme::default(),
-            threshold: Some(Threshold::new(2, 3).unwrap()),
+            ceremony: CeremonyRequest::Sign {
+                key: KeySelector::Id("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
+                threshold: Some(Threshold::new(2, 3).unwrap()),
+                input: SignInput::Digest(Digest([7; 32])),
+            },
             participants: vec![NewParticipant {
                 party_id: "a".parse().unwrap(),
                 device: DeviceInfo { platform: "x".into(), ..DeviceInfo::default() },
             }],
-            key: KeySelector::Id("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
-            digest: Some(Digest([7; 32])),
             expires_in_seconds: Some(9),
             idempotency_key: Some("k".into()),
         };

@@ -1,5 +1,7 @@
 //! A session as callers see it.
 
+use std::sync::Arc;
+
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -109,9 +111,15 @@ pub struct SessionJson {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub holders: Vec<PartyId>,
-    /// Sign: what is signed.
+    /// Sign: the epoch of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_epoch: Option<u32>,
+    /// Sign: the hash that is signed, for a scheme that signs hashes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_hash: Option<DigestText>,
+    /// Sign: the message that is signed, in base64, for a scheme that signs messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Base64Text>,
     /// Sign: the verified signature, once completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<SignatureText>,
@@ -131,23 +139,29 @@ pub struct SessionJson {
 impl From<SessionView> for SessionJson {
     fn from(view: SessionView) -> Self {
         let waiting_for = view.waiting_for();
+        let (key_id, public_key) = (view.key_id(), view.public_key().cloned());
         let signature = match view.outcome {
             Some(Outcome::Signature(signature)) => Some(signature),
             _ => None,
         };
+        let threshold = view.ceremony.threshold();
+        let key = view.ceremony.key();
+        let input = view.ceremony.input();
         Self {
             session_id: view.session_id,
-            session_type: view.kind,
+            session_type: view.ceremony.kind(),
             status: view.status,
-            threshold_t: view.threshold.signers(),
-            threshold_n: view.threshold.parties(),
-            scheme: view.scheme,
+            threshold_t: threshold.signers(),
+            threshold_n: threshold.parties(),
+            scheme: view.ceremony.scheme(),
             participants: view.participants.into_iter().map(Into::into).collect(),
             waiting_for,
-            key_id: view.key_id,
-            public_key: view.public_key.map(PublicKeyText),
-            holders: view.holders,
-            message_hash: view.digest.map(DigestText),
+            key_id,
+            public_key: public_key.map(PublicKeyText),
+            holders: key.map(|key| key.holders.clone()).unwrap_or_default(),
+            key_epoch: key.map(|key| key.epoch),
+            message_hash: input.and_then(SignInput::digest).map(DigestText),
+            message: input.and_then(SignInput::message).cloned().map(Base64Text),
             recovery_id: signature.as_ref().and_then(|signature| signature.recovery_id),
             signature: signature.map(|signature| SignatureText(signature.bytes)),
             failure: view.failure.map(Into::into),
@@ -161,25 +175,33 @@ impl TryFrom<SessionJson> for SessionView {
     type Error = Error;
 
     fn try_from(json: SessionJson) -> Result<Self> {
+        let kind = json.session_type;
+        let threshold = Threshold::new(json.threshold_t.into(), json.threshold_n.into())?;
         let public_key = json.public_key.map(|key| key.0);
         let recovery_id = json.recovery_id;
         let signature =
             json.signature.map(|text| Outcome::Signature(Signature { bytes: text.0, recovery_id }));
-        let made = (json.status == SessionStatus::Completed
-            && json.session_type == SessionKind::Keygen)
+        let made = (json.status == SessionStatus::Completed && kind == SessionKind::Keygen)
             .then(|| public_key.clone().map(Outcome::PublicKey))
             .flatten();
+        let key = match (kind, json.key_id, public_key) {
+            (SessionKind::Sign, Some(key_id), Some(public_key)) => Some(Arc::new(KeyEpoch {
+                key_id,
+                epoch: json.key_epoch.unwrap_or_default(),
+                scheme: json.scheme,
+                threshold,
+                public_key,
+                holders: json.holders,
+            })),
+            _ => None,
+        };
+        let digest = json.message_hash.map(|hash| hash.0);
+        let input = SignInput::from_fields(digest, json.message.map(|message| message.0))?;
         Ok(Self {
             session_id: json.session_id,
             tenant: Tenant::default(),
-            kind: json.session_type,
-            scheme: json.scheme,
+            ceremony: Ceremony::from_parts(kind, json.scheme, threshold, key, input)?,
             status: json.status,
-            threshold: Threshold::new(json.threshold_t.into(), json.threshold_n.into())?,
-            key_id: json.key_id,
-            public_key,
-            holders: json.holders,
-            digest: json.message_hash.map(|hash| hash.0),
             participants: json.participants.into_iter().map(Into::into).collect(),
             outcome: signature.or(made),
             failure: json.failure.map(Into::into),
@@ -263,14 +285,18 @@ pub(crate) mod tests {
         SessionView {
             tenant: Tenant::default(),
             session_id,
-            kind: SessionKind::Sign,
-            scheme: Scheme::default(),
+            ceremony: Ceremony::Sign {
+                key: Arc::new(KeyEpoch {
+                    key_id: session_id.into(),
+                    epoch: 3,
+                    scheme: Scheme::default(),
+                    threshold: Threshold::new(2, 3).unwrap(),
+                    public_key: PublicKey([&[4][..], &[9; 64]].concat()),
+                    holders: ["a", "b", "c"].map(|name| name.parse().unwrap()).to_vec(),
+                }),
+                input: SignInput::Digest(Digest([5; 32])),
+            },
             status: SessionStatus::Completed,
-            threshold: Threshold::new(2, 3).unwrap(),
-            key_id: Some(session_id.into()),
-            public_key: Some(PublicKey([&[4][..], &[9; 64]].concat())),
-            holders: ["a", "b", "c"].map(|name| name.parse().unwrap()).to_vec(),
-            digest: Some(Digest([5; 32])),
             participants: vec![participant("a", 0), participant("c", 1)],
             outcome: Some(Outcome::Signature(Signature {
                 bytes: vec![6; 64],
@@ -292,9 +318,9 @@ pub(crate) mod tests {
     #[test]
     fn a_finished_keygen_survives_its_json() {
         let mut view = signed();
-        view.kind = SessionKind::Keygen;
-        view.digest = None;
-        view.outcome = view.public_key.clone().map(Outcome::PublicKey);
+        view.outcome = view.public_key().cloned().map(Outcome::PublicKey);
+        let (scheme, threshold) = (view.ceremony.scheme(), view.ceremony.threshold());
+        view.ceremony = Ceremony::Keygen { scheme, threshold };
         let json = SessionJson::from(view.clone());
         assert!(json.signature.is_none());
         assert_eq!(SessionView::try_from(json).unwrap(), view);

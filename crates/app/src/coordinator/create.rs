@@ -97,13 +97,9 @@ impl CoordinatorApp {
         if let Some(earlier) = self.repeated(&tenant, &request).await? {
             return Ok(earlier);
         }
-        let key = match request.kind {
-            SessionKind::Keygen => None,
-            SessionKind::Sign => Some(self.key_for(caller, &request).await?),
-        };
-        let threshold = agreed_threshold(&request, key.as_deref())?;
+        let ceremony = self.ceremony(caller, &request).await?;
         let Selection { participants, servers, offline } =
-            self.select_participants(caller, &request, threshold, key.as_deref()).await?;
+            self.select_participants(caller, &request, &ceremony).await?;
         let now = self.0.parts.clock.now();
         let session_id = SessionId(uuid::Uuid::new_v4());
         let mut effects = Effects::default();
@@ -116,11 +112,7 @@ impl CoordinatorApp {
             NewSession {
                 session_id,
                 tenant: tenant.clone(),
-                kind: request.kind,
-                scheme: key.as_ref().map_or(request.scheme, |key| key.scheme),
-                threshold,
-                key: key.map(|key| (*key).clone()),
-                digest: request.digest,
+                ceremony,
                 participants: participants.into_iter().map(hashed).collect(),
                 servers,
                 now,
@@ -262,21 +254,32 @@ impl CoordinatorApp {
         }
     }
 
-    /// The key a signing request means.
-    async fn key_for(&self, caller: &Caller, request: &CreateSession) -> Result<Arc<KeyRecord>> {
-        let record = match &request.key {
-            KeySelector::Id(id) => self.key_by_id(*id).await?,
-            KeySelector::PublicKey(public_key) => {
-                let key = quorate_schemes::normalize_public_key(request.scheme, &public_key.0)?;
-                self.0.parts.store.key_by_public_key(&key).await?.map(Arc::new)
+    /// What is asked for, with the key that it means.
+    async fn ceremony(&self, caller: &Caller, request: &CreateSession) -> Result<Ceremony> {
+        match &request.ceremony {
+            CeremonyRequest::Keygen { scheme, threshold } => {
+                Ok(Ceremony::Keygen { scheme: *scheme, threshold: *threshold })
             }
-            KeySelector::ByParticipants => Some(self.key_of_participants(caller, request).await?),
-        };
-        let owned = |key: &Arc<KeyRecord>| policy::sees(caller, &key.tenant);
-        record.filter(owned).ok_or_else(|| {
-            Error::new(ErrorCode::NotFound, "there is no such key; list them with GET /api/v1/keys")
-                .with_field("key_id")
-        })
+            CeremonyRequest::Sign { key, threshold, input } => {
+                let record = match key {
+                    KeySelector::Id(id) => self.key_by_id(*id).await?,
+                    KeySelector::PublicKey(public_key) => {
+                        let key = quorate_schemes::normalize_any_public_key(&public_key.0)?;
+                        self.0.parts.store.key_by_public_key(&key).await?.map(Arc::new)
+                    }
+                    KeySelector::ByParticipants => {
+                        Some(self.key_of_participants(caller, request).await?)
+                    }
+                };
+                let owned = |key: &Arc<KeyRecord>| policy::sees(caller, &key.tenant);
+                let record = record.filter(owned).ok_or_else(|| {
+                    let problem = "there is no such key; list them with GET /api/v1/keys";
+                    Error::new(ErrorCode::NotFound, problem).with_field("key_id")
+                })?;
+                check_threshold(*threshold, record.threshold)?;
+                Ok(Ceremony::Sign { key: record.key.clone(), input: input.clone() })
+            }
+        }
     }
 
     async fn key_by_id(&self, id: KeyId) -> Result<Option<Arc<KeyRecord>>> {
@@ -306,7 +309,7 @@ impl CoordinatorApp {
         let fits = |key: &KeyRecord| {
             !request.participants.is_empty()
                 && request.participants.iter().all(|p| key.holders.contains(&p.party_id))
-                && request.threshold.is_none_or(|threshold| threshold == key.threshold)
+                && request.ceremony.threshold().is_none_or(|threshold| threshold == key.threshold)
         };
         let (mut found, mut before) = (None, None);
         for _ in 0..SEARCHED_PAGES {
@@ -335,12 +338,12 @@ impl CoordinatorApp {
         &self,
         caller: &Caller,
         request: &CreateSession,
-        threshold: Threshold,
-        key: Option<&KeyRecord>,
+        ceremony: &Ceremony,
     ) -> Result<Selection> {
-        let wanted = match key {
-            None => usize::from(threshold.parties()),
-            Some(_) => usize::from(threshold.signers()),
+        let key = ceremony.key().map(AsRef::as_ref);
+        let wanted = match ceremony {
+            Ceremony::Keygen { threshold, .. } => usize::from(threshold.parties()),
+            Ceremony::Sign { key, .. } => usize::from(key.threshold.signers()),
         };
         let known = self.0.parts.directory.parties(caller, None, false).await?;
         let mut participants = request.participants.clone();
@@ -379,7 +382,7 @@ impl CoordinatorApp {
         &self,
         known: &[PartyView],
         named: &[NewParticipant],
-        key: Option<&KeyRecord>,
+        key: Option<&KeyEpoch>,
         count: usize,
     ) -> Vec<NewParticipant> {
         let fits = |view: &&PartyView| {
@@ -417,22 +420,14 @@ impl CoordinatorApp {
     }
 }
 
-/// Keygen says its threshold; a signature has that of its key, which a request may repeat.
-fn agreed_threshold(request: &CreateSession, key: Option<&KeyRecord>) -> Result<Threshold> {
-    match (request.threshold, key) {
-        (Some(threshold), None) => Ok(threshold),
-        (None, None) => Err(Error::invalid_field(
-            "threshold_n",
-            "keygen needs threshold_n (parties) and threshold_t (signers)",
-        )),
-        (Some(asked), Some(key)) if asked != key.threshold => Err(Error::invalid_field(
-            "threshold_t",
-            format!(
-                "the key is {} of {}; leave the thresholds out or repeat them exactly",
-                key.threshold.signers(),
-                key.threshold.parties()
-            ),
-        )),
-        (_, Some(key)) => Ok(key.threshold),
+/// A signature has the threshold of its key, which a request may repeat.
+fn check_threshold(asked: Option<Threshold>, key: Threshold) -> Result<()> {
+    if asked.is_none_or(|asked| asked == key) {
+        return Ok(());
     }
+    let (t, n) = (key.signers(), key.parties());
+    Err(Error::invalid_field(
+        "threshold_t",
+        format!("the key is {t} of {n}; leave the thresholds out or repeat them exactly"),
+    ))
 }

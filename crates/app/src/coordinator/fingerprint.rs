@@ -13,20 +13,16 @@ pub(super) const VERSION: u32 = 2;
 /// requests without it keep their fingerprint; anything else needs another version.
 pub(super) fn of(request: &CreateSession) -> [u8; 32] {
     // Taken apart by name, so that a new field is not forgotten.
-    let CreateSession {
-        kind,
-        scheme,
-        threshold,
-        participants,
-        key,
-        digest,
-        expires_in_seconds,
-        idempotency_key: _,
-    } = request;
+    let CreateSession { ceremony, participants, expires_in_seconds, idempotency_key: _ } = request;
     let mut hash = Fields(Sha256::new_with_prefix(b"quorate/create-session/v2"));
-    hash.field(1, kind.name().as_bytes());
+    hash.field(1, ceremony.kind().name().as_bytes());
+    let scheme = match ceremony {
+        CeremonyRequest::Keygen { scheme, threshold: _ } => *scheme,
+        // What version 2 has always written here: a signature names no scheme.
+        CeremonyRequest::Sign { .. } => Scheme::EcdsaSecp256k1,
+    };
     hash.field(2, scheme.name().as_bytes());
-    if let Some(threshold) = threshold {
+    if let Some(threshold) = ceremony.threshold() {
         hash.field(3, &threshold.signers().to_be_bytes());
         hash.field(4, &threshold.parties().to_be_bytes());
     }
@@ -39,13 +35,16 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
             }
         }
     }
-    match key {
-        KeySelector::Id(id) => hash.field(10, id.0.as_bytes()),
-        KeySelector::PublicKey(public_key) => hash.field(11, &public_key.0),
-        KeySelector::ByParticipants => {}
-    }
-    if let Some(digest) = digest {
-        hash.field(12, &digest.0);
+    if let CeremonyRequest::Sign { key, threshold: _, input } = ceremony {
+        match key {
+            KeySelector::Id(id) => hash.field(10, id.0.as_bytes()),
+            KeySelector::PublicKey(public_key) => hash.field(11, &public_key.0),
+            KeySelector::ByParticipants => {}
+        }
+        match input {
+            SignInput::Digest(digest) => hash.field(12, &digest.0),
+            SignInput::Message(message) => hash.field(14, message),
+        }
     }
     if let Some(seconds) = expires_in_seconds {
         hash.field(13, &seconds.to_be_bytes());
@@ -70,18 +69,23 @@ pub(super) fn is_same(request: &CreateSession, row: &IdempotencyRow, made: &Sess
     if row.version == VERSION {
         return row.request_hash == of(request);
     }
-    let same_key = match &request.key {
-        KeySelector::Id(id) => made.key_id == Some(*id),
-        KeySelector::PublicKey(public_key) => {
-            let wanted = quorate_schemes::normalize_public_key(made.scheme, &public_key.0);
-            wanted.is_ok_and(|wanted| made.public_key == Some(wanted))
+    let same_subject = match (&request.ceremony, &made.ceremony) {
+        (CeremonyRequest::Keygen { .. }, Ceremony::Keygen { .. }) => true,
+        (CeremonyRequest::Sign { key, input, .. }, Ceremony::Sign { key: used, input: signed }) => {
+            let same_key = match key {
+                KeySelector::Id(id) => used.key_id == *id,
+                KeySelector::PublicKey(public_key) => {
+                    let wanted = quorate_schemes::normalize_any_public_key(&public_key.0);
+                    wanted.is_ok_and(|wanted| used.public_key == wanted)
+                }
+                KeySelector::ByParticipants => true,
+            };
+            same_key && input == signed
         }
-        KeySelector::ByParticipants => true,
+        _ => false,
     };
-    request.kind == made.kind
-        && request.threshold.is_none_or(|threshold| threshold == made.threshold)
-        && request.digest == made.digest
-        && same_key
+    let threshold = request.ceremony.threshold();
+    same_subject && threshold.is_none_or(|threshold| threshold == made.ceremony.threshold())
 }
 
 #[cfg(test)]
@@ -94,12 +98,12 @@ mod tests {
             device: DeviceInfo { platform: "iOS".into(), ..DeviceInfo::default() },
         };
         CreateSession {
-            kind: SessionKind::Sign,
-            scheme: Scheme::EcdsaSecp256k1,
-            threshold: Some(Threshold::new(2, 3).unwrap()),
+            ceremony: CeremonyRequest::Sign {
+                key: KeySelector::Id("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
+                threshold: Some(Threshold::new(2, 3).unwrap()),
+                input: SignInput::Digest(Digest([7; 32])),
+            },
             participants: vec![participant("alice"), participant("bob")],
-            key: KeySelector::Id("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
-            digest: Some(Digest([7; 32])),
             expires_in_seconds: Some(60),
             idempotency_key: Some("once".into()),
         }
@@ -116,18 +120,30 @@ mod tests {
     #[test]
     fn every_field_but_the_idempotency_key_makes_another_request() {
         let first = of(&request());
-        let changes: [fn(&mut CreateSession); 12] = [
-            |r| r.kind = SessionKind::Keygen,
-            |r| r.threshold = Some(Threshold::new(3, 3).unwrap()),
-            |r| r.threshold = Some(Threshold::new(2, 4).unwrap()),
-            |r| r.threshold = None,
+        fn sign(
+            request: &mut CreateSession,
+        ) -> (&mut KeySelector, &mut Option<Threshold>, &mut SignInput) {
+            match &mut request.ceremony {
+                CeremonyRequest::Sign { key, threshold, input } => (key, threshold, input),
+                CeremonyRequest::Keygen { .. } => unreachable!("the request is to sign"),
+            }
+        }
+        let changes: [fn(&mut CreateSession); 13] = [
+            |r| {
+                let (scheme, threshold) = (Scheme::EcdsaSecp256k1, Threshold::new(2, 3).unwrap());
+                r.ceremony = CeremonyRequest::Keygen { scheme, threshold };
+            },
+            |r| *sign(r).1 = Some(Threshold::new(3, 3).unwrap()),
+            |r| *sign(r).1 = Some(Threshold::new(2, 4).unwrap()),
+            |r| *sign(r).1 = None,
             |r| r.participants.reverse(),
             |r| drop(r.participants.pop()),
             |r| r.participants[0].device.platform.clear(),
             |r| r.participants[0].device.device_id = "iOS".into(),
-            |r| r.key = KeySelector::ByParticipants,
-            |r| r.key = KeySelector::PublicKey(PublicKey(vec![2; 33])),
-            |r| r.digest = Some(Digest([8; 32])),
+            |r| *sign(r).0 = KeySelector::ByParticipants,
+            |r| *sign(r).0 = KeySelector::PublicKey(PublicKey(vec![2; 33])),
+            |r| *sign(r).2 = SignInput::Digest(Digest([8; 32])),
+            |r| *sign(r).2 = SignInput::Message(vec![7; 32].into()),
             |r| r.expires_in_seconds = None,
         ];
         for (n, change) in changes.iter().enumerate() {

@@ -151,12 +151,11 @@ impl World {
             device: DeviceInfo::default(),
         };
         CreateSession {
-            kind: SessionKind::Keygen,
-            scheme: Scheme::default(),
-            threshold: Some(Threshold::new(2, 2).unwrap()),
+            ceremony: CeremonyRequest::Keygen {
+                scheme: Scheme::default(),
+                threshold: Threshold::new(2, 2).unwrap(),
+            },
             participants: vec![participant("a"), participant("b")],
-            key: KeySelector::ByParticipants,
-            digest: None,
             expires_in_seconds: Some(300),
             idempotency_key: idempotency_key.map(Into::into),
         }
@@ -314,7 +313,10 @@ async fn a_request_of_the_old_version_is_compared_by_its_facts() {
     let world = open(&folder, START).await;
     assert_eq!(world.create(Some("once")).await.unwrap().session.session_id, first);
     let other = CreateSession {
-        threshold: Some(Threshold::new(2, 3).unwrap()),
+        ceremony: CeremonyRequest::Keygen {
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 3).unwrap(),
+        },
         ..world.request(Some("once"))
     };
     let error = world.app.create(&Caller::Open, other).await.err().unwrap();
@@ -354,20 +356,25 @@ async fn signed(world: &World) -> SessionId {
         quorate_schemes::normalize_public_key(Scheme::default(), &hex::decode(GENERATOR).unwrap());
     let names = ["a", "b"].map(|name| name.parse::<PartyId>().unwrap());
     let key = KeyRecord {
-        key_id: KeyId(uuid::Uuid::from_u128(1)),
+        key: Arc::new(KeyEpoch {
+            key_id: KeyId(uuid::Uuid::from_u128(1)),
+            epoch: 0,
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 2).unwrap(),
+            public_key: key.unwrap(),
+            holders: names.to_vec(),
+        }),
         tenant: Tenant::default(),
-        scheme: Scheme::default(),
-        threshold: Threshold::new(2, 2).unwrap(),
-        public_key: key.unwrap(),
-        holders: names.to_vec(),
         created_at: START,
     };
     let key_id = key.key_id;
     world.store.submit(vec![Write::Key(key)], Urgency::Now).await.unwrap();
     let request = CreateSession {
-        kind: SessionKind::Sign,
-        key: KeySelector::Id(key_id),
-        digest: Some(Digest([9; 32])),
+        ceremony: CeremonyRequest::Sign {
+            key: KeySelector::Id(key_id),
+            threshold: None,
+            input: SignInput::Digest(Digest([9; 32])),
+        },
         ..world.request(None)
     };
     let created = world.app.create(&Caller::Open, request).await.unwrap();

@@ -102,7 +102,7 @@ pub(crate) struct Proposal {
     /// Who writes.
     pub(crate) key: VerifyingKey,
     /// What the writer wants to do.
-    pub(crate) ceremony: Ceremony,
+    pub(crate) ceremony: ProposedCeremony,
     /// Its handshake, in hex.
     handshake: String,
 }
@@ -110,7 +110,7 @@ pub(crate) struct Proposal {
 /// What a run is for. All devices must say the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Ceremony {
+pub(crate) enum ProposedCeremony {
     Keygen {
         scheme: Scheme,
         threshold: Threshold,
@@ -122,7 +122,7 @@ pub(crate) enum Ceremony {
     },
 }
 
-impl Ceremony {
+impl ProposedCeremony {
     /// Whether two devices can go on together.
     pub(crate) fn fits(&self, other: &Self) -> bool {
         match (self, other) {
@@ -133,7 +133,11 @@ impl Ceremony {
 }
 
 impl Proposal {
-    pub(crate) fn new(key: VerifyingKey, ceremony: Ceremony, handshake: &Handshake) -> Self {
+    pub(crate) fn new(
+        key: VerifyingKey,
+        ceremony: ProposedCeremony,
+        handshake: &Handshake,
+    ) -> Self {
         Self { version: VERSION, key, ceremony, handshake: hex::encode(handshake) }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_party::{Compute, Keyring, Worker};
 use quorate_types::*;
 
-use super::message::Ceremony;
+use super::message::ProposedCeremony;
 use super::signer::MessageSigner;
 
 /// How long a run may take when nothing else is said: a person must reach for the other phone.
@@ -48,8 +48,8 @@ impl Peer {
 }
 
 /// The ceremony of a keygen.
-pub(crate) fn keygen(threshold: Threshold) -> Ceremony {
-    Ceremony::Keygen { scheme: Scheme::default(), threshold }
+pub(crate) fn keygen(threshold: Threshold) -> ProposedCeremony {
+    ProposedCeremony::Keygen { scheme: Scheme::default(), threshold }
 }
 
 /// The signature that a run ended with.

@@ -11,7 +11,7 @@ use quorate_types::*;
 use tokio::time::Instant;
 
 use super::channel::Channel;
-use super::message::{Ceremony, InstanceId, MessageKind, Proposal, SignedMessage};
+use super::message::{InstanceId, MessageKind, Proposal, ProposedCeremony, SignedMessage};
 use super::signer::VerifyingKey;
 use super::signing_request::SigningRequest;
 
@@ -54,7 +54,7 @@ impl Default for Observer<'_> {
 /// What a run is about.
 pub(crate) struct RunParameters {
     pub(crate) instance: InstanceId,
-    pub(crate) ceremony: Ceremony,
+    pub(crate) ceremony: ProposedCeremony,
     /// Our key.
     pub(crate) key: VerifyingKey,
     /// Our place among the members, from 0.
@@ -115,14 +115,16 @@ impl<'a, 'h> Run<'a, 'h> {
         let me = self.worker.id().clone();
         let keyring = &self.worker.keyring;
         let key = match &self.parameters.ceremony {
-            Ceremony::Sign { key_id, .. } => keyring.key(*key_id, &self.worker.compute).await?,
-            Ceremony::Keygen { .. } => None,
+            ProposedCeremony::Sign { key_id, .. } => {
+                keyring.key(*key_id, &self.worker.compute).await?
+            }
+            ProposedCeremony::Keygen { .. } => None,
         };
         let shown = keyring.shown(key.as_deref()).await?;
         let (handshake, secret) = make_handshake(keyring.identity(), session, &me, &shown);
         let proposals = self.exchange_proposals(&handshake).await?;
-        let digest = self.agree(&proposals)?;
-        let view = self.view(session, &proposals, digest).await?;
+        let ceremony = self.agree(&proposals).await?;
+        let view = self.view(session, &proposals, ceremony);
         self.compute(&view, (handshake, secret)).await
     }
 
@@ -167,14 +169,17 @@ impl<'a, 'h> Run<'a, 'h> {
         Ok(proposals.into_iter().flatten().collect())
     }
 
-    /// What is signed, once all agree to the one request.
-    fn agree(&mut self, proposals: &[Proposal]) -> Result<Option<Digest>> {
-        let Ceremony::Sign { request: mine, .. } = &self.parameters.ceremony else {
-            return Ok(None);
+    /// What the devices do, once all agree to it.
+    async fn agree(&mut self, proposals: &[Proposal]) -> Result<Ceremony> {
+        let (key_id, mine) = match &self.parameters.ceremony {
+            ProposedCeremony::Keygen { scheme, threshold } => {
+                return Ok(Ceremony::Keygen { scheme: *scheme, threshold: *threshold });
+            }
+            ProposedCeremony::Sign { key_id, request } => (*key_id, request),
         };
         let mut requests = proposals.iter().filter_map(|proposal| match &proposal.ceremony {
-            Ceremony::Sign { request, .. } => request.as_ref(),
-            Ceremony::Keygen { .. } => None,
+            ProposedCeremony::Sign { request, .. } => request.as_ref(),
+            ProposedCeremony::Keygen { .. } => None,
         });
         let Some(request) = requests.next() else {
             let why = "no device proposes what to sign; start the signature on one of them";
@@ -188,16 +193,13 @@ impl<'a, 'h> Run<'a, 'h> {
             let why = format!("{} did not agree to sign this", self.worker.id());
             return Err(Error::new(ErrorCode::Forbidden, why));
         }
-        Ok(Some(request.digest()))
+        let key = self.worker.keyring.key(key_id, &self.worker.compute).await?;
+        let key = key.ok_or_else(|| Error::not_found("key", key_id))?;
+        Ok(Ceremony::Sign { key: key.stored.record.key.clone(), input: request.input() })
     }
 
     /// The session as the protocol is to see it.
-    async fn view(
-        &self,
-        session: SessionId,
-        proposals: &[Proposal],
-        digest: Option<Digest>,
-    ) -> Result<SessionView> {
+    fn view(&self, session: SessionId, proposals: &[Proposal], ceremony: Ceremony) -> SessionView {
         let participant = |(index, proposal): (u16, &Proposal)| ParticipantView {
             party_id: proposal.key.party_id(),
             party_index: PartyIndex(index),
@@ -205,39 +207,17 @@ impl<'a, 'h> Run<'a, 'h> {
             device: DeviceInfo::default(),
             handshake: Some(proposal.handshake()),
         };
-        let mut view = SessionView {
+        SessionView {
             tenant: Tenant::default(),
             session_id: session,
-            kind: SessionKind::Keygen,
-            scheme: Scheme::default(),
+            ceremony,
             status: SessionStatus::InProgress,
-            threshold: Threshold::new(2, 2)?,
-            key_id: None,
-            public_key: None,
-            holders: Vec::new(),
-            digest,
             participants: (0..).zip(proposals).map(participant).collect(),
             outcome: None,
             failure: None,
             created_at: Timestamp(0),
             expires_at: Timestamp(0),
-        };
-        match &self.parameters.ceremony {
-            Ceremony::Keygen { scheme, threshold } => {
-                (view.scheme, view.threshold) = (*scheme, *threshold);
-            }
-            Ceremony::Sign { key_id, .. } => {
-                let key = self.worker.keyring.key(*key_id, &self.worker.compute).await?;
-                let key = key.ok_or_else(|| Error::not_found("key", key_id))?;
-                let record = &key.stored.record;
-                view.kind = SessionKind::Sign;
-                (view.scheme, view.threshold) = (record.scheme, record.threshold);
-                view.key_id = Some(*key_id);
-                view.public_key = Some(record.public_key.clone());
-                view.holders = record.holders.clone();
-            }
         }
-        Ok(view)
     }
 
     async fn compute(
@@ -349,12 +329,12 @@ impl<'a, 'h> Run<'a, 'h> {
     }
 }
 
-fn disagreement(who: &PartyId, theirs: &Ceremony, ours: &Ceremony) -> Error {
-    let words = |ceremony: &Ceremony| match ceremony {
-        Ceremony::Keygen { threshold, .. } => {
+fn disagreement(who: &PartyId, theirs: &ProposedCeremony, ours: &ProposedCeremony) -> Error {
+    let words = |ceremony: &ProposedCeremony| match ceremony {
+        ProposedCeremony::Keygen { threshold, .. } => {
             format!("make a {}-of-{} key", threshold.signers(), threshold.parties())
         }
-        Ceremony::Sign { key_id, .. } => format!("sign with key {key_id}"),
+        ProposedCeremony::Sign { key_id, .. } => format!("sign with key {key_id}"),
     };
     let why = format!("{who} wants to {}, this device to {}", words(theirs), words(ours));
     Error::new(ErrorCode::Conflict, why)

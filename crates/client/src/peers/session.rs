@@ -7,7 +7,7 @@ use quorate_party::Keyring;
 use quorate_types::*;
 use tokio::time::Instant;
 
-use super::message::{Ceremony, InstanceId};
+use super::message::{InstanceId, ProposedCeremony};
 use super::peer::{self, Peer};
 use super::run::{Observer, Run, RunParameters};
 use super::signer::{MessageSigner, VerifyingKey};
@@ -136,7 +136,7 @@ impl RelaySession {
         observer: &mut Observer<'_>,
     ) -> Result<Signature> {
         self.key(key).await?;
-        let ceremony = Ceremony::Sign { key_id: key, request };
+        let ceremony = ProposedCeremony::Sign { key_id: key, request };
         peer::signature(self.run(instance, members, ceremony, observer).await?)
     }
 
@@ -152,7 +152,7 @@ impl RelaySession {
         &self,
         instance: InstanceId,
         members: &[VerifyingKey],
-        ceremony: Ceremony,
+        ceremony: ProposedCeremony,
         observer: &mut Observer<'_>,
     ) -> Result<PartyOutcome> {
         let key = self.0.signer.verifying_key();

@@ -1,7 +1,7 @@
 //! What is signed: a message and how it is hashed, or a digest.
 
 use quorate_schemes::{HashKind, hash_message};
-use quorate_types::{Digest, Error, Result};
+use quorate_types::{Digest, Error, Result, SignInput};
 use serde::{Deserialize, Serialize};
 
 /// Longest message that is shown to the others, in bytes. A longer one is hashed by the caller.
@@ -17,6 +17,8 @@ pub enum MessageHash {
     Sha256,
     /// The message is the digest itself, 32 bytes.
     Raw,
+    /// None: the message itself is signed, by a key whose scheme signs messages.
+    None,
 }
 
 impl std::str::FromStr for MessageHash {
@@ -27,7 +29,8 @@ impl std::str::FromStr for MessageHash {
             "keccak256" => Ok(Self::Keccak256),
             "sha256" => Ok(Self::Sha256),
             "raw" => Ok(Self::Raw),
-            _ => Err(Error::invalid_field("hash", "hash is keccak256, sha256 or raw")),
+            "none" => Ok(Self::None),
+            _ => Err(Error::invalid_field("hash", "hash is keccak256, sha256, raw or none")),
         }
     }
 }
@@ -38,7 +41,7 @@ impl std::str::FromStr for MessageHash {
 pub struct SigningRequest {
     message: Vec<u8>,
     hash: MessageHash,
-    digest: Digest,
+    input: SignInput,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -57,14 +60,19 @@ impl SigningRequest {
             let problem = format!("a message is at most {MAX_MESSAGE} bytes; hash it first");
             return Err(Error::invalid_field("message", problem));
         }
-        let digest = match hash {
-            MessageHash::Keccak256 => hash_message(HashKind::Keccak256, &message),
-            MessageHash::Sha256 => hash_message(HashKind::Sha256, &message),
-            MessageHash::Raw => Digest(message.as_slice().try_into().map_err(|_| {
-                Error::invalid_field("message", "a raw digest is 32 bytes, 64 hex digits")
-            })?),
+        let input = match hash {
+            MessageHash::Keccak256 => {
+                SignInput::Digest(hash_message(HashKind::Keccak256, &message))
+            }
+            MessageHash::Sha256 => SignInput::Digest(hash_message(HashKind::Sha256, &message)),
+            MessageHash::Raw => {
+                SignInput::Digest(Digest(message.as_slice().try_into().map_err(|_| {
+                    Error::invalid_field("message", "a raw digest is 32 bytes, 64 hex digits")
+                })?))
+            }
+            MessageHash::None => SignInput::Message(message.clone().into()),
         };
-        Ok(Self { message, hash, digest })
+        Ok(Self { message, hash, input })
     }
 
     /// The message, or the digest where that is all there is.
@@ -77,9 +85,9 @@ impl SigningRequest {
         self.hash
     }
 
-    /// The 32 bytes that are signed.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    /// What is signed: a digest of the message, or the message.
+    pub fn input(&self) -> SignInput {
+        self.input.clone()
     }
 }
 
@@ -109,10 +117,12 @@ mod tests {
         let text = serde_json::to_string(&request).unwrap();
         assert_eq!(text, r#"{"message_hex":"68656c6c6f","message_hash":"SHA256"}"#);
         assert_eq!(serde_json::from_str::<SigningRequest>(&text).unwrap(), request);
-        let digest = hex::encode(request.digest().0);
+        let digest = hex::encode(request.input().digest().unwrap().0);
         assert_eq!(digest, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
         let raw = SigningRequest::new(vec![9; 32], MessageHash::Raw).unwrap();
-        assert_eq!(raw.digest(), Digest([9; 32]));
+        assert_eq!(raw.input(), SignInput::Digest(Digest([9; 32])));
+        let whole = SigningRequest::new(vec![9; 31], MessageHash::None).unwrap();
+        assert_eq!(whole.input(), SignInput::Message(vec![9; 31].into()));
         assert!(SigningRequest::new(vec![9; 31], MessageHash::Raw).is_err());
         assert!(SigningRequest::new(vec![9; MAX_MESSAGE + 1], MessageHash::Sha256).is_err());
     }

@@ -17,14 +17,11 @@ fn event(n: u128, kind: EventKind, status: SessionStatus, parties: &[&str]) -> A
     let session = SessionView {
         session_id: SessionId(uuid::Uuid::from_u128(n)),
         tenant: Tenant::default(),
-        kind: SessionKind::Sign,
-        scheme: Scheme::default(),
+        ceremony: Ceremony::Keygen {
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 3).unwrap(),
+        },
         status,
-        threshold: Threshold::new(2, 3).unwrap(),
-        key_id: None,
-        public_key: None,
-        holders: vec![],
-        digest: None,
         participants: parties.iter().enumerate().map(participant).collect(),
         outcome: None,
         failure: None,

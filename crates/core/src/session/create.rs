@@ -1,5 +1,7 @@
 //! What a creator may ask for.
 
+use std::cmp::Ordering;
+
 use quorate_types::*;
 
 use super::NewSession;
@@ -17,23 +19,24 @@ pub(super) fn check_participants(new: &NewSession) -> Result<()> {
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Error::invalid_field("participants", format!("{} is named twice", twice[0])));
     }
-    let (t, n) = (usize::from(new.threshold.signers()), usize::from(new.threshold.parties()));
-    match &new.key {
-        None if count < n => Err(Error::new(
-            ErrorCode::ThresholdNotMet,
-            format!("a key of {n} parties is made by exactly {n}, not {count}"),
-        )
-        .with_field("participants")),
-        None if count > n => Err(Error::invalid_field(
-            "participants",
-            format!("a key of {n} parties is made by exactly {n}, not {count}"),
-        )),
-        Some(_) if count < t => Err(Error::new(
-            ErrorCode::ThresholdNotMet,
-            format!("{t} signers are needed, {count} take part"),
-        )
-        .with_field("participants")),
-        Some(key) => {
+    let threshold = new.ceremony.threshold();
+    let (t, n) = (usize::from(threshold.signers()), usize::from(threshold.parties()));
+    let too_few = |problem: String| {
+        Err(Error::new(ErrorCode::ThresholdNotMet, problem).with_field("participants"))
+    };
+    match &new.ceremony {
+        Ceremony::Keygen { .. } => {
+            let problem = format!("a key of {n} parties is made by exactly {n}, not {count}");
+            match count.cmp(&n) {
+                Ordering::Less => too_few(problem),
+                Ordering::Equal => Ok(()),
+                Ordering::Greater => Err(Error::invalid_field("participants", problem)),
+            }
+        }
+        Ceremony::Sign { .. } if count < t => {
+            too_few(format!("{t} signers are needed, {count} take part"))
+        }
+        Ceremony::Sign { key, .. } => {
             let strangers: Vec<_> = names
                 .iter()
                 .filter(|name| !key.holders.contains(name))
@@ -47,7 +50,6 @@ pub(super) fn check_participants(new: &NewSession) -> Result<()> {
                 format!("no share of key {} is held by {}", key.key_id, strangers.join(", ")),
             ))
         }
-        None => Ok(()),
     }
 }
 
@@ -67,13 +69,10 @@ pub(super) fn check_device(device: &DeviceInfo) -> Result<()> {
     }
 }
 
-pub(super) fn check_digest(new: &NewSession) -> Result<()> {
-    let problem = match (new.kind, new.digest.is_some(), new.key.is_some()) {
-        (SessionKind::Keygen, false, false) | (SessionKind::Sign, true, true) => return Ok(()),
-        (SessionKind::Keygen, true, _) => "a keygen session signs nothing: leave message_hash out",
-        (SessionKind::Sign, false, _) => "a sign session needs message_hash: 32 bytes in hex",
-        (SessionKind::Keygen, ..) => "a keygen session makes a key: name none",
-        (SessionKind::Sign, ..) => "a sign session needs a key",
-    };
-    Err(Error::invalid_field("message_hash", problem))
+/// Whether the key's scheme signs what the creator gave.
+pub(super) fn check_input(ceremony: &Ceremony) -> Result<()> {
+    match ceremony {
+        Ceremony::Keygen { .. } => Ok(()),
+        Ceremony::Sign { key, input } => quorate_schemes::check_input(key.scheme, input),
+    }
 }

@@ -47,25 +47,23 @@ impl Session {
     /// A party's result in canonical form. Signatures are verified, unless they repeat the one
     /// that has been.
     fn checked(&self, outcome: PartyOutcome) -> Result<Outcome> {
-        match (outcome, self.kind) {
-            (PartyOutcome::PublicKey(bytes), SessionKind::Keygen) => {
-                quorate_schemes::normalize_public_key(self.scheme, &bytes).map(Outcome::PublicKey)
+        match (outcome, &self.ceremony) {
+            (PartyOutcome::PublicKey(bytes), Ceremony::Keygen { scheme, .. }) => {
+                quorate_schemes::normalize_public_key(*scheme, &bytes).map(Outcome::PublicKey)
             }
-            (PartyOutcome::Signature { bytes, recovery_id }, SessionKind::Sign) => {
-                let signature = quorate_schemes::parse_signature(self.scheme, &bytes, recovery_id)?;
+            (PartyOutcome::Signature { bytes, recovery_id }, Ceremony::Sign { key, input }) => {
+                let signature = quorate_schemes::parse_signature(key.scheme, &bytes, recovery_id)?;
                 if let Some(Outcome::Signature(known)) = &self.outcome
                     && known.bytes == signature.bytes
                     && signature.recovery_id.is_none_or(|id| Some(id) == known.recovery_id)
                 {
                     return Ok(Outcome::Signature(known.clone()));
                 }
-                let (Some(key), Some(digest)) = (&self.key, &self.digest) else {
-                    return Err(Error::internal());
-                };
-                quorate_schemes::complete_signature(self.scheme, &key.public_key, digest, signature)
+                quorate_schemes::complete_signature(key.scheme, &key.public_key, input, signature)
                     .map(Outcome::Signature)
             }
-            (_, kind) => {
+            (_, ceremony) => {
+                let kind = ceremony.kind();
                 let expected = if kind == SessionKind::Keygen { "public_key" } else { "signature" };
                 Err(Error::invalid_field(
                     expected,
@@ -84,7 +82,7 @@ impl Session {
         error: Error,
         effects: &mut Effects,
     ) -> Error {
-        let wrong_signature = self.kind == SessionKind::Sign
+        let wrong_signature = self.kind() == SessionKind::Sign
             && error.details.fields.contains_key("signature")
             && error.message.contains("does not verify");
         if self.status != SessionStatus::InProgress || !wrong_signature {
@@ -197,7 +195,8 @@ impl Session {
         failure: &Failure,
         reason: String,
     ) -> Vec<ReportedBan> {
-        let Some(key) = self.key.as_ref().filter(|_| failure.reason == FailureReason::PartyCheated)
+        let Some(key) =
+            self.ceremony.key().filter(|_| failure.reason == FailureReason::PartyCheated)
         else {
             return Vec::new();
         };

@@ -22,7 +22,7 @@ impl Session {
 
     /// Keygen or sign.
     pub fn kind(&self) -> SessionKind {
-        self.kind
+        self.ceremony.kind()
     }
 
     /// When it was created.
@@ -38,12 +38,12 @@ impl Session {
     /// Refuses a signature that does not verify: this was changed where it was kept.
     pub fn verify(&self) -> Result<()> {
         let Some(Outcome::Signature(signature)) = &self.outcome else { return Ok(()) };
-        let (Some(key), Some(digest)) = (&self.key, &self.digest) else {
+        let Ceremony::Sign { key, input } = &self.ceremony else {
             return Err(Error::internal());
         };
         let known = signature.clone();
         let verified =
-            quorate_schemes::complete_signature(self.scheme, &key.public_key, digest, known)?;
+            quorate_schemes::complete_signature(key.scheme, &key.public_key, input, known)?;
         if verified == *signature { Ok(()) } else { Err(Error::internal()) }
     }
 
@@ -71,10 +71,6 @@ impl Session {
     pub fn view(&self) -> SessionView {
         let completed = self.status == SessionStatus::Completed;
         let outcome = self.outcome.clone().filter(|_| completed);
-        let made = match &outcome {
-            Some(Outcome::PublicKey(key)) => Some(key.clone()),
-            _ => None,
-        };
         let participant = |(at, p): (usize, &Participant)| ParticipantView {
             party_id: p.party_id.clone(),
             party_index: PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES")),
@@ -85,17 +81,8 @@ impl Session {
         SessionView {
             tenant: self.tenant.clone(),
             session_id: self.session_id,
-            kind: self.kind,
-            scheme: self.scheme,
+            ceremony: self.ceremony.clone(),
             status: self.status,
-            threshold: self.threshold,
-            key_id: match &self.key {
-                Some(key) => Some(key.key_id),
-                None => made.is_some().then(|| self.session_id.into()),
-            },
-            public_key: self.key.as_ref().map(|key| key.public_key.clone()).or(made),
-            holders: self.key.as_ref().map(|key| key.holders.clone()).unwrap_or_default(),
-            digest: self.digest,
             participants: self.participants.iter().enumerate().map(participant).collect(),
             outcome,
             failure: self.failure.clone(),

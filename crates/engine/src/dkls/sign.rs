@@ -18,7 +18,7 @@ use dkls23_secp256k1::protocols::signing::{
     UniqueKeep1to2, UniqueKeep2to3,
 };
 use dkls23_secp256k1::protocols::{PartiesMessage, PartyIndex};
-use quorate_types::{Digest, ShareIndex, Signature};
+use quorate_types::{Digest, ShareIndex, SignInput, Signature};
 use serde::de::DeserializeOwned;
 
 use super::{Curve, check_parties, fault, index};
@@ -201,14 +201,13 @@ impl Sign {
     fn verified(&self, signature: Signature) -> Result<Signature, MachineFault> {
         let (scheme, key) = (self.share.scheme(), self.share.public_key());
         let digest = Digest(self.data.message_hash);
-        quorate_schemes::complete_signature(scheme, key, &digest, signature).map_err(|error| {
-            MachineFault {
+        quorate_schemes::complete_signature(scheme, key, &SignInput::Digest(digest), signature)
+            .map_err(|error| MachineFault {
                 code: FaultCode::ResultInvalid,
                 severity: Severity::Recoverable,
                 blame: None,
                 message: error.message,
-            }
-        })
+            })
     }
 }
 

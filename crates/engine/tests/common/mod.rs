@@ -22,6 +22,20 @@ pub(crate) struct Made {
     pub(crate) key: PublicKey,
 }
 
+impl Made {
+    /// The key as its holders know it.
+    pub(crate) fn epoch(&self) -> Arc<KeyEpoch> {
+        Arc::new(KeyEpoch {
+            key_id: session(1).into(),
+            epoch: 0,
+            scheme: self.shares[0].scheme(),
+            threshold: self.shares[0].threshold(),
+            public_key: self.key.clone(),
+            holders: self.holders.clone(),
+        })
+    }
+}
+
 /// A 2-of-2 key for tests that do not care which.
 pub(crate) static TWO_OF_TWO: LazyLock<Made> = LazyLock::new(|| keygen(2, 2, 1));
 
@@ -165,11 +179,9 @@ pub(crate) fn signing(
     let parties: Vec<_> = who.iter().map(|at| made.holders[*at].clone()).collect();
     let runs = runs(id, &parties, |at| Task::Sign {
         share: Arc::clone(&made.shares[who[at]]),
-        key_id: session(1).into(),
-        epoch: 0,
+        key: made.epoch(),
         made_by: [0; 32],
-        holders: made.holders.clone(),
-        digest,
+        input: SignInput::Digest(digest),
     });
     (parties, runs)
 }

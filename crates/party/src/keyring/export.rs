@@ -8,6 +8,8 @@
 //! same key, the public side of the key, the identities pinned when it was made, and the bans: a
 //! restored share must not forget with whom it must not sign.
 
+use std::sync::Arc;
+
 use quorate_engine::{SealContext, SealKey, Share};
 use quorate_ports::vault::{Ban, SealedShare, ShareState};
 use quorate_types::*;
@@ -24,11 +26,40 @@ const SALT: usize = 16;
 #[derive(Serialize, Deserialize)]
 struct Document {
     party: PartyId,
-    record: KeyRecord,
+    record: ExportedRecord,
     epoch: u32,
     identities: Vec<[u8; 32]>,
     bans: Vec<(PartyId, String, Timestamp)>,
     sealed: Vec<u8>,
+}
+
+/// The public side of a key as exports of every version have it.
+#[derive(Serialize, Deserialize)]
+struct ExportedRecord {
+    key_id: KeyId,
+    tenant: Tenant,
+    scheme: Scheme,
+    threshold: Threshold,
+    public_key: PublicKey,
+    holders: Vec<PartyId>,
+    created_at: Timestamp,
+}
+
+impl From<KeyRecord> for ExportedRecord {
+    fn from(record: KeyRecord) -> Self {
+        let KeyRecord { key, tenant, created_at } = record;
+        let KeyEpoch { key_id, scheme, threshold, public_key, holders, epoch: _ } =
+            Arc::unwrap_or_clone(key);
+        Self { key_id, tenant, scheme, threshold, public_key, holders, created_at }
+    }
+}
+
+impl ExportedRecord {
+    fn in_epoch(self, epoch: u32) -> KeyRecord {
+        let Self { key_id, tenant, scheme, threshold, public_key, holders, created_at } = self;
+        let key = KeyEpoch { key_id, epoch, scheme, threshold, public_key, holders };
+        KeyRecord { key: Arc::new(key), tenant, created_at }
+    }
 }
 
 /// What the second version adds, after the document of the first.
@@ -68,7 +99,7 @@ impl Keyring {
             let document = Document {
                 sealed: open.share.seal(&seal, &context)?,
                 party: party.clone(),
-                record: stored.record,
+                record: stored.record.into(),
                 epoch: stored.epoch,
                 identities: stored.identities,
                 bans: bans.into_iter().map(|ban| (ban.peer, ban.reason, ban.at)).collect(),
@@ -112,6 +143,7 @@ impl Keyring {
             Ban { key_id, epoch, peer, reason, at, evidence }
         };
         let bans: Vec<_> = bans.into_iter().map(ban).collect();
+        let record = record.in_epoch(epoch);
         // Bans first: a share that is here without them could be used.
         for ban in &bans {
             self.vault.ban(ban.clone()).await?;

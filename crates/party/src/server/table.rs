@@ -124,7 +124,7 @@ impl Table {
     /// Keeps a keygen until a place is free; for anything else there is none.
     fn postpone(&mut self, event: SessionEvent) -> Asked {
         let session = event.session.session_id;
-        let waits = event.session.kind == SessionKind::Keygen;
+        let waits = event.session.ceremony.kind() == SessionKind::Keygen;
         if waits && self.postponed.len() < POSTPONED_LEN {
             tracing::warn!(%session, "all places are taken: the keygen waits for one");
             self.postponed.push_back(event);
@@ -312,7 +312,11 @@ mod tests {
     fn numbered(n: u128, kind: SessionKind) -> SessionEvent {
         let mut event = event(SessionStatus::Created);
         event.session.session_id = SessionId(uuid::Uuid::from_u128(n));
-        event.session.kind = kind;
+        if kind == SessionKind::Sign {
+            let key = Net::new().key(event.session.session_id.into());
+            let input = SignInput::Digest(Digest([9; 32]));
+            event.session.ceremony = Ceremony::Sign { key, input };
+        }
         event
     }
 

@@ -11,7 +11,7 @@ use super::failure::{could_not, of_error, of_fault};
 use crate::clock;
 use crate::drive::{Ended, Progress, drive};
 use crate::gate::Gate;
-use crate::keyring::{NewShare, OpenKey, foreign_identity};
+use crate::keyring::{FIRST_EPOCH, NewShare, OpenKey, foreign_identity};
 use crate::transport::Transport;
 
 /// Checks whether this party can take part: for signing it opens the share and looks at the
@@ -21,7 +21,7 @@ pub(super) async fn prepare(
     view: &SessionView,
 ) -> Result<Option<Arc<OpenKey>>, Failure> {
     let me = worker.id();
-    if view.kind == SessionKind::Keygen {
+    let Ceremony::Sign { key: shown, .. } = &view.ceremony else {
         let key = view.session_id.into();
         return match worker.keyring.holds(key).await {
             Ok(false) => match worker.keyring.too_many_pending(&view.tenant).await {
@@ -44,10 +44,8 @@ pub(super) async fn prepare(
             )),
             Err(error) => Err(of_error(me, error)),
         };
-    }
-    let Some(key_id) = view.key_id else {
-        return Err(could_not(me, "the session does not say which key to sign with"));
     };
+    let key_id = shown.key_id;
     let opened = worker.keyring.key(key_id, &worker.compute).await;
     let Some(key) = opened.map_err(|error| of_error(me, error))? else {
         let message = format!(
@@ -93,7 +91,7 @@ impl Attempt<'_> {
         let me = worker.id();
         // The view of the start counts, not what was shown before it: it may differ.
         let mut key = prepare(worker, view).await?;
-        let task = task(me, view, key.as_deref())?;
+        let task = task(me, &view.ceremony, key.as_deref())?;
         let roster = roster(me, &self.handshake, view)?;
         let run = self.run(roster, task).await?;
         let peers: Vec<_> = run.identities().into_iter().zip(run.shown().cloned()).collect();
@@ -155,21 +153,20 @@ impl Attempt<'_> {
     }
 }
 
-fn task(me: &PartyId, view: &SessionView, key: Option<&OpenKey>) -> Result<Task, Failure> {
-    let Some(key) = key else {
-        return Ok(Task::Keygen { scheme: view.scheme, threshold: view.threshold });
-    };
-    let Some(digest) = view.digest else {
-        return Err(could_not(me, "the session does not say what to sign"));
-    };
-    Ok(Task::Sign {
-        share: Arc::clone(&key.share),
-        key_id: key.stored.key_id,
-        epoch: key.stored.epoch,
-        made_by: key.stored.execution,
-        holders: key.stored.record.holders.clone(),
-        digest,
-    })
+fn task(me: &PartyId, ceremony: &Ceremony, key: Option<&OpenKey>) -> Result<Task, Failure> {
+    match (ceremony, key) {
+        (Ceremony::Keygen { scheme, threshold }, None) => {
+            Ok(Task::Keygen { scheme: *scheme, threshold: *threshold })
+        }
+        // The key is the one that this party holds, whatever the session says of it.
+        (Ceremony::Sign { input, .. }, Some(key)) => Ok(Task::Sign {
+            share: Arc::clone(&key.share),
+            key: Arc::clone(&key.stored.record.key),
+            made_by: key.stored.execution,
+            input: input.clone(),
+        }),
+        _ => Err(could_not(me, "the session has changed its kind")),
+    }
 }
 
 /// The participants with their handshakes, in their order; ours must be the one we sent.
@@ -260,15 +257,16 @@ async fn keep(
     share: Share,
     public_key: PublicKey,
 ) -> Result<Arc<OpenKey>, Failure> {
-    let record = KeyRecord {
+    let key = KeyEpoch {
         key_id: session.into(),
-        tenant: view.tenant.clone(),
-        scheme: view.scheme,
-        threshold: view.threshold,
+        epoch: FIRST_EPOCH,
+        scheme: view.ceremony.scheme(),
+        threshold: view.ceremony.threshold(),
         public_key,
         holders: view.participants.iter().map(|p| p.party_id.clone()).collect(),
-        created_at: clock::now(),
     };
+    let tenant = view.tenant.clone();
+    let record = KeyRecord { key: Arc::new(key), tenant, created_at: clock::now() };
     let identities = peers.iter().map(|(identity, _)| *identity).collect();
     let new = NewShare { share, record, identities, execution };
     worker.keyring.store(new, &worker.compute).await.map_err(|error| {
@@ -349,9 +347,10 @@ mod tests {
         assert_eq!(net.ended(session).await.status, SessionStatus::Completed);
         let view = SessionView {
             tenant: Tenant::default(),
-            kind: SessionKind::Sign,
-            key_id: Some(session.into()),
-            digest: Some(Digest([3; 32])),
+            ceremony: Ceremony::Sign {
+                key: net.key(session.into()),
+                input: SignInput::Digest(Digest([3; 32])),
+            },
             ..net.view(session)
         };
         let party = Party {
@@ -395,7 +394,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_keygen_of_a_key_that_is_held_is_refused() {
         let (a, party, mut view) = holders().await;
-        view.kind = SessionKind::Keygen;
+        let (scheme, threshold) = (view.ceremony.scheme(), view.ceremony.threshold());
+        view.ceremony = Ceremony::Keygen { scheme, threshold };
         let before = a.vault.share(view.session_id.into()).await.unwrap();
         let refused = prepare(&party.worker, &view).await.err().unwrap();
         assert!(refused.message.contains("does not replace it"), "{}", refused.message);

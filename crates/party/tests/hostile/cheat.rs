@@ -109,11 +109,9 @@ impl<'a> Cheat<'a> {
         let roster = view.participants.into_iter().map(member).collect();
         let task = Task::Sign {
             share: Arc::new(self.guessing(row, right)),
-            key_id: self.key.stored.key_id,
-            epoch: 0,
+            key: self.key.stored.record.key.clone(),
             made_by: self.key.stored.execution,
-            holders: self.key.stored.record.holders.clone(),
-            digest: view.digest.unwrap(),
+            input: view.ceremony.input().unwrap().clone(),
         };
         let mut run = Run::new(&identity, secret, session, &me, roster, task).unwrap();
         let mut outgoing = run.advance().unwrap().outgoing;

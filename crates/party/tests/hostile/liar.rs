@@ -191,7 +191,8 @@ impl State {
 impl Account {
     fn show(&mut self, party: &PartyId, view: &SessionView) {
         let shown = self.shown.entry(party.clone()).or_default();
-        shown.insert((view.key_id, view.digest.map(|digest| digest.0)));
+        let digest = view.ceremony.input().and_then(SignInput::digest);
+        shown.insert((view.key_id(), digest.map(|digest| digest.0)));
         self.life = self.life.max(view.expires_at.millis_since(view.created_at));
     }
 }

@@ -104,7 +104,7 @@ impl Scene {
             (&neighbour, &["a", "b"]),
         ] {
             let made = world.ended(&world.keygen(caller, 2, names).await).await;
-            keys.push((made.key_id.unwrap(), made.public_key.unwrap()));
+            keys.push((made.key_id().unwrap(), made.public_key().unwrap().clone()));
         }
         away.shutdown().await;
         for (key, digest) in [(keys[0].0, 1), (keys[1].0, 2)] {
@@ -223,7 +223,8 @@ impl Scene {
                 let key = self.keys.iter().find(|(id, _)| Some(*id) == *key);
                 key.zip(*digest).is_some_and(|((_, key), digest)| {
                     let scheme = Scheme::default();
-                    quorate_schemes::verify(scheme, key, &Digest(digest), signature).is_ok()
+                    let input = SignInput::Digest(Digest(digest));
+                    quorate_schemes::verify(scheme, key, &input, signature).is_ok()
                 })
             })
         };

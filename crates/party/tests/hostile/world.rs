@@ -100,17 +100,14 @@ impl World {
 
     pub(crate) async fn keygen(&self, caller: &Caller, t: i64, names: &[&str]) -> CreatedSession {
         let threshold = Threshold::new(t, i64::try_from(names.len()).unwrap()).unwrap();
-        let request = CreateSession { threshold: Some(threshold), ..request(names) };
+        let scheme = Scheme::default();
+        let request = request(CeremonyRequest::Keygen { scheme, threshold }, names);
         self.coordinator.create(caller, request).await.unwrap()
     }
 
     pub(crate) async fn sign(&self, key: KeyId, names: &[&str], digest: Digest) -> CreatedSession {
-        let request = CreateSession {
-            kind: SessionKind::Sign,
-            key: KeySelector::Id(key),
-            digest: Some(digest),
-            ..request(names)
-        };
+        let (key, input) = (KeySelector::Id(key), SignInput::Digest(digest));
+        let request = request(CeremonyRequest::Sign { key, threshold: None, input }, names);
         self.coordinator.create(&Caller::System, request).await.unwrap()
     }
 
@@ -125,7 +122,7 @@ impl World {
         let created = self.keygen(&Caller::System, t, names).await;
         let made = self.ended(&created).await;
         assert_eq!(made.status, SessionStatus::Completed, "{:?}", made.failure);
-        made.key_id.unwrap()
+        made.key_id().unwrap()
     }
 
     /// Why a session ended without a result.
@@ -136,16 +133,12 @@ impl World {
     }
 }
 
-fn request(names: &[&str]) -> CreateSession {
+fn request(ceremony: CeremonyRequest, names: &[&str]) -> CreateSession {
     let participant =
         |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
     CreateSession {
-        kind: SessionKind::Keygen,
-        scheme: Scheme::default(),
-        threshold: None,
+        ceremony,
         participants: names.iter().map(participant).collect(),
-        key: KeySelector::ByParticipants,
-        digest: None,
         expires_in_seconds: None,
         idempotency_key: None,
     }

@@ -112,25 +112,25 @@ pub(crate) fn plain(parties: &[PartyId]) -> Vec<NewParticipant> {
 pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<()> {
     let coordinator = args.client.connect()?;
     let request = CreateSession {
-        kind: SessionKind::Keygen,
-        scheme: args.scheme,
-        threshold: Some(Threshold::new(args.threshold.into(), args.parties.into())?),
+        ceremony: CeremonyRequest::Keygen {
+            scheme: args.scheme,
+            threshold: Threshold::new(args.threshold.into(), args.parties.into())?,
+        },
         participants: plain(&args.participants),
-        key: KeySelector::ByParticipants,
-        digest: None,
         expires_in_seconds: args.expires_in,
         idempotency_key: None,
     };
     let view = run_session(&*coordinator, request, "making a key", out).await?;
-    let public_key = view.public_key.as_ref().ok_or_else(Error::internal)?;
-    let key_id = view.key_id.ok_or_else(Error::internal)?;
+    let public_key = view.public_key().ok_or_else(Error::internal)?;
+    let key_id = view.key_id().ok_or_else(Error::internal)?;
+    let (scheme, threshold) = (view.ceremony.scheme(), view.ceremony.threshold());
     let value = json!({
         "key_id": key_id,
-        "scheme": view.scheme.name(),
-        "threshold_t": view.threshold.signers(),
-        "threshold_n": view.threshold.parties(),
+        "scheme": scheme.name(),
+        "threshold_t": threshold.signers(),
+        "threshold_n": threshold.parties(),
         "public_key": hex::encode(&public_key.0),
-        "ethereum_address": quorate_schemes::ethereum_address(view.scheme, public_key),
+        "ethereum_address": quorate_schemes::ethereum_address(scheme, public_key),
         "parties": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
     });
     out.show(&value, || lines(&value));
@@ -142,12 +142,12 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
     let coordinator = args.client.connect()?;
     let digest = args.what.digest()?;
     let request = CreateSession {
-        kind: SessionKind::Sign,
-        scheme: Scheme::default(),
-        threshold: None,
+        ceremony: CeremonyRequest::Sign {
+            key: parse_key(&args.key)?,
+            threshold: None,
+            input: SignInput::Digest(digest),
+        },
         participants: plain(&args.participants),
-        key: parse_key(&args.key)?,
-        digest: Some(digest),
         expires_in_seconds: args.expires_in,
         idempotency_key: args.idempotency_key,
     };
@@ -157,8 +157,8 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
     };
     let value = json!({
         "session_id": view.session_id,
-        "key_id": view.key_id,
-        "public_key": view.public_key.as_ref().map(|key| hex::encode(&key.0)),
+        "key_id": view.key_id(),
+        "public_key": view.public_key().map(|key| hex::encode(&key.0)),
         "message_hash": hex::encode(digest.0),
         "signature": hex::encode(&signature.bytes),
         "recovery_id": signature.recovery_id,
@@ -194,7 +194,7 @@ pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
             "give the key's id or its public key in hex; `quorate keys` lists both",
         )
     })?;
-    let key = quorate_schemes::normalize_public_key(Scheme::default(), &bytes)?;
+    let key = quorate_schemes::normalize_any_public_key(&bytes)?;
     Ok(KeySelector::PublicKey(key))
 }
 
@@ -231,7 +231,7 @@ pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
         let waiting: Vec<_> = view.waiting_for().iter().map(|p| p.to_string()).collect();
         vec![
             view.session_id.to_string(),
-            view.kind.name().to_owned(),
+            view.ceremony.kind().name().to_owned(),
             view.status.name().to_owned(),
             view.failure.as_ref().map_or(waiting.join(","), |failure| failure.message.clone()),
         ]

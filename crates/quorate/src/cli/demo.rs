@@ -53,8 +53,8 @@ async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<
     let began = Instant::now();
     let made = run_session(&coordinator, keygen()?, "making a 2-of-3 key", out).await?;
     let keygen_ms = began.elapsed().as_secs_f64() * 1e3;
-    let key_id = made.key_id.ok_or_else(Error::internal)?;
-    let public_key = made.public_key.ok_or_else(Error::internal)?;
+    let key_id = made.key_id().ok_or_else(Error::internal)?;
+    let public_key = made.public_key().cloned().ok_or_else(Error::internal)?;
     let digest = quorate_schemes::hash_message(HashKind::Keccak256, message.as_bytes());
     let began = Instant::now();
     let signed = run_session(&coordinator, sign(key_id, digest), "signing", out).await?;
@@ -62,17 +62,18 @@ async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<
     let Some(Outcome::Signature(signature)) = signed.outcome else {
         return Err(Error::internal());
     };
-    quorate_schemes::verify(made.scheme, &public_key, &digest, &signature)?;
+    let (scheme, threshold) = (made.ceremony.scheme(), made.ceremony.threshold());
+    quorate_schemes::verify(scheme, &public_key, &SignInput::Digest(digest), &signature)?;
     let value = json!({
-        "scheme": made.scheme.name(),
-        "threshold_t": made.threshold.signers(),
-        "threshold_n": made.threshold.parties(),
+        "scheme": scheme.name(),
+        "threshold_t": threshold.signers(),
+        "threshold_n": threshold.parties(),
         "public_key": hex::encode(&public_key.0),
         "message": message,
         "message_hash": hex::encode(digest.0),
         "signature": hex::encode(&signature.bytes),
         "recovery_id": signature.recovery_id,
-        "ethereum_address": quorate_schemes::ethereum_address(made.scheme, &public_key),
+        "ethereum_address": quorate_schemes::ethereum_address(scheme, &public_key),
         "keygen_ms": round(keygen_ms),
         "sign_ms": round(sign_ms),
     });
@@ -89,12 +90,11 @@ fn round(ms: f64) -> f64 {
 
 fn keygen() -> Result<CreateSession> {
     Ok(CreateSession {
-        kind: SessionKind::Keygen,
-        scheme: Scheme::default(),
-        threshold: Some(Threshold::new(2, 3)?),
+        ceremony: CeremonyRequest::Keygen {
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 3)?,
+        },
         participants: Vec::new(),
-        key: KeySelector::ByParticipants,
-        digest: None,
         expires_in_seconds: None,
         idempotency_key: None,
     })
@@ -102,12 +102,12 @@ fn keygen() -> Result<CreateSession> {
 
 fn sign(key: KeyId, digest: Digest) -> CreateSession {
     CreateSession {
-        kind: SessionKind::Sign,
-        scheme: Scheme::default(),
-        threshold: None,
+        ceremony: CeremonyRequest::Sign {
+            key: KeySelector::Id(key),
+            threshold: None,
+            input: SignInput::Digest(digest),
+        },
         participants: Vec::new(),
-        key: KeySelector::Id(key),
-        digest: Some(digest),
         expires_in_seconds: None,
         idempotency_key: None,
     }

@@ -163,7 +163,7 @@ async fn finish(
                 "public_key": hex::encode(&record.public_key.0),
                 "ethereum_address":
                     quorate_schemes::ethereum_address(record.scheme, &record.public_key),
-                "message_hash": hex::encode(request.digest().0),
+                "message_hash": request.input().digest().map(|digest| hex::encode(digest.0)),
                 "signature": hex::encode(&signature.bytes),
                 "recovery_id": signature.recovery_id,
             })

@@ -33,7 +33,8 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<()> {
     let digest = args.what.digest()?;
     let signature = unhex("signature", &args.signature)?;
     let signature = quorate_schemes::parse_signature(args.scheme, &signature, None)?;
-    let signature = quorate_schemes::complete_signature(args.scheme, &key, &digest, signature)?;
+    let input = SignInput::Digest(digest);
+    let signature = quorate_schemes::complete_signature(args.scheme, &key, &input, signature)?;
     let value = json!({
         "valid": true,
         "message_hash": hex::encode(digest.0),

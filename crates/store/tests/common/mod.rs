@@ -58,12 +58,15 @@ pub(crate) fn key(
     tenant: Tenant,
 ) -> KeyRecord {
     KeyRecord {
-        key_id: KeyId(Uuid::from_u128(n)),
+        key: Arc::new(KeyEpoch {
+            key_id: KeyId(Uuid::from_u128(n)),
+            epoch: 0,
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 3).unwrap(),
+            public_key: PublicKey(vec![public_key; 65]),
+            holders: vec![party(holder)],
+        }),
         tenant,
-        scheme: Scheme::default(),
-        threshold: Threshold::new(2, 3).unwrap(),
-        public_key: PublicKey(vec![public_key; 65]),
-        holders: vec![party(holder)],
         created_at: Timestamp(created_at),
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::message::Ceremony;
+use super::message::ProposedCeremony;
 use super::peer::{self, Peer};
 use super::run::{Observer, Progress, Run, RunParameters};
 use super::signer::MessageSigner;
@@ -276,7 +276,7 @@ impl Participation<'_> {
         let ceremony = match task {
             GroupCeremony::Keygen(threshold) => peer::keygen(threshold),
             GroupCeremony::Sign(key_id, request) => {
-                Ceremony::Sign { key_id, request: starts.then_some(request) }
+                ProposedCeremony::Sign { key_id, request: starts.then_some(request) }
             }
         };
         let instance = SessionContext::new(invitation, roster.context.kind).instance;
@@ -292,10 +292,10 @@ impl Participation<'_> {
         let channel = roster.start(connection, Arc::clone(&peer.signer));
         let outcome = Run::new(&peer.worker, parameters, channel, observer, known).finish().await?;
         match ceremony {
-            Ceremony::Keygen { .. } => {
+            ProposedCeremony::Keygen { .. } => {
                 peer.key(instance.session().into()).await.map(GroupOutcome::Key)
             }
-            Ceremony::Sign { .. } => peer::signature(outcome).map(GroupOutcome::Signature),
+            ProposedCeremony::Sign { .. } => peer::signature(outcome).map(GroupOutcome::Signature),
         }
     }
 }

@@ -29,9 +29,9 @@ fn what_was_running_fails_and_names_the_silent() {
     assert_eq!(effects.events, [EventKind::SessionFailed]);
     assert_eq!(session.status(), SessionStatus::Failed);
     let view = session.view();
+    assert!(view.outcome.is_none() && view.public_key().is_none());
     let failure = view.failure.unwrap();
     assert_eq!((failure.reason, failure.parties), (FailureReason::DeadlinePassed, names(&[0, 2])));
-    assert!(view.outcome.is_none() && view.public_key.is_none());
 }
 
 #[test]
@@ -137,9 +137,9 @@ fn a_sign_session_shows_its_key_and_all_its_holders() {
     let session =
         Session::create(new(SessionKind::Sign, 2, 3, &[2, 0]), &mut Effects::default()).unwrap();
     let view = session.view();
-    assert_eq!(view.holders, names(&[0, 1, 2]));
-    assert_eq!(view.public_key, Some(PublicKey(public(7, false))));
-    assert_ne!(view.key_id, Some(session.id().into()));
+    assert_eq!(view.ceremony.key().unwrap().holders, names(&[0, 1, 2]));
+    assert_eq!(view.public_key(), Some(&PublicKey(public(7, false))));
+    assert_ne!(view.key_id(), Some(session.id().into()));
     let order: Vec<_> = view.participants.iter().map(|p| (p.party_index.0, &p.party_id)).collect();
     assert_eq!(order, [(0, &name(2)), (1, &name(0))]);
 }

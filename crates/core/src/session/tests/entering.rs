@@ -56,14 +56,13 @@ fn every_stranger_to_a_key_is_named() {
 }
 
 #[test]
-fn a_digest_belongs_to_a_signature_and_to_nothing_else() {
-    let without = NewSession { digest: None, ..new(SessionKind::Sign, 2, 2, &[0, 1]) };
-    let with = NewSession { digest: Some(DIGEST), ..new(SessionKind::Keygen, 2, 2, &[0, 1]) };
-    for wrong in [without, with] {
-        let (code, error) = refusal(wrong);
-        assert_eq!(code, ErrorCode::InvalidRequest);
-        assert!(error.details.fields.contains_key("message_hash"));
-    }
+fn an_ecdsa_key_signs_no_message() {
+    let mut wrong = new(SessionKind::Sign, 2, 2, &[0, 1]);
+    let Ceremony::Sign { input, .. } = &mut wrong.ceremony else { panic!("a signature") };
+    *input = SignInput::Message(b"pay".as_slice().into());
+    let (code, error) = refusal(wrong);
+    assert_eq!(code, ErrorCode::InvalidRequest);
+    assert!(error.details.fields.contains_key("message_hash"));
 }
 
 #[test]

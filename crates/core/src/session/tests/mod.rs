@@ -54,27 +54,24 @@ fn new(kind: SessionKind, t: i64, n: i64, parties: &[usize]) -> NewSession {
     let session_id: SessionId = format!("{:032x}", 1).parse().unwrap();
     let other: SessionId = format!("{:032x}", 2).parse().unwrap();
     let threshold = Threshold::new(t, n).unwrap();
-    let signs = kind == SessionKind::Sign;
-    let key = KeyRecord {
+    let key = Arc::new(KeyEpoch {
         key_id: other.into(),
-        tenant: Tenant::default(),
+        epoch: 0,
         scheme: Scheme::default(),
         threshold,
         public_key: PublicKey(public(7, false)),
         holders: (0..usize::try_from(n).unwrap()).map(name).collect(),
-        created_at: Timestamp(0),
-    };
+    });
     let participant = |&n: &usize| {
         (NewParticipant { party_id: name(n), device: DeviceInfo::default() }, token(n))
     };
     NewSession {
         session_id,
         tenant: Tenant::default(),
-        kind,
-        scheme: Scheme::default(),
-        threshold,
-        key: signs.then_some(key),
-        digest: signs.then_some(DIGEST),
+        ceremony: match kind {
+            SessionKind::Keygen => Ceremony::Keygen { scheme: Scheme::default(), threshold },
+            SessionKind::Sign => Ceremony::Sign { key, input: SignInput::Digest(DIGEST) },
+        },
         participants: parties.iter().map(participant).collect(),
         servers: Vec::new(),
         now: Timestamp(0),

@@ -9,7 +9,7 @@ fn a_keygen_completes_when_all_report_one_key_in_any_encoding() {
         let (reply, effects) = at(&mut session, 2, made(n, public(1, n == 0)));
         assert_eq!(reply.unwrap(), Reply::Done);
         assert_eq!((effects.persist, effects.ended), (Durability::None, false));
-        assert_eq!(session.view().public_key, None, "not shown before all agree");
+        assert_eq!(session.view().public_key(), None, "not shown before all agree");
     }
     let (_, effects) = at(&mut session, 5, made(2, public(1, true)));
     assert_eq!(effects.persist, Durability::Now);
@@ -17,18 +17,21 @@ fn a_keygen_completes_when_all_report_one_key_in_any_encoding() {
     assert!(effects.ended);
     let key = PublicKey(public(1, false));
     let record = KeyRecord {
-        key_id: session.id().into(),
+        key: Arc::new(KeyEpoch {
+            key_id: session.id().into(),
+            epoch: 0,
+            scheme: Scheme::default(),
+            threshold: Threshold::new(2, 3).unwrap(),
+            public_key: key.clone(),
+            holders: names(&[0, 1, 2]),
+        }),
         tenant: Tenant::default(),
-        scheme: Scheme::default(),
-        threshold: Threshold::new(2, 3).unwrap(),
-        public_key: key.clone(),
-        holders: names(&[0, 1, 2]),
         created_at: Timestamp(5),
     };
     assert_eq!(effects.key, Some(record));
     let view = session.view();
     assert_eq!(view.outcome, Some(Outcome::PublicKey(key.clone())));
-    assert_eq!((view.key_id, view.public_key), (Some(session.id().into()), Some(key)));
+    assert_eq!((view.key_id(), view.public_key()), (Some(session.id().into()), Some(&key)));
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(in crate::cli) struct What {
     /// The 32-byte digest in hex
     #[arg(long, value_name = "HEX", group = "what")]
     digest: Option<String>,
-    /// How a message is hashed: keccak256, sha256, or raw when it is the digest
+    /// How a message is hashed: keccak256, sha256, raw when it is the digest, or none
     #[arg(long, default_value = "keccak256")]
     hash: MessageHash,
 }
@@ -106,11 +106,11 @@ pub(in crate::cli) async fn run(folder: &Folder, args: SignArgs, out: Output) ->
     drop(observer);
     steps.finish();
     let signature = signed?;
-    let digest = seen.as_ref().map(|request| hex::encode(request.digest().0));
+    let digest = seen.as_ref().and_then(|request| request.input().digest());
     let value = json!({
         "key_id": key,
         "public_key": hex::encode(&record.public_key.0),
-        "message_hash": digest,
+        "message_hash": digest.map(|digest| hex::encode(digest.0)),
         "signature": hex::encode(&signature.bytes),
         "recovery_id": signature.recovery_id,
         "signers": members.iter().map(VerifyingKey::party_id).collect::<Vec<_>>(),
@@ -162,7 +162,9 @@ pub(in crate::cli) fn asked(key: &KeyRecord, request: &SigningRequest) -> bool {
         (hash, Ok(text)) => eprintln!("message ({hash:?}): {}", text.escape_debug()),
         (hash, Err(_)) => eprintln!("message ({hash:?}): 0x{}", hex::encode(request.message())),
     }
-    eprintln!("digest: {}", hex::encode(request.digest().0));
+    if let Some(digest) = request.input().digest() {
+        eprintln!("digest: {}", hex::encode(digest.0));
+    }
     if !std::io::stdin().is_terminal() {
         eprintln!("nobody is here to agree; --yes agrees without asking");
         return false;

@@ -1,0 +1,398 @@
+//! What a session does, and with which key.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ids::{KeyId, PartyId};
+use crate::scheme::{Digest, PublicKey, Scheme};
+use crate::threshold::Threshold;
+
+/// The kind of a ceremony: the wires' `session_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionKind {
+    /// Makes a key that never exists in one place.
+    Keygen,
+    /// Makes a signature under such a key.
+    Sign,
+}
+
+impl SessionKind {
+    /// The wire's `session_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keygen => "keygen",
+            Self::Sign => "sign",
+        }
+    }
+}
+
+impl FromStr for SessionKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "keygen" => Ok(Self::Keygen),
+            "sign" => Ok(Self::Sign),
+            _ => {
+                Err(Error::invalid_field("session_type", "session_type is \"keygen\" or \"sign\""))
+            }
+        }
+    }
+}
+
+/// One epoch of a key: what its holders need to know to use it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyEpoch {
+    /// The key.
+    pub key_id: KeyId,
+    /// Counts the refreshes of the key, from 0.
+    #[serde(default)]
+    pub epoch: u32,
+    /// Its scheme.
+    pub scheme: Scheme,
+    /// Signers needed and holders.
+    pub threshold: Threshold,
+    /// The verifying key.
+    pub public_key: PublicKey,
+    /// The holders; position + 1 is the share index.
+    pub holders: Vec<PartyId>,
+}
+
+/// Longest message that can be signed, in bytes. Every signer gets all of it.
+pub const MAX_MESSAGE: usize = 64 << 10;
+
+/// What is signed. Which of the two a key takes is its scheme's to say.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SignInput {
+    /// A hash of 32 bytes (ECDSA).
+    Digest(Digest),
+    /// The message itself, at most [`MAX_MESSAGE`] bytes (Ed25519).
+    Message(Bytes),
+}
+
+impl SignInput {
+    /// Exactly one of the two wire fields, or neither.
+    ///
+    /// # Errors
+    /// `invalid_request` when both are given or the message is too long.
+    pub fn from_fields(digest: Option<Digest>, message: Option<Bytes>) -> Result<Option<Self>> {
+        match (digest, message) {
+            (Some(_), Some(_)) => {
+                Err(Error::invalid_field("message", "give message_hash or message, not both"))
+            }
+            (None, Some(message)) if message.len() > MAX_MESSAGE => {
+                let problem = format!("a message is at most {MAX_MESSAGE} bytes");
+                Err(Error::invalid_field("message", problem))
+            }
+            (Some(digest), None) => Ok(Some(Self::Digest(digest))),
+            (None, Some(message)) => Ok(Some(Self::Message(message))),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The wire fields.
+    pub fn into_fields(self) -> (Option<Digest>, Option<Bytes>) {
+        match self {
+            Self::Digest(digest) => (Some(digest), None),
+            Self::Message(message) => (None, Some(message)),
+        }
+    }
+
+    /// The digest, where that is what is signed.
+    pub fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Digest(digest) => Some(*digest),
+            Self::Message(_) => None,
+        }
+    }
+
+    /// The message, where that is what is signed.
+    pub fn message(&self) -> Option<&Bytes> {
+        match self {
+            Self::Digest(_) => None,
+            Self::Message(message) => Some(message),
+        }
+    }
+}
+
+impl fmt::Debug for SignInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Digest(digest) => digest.fmt(f),
+            Self::Message(message) => write!(f, "Message({} bytes)", message.len()),
+        }
+    }
+}
+
+/// What a session does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Flat", into = "Flat")]
+pub enum Ceremony {
+    /// Makes a key.
+    Keygen {
+        /// Its scheme.
+        scheme: Scheme,
+        /// Signers needed and holders.
+        threshold: Threshold,
+    },
+    /// Makes a signature.
+    Sign {
+        /// With this key.
+        key: Arc<KeyEpoch>,
+        /// Of this.
+        input: SignInput,
+    },
+}
+
+impl Ceremony {
+    /// From the parts that wires and documents keep side by side.
+    ///
+    /// # Errors
+    /// `invalid_request` when a part is missing or belongs to another kind.
+    pub fn from_parts(
+        kind: SessionKind,
+        scheme: Scheme,
+        threshold: Threshold,
+        key: Option<Arc<KeyEpoch>>,
+        input: Option<SignInput>,
+    ) -> Result<Self> {
+        match (kind, key, input) {
+            (SessionKind::Keygen, None, None) => Ok(Self::Keygen { scheme, threshold }),
+            (SessionKind::Sign, Some(key), Some(input)) => Ok(Self::Sign { key, input }),
+            (SessionKind::Keygen, ..) => {
+                Err(Error::invalid("a keygen session has no key and nothing to sign"))
+            }
+            (SessionKind::Sign, ..) => {
+                Err(Error::invalid("a sign session has a key and something to sign"))
+            }
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> SessionKind {
+        match self {
+            Self::Keygen { .. } => SessionKind::Keygen,
+            Self::Sign { .. } => SessionKind::Sign,
+        }
+    }
+
+    /// The scheme of its key.
+    pub fn scheme(&self) -> Scheme {
+        match self {
+            Self::Keygen { scheme, .. } => *scheme,
+            Self::Sign { key, .. } => key.scheme,
+        }
+    }
+
+    /// Signers needed and holders of its key.
+    pub fn threshold(&self) -> Threshold {
+        match self {
+            Self::Keygen { threshold, .. } => *threshold,
+            Self::Sign { key, .. } => key.threshold,
+        }
+    }
+
+    /// The key that it uses.
+    pub fn key(&self) -> Option<&Arc<KeyEpoch>> {
+        match self {
+            Self::Keygen { .. } => None,
+            Self::Sign { key, .. } => Some(key),
+        }
+    }
+
+    /// What it signs.
+    pub fn input(&self) -> Option<&SignInput> {
+        match self {
+            Self::Keygen { .. } => None,
+            Self::Sign { input, .. } => Some(input),
+        }
+    }
+}
+
+/// A ceremony as stored documents spell it: the fields of all kinds side by side, as they were
+/// before there was a type for it.
+#[derive(Serialize, Deserialize)]
+struct Flat {
+    kind: SessionKind,
+    scheme: Scheme,
+    threshold: Threshold,
+    #[serde(default)]
+    key: Option<Arc<KeyEpoch>>,
+    #[serde(default)]
+    digest: Option<Digest>,
+    /// In hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+impl From<Ceremony> for Flat {
+    fn from(ceremony: Ceremony) -> Self {
+        Self {
+            kind: ceremony.kind(),
+            scheme: ceremony.scheme(),
+            threshold: ceremony.threshold(),
+            key: ceremony.key().cloned(),
+            digest: ceremony.input().and_then(SignInput::digest),
+            message: ceremony.input().and_then(SignInput::message).map(hex::encode),
+        }
+    }
+}
+
+impl TryFrom<Flat> for Ceremony {
+    type Error = Error;
+
+    fn try_from(flat: Flat) -> Result<Self> {
+        let message = flat.message.map(hex::decode).transpose();
+        let message = message.map_err(|_| Error::invalid_field("message", "message is hex"))?;
+        let input = SignInput::from_fields(flat.digest, message.map(Bytes::from))?;
+        Self::from_parts(flat.kind, flat.scheme, flat.threshold, flat.key, input)
+    }
+}
+
+/// Which key a signing session uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySelector {
+    /// By id.
+    Id(KeyId),
+    /// By verifying key.
+    PublicKey(PublicKey),
+    /// The one key that fits the participants; refused when several do.
+    ByParticipants,
+}
+
+/// What a creator asks a session to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CeremonyRequest {
+    /// To make a key.
+    Keygen {
+        /// Its scheme.
+        scheme: Scheme,
+        /// Signers needed and holders.
+        threshold: Threshold,
+    },
+    /// To sign.
+    Sign {
+        /// With this key.
+        key: KeySelector,
+        /// Checked against the key's own where given.
+        threshold: Option<Threshold>,
+        /// This.
+        input: SignInput,
+    },
+}
+
+impl CeremonyRequest {
+    /// From the parts that wires keep side by side. What a kind has no use for is left to the wires
+    /// that refuse it.
+    ///
+    /// # Errors
+    /// `invalid_request` naming the part that is missing.
+    pub fn from_parts(
+        kind: SessionKind,
+        scheme: Scheme,
+        threshold: Option<Threshold>,
+        key: KeySelector,
+        input: Option<SignInput>,
+    ) -> Result<Self> {
+        let missing = |field, problem| Err(Error::invalid_field(field, problem));
+        match (kind, threshold, input) {
+            (SessionKind::Keygen, _, Some(_)) => missing(
+                "message_hash",
+                "a keygen session signs nothing: leave message_hash and message out",
+            ),
+            (SessionKind::Keygen, Some(threshold), None) => Ok(Self::Keygen { scheme, threshold }),
+            (SessionKind::Keygen, None, None) => missing(
+                "threshold_n",
+                "a keygen session needs threshold_n (parties) and threshold_t (signers)",
+            ),
+            (SessionKind::Sign, threshold, Some(input)) => Ok(Self::Sign { key, threshold, input }),
+            (SessionKind::Sign, _, None) => missing(
+                "message_hash",
+                "a sign session needs message_hash, 32 bytes, or message, as its key's scheme signs",
+            ),
+        }
+    }
+
+    /// The scheme (keygen), the key and what is signed (sign).
+    pub fn into_parts(self) -> (Option<Scheme>, KeySelector, Option<SignInput>) {
+        match self {
+            Self::Keygen { scheme, .. } => (Some(scheme), KeySelector::ByParticipants, None),
+            Self::Sign { key, input, .. } => (None, key, Some(input)),
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> SessionKind {
+        match self {
+            Self::Keygen { .. } => SessionKind::Keygen,
+            Self::Sign { .. } => SessionKind::Sign,
+        }
+    }
+
+    /// The threshold, where the creator gave one.
+    pub fn threshold(&self) -> Option<Threshold> {
+        match self {
+            Self::Keygen { threshold, .. } => Some(*threshold),
+            Self::Sign { threshold, .. } => *threshold,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Arc<KeyEpoch> {
+        Arc::new(KeyEpoch {
+            key_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
+            epoch: 0,
+            scheme: Scheme::EcdsaSecp256k1,
+            threshold: Threshold::new(2, 2).unwrap(),
+            public_key: PublicKey(vec![4; 65]),
+            holders: vec!["alice".parse().unwrap(), "bob".parse().unwrap()],
+        })
+    }
+
+    #[test]
+    fn every_ceremony_is_stored_and_read() {
+        let threshold = Threshold::new(2, 3).unwrap();
+        let ceremonies = [
+            Ceremony::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold },
+            Ceremony::Sign { key: key(), input: SignInput::Digest(Digest([7; 32])) },
+            Ceremony::Sign { key: key(), input: SignInput::Message(Bytes::from_static(b"pay")) },
+            Ceremony::Sign { key: key(), input: SignInput::Message(Bytes::new()) },
+        ];
+        for ceremony in ceremonies {
+            let text = serde_json::to_string(&ceremony).unwrap();
+            assert_eq!(serde_json::from_str::<Ceremony>(&text).unwrap(), ceremony, "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_of_another_kind_are_refused() {
+        let keygen = r#"{"kind":"keygen","scheme":"ecdsa-secp256k1","threshold":[2,3]"#;
+        let threshold = serde_json::to_string(&Threshold::new(2, 3).unwrap()).unwrap();
+        let keygen = keygen.replace("[2,3]", &threshold);
+        let read = |rest: &str| serde_json::from_str::<Ceremony>(&format!("{keygen}{rest}}}"));
+        assert!(read("").is_ok());
+        assert!(read(r#","message":"00""#).is_err());
+        assert!(read(&format!(r#","digest":{:?}"#, [0; 32])).is_err());
+        let sign = keygen.replace("keygen", "sign");
+        assert!(serde_json::from_str::<Ceremony>(&format!("{sign}}}")).is_err());
+    }
+
+    #[test]
+    fn a_message_is_bounded_and_stands_alone() {
+        let message = |length| Some(Bytes::from(vec![0; length]));
+        assert!(SignInput::from_fields(None, message(MAX_MESSAGE)).unwrap().is_some());
+        assert!(SignInput::from_fields(None, message(MAX_MESSAGE + 1)).is_err());
+        assert!(SignInput::from_fields(Some(Digest([0; 32])), message(1)).is_err());
+        assert_eq!(SignInput::from_fields(None, None).unwrap(), None);
+    }
+}
