@@ -316,6 +316,54 @@ async fn neighbours_stay_apart_with_roles_apart() {
 }
 
 #[tokio::test]
+async fn a_herd_of_keygens_costs_another_tenant_one_turn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (installation, _cluster) = Installation::in_one_process(folder.path()).await;
+    let [owner, ..] = &installation.owner;
+    let [neighbour, ..] = &installation.neighbour;
+    let url = format!("{}/api/v1/sessions", installation.coordinator);
+    let keygen = json!({
+        "session_type": "keygen", "threshold_n": 3, "threshold_t": 2, "expires_in_seconds": 90,
+    });
+    // Until another one of its own would come too late.
+    let mut herd = 0;
+    loop {
+        let (status, answer) = ask("POST", &url, neighbour, Some(keygen.clone())).await;
+        if status == 429 {
+            break;
+        }
+        assert_eq!(status, 201, "{answer}");
+        herd += 1;
+    }
+    assert!(herd > 5, "{herd} are no herd");
+    let (status, made) = ask("POST", &url, owner, Some(keygen)).await;
+    assert_eq!(status, 201, "{made}");
+    let id = made["session_id"].as_str().expect("an id");
+    let end = format!("{url}/{id}?wait=end&wait_seconds=60");
+    let (_, ended) = ask("GET", &end, owner, None).await;
+    assert_eq!(ended["status"], "completed", "{ended}");
+    let (_, sessions) = ask("GET", &format!("{url}?limit=100"), neighbour, None).await;
+    let sessions = sessions["sessions"].as_array().unwrap_or_else(|| panic!("{sessions}"));
+    let made = sessions.iter().filter(|session| session["status"] == "completed").count();
+    assert!(made < herd / 2, "{made} of {herd} were made before one of another tenant");
+}
+
+#[tokio::test]
+async fn a_system_key_belongs_to_no_tenant() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().to_str().expect("UTF-8");
+    let run = async |arguments: &[&str]| {
+        let line = [&["api-keys", "--data", data, "create", "--scope", "system"], arguments];
+        let mut command = tokio::process::Command::new(quorate_e2e::binary());
+        command.args(line.concat()).output().await.expect("it runs")
+    };
+    let refused = run(&["--tenant", "acme"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("acts on every tenant"), "{said}");
+    assert!(run(&[]).await.status.success());
+}
+
+#[tokio::test]
 async fn an_open_server_lets_nobody_pose_as_its_parties() {
     let (cluster, _folder) = Cluster::temporary().await;
     let parties = cluster.url("router", "/api/v1/parties");

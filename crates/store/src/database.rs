@@ -122,9 +122,16 @@ pub(crate) fn failed(error: rusqlite::Error) -> Error {
         return Error::damaged("this record");
     }
     tracing::error!(%error, "the database failed");
-    Error::unavailable(
+    until_restarted(
         "the disk failed; the log names the cause: free space or repair it, then restart",
     )
+}
+
+/// A failure that lasts until somebody restarts the server: clients need not ask each second.
+pub(crate) fn until_restarted(message: &str) -> Error {
+    let mut error = Error::unavailable(message);
+    error.details.retry_after = Some(60);
+    error
 }
 
 /// A connection for async callers: each piece of work runs on a thread that may block, and waits

@@ -43,7 +43,7 @@ pub(crate) struct Writer {
 }
 
 fn broken() -> Error {
-    Error::unavailable(
+    database::until_restarted(
         "the disk failed and nothing is accepted any more; free space or repair it, then restart",
     )
 }
@@ -252,6 +252,7 @@ mod tests {
         let error = writer.submit(session(2, 1 << 20), Urgency::Now).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::Unavailable);
         assert!(error.message.contains("free space"), "{error}");
+        assert_eq!(error.details.retry_after, Some(60), "somebody has to restart it first");
         assert_eq!(writer.health().unwrap_err().code, ErrorCode::Unavailable);
         assert_eq!(writer.failed().await.code, ErrorCode::Unavailable);
         // It would fit, but what is in memory may rest on what was lost.

@@ -62,15 +62,15 @@ fn check_turn(admission: &Admission, session: &Session) -> Result<()> {
         return Ok(());
     }
     let lifetime = session.expires_at().millis_since(session.created_at());
-    let expected = admission.expected(session.servers());
+    let expected = admission.expected(session.tenant(), session.servers());
     let late = (expected * 2).saturating_sub(Duration::from_millis(lifetime));
     // The first in the line has its turn at once, however long it takes.
-    if late.is_zero() || expected == admission.expected(&[]) {
+    if late.is_zero() || expected == admission.expected(session.tenant(), &[]) {
         return Ok(());
     }
     let problem = format!(
-        "so many keygens wait that this one would take about {} seconds; try again later, or \
-         give it more time with expires_in_seconds",
+        "so many keygens of this tenant and others wait that this one would take about {} \
+         seconds; try again later, or give it more time with expires_in_seconds",
         expected.as_secs()
     );
     Err(Error::rate_limited(problem, u32::try_from(late.as_secs()).unwrap_or(u32::MAX).max(1)))

@@ -183,8 +183,10 @@ impl CoordinatorApp {
             Vec::new()
         };
         if effects.ready {
-            let servers = state.sessions.get(&id).map(|entry| entry.session.servers().to_vec());
-            state.admission.ready(monotonic, id, servers.unwrap_or_default());
+            let State { sessions, admission, .. } = state;
+            if let Some(SessionEntry { session, .. }) = sessions.get(&id) {
+                admission.ready(monotonic, id, session.tenant(), session.servers());
+            }
         }
         if effects.ready || effects.ended {
             self.admit(state, monotonic);

@@ -134,11 +134,11 @@ impl State {
             }
         }
         if session.kind() == SessionKind::Keygen && !session.servers().is_empty() {
-            let servers = session.servers().to_vec();
+            let (tenant, servers) = (session.tenant(), session.servers());
             match session.status() {
-                SessionStatus::InProgress => self.admission.runs(monotonic, id, servers),
+                SessionStatus::InProgress => self.admission.runs(monotonic, id, tenant, servers),
                 _ if session.waits_for_people() => {}
-                _ => self.admission.expect(id, servers),
+                _ => self.admission.expect(id, tenant, servers),
             }
         }
         self.sessions.insert(id, entry);

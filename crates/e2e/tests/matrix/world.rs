@@ -55,7 +55,10 @@ enum Running {
 async fn keys_in(data: &Path) -> Vec<(&'static str, String)> {
     let mut keys = Vec::new();
     for (caller, scopes, tenant) in KEYS {
-        let mut arguments = vec!["--tenant", tenant];
+        let mut arguments = match scopes.contains(&"system") {
+            true => Vec::new(),
+            false => vec!["--tenant", tenant],
+        };
         arguments.extend(scopes.iter().flat_map(|scope| ["--scope", scope]));
         keys.push((caller, api_key_in(data, &arguments).await));
     }

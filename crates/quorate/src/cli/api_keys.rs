@@ -25,9 +25,10 @@ enum Action {
         /// What it may do; give it once per scope
         #[arg(long = "scope", value_enum, required = true)]
         scopes: Vec<ScopeArg>,
-        /// Whose sessions, keys and accounts it sees
-        #[arg(long, default_value = "default")]
-        tenant: Tenant,
+        /// Whose sessions, keys and accounts it sees [default: default]; a key with the scope system
+        /// belongs to no tenant
+        #[arg(long)]
+        tenant: Option<Tenant>,
     },
     /// List keys, without their secrets
     List,
@@ -42,13 +43,13 @@ enum Action {
 enum ScopeArg {
     /// Create, list and close sessions
     Sessions,
-    /// Read sessions, keys and parties
+    /// Read sessions, keys and parties, and nothing else; every other scope may read them too
     Read,
     /// Manage accounts
     Accounts,
     /// Act as a party of a session, by its join token
     Party,
-    /// Everything; for the other roles of an installation
+    /// Everything, of every tenant; for the other roles of an installation
     System,
 }
 
@@ -70,8 +71,13 @@ pub(crate) async fn run(args: ApiKeysArgs, out: Output) -> Result<()> {
     let keys = ApiKeys::open(store, clock).await?;
     match args.action {
         Action::Create { scopes, tenant } => {
-            let scopes = scopes.into_iter().map(Scope::from).collect();
-            let key = keys.create(tenant, scopes).await?;
+            let scopes: Vec<_> = scopes.into_iter().map(Scope::from).collect();
+            if tenant.is_some() && scopes.contains(&Scope::System) {
+                let why = "a key with the scope system acts on every tenant: leave --tenant out, \
+                           or give the scopes that the tenant needs";
+                return Err(Error::invalid_field("tenant", why));
+            }
+            let key = keys.create(tenant.unwrap_or_default(), scopes).await?;
             out.show(&json!({ "api_key": key.expose() }), || key.expose().clone());
         }
         Action::List => list(&keys, out),
