@@ -9,13 +9,11 @@ use crate::identity::{Identity, verify_identity};
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, encode,
 };
-use crate::run::Output;
+use crate::task::Output;
 
 const DOMAIN: &str = "quorate/confirmation/v1";
 /// Length of one confirmation in bytes.
 pub const CONFIRMATION: usize = 64;
-/// The round in which confirmations are exchanged, after all others of a keygen.
-pub(crate) const ROUND: u16 = 8;
 
 /// What a confirmation is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,15 +66,16 @@ impl Statement {
 /// The exchange of confirmations, as the last round of a keygen.
 pub(crate) struct Confirm {
     statement: Statement,
+    round: u16,
     me: Position,
     own: [u8; CONFIRMATION],
     sent: bool,
 }
 
 impl Confirm {
-    pub(crate) fn new(statement: Statement, me: Position, identity: &Identity) -> Self {
+    pub(crate) fn new(statement: Statement, round: u16, me: Position, identity: &Identity) -> Self {
         let own = statement.signed(identity);
-        Self { statement, me, own, sent: false }
+        Self { statement, round, me, own, sent: false }
     }
 }
 
@@ -84,14 +83,14 @@ impl Machine for Confirm {
     fn need(&self) -> Need {
         let others = (0..self.statement.identities.len()).filter(|position| *position != self.me);
         let broadcasts = if self.sent { others.collect() } else { Vec::new() };
-        Need { round: ROUND, broadcasts, directs: Vec::new() }
+        Need { round: self.round, broadcasts, directs: Vec::new() }
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
         if !self.sent {
             self.sent = true;
             let send =
-                OutboundMessage { round: ROUND, to: None, body: encode(&self.own.as_slice()) };
+                OutboundMessage { round: self.round, to: None, body: encode(&self.own.as_slice()) };
             return Ok(Stepped { sends: vec![send], output: None });
         }
         let mut confirmations = Vec::new();
@@ -113,7 +112,11 @@ impl Machine for Confirm {
     }
 
     fn expects(&self, round: u16, kind: Kind, _: Position) -> bool {
-        round == ROUND && kind == Kind::Broadcast
+        round == self.round && kind == Kind::Broadcast
+    }
+
+    fn rounds(&self) -> u16 {
+        self.round
     }
 }
 

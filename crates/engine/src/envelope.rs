@@ -53,7 +53,7 @@ impl Address {
         header
     }
 
-    fn read(header: &[u8]) -> Option<Self> {
+    fn read(header: &[u8; HEADER]) -> Option<Self> {
         let to = match (header[1], header[35]) {
             (0, TO_ALL) => None,
             (1, to) if to != TO_ALL => Some(to),
@@ -91,7 +91,7 @@ pub(crate) fn wrap(
     Some(bytes.into())
 }
 
-fn signed(header: &[u8], body_hash: &[u8; 32]) -> [u8; HEADER + 32] {
+fn signed(header: &[u8; HEADER], body_hash: &[u8; 32]) -> [u8; HEADER + 32] {
     let mut bytes = [0; HEADER + 32];
     bytes[..HEADER].copy_from_slice(header);
     bytes[HEADER..].copy_from_slice(body_hash);
@@ -106,11 +106,26 @@ pub(crate) fn body(envelope: &[u8]) -> &[u8] {
     &envelope[HEADER..envelope.len() - SIGNATURE]
 }
 
+/// The signature of an envelope that was read before.
+pub(crate) fn signature(envelope: &[u8]) -> &[u8] {
+    &envelope[envelope.len() - SIGNATURE..]
+}
+
+/// Whether this party signed a body with this hash under this header.
+pub(crate) fn signed_by(
+    sender: &Verifier,
+    header: &[u8; HEADER],
+    body_hash: &[u8; 32],
+    signature: &[u8; SIGNATURE],
+) -> bool {
+    sender.verify(DOMAIN, &signed(header, body_hash), signature)
+}
+
 /// An envelope that has the right form, and for which nobody has vouched yet.
 pub(crate) struct Envelope<'a> {
     pub(crate) address: Address,
     signature: &'a [u8; SIGNATURE],
-    header: &'a [u8],
+    header: &'a [u8; HEADER],
     body: &'a [u8],
 }
 
@@ -120,7 +135,7 @@ impl<'a> Envelope<'a> {
         let read = || {
             let fits = bytes.len() <= MAX_ENVELOPE && bytes.first() == Some(&VERSION);
             let (front, signature) = bytes.split_last_chunk().filter(|_| fits)?;
-            let (header, body) = front.split_at_checked(HEADER)?;
+            let (header, body) = front.split_first_chunk()?;
             Some(Self { address: Address::read(header)?, signature, header, body })
         };
         read().ok_or_else(|| {
@@ -136,7 +151,7 @@ impl<'a> Envelope<'a> {
     /// The fingerprint, once the sender's signature over all of it holds.
     pub(crate) fn verified(&self, sender: &Verifier) -> Result<Fingerprint, Fault> {
         let fingerprint = self.fingerprint();
-        if sender.verify(DOMAIN, &signed(self.header, &fingerprint.0), self.signature) {
+        if signed_by(sender, self.header, &fingerprint.0, self.signature) {
             return Ok(fingerprint);
         }
         Err(Fault::benign(

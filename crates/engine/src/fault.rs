@@ -47,7 +47,7 @@ fault_codes! {
     NotASigner = "not_a_signer",
     /// An authentic message breaks the protocol.
     ProtocolViolation = "protocol_violation",
-    /// Parties have seen different broadcasts: somebody sent different ones.
+    /// A party signed different broadcasts for different parties.
     EchoMismatch = "echo_mismatch",
     /// A check of the multiplication failed in a way that may leak a share.
     OtCheckFailed = "ot_check_failed",
@@ -77,7 +77,9 @@ pub struct Fault {
     pub blame: Option<PartyId>,
     /// In words; never contains secrets.
     pub message: String,
-    /// The envelopes by which it was found, as the blamed party signed them. For a ban only.
+    /// For a ban: the envelopes by which it was found, as the blamed party signed them, and the
+    /// broadcasts that they answer. For two messages in one place: both, the second of them maybe
+    /// as header, SHA-256 of the body and signature. Otherwise empty.
     pub evidence: Vec<Bytes>,
 }
 

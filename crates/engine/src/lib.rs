@@ -13,6 +13,7 @@ extern crate self as quorate_engine;
 mod channel;
 mod confirmation;
 mod dkls;
+mod echo;
 mod envelope;
 mod execution;
 mod fault;
@@ -22,7 +23,10 @@ mod machine;
 mod proof;
 mod registry;
 mod run;
+mod seal;
 mod share;
+mod task;
+mod trial;
 
 pub use confirmation::{CONFIRMATION, Statement};
 pub use fault::{Fault, FaultCode, Severity};
@@ -31,5 +35,7 @@ pub use handshake::{
 };
 pub use identity::{Identity, verify_identity};
 pub use proof::{Nonce, PartyProof, ProvenCall};
-pub use run::{Expected, Member, Outgoing, Output, Run, Step, Task};
-pub use share::{RowKey, SealContext, SealKey, Share};
+pub use run::{Member, Outgoing, Run, Step};
+pub use seal::{RowKey, SealContext, SealKey};
+pub use share::Share;
+pub use task::{Expected, Output, Task};

@@ -1,11 +1,13 @@
 //! The shape of every protocol: it says what it needs, takes it, and steps.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
+use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::fault::{FaultCode, Severity};
-use crate::run::Output;
+use crate::task::Output;
 
 /// A party's place in the session, from 0.
 pub(crate) type Position = usize;
@@ -56,6 +58,8 @@ pub(crate) struct MachineFault {
     pub(crate) severity: Severity,
     pub(crate) blame: Option<Position>,
     pub(crate) message: String,
+    /// What convicts whom it blames, where that is not in the messages of the step.
+    pub(crate) evidence: Vec<Bytes>,
 }
 
 impl MachineFault {
@@ -66,17 +70,27 @@ impl MachineFault {
             severity: Severity::Recoverable,
             blame: None,
             message: message.into(),
+            evidence: Vec::new(),
         }
     }
 
     /// An authentic message that breaks the protocol. The message goes on after the sender's name.
     pub(crate) fn violation(position: Position, message: impl Into<String>) -> Self {
-        Self {
-            code: FaultCode::ProtocolViolation,
-            severity: Severity::Recoverable,
-            blame: Some(position),
-            message: message.into(),
-        }
+        Self { code: FaultCode::ProtocolViolation, blame: Some(position), ..Self::ours(message) }
+    }
+
+    /// A cheat after which the two parties must not sign together again until a refresh.
+    pub(crate) fn ban(
+        code: FaultCode,
+        blame: Option<Position>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { code, severity: Severity::Ban, blame, ..Self::ours(message) }
+    }
+
+    /// The protocol has ended with a signature that does not verify.
+    pub(crate) fn result_invalid(message: impl Into<String>) -> Self {
+        Self { code: FaultCode::ResultInvalid, ..Self::ours(message) }
     }
 }
 
@@ -90,15 +104,30 @@ pub(crate) trait Machine: std::marker::Send {
 
     /// Whether such a message of this sender belongs to this protocol at all, at any time.
     fn expects(&self, round: u16, kind: Kind, from: Position) -> bool;
+
+    /// The last round in which a message may be sent or taken.
+    fn rounds(&self) -> u16;
+
+    /// The earlier rounds whose broadcasts all parties must have seen alike before a message of
+    /// this round is used. The run sees to it: see the module `echo`.
+    fn echoed(&self, _round: u16) -> Option<RangeInclusive<u16>> {
+        None
+    }
 }
 
 /// Encodes a message body.
 ///
 /// Room for all of it is taken at once: a buffer that grows leaves unwiped copies behind.
 pub(crate) fn encode(message: &impl serde::Serialize) -> Zeroizing<Vec<u8>> {
-    const PLAIN: &str = "protocol messages are plain data";
+    encode_behind(&[], message)
+}
+
+/// Encodes a message behind some bytes.
+pub(crate) fn encode_behind(front: &[u8], message: &impl serde::Serialize) -> Zeroizing<Vec<u8>> {
+    const PLAIN: &str = "messages and shares are plain data";
     let length = postcard::experimental::serialized_size(message).expect(PLAIN);
-    let body = Vec::with_capacity(length);
+    let mut body = Vec::with_capacity(front.len() + length);
+    body.extend_from_slice(front);
     Zeroizing::new(postcard::to_extend(message, body).expect(PLAIN))
 }
 

@@ -1,25 +1,79 @@
-//! Which protocol serves which scheme and task. Nothing above knows what runs.
+//! Which protocol serves which scheme and task: the one place that lists them.
 
-use quorate_types::{PartyId, Scheme, SessionKind, ShareIndex};
+use std::sync::Arc;
+
+use quorate_types::{Error, PartyId, Result, Scheme, SessionKind, ShareIndex, Threshold};
 
 use crate::dkls;
 use crate::fault::{Fault, FaultCode};
-use crate::machine::{Machine, MachineFault, Position};
-use crate::run::Task;
+use crate::machine::{Kind, Machine, Position};
 use crate::share::Share;
+use crate::task::Task;
+use crate::trial::{StartSign, Tried};
 
-/// What a task does and by which protocol, with the version of its messages.
-pub(crate) fn protocol(task: &Task) -> Result<(SessionKind, &'static str), Fault> {
-    match task {
-        Task::Keygen { scheme: Scheme::EcdsaSecp256k1, .. } => {
-            Ok((SessionKind::Keygen, "dkls23-keygen/1"))
+/// What serves one scheme.
+pub(crate) struct Row {
+    scheme: Scheme,
+    /// Stands in a sealed share; never given to another scheme.
+    pub(crate) share_tag: u8,
+    /// Reads the stored form of a share; `None` where the bytes are none.
+    pub(crate) read_share: fn(&[u8]) -> Option<Result<Share>>,
+    keygen: Keygen,
+    sign: Sign,
+}
+
+/// The protocol that makes keys, without test signatures and confirmations.
+struct Keygen {
+    /// Its name with the version of its messages; part of the execution id.
+    id: &'static str,
+    machine: fn(Position, Threshold, [u8; 32]) -> Box<dyn Machine>,
+}
+
+/// The protocol that signs.
+struct Sign {
+    /// Its name with the version of its messages; part of the execution id.
+    id: &'static str,
+    machine: StartSign,
+    /// How the messages among the signers travel, by round from 1.
+    rounds: &'static [Kind],
+}
+
+/// One row for each scheme.
+static ROWS: &[Row] = &[Row {
+    scheme: Scheme::EcdsaSecp256k1,
+    share_tag: 1,
+    read_share: dkls::read_share,
+    keygen: Keygen { id: "dkls23-keygen/2", machine: dkls::keygen },
+    sign: Sign { id: "dkls23-sign/1", machine: dkls::sign, rounds: dkls::SIGN_ROUNDS },
+}];
+
+impl Row {
+    /// The name of the protocol for this kind of task.
+    pub(crate) fn protocol(&self, kind: SessionKind) -> &'static str {
+        match kind {
+            SessionKind::Keygen => self.keygen.id,
+            SessionKind::Sign => self.sign.id,
         }
-        Task::Sign { share, .. } if share.scheme() == Scheme::EcdsaSecp256k1 => {
-            Ok((SessionKind::Sign, "dkls23-sign/1"))
-        }
-        Task::Keygen { scheme, .. } => Err(not_offered(*scheme)),
-        Task::Sign { share, .. } => Err(not_offered(share.scheme())),
     }
+
+    /// The machine of a keygen, with the test signatures at its end.
+    fn keygen(&self, me: Position, threshold: Threshold, execution: [u8; 32]) -> Box<dyn Machine> {
+        let inner = (self.keygen.machine)(me, threshold, execution);
+        let Sign { machine, rounds, .. } = self.sign;
+        Box::new(Tried::new(inner, machine, rounds, me, threshold, execution))
+    }
+}
+
+/// The row of a scheme.
+pub(crate) fn row(scheme: Scheme) -> Result<&'static Row> {
+    ROWS.iter().find(|row| row.scheme == scheme).ok_or_else(|| {
+        Error::invalid_field("scheme", format!("{scheme} is not offered by this version"))
+    })
+}
+
+/// The row whose shares have this tag.
+pub(crate) fn row_of_share(tag: u8) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.share_tag == tag)
 }
 
 /// Makes the machine for a task, after checking that the task fits the parties.
@@ -29,30 +83,28 @@ pub(crate) fn start(
     parties: &[&PartyId],
     execution: [u8; 32],
 ) -> Result<Box<dyn Machine>, Fault> {
+    let bad = |message: String| Fault::benign(FaultCode::BadInput, message);
+    let row = row(task.scheme()).map_err(|error| bad(error.message))?;
     match task {
-        Task::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold } => {
+        Task::Keygen { threshold, .. } => {
             if usize::from(threshold.parties()) != parties.len() {
-                let message = format!("a key of {} parties needs as many", threshold.parties());
-                return Err(Fault::benign(FaultCode::BadInput, message));
+                return Err(bad(format!("a key of {} parties needs as many", threshold.parties())));
             }
-            Ok(Box::new(dkls::Keygen::new(me, *threshold, execution)))
+            Ok(row.keygen(me, *threshold, execution))
         }
-        Task::Keygen { scheme, .. } => Err(not_offered(*scheme)),
         Task::Sign { share, key, input, .. } => {
-            let positions = share_indices(share, me, &key.holders, parties)?;
-            let Some(digest) = input.digest() else {
-                let message = "an ECDSA key signs a digest of 32 bytes, not a message";
-                return Err(Fault::benign(FaultCode::BadInput, message));
-            };
-            let machine = dkls::Sign::new(share.clone(), me, &positions, digest, execution);
-            let bad = |fault: MachineFault| Fault::benign(fault.code, fault.message);
-            Ok(Box::new(machine.map_err(bad)?))
+            let ours = (share.scheme(), share.public_key(), share.threshold());
+            if ours != (key.scheme, &key.public_key, key.threshold) {
+                let message = "this party's share is of another key than the session says";
+                return Err(Fault::benign(FaultCode::NotASigner, message));
+            }
+            let indices = share_indices(share, me, &key.holders, parties)?;
+            quorate_schemes::check_input(share.scheme(), input)
+                .map_err(|error| bad(error.message))?;
+            (row.sign.machine)(Arc::clone(share), me, &indices, input, execution)
+                .map_err(|fault| Fault::benign(fault.code, fault.message))
         }
     }
-}
-
-fn not_offered(scheme: Scheme) -> Fault {
-    Fault::benign(FaultCode::BadInput, format!("{scheme} is not offered by this version"))
 }
 
 /// The share index of each position, after checking that our own is the one we hold.
@@ -80,4 +132,15 @@ fn share_indices(
         return Err(not("this party holds another share of the key than the session says".into()));
     }
     Ok(indices)
+}
+
+/// The machine of a keygen, for tests that cheat inside it.
+#[cfg(test)]
+pub(crate) fn keygen_machine(
+    scheme: Scheme,
+    me: Position,
+    threshold: Threshold,
+    execution: [u8; 32],
+) -> Box<dyn Machine> {
+    row(scheme).expect("a scheme of this version").keygen(me, threshold, execution)
 }

@@ -1,17 +1,15 @@
 //! One party's attempt at one session: envelopes in, envelopes out, and a result at the end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_types::threshold::MAX_PARTIES;
-use quorate_types::{
-    Handshake, KeyEpoch, PartyId, PublicKey, Scheme, SessionId, SignInput, Signature, Threshold,
-};
+use quorate_types::{Handshake, PartyId, SessionId, SessionKind};
 use zeroize::Zeroizing;
 
 use crate::channel::Channel;
 use crate::confirmation::{Confirm, Statement};
+use crate::echo::Broadcasts;
 use crate::envelope::{self, Address, Envelope, Fingerprint};
 use crate::execution::{Facts, KeyFacts, execution_id};
 use crate::fault::{Fault, FaultCode, Severity};
@@ -19,7 +17,7 @@ use crate::handshake::{HandshakeSecret, HandshakeView, Shown, read_handshake};
 use crate::identity::{Identity, Verifier};
 use crate::machine::{Input, Kind, Machine, MachineFault, OutboundMessage, Position};
 use crate::registry;
-use crate::share::Share;
+use crate::task::{Expected, Output, Task};
 
 /// A party of the session with its handshake.
 #[derive(Clone, Debug)]
@@ -28,28 +26,6 @@ pub struct Member {
     pub party_id: PartyId,
     /// Its handshake to this attempt.
     pub handshake: Handshake,
-}
-
-/// What the parties do together.
-pub enum Task {
-    /// Make a key.
-    Keygen {
-        /// For this scheme.
-        scheme: Scheme,
-        /// Signers needed and holders.
-        threshold: Threshold,
-    },
-    /// Sign with a key.
-    Sign {
-        /// Our share.
-        share: Arc<Share>,
-        /// Of this key.
-        key: Arc<KeyEpoch>,
-        /// The execution id of the run that made it; zeros for a key of the first version.
-        made_by: [u8; 32],
-        /// What is signed.
-        input: SignInput,
-    },
 }
 
 /// What a step of a run gives.
@@ -72,38 +48,8 @@ pub struct Outgoing {
     pub payload: Bytes,
 }
 
-/// A message that a run will need.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// Who sends it.
-    pub from: PartyId,
-    /// The protocol's round.
-    pub round: u16,
-    /// Whether it is for this party alone.
-    pub direct: bool,
-}
-
-/// What a run makes.
-pub enum Output {
-    /// A key, tried by test signatures. It is no use before all holders have confirmed that they
-    /// keep their share: keep ours and call [`Run::kept`].
-    Key {
-        /// Our share of it.
-        share: Share,
-        /// Its verifying key.
-        public_key: PublicKey,
-    },
-    /// All holders have confirmed the key: their confirmations, in their order.
-    Confirmed(Vec<u8>),
-    /// A signature that verifies.
-    Signature(Signature),
-}
-
 /// A session is attempted once: who tries again starts another.
 const FIRST_ATTEMPT: u32 = 0;
-
-/// No protocol here has more rounds.
-const LAST_ROUND: u16 = 15;
 
 /// A message's place in the protocol.
 type MessageKey = (u16, Kind, Position);
@@ -125,10 +71,14 @@ pub struct Run {
     roster: Vec<Peer>,
     me: Position,
     machine: Box<dyn Machine>,
-    /// Envelopes, one per round, kind and sender: the machine expects at most 8 × 2 × 15.
+    /// Of a keygen: the round behind those of its machine.
+    confirmation: Option<u16>,
+    /// Envelopes, one per round, kind and sender: no machine expects more than 8 × 2 × 15.
     inbox: BTreeMap<MessageKey, Bytes>,
     /// The envelopes of the step under way, by sender: the evidence of a cheat.
     stepping: Vec<(Position, Bytes)>,
+    /// The broadcasts that are echoed.
+    broadcasts: Broadcasts,
     /// Every envelope taken in, by which a repetition is known.
     seen: BTreeMap<MessageKey, Fingerprint>,
     /// Set when a key was made, until it is kept.
@@ -168,6 +118,8 @@ impl Run {
         let execution = execution_id(&facts(session, &task, &views)?);
         let parties: Vec<_> = views.iter().map(|(party, _)| party).collect();
         let machine = registry::start(&task, position, &parties, execution)?;
+        let confirmation =
+            (task.kind() == SessionKind::Keygen).then(|| machine.rounds().saturating_add(1));
         Ok(Self {
             identity: Identity::from_secret(&identity.secret()),
             secret,
@@ -175,8 +127,10 @@ impl Run {
             roster: views.into_iter().map(peer).collect::<Result<_, _>>()?,
             me: position,
             machine,
+            confirmation,
             inbox: BTreeMap::new(),
             stepping: Vec::new(),
+            broadcasts: Broadcasts::default(),
             seen: BTreeMap::new(),
             keeping: false,
             over: false,
@@ -186,11 +140,11 @@ impl Run {
     /// Every message that this run will need from the others, by round.
     pub fn expected(&self) -> Vec<Expected> {
         let mut expected = Vec::new();
-        for round in 0..=LAST_ROUND {
+        for round in 0..=self.confirmation.unwrap_or_else(|| self.machine.rounds()) {
             for kind in [Kind::Broadcast, Kind::Direct] {
                 let positions = self.roster.iter().enumerate();
                 for (position, peer) in positions.filter(|(position, _)| *position != self.me) {
-                    if self.machine.expects(round, kind, position) {
+                    if self.expects(round, kind, position) {
                         let from = peer.party.clone();
                         expected.push(Expected { from, round, direct: kind == Kind::Direct });
                     }
@@ -198,6 +152,11 @@ impl Run {
             }
         }
         expected
+    }
+
+    fn expects(&self, round: u16, kind: Kind, from: Position) -> bool {
+        let confirmation = kind == Kind::Broadcast && self.confirmation == Some(round);
+        confirmation || self.machine.expects(round, kind, from)
     }
 
     /// Takes a payload in after checking all that can be checked of it: form, execution, sender,
@@ -222,11 +181,13 @@ impl Run {
             Some(known) if *known == envelope.fingerprint() => return Ok(()),
             Some(_) => {
                 envelope.verified(&peer.verifier)?;
-                return Err(Fault::benign(
-                    FaultCode::ConflictingMessage,
-                    format!("a second, different message of round {}", message_key.0),
-                )
-                .blaming(&peer.party));
+                let message = format!("a second, different message of round {}", message_key.0);
+                let fault = Fault::benign(FaultCode::ConflictingMessage, message);
+                let both = self.at_hand(message_key).map(|first| vec![first, payload.clone()]);
+                return Err(Fault {
+                    evidence: both.unwrap_or_default(),
+                    ..fault.blaming(&peer.party)
+                });
             }
             None => {}
         }
@@ -236,6 +197,12 @@ impl Run {
             self.inbox.insert(message_key, payload.clone());
         }
         Ok(())
+    }
+
+    /// The envelope that was taken in first for this place, while it is kept.
+    fn at_hand(&self, (round, kind, from): MessageKey) -> Option<Bytes> {
+        let echoed = self.broadcasts.get(round, from).filter(|_| kind == Kind::Broadcast);
+        self.inbox.get(&(round, kind, from)).or(echoed).cloned()
     }
 
     /// Where a message belongs that came from this position and has this address.
@@ -255,11 +222,10 @@ impl Run {
         }
         let kind = if address.to.is_some() { Kind::Direct } else { Kind::Broadcast };
         let round = address.round;
-        if self.machine.expects(round, kind, position) {
+        if self.expects(round, kind, position) {
             return Ok((round, kind, position));
         }
-        if self.roster.iter().enumerate().any(|(other, _)| self.machine.expects(round, kind, other))
-        {
+        if (0..self.roster.len()).any(|other| self.expects(round, kind, other)) {
             return refuse(
                 FaultCode::NotASigner,
                 "its sender has no message to send in this round",
@@ -276,15 +242,16 @@ impl Run {
     pub fn advance(&mut self) -> Result<Step, Fault> {
         let mut step = Step::default();
         while !self.over && !self.keeping && self.missing().is_empty() {
+            let round = self.round();
             let stepped = match self.open().and_then(|input| self.machine.step(input)) {
                 Ok(stepped) => stepped,
-                Err(fault) => return Err(self.end(fault)),
+                Err(fault) => return Err(self.end(round, fault)),
             };
             self.stepping.clear();
             for send in stepped.sends {
                 match self.wrap(send) {
                     Ok(outgoing) => step.outgoing.push(outgoing),
-                    Err(fault) => return Err(self.end(fault)),
+                    Err(fault) => return Err(self.end(round, fault)),
                 }
             }
             self.keeping = matches!(stepped.output, Some(Output::Key { .. }));
@@ -297,8 +264,8 @@ impl Run {
     /// The share of the key that this run has made is on disk: the next step confirms it to the
     /// others, and the run goes on until all have.
     pub fn kept(&mut self, statement: Statement) {
-        let confirm = Confirm::new(statement, self.me, &self.identity);
-        self.machine = Box::new(confirm);
+        let Some(round) = self.confirmation else { return };
+        self.machine = Box::new(Confirm::new(statement, round, self.me, &self.identity));
         self.keeping = false;
     }
 
@@ -313,8 +280,9 @@ impl Run {
         let mut input = Input::default();
         for position in need.broadcasts {
             let envelope = self.taken(need.round, Kind::Broadcast, position);
-            let body = envelope::body(&envelope).to_vec();
-            input.broadcasts.insert(position, Zeroizing::new(body));
+            self.keep_broadcast(need.round, position, &envelope);
+            let body = Zeroizing::new(envelope::body(&envelope).to_vec());
+            input.broadcasts.insert(position, self.behind_echo(need.round, position, body)?);
         }
         for position in need.directs {
             let envelope = self.taken(need.round, Kind::Direct, position);
@@ -325,7 +293,7 @@ impl Run {
                 code: FaultCode::SealInvalid,
                 ..MachineFault::violation(position, "sent a message that cannot be opened")
             })?;
-            input.directs.insert(position, body);
+            input.directs.insert(position, self.behind_echo(need.round, position, body)?);
         }
         Ok(input)
     }
@@ -337,19 +305,53 @@ impl Run {
         envelope
     }
 
+    /// Keeps a broadcast that will be echoed.
+    fn keep_broadcast(&mut self, round: u16, from: Position, envelope: &Bytes) {
+        let echoes = (round..=self.machine.rounds()).filter_map(|at| self.machine.echoed(at));
+        if echoes.into_iter().any(|rounds| rounds.contains(&round)) {
+            self.broadcasts.keep(round, from, envelope.clone());
+        }
+    }
+
+    /// What the machine gets of a body: all behind the echo, where the round has one.
+    fn behind_echo(
+        &self,
+        round: u16,
+        from: Position,
+        mut body: Zeroizing<Vec<u8>>,
+    ) -> Result<Zeroizing<Vec<u8>>, MachineFault> {
+        if let Some(rounds) = self.machine.echoed(round) {
+            let verifier = |position: Position| &self.roster[position].verifier;
+            let echo = self.broadcasts.compare(rounds, from, &body, self.execution, verifier)?;
+            body.drain(..echo);
+        }
+        Ok(body)
+    }
+
     fn wrap(&mut self, send: OutboundMessage) -> Result<Outgoing, MachineFault> {
-        let address = self.address(self.me, send.to, send.round);
-        let peer = send.to.map(|position| &mut self.roster[position]);
-        let to = peer.as_ref().map(|peer| peer.party.clone());
+        let OutboundMessage { round, to, mut body } = send;
+        if let Some(rounds) = self.machine.echoed(round) {
+            let echo = self.broadcasts.echo(rounds, self.me);
+            // In one piece: a buffer that grows leaves unwiped copies behind.
+            let mut all = Zeroizing::new(Vec::with_capacity(echo.len() + body.len()));
+            all.extend_from_slice(&echo);
+            all.extend_from_slice(&body);
+            body = all;
+        }
+        let address = self.address(self.me, to, round);
+        let peer = to.map(|position| &mut self.roster[position]);
+        let party = peer.as_ref().map(|peer| peer.party.clone());
         let channel = peer.map(|peer| &mut peer.channel);
-        let payload = envelope::wrap(&self.identity, &address, &send.body, channel);
+        let payload = envelope::wrap(&self.identity, &address, &body, channel);
         let payload = payload.ok_or_else(|| MachineFault {
             code: FaultCode::HandshakeInvalid,
-            severity: Severity::Recoverable,
-            blame: send.to,
-            message: "sent a handshake with an unusable encryption key".into(),
+            blame: to,
+            ..MachineFault::ours("sent a handshake with an unusable encryption key")
         })?;
-        Ok(Outgoing { to, round: send.round, payload })
+        if to.is_none() {
+            self.keep_broadcast(round, self.me, &payload);
+        }
+        Ok(Outgoing { to: party, round, payload })
     }
 
     fn address(&self, from: Position, to: Option<Position>, round: u16) -> Address {
@@ -357,17 +359,19 @@ impl Run {
         Address { execution: self.execution, from: small(from), to: to.map(small), round }
     }
 
-    /// Ends the run by a fault, which gets the name of whom it blames.
-    fn end(&mut self, fault: MachineFault) -> Fault {
+    /// Ends the run by a fault in the step that took this round, and names whom it blames.
+    fn end(&mut self, step: u16, fault: MachineFault) -> Fault {
         self.over = true;
         self.inbox.clear();
-        let MachineFault { code, severity, blame, message } = fault;
+        let MachineFault { code, severity, blame, message, mut evidence } = fault;
         let stepping = std::mem::take(&mut self.stepping);
-        let signed = |(position, envelope)| (Some(position) == blame).then_some(envelope);
-        let evidence = match severity {
-            Severity::Ban => stepping.into_iter().filter_map(signed).collect(),
-            Severity::Benign | Severity::Recoverable => Vec::new(),
-        };
+        if severity == Severity::Ban {
+            let answered = self.machine.echoed(step);
+            let answered = answered.into_iter().flat_map(|rounds| self.broadcasts.of(rounds));
+            evidence.extend(answered.cloned());
+            let signed = |(position, envelope)| (Some(position) == blame).then_some(envelope);
+            evidence.extend(stepping.into_iter().filter_map(signed));
+        }
         let blame = blame.map(|position| self.roster[position].party.clone());
         let message = blame.as_ref().map(|party| format!("{party} {message}")).unwrap_or(message);
         Fault { code, severity, blame, message, evidence }
@@ -437,38 +441,32 @@ fn facts<'a>(
     task: &'a Task,
     roster: &'a [(PartyId, HandshakeView)],
 ) -> Result<Facts<'a>, Fault> {
-    let (kind, protocol) = registry::protocol(task)?;
-    Ok(match task {
-        Task::Keygen { scheme, threshold } => Facts {
-            kind,
-            protocol,
-            scheme: *scheme,
-            session,
-            attempt: FIRST_ATTEMPT,
-            key: None,
-            threshold: *threshold,
-            input: None,
-            path: "",
-            roster,
-        },
-        Task::Sign { share, key, made_by, input } => Facts {
-            kind,
-            protocol,
-            scheme: share.scheme(),
-            session,
-            attempt: FIRST_ATTEMPT,
-            key: Some(KeyFacts {
+    let row = registry::row(task.scheme());
+    let row = row.map_err(|error| Fault::benign(FaultCode::BadInput, error.message))?;
+    let (key, input) = match task {
+        Task::Keygen { .. } => (None, None),
+        Task::Sign { share, key, made_by, input } => {
+            let facts = KeyFacts {
                 key_id: key.key_id,
                 epoch: key.epoch,
                 public_key: share.public_key(),
                 made_by: *made_by,
                 holders: &key.holders,
-            }),
-            threshold: share.threshold(),
-            input: Some(input),
-            path: "",
-            roster,
-        },
+            };
+            (Some(facts), Some(input))
+        }
+    };
+    Ok(Facts {
+        kind: task.kind(),
+        protocol: row.protocol(task.kind()),
+        scheme: task.scheme(),
+        session,
+        attempt: FIRST_ATTEMPT,
+        key,
+        threshold: task.threshold(),
+        input,
+        path: "",
+        roster,
     })
 }
 

@@ -1,23 +1,15 @@
-//! Key shares, and how they are sealed at rest.
+//! Key shares: what is the same in every scheme, around what its protocol computes with.
 
-use argon2::Argon2;
-use chacha20poly1305::aead::{Aead as _, Payload};
-use chacha20poly1305::{ChaCha20Poly1305, Nonce};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use quorate_types::{
-    Error, KeyId, PartyId, PublicKey, Result, Scheme, Secret, ShareIndex, Threshold,
-};
-use sha2::Sha256;
+use std::any::Any;
+
+use quorate_types::{Error, PublicKey, Result, Scheme, ShareIndex, Threshold};
 use zeroize::Zeroizing;
 
-use crate::handshake::random;
-
-const VERSION: u8 = 1;
-const NONCE: usize = 12;
-const DOMAIN: &[u8] = b"quorate/share/v1";
-/// Argon2id: 64 MiB, 3 passes, 1 lane (RFC 9106, second recommended option, with one lane so that
-/// the time is the same on every machine).
-const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
+/// The secret part of a share, in the form of the scheme's protocol. It wipes itself when dropped.
+pub(crate) trait Material: Any + Send + Sync {
+    /// Its stored form behind `front`, in a buffer that has room for all of it from the start.
+    fn encode(&self, front: &[u8]) -> Zeroizing<Vec<u8>>;
+}
 
 /// One party's share of a key. It cannot be printed or serialized, only sealed.
 ///
@@ -31,28 +23,32 @@ const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
 /// copied::<quorate_engine::Share>();
 /// ```
 pub struct Share {
-    /// The library's own form, which wipes itself when dropped; boxed, since a move would leave a
-    /// copy behind.
-    pub(crate) party: Box<dkls23_secp256k1::Party>,
+    scheme: Scheme,
     public_key: PublicKey,
     threshold: Threshold,
+    index: ShareIndex,
+    material: Box<dyn Material>,
 }
 
 impl Share {
-    /// Wraps what the library made or what was stored; its numbers must be in our bounds.
-    pub(crate) fn new(party: Box<dkls23_secp256k1::Party>) -> Result<Self> {
-        let public_key = crate::dkls::public_key(&party);
-        let (signers, parties) = (party.parameters.threshold, party.parameters.share_count);
+    /// Wraps what a protocol made or what was stored, after checking the numbers.
+    pub(crate) fn new(
+        scheme: Scheme,
+        public_key: PublicKey,
+        (signers, parties): (u8, u8),
+        index: ShareIndex,
+        material: Box<dyn Material>,
+    ) -> Result<Self> {
         let threshold = Threshold::new(signers.into(), parties.into())?;
-        if party.party_index.as_u8() > parties {
+        if !(1..=parties).contains(&index.0) {
             return Err(Error::invalid("the share's index is beyond the number of holders"));
         }
-        Ok(Self { party, public_key, threshold })
+        Ok(Self { scheme, public_key, threshold, index, material })
     }
 
     /// The key's scheme.
     pub fn scheme(&self) -> Scheme {
-        Scheme::EcdsaSecp256k1
+        self.scheme
     }
 
     /// The verifying key.
@@ -62,7 +58,7 @@ impl Share {
 
     /// Which holder this is.
     pub fn share_index(&self) -> ShareIndex {
-        ShareIndex(self.party.party_index.as_u8())
+        self.index
     }
 
     /// Signers needed and holders.
@@ -70,140 +66,13 @@ impl Share {
         self.threshold
     }
 
-    /// Seals the share for storage: nonce ‖ ChaCha20-Poly1305, bound to party, key and epoch.
-    pub fn seal(&self, key: &SealKey, context: &SealContext<'_>) -> Result<Vec<u8>> {
-        let internal = |_| Error::internal();
-        // Room for all of it at once: a buffer that grows leaves copies of the share behind.
-        let length = 1 + postcard::experimental::serialized_size(&self.party).map_err(internal)?;
-        let mut plain = Vec::with_capacity(length);
-        plain.push(VERSION);
-        let plain = Zeroizing::new(postcard::to_extend(&self.party, plain).map_err(internal)?);
-        key.seal(&plain, &context.bytes())
+    /// The secret part; `None` where it is that of another protocol.
+    pub(crate) fn material<M: Material>(&self) -> Option<&M> {
+        let material: &dyn Any = self.material.as_ref();
+        material.downcast_ref()
     }
 
-    /// Opens a sealed share.
-    pub fn open(sealed: &[u8], key: &SealKey, context: &SealContext<'_>) -> Result<Self> {
-        let refused = || {
-            Error::invalid(format!(
-                "the share of key {} cannot be opened: wrong passphrase or key file, or it belongs \
-                 to another party or epoch, or it is damaged",
-                context.key_id
-            ))
-        };
-        let plain = key.open(sealed, &context.bytes()).ok_or_else(refused)?;
-        match plain.split_first() {
-            Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
-                Ok((party, [])) => Self::new(party),
-                _ => Err(refused()),
-            },
-            _ => Err(Error::invalid("the share was sealed by a newer version")),
-        }
-    }
-}
-
-/// The key that seals shares at rest.
-///
-/// ```compile_fail,E0277
-/// fn shown<T: std::fmt::Debug>() {}
-/// shown::<quorate_engine::SealKey>();
-/// ```
-pub struct SealKey(Secret<[u8; 32]>);
-
-impl SealKey {
-    /// From a key file's 32 bytes.
-    pub fn from_bytes(bytes: Secret<[u8; 32]>) -> Self {
-        Self(bytes)
-    }
-
-    /// From a passphrase and a stored salt, by Argon2id: about 0.1 s and 64 MiB.
-    pub fn from_passphrase(passphrase: &[u8], salt: &[u8]) -> Result<Self> {
-        let (memory, passes, lanes) = ARGON2;
-        let parameters =
-            argon2::Params::new(memory, passes, lanes, Some(32)).map_err(|_| Error::internal())?;
-        let argon = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
-        let mut key = Zeroizing::new([0; 32]);
-        // Memory of our own, wiped: the library's would be freed with what the key is made of.
-        let mut blocks = Zeroizing::new(vec![argon2::Block::default(); memory as usize]);
-        argon.hash_password_into_with_memory(passphrase, salt, &mut *key, &mut **blocks).map_err(
-            |_| {
-                Error::invalid(
-                    "the passphrase or its salt cannot be used: the salt is 8 bytes or more",
-                )
-            },
-        )?;
-        Ok(Self(Secret::new(*key)))
-    }
-
-    /// Seals bytes: nonce ‖ ChaCha20-Poly1305, bound to `context`.
-    pub fn seal(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>> {
-        let nonce: [u8; NONCE] = random();
-        let sealed = self
-            .cipher()
-            .encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: context })
-            .map_err(|_| Error::internal())?;
-        Ok([&nonce[..], &sealed].concat())
-    }
-
-    /// Opens sealed bytes; `None` when the key or the context is another, or they are damaged.
-    pub fn open(&self, sealed: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, body) = sealed.split_first_chunk::<NONCE>()?;
-        let payload = Payload { msg: body, aad: context };
-        self.cipher().decrypt(&Nonce::from(*nonce), payload).map(Zeroizing::new).ok()
-    }
-
-    /// The key that authenticates what is stored beside the shares.
-    pub fn row_key(&self) -> RowKey {
-        let mut mac = keyed(self.0.expose());
-        mac.update(b"quorate/vault-rows/v1");
-        RowKey(Secret::new(mac.finalize().into_bytes().into()))
-    }
-
-    fn cipher(&self) -> ChaCha20Poly1305 {
-        ChaCha20Poly1305::new(self.0.expose().into())
-    }
-}
-
-/// Authenticates rows that are stored in the clear, by HMAC-SHA-256.
-///
-/// ```compile_fail,E0277
-/// fn shown<T: std::fmt::Debug>() {}
-/// shown::<quorate_engine::RowKey>();
-/// ```
-pub struct RowKey(Secret<[u8; 32]>);
-
-impl RowKey {
-    /// A tag over `row` that serves one purpose.
-    pub fn tag(&self, purpose: &str, row: &[u8]) -> [u8; 32] {
-        let mut mac = keyed(self.0.expose());
-        mac.update(&(purpose.len() as u64).to_be_bytes());
-        mac.update(purpose.as_bytes());
-        mac.update(row);
-        mac.finalize().into_bytes().into()
-    }
-}
-
-fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
-}
-
-/// What a sealed share is bound to.
-pub struct SealContext<'a> {
-    /// Whose share.
-    pub party_id: &'a PartyId,
-    /// Of which key.
-    pub key_id: KeyId,
-    /// In which epoch.
-    pub epoch: u32,
-}
-
-impl SealContext<'_> {
-    fn bytes(&self) -> Vec<u8> {
-        let name = self.party_id.as_str().as_bytes();
-        let mut bytes = DOMAIN.to_vec();
-        bytes.extend_from_slice(&(name.len() as u64).to_be_bytes());
-        bytes.extend_from_slice(name);
-        bytes.extend_from_slice(self.key_id.0.as_bytes());
-        bytes.extend_from_slice(&self.epoch.to_be_bytes());
-        bytes
+    pub(crate) fn encode(&self, front: &[u8]) -> Zeroizing<Vec<u8>> {
+        self.material.encode(front)
     }
 }

@@ -3,11 +3,16 @@
 mod common;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use common::*;
 use quorate_engine::*;
 use quorate_types::*;
+
+/// The key whose shares are in `data`.
+const FIRST_VERSION_KEY: &str = "044ccf726f931642d0e10ed0f5db555c84586ada7a7abcde79e235719c61b4b74a\
+                                 b61de6ec1a8158daece6bf24ed6753d0ae4df1b9079a4ac860478915ac91ef20";
 
 /// Signs with each of these groups of holders.
 fn sign_with(made: &Made, groups: &[&[usize]]) {
@@ -198,4 +203,50 @@ fn a_run_refuses_a_roster_it_does_not_fit() {
     let threshold = Threshold::new(2, 3).unwrap();
     let keygen = Task::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold };
     assert_eq!(attempt(&parties[0], &parties, keygen), Some(FaultCode::BadInput));
+}
+
+#[test]
+fn shares_that_the_first_version_sealed_open_as_ecdsa_and_sign() {
+    let sealed: [&[u8]; 2] =
+        [include_bytes!("data/share-v1-1.bin"), include_bytes!("data/share-v1-2.bin")];
+    let seal = SealKey::from_bytes(Secret::new([1; 32]));
+    let holders: Vec<_> = (1..=2).map(name).collect();
+    let mut shares = Vec::new();
+    for (at, sealed) in sealed.into_iter().enumerate() {
+        let context = SealContext { party_id: &holders[at], key_id: session(1).into(), epoch: 0 };
+        let share = Share::open(sealed, &seal, &context).unwrap();
+        assert_eq!(share.scheme(), Scheme::EcdsaSecp256k1);
+        assert_eq!(usize::from(share.share_index().0), at + 1);
+        assert_eq!(share.threshold(), Threshold::new(2, 2).unwrap());
+        // Sealed again it is of this version, and one byte longer.
+        let again = share.seal(&seal, &context).unwrap();
+        assert_eq!(again.len(), sealed.len() + 1);
+        shares.push(Arc::new(Share::open(&again, &seal, &context).unwrap()));
+    }
+    let key = PublicKey(hex::decode(FIRST_VERSION_KEY).unwrap());
+    sign_with(&Made { holders, shares, key }, &[&[0, 1]]);
+}
+
+#[test]
+fn a_share_of_a_scheme_that_is_not_known_here_is_of_a_newer_version() {
+    let seal = SealKey::from_bytes(Secret::new([1; 32]));
+    let party = name(1);
+    let context = SealContext { party_id: &party, key_id: session(1).into(), epoch: 0 };
+    // The bytes that a sealed share is bound to.
+    let mut bound = b"quorate/share/v1".to_vec();
+    bound.extend(7_u64.to_be_bytes());
+    bound.extend(b"party-1");
+    bound.extend(1_u128.to_be_bytes());
+    bound.extend(0_u32.to_be_bytes());
+    for (plain, says) in [
+        (&[2, 250, 0][..], "newer version"),
+        (&[3, 1, 0], "newer version"),
+        (&[2], "newer version"),
+        (&[2, 1, 0], "cannot be opened"),
+        (&[1, 0], "cannot be opened"),
+    ] {
+        let sealed = seal.seal(plain, &bound).unwrap();
+        let error = Share::open(&sealed, &seal, &context).err().unwrap();
+        assert!(error.message.contains(says), "{plain:?}: {error:?}");
+    }
 }

@@ -1,22 +1,22 @@
-//! Distributed key generation in four rounds, and three of test signatures.
+//! Distributed key generation in four rounds.
 //!
 //! | round | to all | to each |
 //! |---|---|---|
 //! | 1 | | the point of our polynomial |
 //! | 2 | commitments to our proof and chain code | commitment to a zero-share seed |
 //! | 3 | the proof and the chain code | the seed; set-up of the multiplication |
-//! | 4 | hash of all broadcasts of rounds 2 and 3 | |
-//! | 5–7 | the module `trial` |
+//! | 4 | the echo of the broadcasts of rounds 2 and 3 | |
 //!
 //! The library's `ProofCommitment` holds commitment and proof together; they are sent a round
-//! apart, and the proof is checked against the commitment that came first. Round 4 is the echo:
-//! nothing is made of the broadcasts unless all parties have seen the same ones.
+//! apart, and the proof is checked against the commitment that came first. Nothing is made of the
+//! broadcasts unless all parties have seen the same ones.
 //!
 //! The library binds proofs to the session and not to who proves: a party that repeats another's
 //! commitment and later its proof would make a key that no quorum can sign with. Equal commitments
 //! and equal points are refused.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use dkls23_secp256k1::DkgSession;
 use dkls23_secp256k1::protocols::dkg::{
@@ -27,17 +27,15 @@ use dkls23_secp256k1::protocols::{Parameters, PartiesMessage, PartyIndex};
 use dkls23_secp256k1::utilities::proofs::DLogProof;
 use quorate_types::Threshold;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::trial::{self, Trial};
 use super::{Curve, check_parties, fault};
-use crate::confirmation;
 use crate::fault::FaultCode;
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, decode, encode,
 };
 use crate::share::Share;
+use crate::task::Output;
 
 #[derive(Serialize, Deserialize)]
 struct Commitments {
@@ -61,7 +59,6 @@ struct Setup {
 pub(crate) struct Keygen {
     me: Position,
     parties: usize,
-    execution: [u8; 32],
     round: u16,
     session: Option<DkgSession<Curve>>,
     own_point: Zeroizing<Option<k256::Scalar>>,
@@ -71,10 +68,6 @@ pub(crate) struct Keygen {
     zero_commitments: Vec<TransmitInitZeroSharePhase2to4>,
     zero_seeds: Vec<TransmitInitZeroSharePhase3to4>,
     multiplications: Vec<TransmitInitMulPhase3to4<Curve>>,
-    /// Hashes of the broadcasts of rounds 2 and 3, by round and position.
-    echoed: BTreeMap<(u16, Position), [u8; 32]>,
-    /// The test signatures, once the share is there.
-    trial: Option<Trial>,
 }
 
 impl Keygen {
@@ -88,7 +81,6 @@ impl Keygen {
         Self {
             me,
             parties: threshold.parties().into(),
-            execution,
             round: 0,
             session: Some(session),
             own_point: Zeroizing::new(None),
@@ -98,8 +90,6 @@ impl Keygen {
             zero_commitments: Vec::new(),
             zero_seeds: Vec::new(),
             multiplications: Vec::new(),
-            echoed: BTreeMap::new(),
-            trial: None,
         }
     }
 
@@ -109,16 +99,6 @@ impl Keygen {
 
     fn session(&mut self) -> &mut DkgSession<Curve> {
         self.session.as_mut().expect("taken in the last step only")
-    }
-
-    fn remember(&mut self, round: u16, position: Position, body: &[u8]) {
-        self.echoed.insert((round, position), Sha256::digest(body).into());
-    }
-
-    fn broadcast(&mut self, round: u16, message: &impl Serialize) -> OutboundMessage {
-        let body = encode(message);
-        self.remember(round, self.me, &body);
-        OutboundMessage { round, to: None, body }
     }
 
     fn deal(&mut self) -> Vec<OutboundMessage> {
@@ -146,7 +126,7 @@ impl Keygen {
         let (proof, zero, chain_code) =
             self.session().phase2(&points).map_err(|abort| fault(&abort, position_of))?;
         let commitments = Commitments { proof: proof.commitment, chain_code };
-        let mut sends = vec![self.broadcast(2, &commitments)];
+        let mut sends = vec![broadcast(2, &commitments)];
         sends.extend(zero.iter().map(|message| direct(2, message.parties.receiver, message)));
         self.commitments.insert(self.me, commitments);
         self.own_proof = Some(proof);
@@ -157,7 +137,6 @@ impl Keygen {
         for (position, body) in &input.broadcasts {
             let message: Commitments = decode(*position, body)?;
             check_sender(*position, message.chain_code.sender_index)?;
-            self.remember(2, *position, body);
             self.commitments.insert(*position, message);
         }
         for (position, body) in &input.directs {
@@ -171,7 +150,7 @@ impl Keygen {
             self.session().phase3().map_err(|abort| fault(&abort, position_of))?;
         let proof = self.own_proof.take().expect("made in round 2").proof;
         let openings = Openings { proof, chain_code };
-        let mut sends = vec![self.broadcast(3, &openings)];
+        let mut sends = vec![broadcast(3, &openings)];
         for (zero, multiplication) in zero.into_iter().zip(multiplication) {
             let receiver = zero.parties.receiver;
             sends.push(direct(3, receiver, &Setup { zero, multiplication }));
@@ -184,7 +163,6 @@ impl Keygen {
         for (position, body) in &input.broadcasts {
             let message: Openings = decode(*position, body)?;
             check_sender(*position, message.chain_code.sender_index)?;
-            self.remember(3, *position, body);
             self.openings.insert(*position, message);
         }
         for (position, body) in &input.directs {
@@ -197,37 +175,13 @@ impl Keygen {
         let points =
             self.openings.iter().map(|(position, message)| (*position, message.proof.point));
         check_distinct(points, "point")?;
-        Ok(vec![OutboundMessage { round: 4, to: None, body: encode(&self.digest()) }])
+        Ok(vec![broadcast(4, &())])
     }
 
-    /// One hash over all broadcasts, in the order of rounds and positions.
-    fn digest(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(b"quorate/echo/v1");
-        for ((round, position), digest) in &self.echoed {
-            hash.update(round.to_be_bytes());
-            hash.update((*position as u64).to_be_bytes());
-            hash.update(digest);
-        }
-        hash.finalize().into()
-    }
-
-    fn compare(&self, input: &Input) -> Result<(), MachineFault> {
-        let own = self.digest();
+    fn finish(&mut self, input: &Input) -> Result<Share, MachineFault> {
         for (position, body) in &input.broadcasts {
-            let echo: [u8; 32] = decode(*position, body)?;
-            if echo != own {
-                // Either this party lies or somebody sent it other broadcasts: nobody is blamed.
-                return Err(MachineFault {
-                    code: FaultCode::EchoMismatch,
-                    ..MachineFault::ours("the parties have seen different broadcasts")
-                });
-            }
+            decode::<()>(*position, body)?;
         }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<Share, MachineFault> {
         let mut proofs = Vec::with_capacity(self.parties);
         let (mut committed, mut opened) = (BTreeMap::new(), BTreeMap::new());
         for (position, opening) in std::mem::take(&mut self.openings) {
@@ -249,7 +203,7 @@ impl Keygen {
                 |_| String::new(),
             )
             .map_err(|abort| fault(&abort, position_of))?;
-        Share::new(Box::new(party)).map_err(|error| MachineFault::ours(error.message))
+        super::share::share(Box::new(party)).map_err(|error| MachineFault::ours(error.message))
     }
 
     /// Refuses a direct message whose inside names other parties than its envelope.
@@ -264,9 +218,6 @@ impl Keygen {
 
 impl Machine for Keygen {
     fn need(&self) -> Need {
-        if let Some(trial) = &self.trial {
-            return trial.need();
-        }
         let others = self.others();
         let (broadcasts, directs) = match self.round {
             0 => (vec![], vec![]),
@@ -278,9 +229,6 @@ impl Machine for Keygen {
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
-        if let Some(trial) = &mut self.trial {
-            return trial.step(input);
-        }
         let mut stepped = Stepped::default();
         match self.round {
             0 => stepped.sends = self.deal(),
@@ -288,9 +236,9 @@ impl Machine for Keygen {
             2 => stepped.sends = self.open(&input)?,
             3 => stepped.sends = self.echo(&input)?,
             _ => {
-                self.compare(&input)?;
-                let trial = Trial::new(self.finish()?, self.me, self.execution)?;
-                stepped.sends = self.trial.insert(trial).start()?;
+                let share = self.finish(&input)?;
+                let public_key = share.public_key().clone();
+                stepped.output = Some(Output::Key { share, public_key });
             }
         }
         self.round += 1;
@@ -298,14 +246,23 @@ impl Machine for Keygen {
     }
 
     fn expects(&self, round: u16, kind: Kind, _: Position) -> bool {
-        let confirmation = round == confirmation::ROUND && kind == Kind::Broadcast;
-        confirmation
-            || trial::expects(round, kind)
-            || match kind {
-                Kind::Broadcast => (2..=4).contains(&round),
-                Kind::Direct => (1..=3).contains(&round),
-            }
+        match kind {
+            Kind::Broadcast => (2..=4).contains(&round),
+            Kind::Direct => (1..=3).contains(&round),
+        }
     }
+
+    fn rounds(&self) -> u16 {
+        4
+    }
+
+    fn echoed(&self, round: u16) -> Option<RangeInclusive<u16>> {
+        (round == 4).then_some(2..=3)
+    }
+}
+
+fn broadcast(round: u16, message: &impl Serialize) -> OutboundMessage {
+    OutboundMessage { round, to: None, body: encode(message) }
 }
 
 fn direct(round: u16, receiver: PartyIndex, message: &impl Serialize) -> OutboundMessage {

@@ -1,24 +1,38 @@
 //! DKLs23 (<https://eprint.iacr.org/2023/765>) over secp256k1, by the library `dkls23-secp256k1`.
 
 mod keygen;
+mod share;
 mod sign;
-mod trial;
 
-use dkls23_secp256k1::Party;
+use std::sync::Arc;
+
 use dkls23_secp256k1::protocols::{Abort, AbortKind, AbortReason, PartiesMessage, PartyIndex};
-use k256::elliptic_curve::sec1::ToSec1Point as _;
-pub(crate) use keygen::Keygen;
-use quorate_types::{PublicKey, ShareIndex};
-pub(crate) use sign::Sign;
+use quorate_types::{ShareIndex, SignInput, Threshold};
+pub(crate) use share::read as read_share;
+#[cfg(test)]
+pub(crate) use share::{Part, share};
+pub(crate) use sign::ROUNDS as SIGN_ROUNDS;
 
-use crate::fault::{FaultCode, Severity};
-use crate::machine::{MachineFault, Position};
+use crate::fault::FaultCode;
+use crate::machine::{Machine, MachineFault, Position};
+use crate::share::Share;
 
 type Curve = k256::Secp256k1;
 
-/// The verifying key of a share, uncompressed.
-pub(crate) fn public_key(party: &Party) -> PublicKey {
-    PublicKey(party.pk.to_sec1_point(false).as_bytes().to_vec())
+/// Starts a keygen.
+pub(crate) fn keygen(me: Position, threshold: Threshold, execution: [u8; 32]) -> Box<dyn Machine> {
+    Box::new(keygen::Keygen::new(me, threshold, execution))
+}
+
+/// Starts a signature.
+pub(crate) fn sign(
+    share: Arc<Share>,
+    me: Position,
+    indices: &[ShareIndex],
+    input: &SignInput,
+    execution: [u8; 32],
+) -> Result<Box<dyn Machine>, MachineFault> {
+    Ok(Box::new(sign::Sign::new(share, me, indices, input, execution)?))
 }
 
 fn index(share: ShareIndex) -> Result<PartyIndex, MachineFault> {
@@ -29,18 +43,16 @@ fn index(share: ShareIndex) -> Result<PartyIndex, MachineFault> {
 fn fault(abort: &Abort, position_of: impl Fn(PartyIndex) -> Option<Position>) -> MachineFault {
     let message = abort.reason.to_string();
     match abort.kind {
-        AbortKind::BanCounterparty(cheat) => MachineFault {
-            code: FaultCode::OtCheckFailed,
-            severity: Severity::Ban,
-            blame: position_of(cheat),
-            message: format!("failed the check of the multiplication: {message}"),
-        },
+        AbortKind::BanCounterparty(cheat) => MachineFault::ban(
+            FaultCode::OtCheckFailed,
+            position_of(cheat),
+            format!("failed the check of the multiplication: {message}"),
+        ),
         AbortKind::Recoverable => match culprit(&abort.reason).filter(|who| *who != abort.index) {
             Some(who) => MachineFault {
                 code: FaultCode::ProtocolViolation,
-                severity: Severity::Recoverable,
                 blame: position_of(who),
-                message: format!("broke the protocol: {message}"),
+                ..MachineFault::ours(format!("broke the protocol: {message}"))
             },
             None => MachineFault { code: code(&abort.reason), ..MachineFault::ours(message) },
         },

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dkls23_secp256k1::Party;
 use dkls23_secp256k1::protocols::signing::{
     Broadcast3to4, KeepPhase1to2, KeepPhase2to3, SignData, TransmitPhase1to2, TransmitPhase2to3,
     UniqueKeep1to2, UniqueKeep2to3,
@@ -21,13 +22,16 @@ use dkls23_secp256k1::protocols::{PartiesMessage, PartyIndex};
 use quorate_types::{Digest, ShareIndex, SignInput, Signature};
 use serde::de::DeserializeOwned;
 
+use super::share::Part;
 use super::{Curve, check_parties, fault, index};
-use crate::fault::{FaultCode, Severity};
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, decode, encode,
 };
-use crate::run::Output;
 use crate::share::Share;
+use crate::task::Output;
+
+/// How the messages among signers travel, by round from 1.
+pub(crate) const ROUNDS: &[Kind] = &[Kind::Direct, Kind::Direct, Kind::Broadcast];
 
 enum State {
     Start,
@@ -57,9 +61,13 @@ impl Sign {
         share: Arc<Share>,
         me: Position,
         positions: &[ShareIndex],
-        digest: Digest,
+        input: &SignInput,
         execution: [u8; 32],
     ) -> Result<Self, MachineFault> {
+        let digest = input.digest().ok_or_else(|| MachineFault::ours("there is no digest"))?;
+        if share.material::<Part>().is_none() {
+            return Err(MachineFault::ours("the share is of another scheme"));
+        }
         let mut signers = BTreeMap::new();
         for (position, share) in positions.iter().enumerate() {
             signers.insert(index(*share)?, position);
@@ -70,7 +78,8 @@ impl Sign {
             observers.push(position);
         }
         let observing = observers.contains(&me);
-        let others = signers.keys().copied().filter(|index| *index != share.party.party_index);
+        let own = index(share.share_index())?;
+        let others = signers.keys().copied().filter(|index| *index != own);
         let data = SignData {
             sign_id: execution.to_vec(),
             counterparties: if observing { Vec::new() } else { others.collect() },
@@ -79,6 +88,10 @@ impl Sign {
         let state = if observing { State::Observing } else { State::Start };
         let round = if observing { 4 } else { 0 };
         Ok(Self { share, data, me, signers, observers, round, state })
+    }
+
+    fn party(&self) -> &Party {
+        &self.share.material::<Part>().expect("checked when the machine was made").0
     }
 
     fn others(&self) -> Vec<Position> {
@@ -112,7 +125,7 @@ impl Sign {
         for (index, position) in &self.signers {
             if let Some(body) = input.directs.get(position) {
                 let message = decode(*position, body)?;
-                check_parties(*position, parties(&message), *index, self.share.party.party_index)?;
+                check_parties(*position, parties(&message), *index, self.party().party_index)?;
                 received.push(message);
             }
         }
@@ -121,7 +134,7 @@ impl Sign {
 
     fn commit(&mut self) -> Result<Vec<OutboundMessage>, MachineFault> {
         let (unique, kept, messages) =
-            self.share.party.sign_phase1(&self.data).map_err(|abort| self.abort(&abort))?;
+            self.party().sign_phase1(&self.data).map_err(|abort| self.abort(&abort))?;
         self.state = State::Committed(unique, kept);
         Ok(messages.iter().map(|m| self.direct(1, m.parties.receiver, m)).collect())
     }
@@ -134,8 +147,7 @@ impl Sign {
     ) -> Result<Vec<OutboundMessage>, MachineFault> {
         let received = self.received(input, |message: &TransmitPhase1to2| &message.parties)?;
         let (unique, kept, messages) = self
-            .share
-            .party
+            .party()
             .sign_phase2(&self.data, unique, kept, &received)
             .map_err(|abort| self.abort(&abort))?;
         self.state = State::Opened(unique, kept);
@@ -151,8 +163,7 @@ impl Sign {
         let received =
             self.received(input, |message: &TransmitPhase2to3<Curve>| &message.parties)?;
         let (x, own) = self
-            .share
-            .party
+            .party()
             .sign_phase3(&self.data, unique, kept, &received)
             .map_err(|abort| self.abort(&abort))?;
         let body = encode(&own);
@@ -171,8 +182,7 @@ impl Sign {
             parts.push(decode(*position, body)?);
         }
         let (s, recovery_id) = self
-            .share
-            .party
+            .party()
             .sign_phase4(&self.data, x, &parts, true)
             .map_err(|abort| self.abort(&abort))?;
         let bytes = hex_bytes(x).into_iter().chain(hex_bytes(&s)).collect();
@@ -202,12 +212,7 @@ impl Sign {
         let (scheme, key) = (self.share.scheme(), self.share.public_key());
         let digest = Digest(self.data.message_hash);
         quorate_schemes::complete_signature(scheme, key, &SignInput::Digest(digest), signature)
-            .map_err(|error| MachineFault {
-                code: FaultCode::ResultInvalid,
-                severity: Severity::Recoverable,
-                blame: None,
-                message: error.message,
-            })
+            .map_err(|error| MachineFault::result_invalid(error.message))
     }
 }
 
@@ -251,5 +256,9 @@ impl Machine for Sign {
             (Kind::Direct, 4) => observing && from == self.first_signer(),
             _ => false,
         }
+    }
+
+    fn rounds(&self) -> u16 {
+        4
     }
 }

@@ -1,5 +1,8 @@
 //! Members that sign what they send and still cheat: whom a run blames, and how much.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
 use dkls23_secp256k1::protocols::signing::{Broadcast3to4, TransmitPhase1to2, TransmitPhase2to3};
 use k256::Secp256k1;
 use quorate_types::*;
@@ -8,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::common::*;
 use super::*;
+use crate::dkls;
 use crate::handshake::make_handshake;
 use crate::machine::{Need, Stepped, decode, encode};
 
@@ -30,6 +34,14 @@ impl<F: FnMut(&mut Vec<OutboundMessage>) + std::marker::Send> Machine for Tamper
 
     fn expects(&self, round: u16, kind: Kind, from: Position) -> bool {
         self.inner.expects(round, kind, from)
+    }
+
+    fn rounds(&self) -> u16 {
+        self.inner.rounds()
+    }
+
+    fn echoed(&self, round: u16) -> Option<RangeInclusive<u16>> {
+        self.inner.echoed(round)
     }
 }
 
@@ -78,21 +90,25 @@ fn a_corrupted_transfer_in_the_first_round_bans_its_sender() {
     assert_fault(&fault, FaultCode::OtCheckFailed, Severity::Ban, Some(1));
 }
 
+fn dkls_party(made: &Made, at: usize) -> &dkls23_secp256k1::Party {
+    &made.shares[at].material::<dkls::Part>().unwrap().0
+}
+
 /// The key with its second share changed: what its holder sends guesses one bit of the first
 /// holder's secret choices, and is in order if the guess is right.
 fn guessing(made: &Made, row: usize, guess: bool) -> Made {
-    let mut party = made.shares[1].party.clone();
+    let mut party = dkls_party(made, 1).clone();
     let receiver = &mut party.mul_receivers.values_mut().next().unwrap().ote_receiver;
     let unseen = if guess { &mut receiver.seeds0 } else { &mut receiver.seeds1 };
     unseen[row][0] ^= 1;
-    let shares = vec![Arc::clone(&made.shares[0]), Arc::new(Share::new(party).unwrap())];
+    let shares = vec![Arc::clone(&made.shares[0]), Arc::new(dkls::share(Box::new(party)).unwrap())];
     Made { holders: made.holders.clone(), shares, key: made.key.clone() }
 }
 
 #[test]
 fn a_guess_of_one_secret_bit_passes_only_if_it_is_right() {
     let made = &*TWO_OF_TWO;
-    let sender = made.shares[0].party.mul_senders.values().next().unwrap();
+    let sender = dkls_party(made, 0).mul_senders.values().next().unwrap();
     let secret = &sender.ote_sender.correlation;
     for row in [0, 1, 77, secret.len() - 1] {
         for guess in [false, true] {
@@ -239,6 +255,7 @@ fn of_two_messages_for_one_place_the_first_counts_and_the_second_is_held_against
     first[0].receive(&parties[1], &honest).unwrap();
     let fault = first[0].receive(&parties[1], &other).unwrap_err();
     assert_fault(&fault, FaultCode::ConflictingMessage, Severity::Benign, Some(2));
+    assert_eq!(fault.evidence, [honest.clone(), other]);
     // Not signed by it, it is not held against it.
     let mut forged = honest.to_vec();
     let last = forged.len() - 1;
@@ -272,23 +289,55 @@ fn a_handshake_with_an_unusable_key_is_its_partys_fault() {
     assert_fault(&fault, FaultCode::HandshakeInvalid, Severity::Recoverable, Some(2));
 }
 
+/// Makes this party tell the last of the others another story in a round.
+fn two_stories(runs: &mut Vec<Run>, cheat_at: Position, round: u16) {
+    cheat(runs, cheat_at, move |sends| {
+        let story = sends.iter().find(|send| send.round == round && send.to.is_none());
+        if let Some(OutboundMessage { body, .. }) = story {
+            // The last byte is the end of a commitment, or of the salt that opens it.
+            let mut body = body.clone();
+            *body.last_mut().unwrap() ^= 1;
+            sends.push(OutboundMessage { round, to: None, body });
+        }
+    });
+}
+
 #[test]
-fn a_broadcaster_that_tells_two_stories_is_found_out_by_all() {
+fn a_broadcaster_that_tells_two_stories_is_convicted_by_both() {
     for round in [2, 3] {
         let (parties, mut runs) = making(2, 3);
-        // The last byte is the end of a commitment, or of the salt that opens it.
-        cheat(&mut runs, 0, move |sends| {
-            let story = sends.iter().find(|send| send.round == round && send.to.is_none());
-            if let Some(OutboundMessage { body, .. }) = story {
-                let mut body = body.clone();
-                *body.last_mut().unwrap() ^= 1;
-                sends.push(OutboundMessage { round, to: None, body });
-            }
-        });
+        two_stories(&mut runs, 0, round);
         let endings = deliver(&parties, &mut runs, 5, |_, _| {});
         for fault in endings.into_iter().skip(1).map(|ending| ending.err().unwrap()) {
-            assert_fault(&fault, FaultCode::EchoMismatch, Severity::Recoverable, None);
+            assert_fault(&fault, FaultCode::EchoMismatch, Severity::Recoverable, Some(1));
+            let [held, echoed] = fault.evidence.as_slice() else { panic!("two signatures") };
+            let verifier = &runs[0].roster[0].verifier;
+            assert!(Envelope::read(held).unwrap().verified(verifier).is_ok());
+            let (header, rest) = echoed.split_first_chunk().unwrap();
+            let (hash, signature) = rest.split_first_chunk().unwrap();
+            assert_eq!(header[..], held[..header.len()]);
+            let signature = signature.try_into().unwrap();
+            assert!(envelope::signed_by(verifier, header, hash, signature));
         }
+    }
+}
+
+#[test]
+fn an_echo_of_what_nobody_signed_is_the_fault_of_who_sent_it() {
+    let (parties, mut runs) = making(2, 3);
+    let endings = deliver(&parties, &mut runs, 5, |run, delivery| {
+        // The second party remembers another broadcast of the first than it was sent.
+        if delivery.1 == parties[1]
+            && let Some(kept) = run.broadcasts.get(2, 0)
+        {
+            let mut forged = kept.to_vec();
+            forged[envelope::HEADER] ^= 1;
+            run.broadcasts.keep(2, 0, forged.into());
+        }
+    });
+    for at in [0, 2] {
+        let fault = endings[at].as_ref().err().unwrap();
+        assert_fault(fault, FaultCode::ProtocolViolation, Severity::Recoverable, Some(2));
     }
 }
 

@@ -17,8 +17,8 @@ use quorate_types::*;
 
 use crate::world::{FOR_EVER, Machine, SEAL, World};
 
-/// Version of a share's plain form, before the library's own.
-const VERSION: u8 = 1;
+/// What stands in a share's plain form before the library's own: version and tag of the scheme.
+const FRONT: [u8; 2] = [2, 1];
 
 fn seal() -> SealKey {
     SealKey::from_bytes(Secret::new(SEAL))
@@ -36,8 +36,8 @@ fn context(party: &PartyId, key: KeyId) -> Vec<u8> {
 async fn held(machine: &Machine, key: KeyId) -> Held {
     let stored = machine.vault.share(key).await.unwrap().unwrap();
     let plain = seal().open(&stored.sealed, &context(machine.keyring.party(), key)).unwrap();
-    assert_eq!(plain[0], VERSION);
-    postcard::from_bytes(&plain[1..]).unwrap()
+    assert_eq!(plain[..2], FRONT);
+    postcard::from_bytes(&plain[2..]).unwrap()
 }
 
 /// A holder under the control of whoever writes this test.
@@ -77,7 +77,7 @@ impl<'a> Cheat<'a> {
         let unseen = if guess { &mut receiver.seeds0 } else { &mut receiver.seeds1 };
         unseen[row][0] ^= 1;
         let (party, key_id) = (self.machine.keyring.party(), self.key.stored.key_id);
-        let plain = [&[VERSION][..], &postcard::to_allocvec(&held).unwrap()].concat();
+        let plain = [&FRONT[..], &postcard::to_allocvec(&held).unwrap()].concat();
         let sealed = seal().seal(&plain, &context(party, key_id)).unwrap();
         let context = SealContext { party_id: party, key_id, epoch: 0 };
         Share::open(&sealed, &seal(), &context).unwrap()

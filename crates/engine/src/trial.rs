@@ -1,92 +1,164 @@
 //! The test signatures by which a new key is tried before anybody keeps it.
 //!
-//! | round | to all | to each |
-//! |---|---|---|
-//! | 5 | | first messages of the signatures that both sign |
-//! | 6 | | second messages |
-//! | 7 | our part of each signature we sign | |
-//!
-//! The quorums together cover every pair of holders: a key is tried by each pair that may later sign.
-//! Each quorum signs a message of its own, which follows from the execution and the public key.
+//! They follow the last round of the keygen, in as many rounds as the scheme signs in. The quorums
+//! together cover every pair of holders: a key is tried by each pair that may later sign. Each
+//! quorum signs a message of its own, which follows from the execution and the public key. What a
+//! party sends for all its quorums travels in one message a round.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use quorate_types::{Digest, ShareIndex};
+use quorate_types::{Digest, Scheme, ShareIndex, SignInput, Threshold};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::Sign;
 use crate::machine::{
-    Input, Kind, Machine as _, MachineFault, Need, OutboundMessage, Position, Stepped, decode,
-    encode,
+    Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, decode, encode,
 };
-use crate::run::Output;
 use crate::share::Share;
+use crate::task::Output;
 
-/// The first round of the test signatures; they have three.
-pub(super) const FIRST: u16 = 5;
-/// Their last round.
-pub(super) const LAST: u16 = FIRST + 2;
+/// Makes the machine of a signature: with our share, at our position, by the holders with these
+/// share indices in the order of positions, of the input, in the execution.
+pub(crate) type StartSign = fn(
+    Arc<Share>,
+    Position,
+    &[ShareIndex],
+    &SignInput,
+    [u8; 32],
+) -> Result<Box<dyn Machine>, MachineFault>;
 
 /// Bodies of one envelope, each with the number of its quorum.
 type Bundle = Vec<(u8, Zeroizing<Vec<u8>>)>;
 
-/// One party's part in the test signatures of a key.
-pub(super) struct Trial {
-    share: Option<Arc<Share>>,
+/// A keygen whose key is tried before it is given out.
+pub(crate) struct Tried {
+    keygen: Box<dyn Machine>,
+    sign: StartSign,
+    /// How the messages of a signature travel, by round from 1.
+    rounds: &'static [Kind],
     me: Position,
     parties: usize,
-    /// The quorums this party signs in, by number: their positions and our part.
-    signing: BTreeMap<u8, (Vec<Position>, Sign)>,
-    /// How many of the three rounds were taken in.
-    taken: u16,
+    execution: [u8; 32],
+    trial: Option<Trial>,
 }
 
-impl Trial {
-    pub(super) fn new(
-        share: Share,
+/// One party's part in the test signatures of a key.
+struct Trial {
+    share: Option<Arc<Share>>,
+    /// The quorums this party signs in, by number: their positions and our part.
+    signing: BTreeMap<u8, (Vec<Position>, Box<dyn Machine>)>,
+    /// How many of the rounds were taken in.
+    taken: usize,
+}
+
+impl Tried {
+    pub(crate) fn new(
+        keygen: Box<dyn Machine>,
+        sign: StartSign,
+        rounds: &'static [Kind],
         me: Position,
+        threshold: Threshold,
         execution: [u8; 32],
-    ) -> Result<Self, MachineFault> {
-        let threshold = share.threshold();
-        let parties = usize::from(threshold.parties());
+    ) -> Self {
+        let parties = threshold.parties().into();
+        Self { keygen, sign, rounds, me, parties, execution, trial: None }
+    }
+
+    /// The round of a signature that this round of the keygen is, from 1.
+    fn signing_round(&self, round: u16) -> Option<u16> {
+        let round = round.checked_sub(self.keygen.rounds()).filter(|round| *round > 0)?;
+        (usize::from(round) <= self.rounds.len()).then_some(round)
+    }
+
+    fn kind(&self, round: u16) -> Option<Kind> {
+        self.signing_round(round).map(|round| self.rounds[usize::from(round) - 1])
+    }
+
+    /// Begins the test signatures of the key that this share is of.
+    fn begin(&mut self, share: Share) -> Result<Stepped, MachineFault> {
         let share = Arc::new(share);
         let mut signing = BTreeMap::new();
-        for (number, quorum) in (0..).zip(quorums(threshold.signers().into(), parties)) {
-            let Some(position) = quorum.iter().position(|position| *position == me) else {
+        let signers = share.threshold().signers().into();
+        for (number, quorum) in (0..).zip(quorums(signers, self.parties)) {
+            let Some(position) = quorum.iter().position(|position| *position == self.me) else {
                 continue;
             };
             let index =
                 |position: &Position| ShareIndex(u8::try_from(position + 1).expect("few parties"));
-            let positions: Vec<_> = quorum.iter().map(index).collect();
-            let id = identifier(&execution, &share, number, b"id");
-            let digest = Digest(identifier(&execution, &share, number, b"message"));
-            let sign = Sign::new(Arc::clone(&share), position, &positions, digest, id)?;
+            let indices: Vec<_> = quorum.iter().map(index).collect();
+            let id = identifier(&self.execution, &share, number, b"id");
+            let message = identifier(&self.execution, &share, number, b"message");
+            let input = input(share.scheme(), message);
+            let sign = (self.sign)(Arc::clone(&share), position, &indices, &input, id)?;
             signing.insert(number, (quorum, sign));
         }
-        Ok(Self { share: Some(share), me, parties, signing, taken: 0 })
+        let trial = Trial { share: Some(share), signing, taken: 0 };
+        let first = self.keygen.rounds() + 1;
+        let (sends, _) = self.trial.insert(trial).step_all(first, BTreeMap::new())?;
+        Ok(Stepped { sends, output: None })
+    }
+}
+
+impl Machine for Tried {
+    fn need(&self) -> Need {
+        let Some(trial) = &self.trial else { return self.keygen.need() };
+        let others = (0..self.parties).filter(|position| *position != self.me).collect();
+        let (broadcasts, directs) = match self.rounds.get(trial.taken) {
+            Some(Kind::Broadcast) => (others, vec![]),
+            Some(Kind::Direct) => (vec![], others),
+            None => (vec![], vec![]),
+        };
+        let taken = u16::try_from(trial.taken).expect("few rounds");
+        Need { round: self.keygen.rounds() + 1 + taken, broadcasts, directs }
     }
 
-    fn others(&self) -> Vec<Position> {
-        (0..self.parties).filter(|position| *position != self.me).collect()
+    fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
+        let Need { round, .. } = self.need();
+        if let Some(trial) = &mut self.trial {
+            return trial.step(round, self.rounds, self.me, input);
+        }
+        let stepped = self.keygen.step(input)?;
+        match stepped.output {
+            Some(Output::Key { share, .. }) => {
+                let mut begun = self.begin(share)?;
+                begun.sends.splice(..0, stepped.sends);
+                Ok(begun)
+            }
+            _ => Ok(stepped),
+        }
     }
 
-    pub(super) fn need(&self) -> Need {
-        let others = self.others();
-        let (broadcasts, directs) =
-            if self.taken == 2 { (others, vec![]) } else { (vec![], others) };
-        Need { round: FIRST + self.taken, broadcasts, directs }
+    fn expects(&self, round: u16, kind: Kind, from: Position) -> bool {
+        self.keygen.expects(round, kind, from) || self.kind(round) == Some(kind)
     }
 
-    /// Our first messages.
-    pub(super) fn start(&mut self) -> Result<Vec<OutboundMessage>, MachineFault> {
-        self.all(BTreeMap::new()).map(|(sends, _)| sends)
+    fn rounds(&self) -> u16 {
+        self.keygen.rounds() + u16::try_from(self.rounds.len()).expect("few rounds")
     }
 
+    fn echoed(&self, round: u16) -> Option<RangeInclusive<u16>> {
+        let Some(signing_round) = self.signing_round(round) else {
+            return self.keygen.echoed(round);
+        };
+        let (_, sign) = self.trial.as_ref()?.signing.values().next()?;
+        let echoed = sign.echoed(signing_round)?;
+        let before = self.keygen.rounds();
+        Some(echoed.start() + before..=echoed.end() + before)
+    }
+}
+
+impl Trial {
     /// Takes a round in; at the end all signatures have verified and the share is given out.
-    pub(super) fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
-        let broadcast = self.taken == 2;
+    fn step(
+        &mut self,
+        round: u16,
+        rounds: &[Kind],
+        me: Position,
+        input: Input,
+    ) -> Result<Stepped, MachineFault> {
+        let broadcast = rounds.get(self.taken) == Some(&Kind::Broadcast);
         let bodies = if broadcast { input.broadcasts } else { input.directs };
         let mut inputs: BTreeMap<u8, Input> = BTreeMap::new();
         for (sender, body) in bodies {
@@ -103,11 +175,11 @@ impl Trial {
                 }
             }
         }
-        self.complete(&inputs, broadcast)?;
+        self.complete(&inputs, me, broadcast)?;
         self.taken += 1;
-        let (sends, verified) = self.all(inputs)?;
+        let (sends, verified) = self.step_all(round + 1, inputs)?;
         let mut stepped = Stepped { sends, output: None };
-        if self.taken == 3 && verified == self.signing.len() {
+        if self.taken == rounds.len() && verified == self.signing.len() {
             self.signing.clear();
             let share = self.share.take().and_then(Arc::into_inner).expect("the last reference");
             let public_key = share.public_key().clone();
@@ -117,7 +189,12 @@ impl Trial {
     }
 
     /// Every quorum has the message of each of its other members.
-    fn complete(&self, inputs: &BTreeMap<u8, Input>, broadcast: bool) -> Result<(), MachineFault> {
+    fn complete(
+        &self,
+        inputs: &BTreeMap<u8, Input>,
+        me: Position,
+        broadcast: bool,
+    ) -> Result<(), MachineFault> {
         for (number, (quorum, _)) in &self.signing {
             let input = inputs.get(number);
             let missing = quorum.iter().enumerate().find(|(at, position)| {
@@ -125,7 +202,7 @@ impl Trial {
                     true => input.broadcasts.contains_key(at),
                     false => input.directs.contains_key(at),
                 };
-                **position != self.me && !input.is_some_and(place)
+                **position != me && !input.is_some_and(place)
             });
             if let Some((_, position)) = missing {
                 return Err(MachineFault::violation(*position, "left out a test signature"));
@@ -134,12 +211,13 @@ impl Trial {
         Ok(())
     }
 
-    /// Steps every quorum, and bundles what they send. Answers with how many are done, too.
-    fn all(
+    /// Steps every quorum, and bundles what they send in this round. Answers with how many are done,
+    /// too.
+    fn step_all(
         &mut self,
+        round: u16,
         mut inputs: BTreeMap<u8, Input>,
     ) -> Result<(Vec<OutboundMessage>, usize), MachineFault> {
-        let round = FIRST + self.taken;
         let mut directs: BTreeMap<Position, Bundle> = BTreeMap::new();
         let (mut broadcasts, mut verified) = (Bundle::new(), 0);
         for (number, (quorum, sign)) in &mut self.signing {
@@ -169,11 +247,13 @@ impl Trial {
     }
 }
 
-pub(super) fn expects(round: u16, kind: Kind) -> bool {
-    match kind {
-        Kind::Broadcast => round == LAST,
-        Kind::Direct => (FIRST..LAST).contains(&round),
+/// The test message, as the scheme takes what it signs.
+fn input(scheme: Scheme, message: [u8; 32]) -> SignInput {
+    let digest = SignInput::Digest(Digest(message));
+    if quorate_schemes::check_input(scheme, &digest).is_ok() {
+        return digest;
     }
+    SignInput::Message(message.to_vec().into())
 }
 
 fn identifier(execution: &[u8; 32], share: &Share, number: u8, purpose: &[u8]) -> [u8; 32] {
