@@ -51,6 +51,8 @@ fault_codes! {
     EchoMismatch = "echo_mismatch",
     /// A check of the multiplication failed in a way that may leak a share.
     OtCheckFailed = "ot_check_failed",
+    /// A party's share of a signature does not verify.
+    SignatureShareInvalid = "signature_share_invalid",
     /// The protocol ended with a signature that does not verify.
     ResultInvalid = "result_invalid",
 }

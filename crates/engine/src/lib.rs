@@ -17,8 +17,11 @@ mod echo;
 mod envelope;
 mod execution;
 mod fault;
+mod frost;
 mod handshake;
 mod identity;
+#[cfg(test)]
+mod lockstep;
 mod machine;
 mod proof;
 mod registry;

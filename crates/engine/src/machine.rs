@@ -141,3 +141,23 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(
         _ => Err(MachineFault::violation(position, "sent a message that cannot be decoded")),
     }
 }
+
+/// Refuses what two parties cannot both have made. Who repeated the other is not known.
+pub(crate) fn check_distinct<T: PartialEq>(
+    values: impl Iterator<Item = (Position, T)>,
+    what: &str,
+) -> Result<(), MachineFault> {
+    let values: Vec<_> = values.collect();
+    for (at, (position, value)) in values.iter().enumerate() {
+        if let Some((other, _)) = values[..at].iter().find(|(_, other)| other == value) {
+            return Err(MachineFault {
+                code: FaultCode::ProtocolViolation,
+                ..MachineFault::ours(format!(
+                    "the parties at places {other} and {position} show the same {what}: one of them \
+                     repeats the other"
+                ))
+            });
+        }
+    }
+    Ok(())
+}

@@ -6,6 +6,7 @@ use quorate_types::{Error, PartyId, Result, Scheme, SessionKind, ShareIndex, Thr
 
 use crate::dkls;
 use crate::fault::{Fault, FaultCode};
+use crate::frost;
 use crate::machine::{Kind, Machine, Position};
 use crate::share::Share;
 use crate::task::Task;
@@ -39,13 +40,22 @@ struct Sign {
 }
 
 /// One row for each scheme.
-static ROWS: &[Row] = &[Row {
-    scheme: Scheme::EcdsaSecp256k1,
-    share_tag: 1,
-    read_share: dkls::read_share,
-    keygen: Keygen { id: "dkls23-keygen/2", machine: dkls::keygen },
-    sign: Sign { id: "dkls23-sign/1", machine: dkls::sign, rounds: dkls::SIGN_ROUNDS },
-}];
+static ROWS: &[Row] = &[
+    Row {
+        scheme: Scheme::EcdsaSecp256k1,
+        share_tag: 1,
+        read_share: dkls::read_share,
+        keygen: Keygen { id: "dkls23-keygen/2", machine: dkls::keygen },
+        sign: Sign { id: "dkls23-sign/1", machine: dkls::sign, rounds: dkls::SIGN_ROUNDS },
+    },
+    Row {
+        scheme: Scheme::Ed25519,
+        share_tag: 2,
+        read_share: frost::read_share,
+        keygen: Keygen { id: "frost-ed25519-keygen/1", machine: frost::keygen },
+        sign: Sign { id: "frost-ed25519-sign/1", machine: frost::sign, rounds: frost::SIGN_ROUNDS },
+    },
+];
 
 impl Row {
     /// The name of the protocol for this kind of task.
@@ -141,6 +151,6 @@ pub(crate) fn keygen_machine(
     me: Position,
     threshold: Threshold,
     execution: [u8; 32],
-) -> Box<dyn Machine> {
-    row(scheme).expect("a scheme of this version").keygen(me, threshold, execution)
+) -> Result<Box<dyn Machine>> {
+    row(scheme).map(|row| row.keygen(me, threshold, execution))
 }

@@ -20,36 +20,71 @@ fn sign_with(made: &Made, groups: &[&[usize]]) {
         let digest = Digest([seed; 32]);
         let (parties, mut runs) = signing(session(seed.into()), made, who, digest);
         let endings = deliver(&parties, &mut runs, seed.into(), |_, _| {});
-        check(&made.key, &digest, endings);
+        check(made, &digest, endings);
         assert!(runs.iter().all(|run| run.waiting_for().is_empty()));
     }
 }
 
 #[test]
 fn two_of_two_sign() {
-    sign_with(&TWO_OF_TWO, &[&[0, 1], &[1, 0]]);
+    for scheme in SCHEMES {
+        sign_with(two_of_two(*scheme), &[&[0, 1], &[1, 0]]);
+    }
 }
 
 #[test]
 fn any_two_of_three_sign_and_a_third_looks_on() {
-    sign_with(&TWO_OF_THREE, &[&[0, 1], &[2, 0], &[1, 2], &[0, 1, 2], &[2, 1, 0]]);
+    for scheme in SCHEMES {
+        let groups: [&[usize]; 5] = [&[0, 1], &[2, 0], &[1, 2], &[0, 1, 2], &[2, 1, 0]];
+        sign_with(two_of_three(*scheme), &groups);
+    }
 }
 
 #[test]
 fn three_of_five_sign_and_the_others_look_on() {
-    sign_with(&keygen(3, 5, 11), &[&[4, 1, 0], &[1, 2, 3, 4], &[4, 3, 2, 1, 0]]);
+    for scheme in SCHEMES {
+        let made = keygen(*scheme, 3, 5, 11);
+        sign_with(&made, &[&[4, 1, 0], &[1, 2, 3, 4], &[4, 3, 2, 1, 0]]);
+    }
+}
+
+/// Of DKLs23 it would be 16 times 6 seconds of computing.
+#[test]
+fn sixteen_parties_make_an_ed25519_key_and_any_of_them_sign() {
+    let made = keygen(Scheme::Ed25519, 9, 16, 12);
+    let all: Vec<usize> = (0..16).collect();
+    let odd: Vec<usize> = (0..16).filter(|at| at % 2 == 1).chain([0]).collect();
+    sign_with(&made, &[&all, &odd, &all[7..]]);
 }
 
 #[test]
 fn no_two_attempts_give_the_same_signature() {
-    let digest = Digest([9; 32]);
-    let sign = || {
-        let (parties, mut runs) = signing(session(4), &TWO_OF_TWO, &[0, 1], digest);
-        let ending = deliver(&parties, &mut runs, 1, |_, _| {}).remove(0);
-        let Ok(Some(Output::Signature(signature))) = ending else { panic!("a signature") };
-        signature.bytes[..32].to_vec()
-    };
-    assert_ne!(sign(), sign(), "r, and so the nonce, must differ");
+    for scheme in SCHEMES {
+        let digest = Digest([9; 32]);
+        let sign = || {
+            let (parties, mut runs) = signing(session(4), two_of_two(*scheme), &[0, 1], digest);
+            let ending = deliver(&parties, &mut runs, 1, |_, _| {}).remove(0);
+            let Ok(Some(Output::Signature(signature))) = ending else { panic!("a signature") };
+            signature.bytes[..32].to_vec()
+        };
+        assert_ne!(sign(), sign(), "r, and so the nonce, must differ");
+    }
+}
+
+#[test]
+fn a_thousand_ed25519_signatures_verify_and_repeat_no_nonce() {
+    let made = two_of_three(Scheme::Ed25519);
+    let mut shuffle = Shuffle(5);
+    let mut seen = std::collections::HashSet::new();
+    for n in 0..1_000 {
+        let digest = Digest(std::array::from_fn(|_| u8::try_from(shuffle.below(256)).unwrap()));
+        let who = [[0, 1], [1, 2], [2, 0]][shuffle.below(3)];
+        let (parties, mut runs) = signing(session(n), made, &who, digest);
+        let endings = deliver(&parties, &mut runs, shuffle.below(1 << 30) as u64, |_, _| {});
+        let Ok(Some(Output::Signature(signature))) = &endings[0] else { panic!("a signature") };
+        assert!(seen.insert(signature.bytes[..32].to_vec()), "R is repeated");
+        check(made, &digest, endings);
+    }
 }
 
 /// Runs the second of two attempts under attack: before each delivery arrives, its recipient gets
@@ -96,70 +131,81 @@ fn harried(attempt: impl Fn() -> (Vec<PartyId>, Vec<Run>)) -> Vec<Ending> {
 
 #[test]
 fn a_signature_is_made_among_tampered_misaddressed_and_replayed_messages() {
-    let digest = Digest([3; 32]);
-    let endings = harried(|| signing(session(5), &TWO_OF_TWO, &[0, 1], digest));
-    check(&TWO_OF_TWO.key, &digest, endings);
+    for scheme in SCHEMES {
+        let (made, digest) = (two_of_two(*scheme), Digest([3; 32]));
+        let endings = harried(|| signing(session(5), made, &[0, 1], digest));
+        check(made, &digest, endings);
+    }
 }
 
 #[test]
 fn a_key_is_made_among_tampered_misaddressed_and_replayed_messages() {
-    for ending in harried(|| making(2, 2)) {
-        assert!(matches!(ending, Ok(Some(Output::Key { .. }))));
+    for scheme in SCHEMES {
+        for ending in harried(|| making(*scheme, 2, 2)) {
+            assert!(matches!(ending, Ok(Some(Output::Key { .. }))));
+        }
     }
 }
 
 #[test]
 fn a_repeated_message_is_ignored() {
-    let made = &*TWO_OF_TWO;
-    let digest = Digest([4; 32]);
-    let (parties, mut runs) = signing(session(6), made, &[0, 1], digest);
-    let outputs = deliver(&parties, &mut runs, 9, |run, (from, _, payload)| {
-        run.receive(from, payload).unwrap();
-    });
-    check(&made.key, &digest, outputs);
+    for scheme in SCHEMES {
+        let (made, digest) = (two_of_two(*scheme), Digest([4; 32]));
+        let (parties, mut runs) = signing(session(6), made, &[0, 1], digest);
+        let outputs = deliver(&parties, &mut runs, 9, |run, (from, _, payload)| {
+            run.receive(from, payload).unwrap();
+        });
+        check(made, &digest, outputs);
+    }
 }
 
 #[test]
 fn signers_of_different_digests_find_out_by_the_first_message() {
-    let made = &*TWO_OF_TWO;
-    let (parties, mut ours) = signing(session(7), made, &[0, 1], Digest([1; 32]));
-    let (_, mut theirs) = signing(session(7), made, &[0, 1], Digest([2; 32]));
-    let step = theirs[1].advance().unwrap();
-    for (from, _, payload) in deliveries(&parties, 1, step.outgoing) {
-        let fault = ours[0].receive(&from, &payload).unwrap_err();
-        assert_eq!(fault.code, FaultCode::ExecutionMismatch);
+    for scheme in SCHEMES {
+        let made = two_of_two(*scheme);
+        let (parties, mut ours) = signing(session(7), made, &[0, 1], Digest([1; 32]));
+        let (_, mut theirs) = signing(session(7), made, &[0, 1], Digest([2; 32]));
+        let step = theirs[1].advance().unwrap();
+        for (from, _, payload) in deliveries(&parties, 1, step.outgoing) {
+            let fault = ours[0].receive(&from, &payload).unwrap_err();
+            assert_eq!(fault.code, FaultCode::ExecutionMismatch);
+        }
+        assert_eq!(ours[0].round(), 0);
+        ours[0].advance().unwrap();
+        assert_eq!((ours[0].round(), ours[0].waiting_for()), (1, vec![parties[1].clone()]));
     }
-    assert_eq!(ours[0].round(), 0);
-    ours[0].advance().unwrap();
-    assert_eq!((ours[0].round(), ours[0].waiting_for()), (1, vec![parties[1].clone()]));
 }
 
 #[test]
 fn a_share_opens_for_its_party_key_epoch_and_seal_key_only() {
-    let Made { holders, shares, key } = &*TWO_OF_TWO;
-    let seal = |n| SealKey::from_bytes(Secret::new([n; 32]));
-    let context = |party, key_id, epoch| SealContext { party_id: party, key_id, epoch };
-    let key_id: KeyId = session(1).into();
-    let sealed = shares[0].seal(&seal(1), &context(&holders[0], key_id, 0)).unwrap();
-    let opened = Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 0)).unwrap();
-    assert_eq!(opened.public_key(), key);
-    assert_eq!(opened.share_index(), ShareIndex(1));
-    let wrong = [
-        Share::open(&sealed, &seal(2), &context(&holders[0], key_id, 0)),
-        Share::open(&sealed, &seal(1), &context(&holders[1], key_id, 0)),
-        Share::open(&sealed, &seal(1), &context(&holders[0], session(2).into(), 0)),
-        Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 1)),
-        Share::open(&sealed[1..], &seal(1), &context(&holders[0], key_id, 0)),
-        Share::open(&[], &seal(1), &context(&holders[0], key_id, 0)),
-    ];
-    for result in wrong {
-        assert_eq!(result.err().unwrap().code, ErrorCode::InvalidRequest);
+    for scheme in SCHEMES {
+        let made = two_of_two(*scheme);
+        let Made { holders, shares, key } = made;
+        let seal = |n| SealKey::from_bytes(Secret::new([n; 32]));
+        let context = |party, key_id, epoch| SealContext { party_id: party, key_id, epoch };
+        let key_id: KeyId = session(1).into();
+        let sealed = shares[0].seal(&seal(1), &context(&holders[0], key_id, 0)).unwrap();
+        let opened = Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 0)).unwrap();
+        let facts = (opened.scheme(), opened.public_key(), opened.threshold());
+        assert_eq!(facts, (made.scheme(), key, shares[0].threshold()));
+        assert_eq!(opened.share_index(), ShareIndex(1));
+        let wrong = [
+            Share::open(&sealed, &seal(2), &context(&holders[0], key_id, 0)),
+            Share::open(&sealed, &seal(1), &context(&holders[1], key_id, 0)),
+            Share::open(&sealed, &seal(1), &context(&holders[0], session(2).into(), 0)),
+            Share::open(&sealed, &seal(1), &context(&holders[0], key_id, 1)),
+            Share::open(&sealed[1..], &seal(1), &context(&holders[0], key_id, 0)),
+            Share::open(&[], &seal(1), &context(&holders[0], key_id, 0)),
+        ];
+        for result in wrong {
+            assert_eq!(result.err().unwrap().code, ErrorCode::InvalidRequest);
+        }
     }
 }
 
 #[test]
 fn a_passphrase_gives_the_same_seal_key_only_with_its_salt() {
-    let Made { holders, shares, .. } = &*TWO_OF_TWO;
+    let Made { holders, shares, .. } = two_of_two(Scheme::EcdsaSecp256k1);
     let context = SealContext { party_id: &holders[0], key_id: session(1).into(), epoch: 0 };
     let key = |phrase: &[u8], salt: &[u8]| SealKey::from_passphrase(phrase, salt).unwrap();
     let sealed = shares[0].seal(&key(b"correct horse", &[1; 16]), &context).unwrap();
@@ -170,7 +216,7 @@ fn a_passphrase_gives_the_same_seal_key_only_with_its_salt() {
 
 #[test]
 fn a_run_refuses_a_roster_it_does_not_fit() {
-    let made = &*TWO_OF_THREE;
+    let made = two_of_three(Scheme::EcdsaSecp256k1);
     let Made { holders, shares, .. } = made;
     let parties = [holders[0].clone(), holders[1].clone()];
     let identities: Vec<_> = (0..4).map(|_| Identity::generate()).collect();
@@ -248,5 +294,56 @@ fn a_share_of_a_scheme_that_is_not_known_here_is_of_a_newer_version() {
         let sealed = seal.seal(plain, &bound).unwrap();
         let error = Share::open(&sealed, &seal, &context).err().unwrap();
         assert!(error.message.contains(says), "{plain:?}: {error:?}");
+    }
+}
+
+#[test]
+fn a_share_of_one_scheme_is_not_used_as_anothers() {
+    let [ecdsa, ed25519] = [Scheme::EcdsaSecp256k1, Scheme::Ed25519].map(two_of_two);
+    let start = |made: &Made, share: &Made, input: SignInput| {
+        let parties = &made.holders;
+        let identities: Vec<_> = parties.iter().map(|_| Identity::generate()).collect();
+        let handshakes = parties.iter().zip(&identities).map(|(party, identity)| {
+            make_handshake(identity, session(9), party, &Shown::default())
+        });
+        let (handshakes, secrets): (Vec<_>, Vec<_>) = handshakes.unzip();
+        let member = |(party, handshake): (&PartyId, &Handshake)| Member {
+            party_id: party.clone(),
+            handshake: handshake.clone(),
+        };
+        let roster = parties.iter().zip(&handshakes).map(member).collect();
+        let share = share.shares[0].clone();
+        let task = Task::Sign { share, key: made.epoch(), made_by: [0; 32], input };
+        let secret = secrets.into_iter().next().unwrap();
+        let run = Run::new(&identities[0], secret, session(9), &parties[0], roster, task);
+        run.err().map(|fault| (fault.code, fault.message))
+    };
+    let signed = Digest([1; 32]);
+    for (one, other) in [(ecdsa, ed25519), (ed25519, ecdsa)] {
+        assert_eq!(start(one, one, one.input(&signed)), None);
+        let (code, _) = start(one, other, one.input(&signed)).unwrap();
+        assert_eq!(code, FaultCode::NotASigner);
+        let (code, message) = start(one, one, other.input(&signed)).unwrap();
+        assert_eq!(code, FaultCode::BadInput);
+        assert!(message.contains("message_hash"), "{message}");
+    }
+    // The tag is sealed with the share: what is stored under one is not read as the other.
+    let seal = SealKey::from_bytes(Secret::new([1; 32]));
+    let context = SealContext { party_id: &ecdsa.holders[0], key_id: session(1).into(), epoch: 0 };
+    let bound = [
+        b"quorate/share/v1",
+        &7_u64.to_be_bytes()[..],
+        b"party-1",
+        &1_u128.to_be_bytes(),
+        &0_u32.to_be_bytes(),
+    ]
+    .concat();
+    for made in [ecdsa, ed25519] {
+        let sealed = made.shares[0].seal(&seal, &context).unwrap();
+        let mut plain = seal.open(&sealed, &bound).unwrap();
+        plain[1] = 3 - plain[1];
+        let swapped = seal.seal(&plain, &bound).unwrap();
+        let error = Share::open(&swapped, &seal, &context).err().unwrap();
+        assert!(error.message.contains("cannot be opened"), "{error:?}");
     }
 }

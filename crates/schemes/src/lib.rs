@@ -2,6 +2,7 @@
 //!
 //! Pure and without secrets. The functions dispatch on [`Scheme`]; each scheme has its module.
 
+mod ed25519;
 mod hash;
 mod secp256k1;
 
@@ -10,10 +11,12 @@ use quorate_types::{Digest, Error, PublicKey, Result, Scheme, SignInput, Signatu
 
 /// Reads a public key in any encoding its scheme knows and gives the canonical one.
 ///
-/// secp256k1: 33 or 65 bytes of SEC1 in, 65 bytes uncompressed out.
+/// secp256k1: 33 or 65 bytes of SEC1 in, 65 bytes uncompressed out. Ed25519: 32 bytes of RFC 8032,
+/// canonical and not of small order.
 pub fn normalize_public_key(scheme: Scheme, bytes: &[u8]) -> Result<PublicKey> {
     match scheme {
         Scheme::EcdsaSecp256k1 => secp256k1::normalize(bytes),
+        Scheme::Ed25519 => ed25519::normalize(bytes),
         _ => Err(unknown(scheme)),
     }
 }
@@ -33,25 +36,28 @@ pub fn normalize_any_public_key(bytes: &[u8]) -> Result<PublicKey> {
     normalized
 }
 
-/// The shortest encoding of a public key (secp256k1: 33 bytes).
+/// The shortest encoding of a public key (secp256k1: 33 bytes, Ed25519: 32 bytes).
 pub fn compressed_public_key(scheme: Scheme, key: &PublicKey) -> Result<Vec<u8>> {
     match scheme {
         Scheme::EcdsaSecp256k1 => secp256k1::compress(key),
+        Scheme::Ed25519 => ed25519::normalize(&key.0).map(|key| key.0),
         _ => Err(unknown(scheme)),
     }
 }
 
-/// Reads a signature: 64 bytes, or 65 with the recovery id last, for ECDSA.
+/// Reads a signature: 64 bytes, or 65 with the recovery id last, for ECDSA; 64 bytes for Ed25519.
 ///
 /// Only the form is checked; see [`complete_signature`].
 pub fn parse_signature(scheme: Scheme, bytes: &[u8], recovery_id: Option<u8>) -> Result<Signature> {
     match scheme {
         Scheme::EcdsaSecp256k1 => secp256k1::parse(bytes, recovery_id),
+        Scheme::Ed25519 => ed25519::parse(bytes, recovery_id),
         _ => Err(unknown(scheme)),
     }
 }
 
-/// Verifies a signature, refuses a malleable one, and checks or fills in its recovery id.
+/// Verifies a signature, refuses a malleable one, and checks or fills in its recovery id where the
+/// scheme has one.
 ///
 /// The error names the field `signature` and says "does not verify" where that is the reason.
 pub fn complete_signature(
@@ -62,6 +68,7 @@ pub fn complete_signature(
 ) -> Result<Signature> {
     match scheme {
         Scheme::EcdsaSecp256k1 => secp256k1::complete(key, &digest_of(scheme, input)?, signature),
+        Scheme::Ed25519 => ed25519::complete(key, message_of(scheme, input)?, signature),
         _ => Err(unknown(scheme)),
     }
 }
@@ -83,6 +90,7 @@ pub fn verify(
 pub fn check_input(scheme: Scheme, input: &SignInput) -> Result<()> {
     match scheme {
         Scheme::EcdsaSecp256k1 => digest_of(scheme, input).map(drop),
+        Scheme::Ed25519 => message_of(scheme, input).map(drop),
         _ => Err(unknown(scheme)),
     }
 }
@@ -94,6 +102,14 @@ fn digest_of(scheme: Scheme, input: &SignInput) -> Result<Digest> {
     })
 }
 
+fn message_of(scheme: Scheme, input: &SignInput) -> Result<&[u8]> {
+    let message = input.message().map(|message| message.as_ref());
+    message.ok_or_else(|| {
+        let problem = format!("a key for {scheme} signs a message: give message, not message_hash");
+        Error::invalid_field("message", problem)
+    })
+}
+
 /// The Ethereum address of a key, with the EIP-55 checksum; only secp256k1 has one.
 pub fn ethereum_address(scheme: Scheme, key: &PublicKey) -> Option<String> {
     (scheme == Scheme::EcdsaSecp256k1).then(|| secp256k1::ethereum_address(key))?
@@ -101,4 +117,23 @@ pub fn ethereum_address(scheme: Scheme, key: &PublicKey) -> Option<String> {
 
 fn unknown(scheme: Scheme) -> Error {
     Error::invalid_field("scheme", format!("{scheme} is not offered by this version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_scheme_says_which_input_it_takes() {
+        let digest = SignInput::Digest(Digest([7; 32]));
+        let message = SignInput::Message(vec![7; 32].into());
+        for (scheme, taken, refused, field) in [
+            (Scheme::EcdsaSecp256k1, &digest, &message, "message_hash"),
+            (Scheme::Ed25519, &message, &digest, "message"),
+        ] {
+            assert!(check_input(scheme, taken).is_ok());
+            let error = check_input(scheme, refused).unwrap_err();
+            assert!(error.details.fields.contains_key(field), "{error:?}");
+        }
+    }
 }

@@ -22,6 +22,8 @@ pub enum Scheme {
     /// ECDSA over secp256k1 with low s and a recovery id.
     #[default]
     EcdsaSecp256k1,
+    /// Ed25519 (RFC 8032) of the message itself, without a prehash.
+    Ed25519,
 }
 
 impl Scheme {
@@ -32,6 +34,7 @@ impl Scheme {
     pub fn name(self) -> &'static str {
         match self {
             Self::EcdsaSecp256k1 => "ecdsa-secp256k1",
+            Self::Ed25519 => "ed25519",
         }
     }
 }
@@ -58,7 +61,8 @@ impl FromStr for Scheme {
 #[serde(transparent)]
 pub struct Digest(pub [u8; 32]);
 
-/// A public key in its scheme's canonical form (secp256k1: 65 bytes, uncompressed SEC1).
+/// A public key in its scheme's canonical form (secp256k1: 65 bytes, uncompressed SEC1; Ed25519:
+/// 32 bytes).
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PublicKey(pub Vec<u8>);
@@ -66,7 +70,7 @@ pub struct PublicKey(pub Vec<u8>);
 /// A signature in its scheme's canonical form.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Signature {
-    /// Signature bytes (ECDSA: r ‖ s, 32 bytes each, big endian).
+    /// Signature bytes (ECDSA: r ‖ s, 32 bytes each, big endian; Ed25519: R ‖ S, 32 bytes each).
     pub bytes: Vec<u8>,
     /// Recovery id (ECDSA: 0 to 3) where the scheme has one.
     pub recovery_id: Option<u8>,

@@ -30,9 +30,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Curve, check_parties, fault};
-use crate::fault::FaultCode;
 use crate::machine::{
-    Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, decode, encode,
+    Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, check_distinct,
+    decode, encode,
 };
 use crate::share::Share;
 use crate::task::Output;
@@ -277,26 +277,6 @@ fn index_of(position: Position) -> PartyIndex {
 
 fn position_of(index: PartyIndex) -> Option<Position> {
     Some(usize::from(index.as_u8()) - 1)
-}
-
-/// Refuses what two parties cannot both have made. Who repeated the other is not known.
-fn check_distinct<T: PartialEq>(
-    values: impl Iterator<Item = (Position, T)>,
-    what: &str,
-) -> Result<(), MachineFault> {
-    let values: Vec<_> = values.collect();
-    for (at, (position, value)) in values.iter().enumerate() {
-        if let Some((other, _)) = values[..at].iter().find(|(_, other)| other == value) {
-            return Err(MachineFault {
-                code: FaultCode::ProtocolViolation,
-                ..MachineFault::ours(format!(
-                    "the parties at places {other} and {position} show the same {what}: one of them \
-                     repeats the other"
-                ))
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Refuses a broadcast whose inside names another sender than its envelope.

@@ -15,6 +15,10 @@ use crate::dkls;
 use crate::handshake::make_handshake;
 use crate::machine::{Need, Stepped, decode, encode};
 
+mod frost;
+
+const ECDSA: Scheme = Scheme::EcdsaSecp256k1;
+
 /// A machine whose messages are changed before they are sealed and signed.
 struct Tampering<F> {
     inner: Box<dyn Machine>,
@@ -72,7 +76,7 @@ fn change<M: Serialize + DeserializeOwned>(
 
 /// Two sign, the first cheats; how it ends for the second.
 fn against(tamper: impl FnMut(&mut Vec<OutboundMessage>) + std::marker::Send + 'static) -> Fault {
-    let (parties, mut runs) = signing(session(20), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
+    let (parties, mut runs) = signing(session(20), two_of_two(ECDSA), &[0, 1], Digest([7; 32]));
     cheat(&mut runs, 0, tamper);
     deliver(&parties, &mut runs, 5, |_, _| {}).remove(1).err().expect("the second notices")
 }
@@ -107,7 +111,7 @@ fn guessing(made: &Made, row: usize, guess: bool) -> Made {
 
 #[test]
 fn a_guess_of_one_secret_bit_passes_only_if_it_is_right() {
-    let made = &*TWO_OF_TWO;
+    let made = two_of_two(ECDSA);
     let sender = dkls_party(made, 0).mul_senders.values().next().unwrap();
     let secret = &sender.ote_sender.correlation;
     for row in [0, 1, 77, secret.len() - 1] {
@@ -117,7 +121,7 @@ fn a_guess_of_one_secret_bit_passes_only_if_it_is_right() {
                 signing(session(30), &guessing(made, row, guess), &[0, 1], digest);
             let mut endings = deliver(&parties, &mut runs, 5, |_, _| {});
             if guess == secret[row] {
-                check(&made.key, &digest, endings);
+                check(made, &digest, endings);
             } else {
                 let fault = endings.remove(0).err().expect("the first notices");
                 assert_fault(&fault, FaultCode::OtCheckFailed, Severity::Ban, Some(2));
@@ -189,7 +193,7 @@ fn a_signed_body_that_cannot_be_decoded_is_the_senders_fault() {
 
 #[test]
 fn a_signed_body_sealed_to_somebody_else_is_the_senders_fault() {
-    let (parties, mut runs) = signing(session(21), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
+    let (parties, mut runs) = signing(session(21), two_of_two(ECDSA), &[0, 1], Digest([7; 32]));
     let (handshake, _) =
         make_handshake(&runs[0].identity, session(21), &parties[0], &Shown::default());
     let other = read_handshake(&handshake, session(21), &parties[0]).unwrap().encryption_key;
@@ -200,12 +204,13 @@ fn a_signed_body_sealed_to_somebody_else_is_the_senders_fault() {
 
 #[test]
 fn an_observer_does_not_believe_a_false_signature() {
-    let (parties, mut runs) = signing(session(22), &TWO_OF_THREE, &[0, 1, 2], Digest([7; 32]));
+    let (parties, mut runs) =
+        signing(session(22), two_of_three(ECDSA), &[0, 1, 2], Digest([7; 32]));
     cheat(&mut runs, 0, change(4, |m: &mut (Vec<u8>, u8)| m.0[40] ^= 1));
     let mut endings = deliver(&parties, &mut runs, 5, |_, _| {});
     let fault = endings.remove(2).err().unwrap();
     assert_fault(&fault, FaultCode::ProtocolViolation, Severity::Recoverable, Some(1));
-    check(&TWO_OF_THREE.key, &Digest([7; 32]), endings);
+    check(two_of_three(ECDSA), &Digest([7; 32]), endings);
 }
 
 /// An envelope that this party really signed.
@@ -218,7 +223,7 @@ fn signed(run: &Run, to: Option<u8>, round: u16, body: &[u8]) -> Bytes {
 #[test]
 fn an_observer_that_speaks_up_is_refused_and_harms_nobody() {
     let digest = Digest([7; 32]);
-    let (parties, mut runs) = signing(session(23), &TWO_OF_THREE, &[0, 1, 2], digest);
+    let (parties, mut runs) = signing(session(23), two_of_three(ECDSA), &[0, 1, 2], digest);
     for round in 1..=3 {
         let to = (round < 3).then_some(0);
         let spoken = signed(&runs[2], to, round, b"me too");
@@ -228,25 +233,25 @@ fn an_observer_that_speaks_up_is_refused_and_harms_nobody() {
     let told = signed(&runs[1], Some(2), 4, b"not the first signer");
     let fault = runs[2].receive(&parties[1], &told).unwrap_err();
     assert_fault(&fault, FaultCode::NotASigner, Severity::Benign, None);
-    check(&TWO_OF_THREE.key, &digest, deliver(&parties, &mut runs, 6, |_, _| {}));
+    check(two_of_three(ECDSA), &digest, deliver(&parties, &mut runs, 6, |_, _| {}));
 }
 
 #[test]
 fn a_signed_message_of_no_round_is_refused_and_harms_nobody() {
     let digest = Digest([7; 32]);
-    let (parties, mut runs) = signing(session(24), &TWO_OF_TWO, &[0, 1], digest);
+    let (parties, mut runs) = signing(session(24), two_of_two(ECDSA), &[0, 1], digest);
     for (to, round) in [(Some(0), 0), (Some(0), 3), (Some(0), 4), (None, 1), (None, 4), (None, 9)] {
         let sent = signed(&runs[1], to, round, b"now?");
         let fault = runs[0].receive(&parties[1], &sent).unwrap_err();
         assert_fault(&fault, FaultCode::WrongRound, Severity::Benign, None);
     }
-    check(&TWO_OF_TWO.key, &digest, deliver(&parties, &mut runs, 6, |_, _| {}));
+    check(two_of_two(ECDSA), &digest, deliver(&parties, &mut runs, 6, |_, _| {}));
 }
 
 #[test]
 fn of_two_messages_for_one_place_the_first_counts_and_the_second_is_held_against_its_sender() {
     let digest = Digest([7; 32]);
-    let (parties, mut runs) = signing(session(25), &TWO_OF_TWO, &[0, 1], digest);
+    let (parties, mut runs) = signing(session(25), two_of_two(ECDSA), &[0, 1], digest);
     let (first, second) = runs.split_at_mut(1);
     let step = second[0].advance().unwrap();
     let (_, _, honest) = deliveries(&parties, 1, step.outgoing).remove(0);
@@ -271,7 +276,7 @@ fn of_two_messages_for_one_place_the_first_counts_and_the_second_is_held_against
 
 #[test]
 fn a_run_that_has_ended_stays_ended() {
-    let (parties, mut runs) = signing(session(26), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
+    let (parties, mut runs) = signing(session(26), two_of_two(ECDSA), &[0, 1], Digest([7; 32]));
     cheat(&mut runs, 0, |sends| sends.iter_mut().for_each(|send| send.body.truncate(3)));
     assert!(deliver(&parties, &mut runs, 5, |_, _| {}).remove(1).is_err());
     let late = signed(&runs[0], None, 3, b"late");
@@ -283,7 +288,7 @@ fn a_run_that_has_ended_stays_ended() {
 
 #[test]
 fn a_handshake_with_an_unusable_key_is_its_partys_fault() {
-    let (_, mut runs) = signing(session(27), &TWO_OF_TWO, &[0, 1], Digest([7; 32]));
+    let (_, mut runs) = signing(session(27), two_of_two(ECDSA), &[0, 1], Digest([7; 32]));
     runs[0].roster[1].channel = Channel::new([0; 32]);
     let fault = runs[0].advance().err().unwrap();
     assert_fault(&fault, FaultCode::HandshakeInvalid, Severity::Recoverable, Some(2));
@@ -305,7 +310,7 @@ fn two_stories(runs: &mut Vec<Run>, cheat_at: Position, round: u16) {
 #[test]
 fn a_broadcaster_that_tells_two_stories_is_convicted_by_both() {
     for round in [2, 3] {
-        let (parties, mut runs) = making(2, 3);
+        let (parties, mut runs) = making(ECDSA, 2, 3);
         two_stories(&mut runs, 0, round);
         let endings = deliver(&parties, &mut runs, 5, |_, _| {});
         for fault in endings.into_iter().skip(1).map(|ending| ending.err().unwrap()) {
@@ -324,7 +329,7 @@ fn a_broadcaster_that_tells_two_stories_is_convicted_by_both() {
 
 #[test]
 fn an_echo_of_what_nobody_signed_is_the_fault_of_who_sent_it() {
-    let (parties, mut runs) = making(2, 3);
+    let (parties, mut runs) = making(ECDSA, 2, 3);
     let endings = deliver(&parties, &mut runs, 5, |run, delivery| {
         // The second party remembers another broadcast of the first than it was sent.
         if delivery.1 == parties[1]
@@ -343,7 +348,7 @@ fn an_echo_of_what_nobody_signed_is_the_fault_of_who_sent_it() {
 
 #[test]
 fn a_party_that_repeats_a_commitment_makes_no_key() {
-    let (parties, mut runs) = making(2, 3);
+    let (parties, mut runs) = making(ECDSA, 2, 3);
     let first = Arc::new(std::sync::Mutex::new(Vec::new()));
     let (seen, repeated) = (first.clone(), first.clone());
     // The commitment to the proof comes first in the broadcast of round 2.
@@ -392,7 +397,7 @@ fn a_party_that_repeats_a_commitment_makes_no_key() {
 fn a_new_key_is_confirmed_by_all_its_holders() {
     let threshold = Threshold::new(2, 3).unwrap();
     for liar in [None, Some(1)] {
-        let (parties, mut runs) = making(2, 3);
+        let (parties, mut runs) = making(ECDSA, 2, 3);
         let keys: Vec<_> = deliver(&parties, &mut runs, 4, |_, _| {})
             .into_iter()
             .map(|ending| match ending {
@@ -427,7 +432,7 @@ fn a_new_key_is_confirmed_by_all_its_holders() {
 
 #[test]
 fn a_party_of_another_version_is_told_so() {
-    let (parties, runs) = making(2, 2);
+    let (parties, runs) = making(ECDSA, 2, 2);
     let mut handshake = runs[0].secret.handshake.to_vec();
     handshake[0] = 1;
     let fault = read_handshake(&handshake, session(1), &parties[0]).unwrap_err();

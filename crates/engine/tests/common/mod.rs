@@ -23,12 +23,24 @@ pub(crate) struct Made {
 }
 
 impl Made {
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.shares[0].scheme()
+    }
+
+    /// What is signed where these 32 bytes are: as a digest or as a message.
+    pub(crate) fn input(&self, signed: &Digest) -> SignInput {
+        match self.scheme() {
+            Scheme::EcdsaSecp256k1 => SignInput::Digest(*signed),
+            _ => SignInput::Message(signed.0.to_vec().into()),
+        }
+    }
+
     /// The key as its holders know it.
     pub(crate) fn epoch(&self) -> Arc<KeyEpoch> {
         Arc::new(KeyEpoch {
             key_id: session(1).into(),
             epoch: 0,
-            scheme: self.shares[0].scheme(),
+            scheme: self.scheme(),
             threshold: self.shares[0].threshold(),
             public_key: self.key.clone(),
             holders: self.holders.clone(),
@@ -36,11 +48,27 @@ impl Made {
     }
 }
 
+/// The schemes that every test of whole runs is repeated for.
+pub(crate) const SCHEMES: &[Scheme] = &[Scheme::EcdsaSecp256k1, Scheme::Ed25519];
+
+static KEYS: LazyLock<Vec<(Scheme, [Made; 2])>> = LazyLock::new(|| {
+    let keys = |scheme| [keygen(scheme, 2, 2, 1), keygen(scheme, 2, 3, 1)];
+    SCHEMES.iter().map(|scheme| (*scheme, keys(*scheme))).collect()
+});
+
+fn keys(scheme: Scheme) -> &'static [Made; 2] {
+    &KEYS.iter().find(|(of, _)| *of == scheme).expect("one of the schemes").1
+}
+
 /// A 2-of-2 key for tests that do not care which.
-pub(crate) static TWO_OF_TWO: LazyLock<Made> = LazyLock::new(|| keygen(2, 2, 1));
+pub(crate) fn two_of_two(scheme: Scheme) -> &'static Made {
+    &keys(scheme)[0]
+}
 
 /// A 2-of-3 key for tests that do not care which.
-pub(crate) static TWO_OF_THREE: LazyLock<Made> = LazyLock::new(|| keygen(2, 3, 1));
+pub(crate) fn two_of_three(scheme: Scheme) -> &'static Made {
+    &keys(scheme)[1]
+}
 
 /// A deterministic shuffler (SplitMix64).
 pub(crate) struct Shuffle(pub(crate) u64);
@@ -145,17 +173,16 @@ pub(crate) fn deliver(
 }
 
 /// Runs of a key generation by `n` parties.
-pub(crate) fn making(t: i64, n: usize) -> (Vec<PartyId>, Vec<Run>) {
+pub(crate) fn making(scheme: Scheme, t: i64, n: usize) -> (Vec<PartyId>, Vec<Run>) {
     let parties: Vec<_> = (1..=n).map(name).collect();
     let threshold = Threshold::new(t, i64::try_from(n).expect("small")).expect("a threshold");
-    let scheme = Scheme::EcdsaSecp256k1;
     let runs = runs(session(1), &parties, |_| Task::Keygen { scheme, threshold });
     (parties, runs)
 }
 
 /// Makes a key.
-pub(crate) fn keygen(t: i64, n: usize, seed: u64) -> Made {
-    let (holders, mut runs) = making(t, n);
+pub(crate) fn keygen(scheme: Scheme, t: i64, n: usize, seed: u64) -> Made {
+    let (holders, mut runs) = making(scheme, t, n);
     let mut shares = Vec::new();
     let mut keys = Vec::new();
     for ending in deliver(&holders, &mut runs, seed, |_, _| {}) {
@@ -181,25 +208,40 @@ pub(crate) fn signing(
         share: Arc::clone(&made.shares[who[at]]),
         key: made.epoch(),
         made_by: [0; 32],
-        input: SignInput::Digest(digest),
+        input: made.input(&digest),
     });
     (parties, runs)
 }
 
 /// All ended with a signature that an independent library verifies.
-pub(crate) fn check(key: &PublicKey, digest: &Digest, endings: Vec<Ending>) {
-    use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
-    use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
-    let key = VerifyingKey::from_sec1_bytes(&key.0).expect("a key");
+pub(crate) fn check(made: &Made, signed: &Digest, endings: Vec<Ending>) {
     for ending in endings {
         let Some(Output::Signature(signature)) = ending.expect("no fault") else {
             panic!("signing ends with a signature");
         };
-        let bytes = Signature::from_slice(&signature.bytes).expect("a signature");
-        key.verify_prehash(&digest.0, &bytes).expect("it verifies");
-        assert_eq!(bytes.normalize_s(), bytes, "low s");
-        let id = signature.recovery_id.and_then(RecoveryId::from_byte).expect("a recovery id");
-        let recovered = VerifyingKey::recover_from_prehash(&digest.0, &bytes, id);
-        assert_eq!(recovered.expect("recovers"), key);
+        match made.scheme() {
+            Scheme::EcdsaSecp256k1 => check_ecdsa(&made.key, signed, &signature),
+            _ => check_ed25519(&made.key, signed, &signature),
+        }
     }
+}
+
+fn check_ecdsa(key: &PublicKey, digest: &Digest, signature: &Signature) {
+    use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
+    use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
+    let key = VerifyingKey::from_sec1_bytes(&key.0).expect("a key");
+    let bytes = Signature::from_slice(&signature.bytes).expect("a signature");
+    key.verify_prehash(&digest.0, &bytes).expect("it verifies");
+    assert_eq!(bytes.normalize_s(), bytes, "low s");
+    let id = signature.recovery_id.and_then(RecoveryId::from_byte).expect("a recovery id");
+    let recovered = VerifyingKey::recover_from_prehash(&digest.0, &bytes, id);
+    assert_eq!(recovered.expect("recovers"), key);
+}
+
+fn check_ed25519(key: &PublicKey, message: &Digest, signature: &Signature) {
+    let key: &[u8; 32] = key.0.as_slice().try_into().expect("32 bytes");
+    let key = ed25519_dalek::VerifyingKey::from_bytes(key).expect("a key");
+    assert_eq!(signature.recovery_id, None);
+    let signature = ed25519_dalek::Signature::from_slice(&signature.bytes).expect("64 bytes");
+    key.verify_strict(&message.0, &signature).expect("it verifies");
 }

@@ -1,13 +1,16 @@
 //! Handshakes and envelopes of other parties, forged and genuinely signed ones.
 //!
-//! The first byte of an input chooses: a handshake; an envelope as it comes; an envelope that
-//! its sender signed, whatever it says. Keys are fresh in each process: no outcome depends on them.
+//! The first byte of an input chooses: a handshake; an envelope as it comes; envelopes that their
+//! sender signed, whatever they say, in a keygen of each scheme and in an Ed25519 signature. Keys are
+//! fresh in each process: no outcome depends on them.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use quorate_engine::{Identity, Member, Run, Shown, Task, make_handshake, read_handshake};
-use quorate_types::{Handshake, PartyId, Scheme, SessionId, Threshold};
+use quorate_engine::{
+    Identity, Member, Output, Run, Share, Shown, Task, make_handshake, read_handshake,
+};
+use quorate_types::{Handshake, KeyEpoch, PartyId, Scheme, SessionId, SignInput, Threshold};
 use sha2::{Digest as _, Sha256};
 
 use super::Notes;
@@ -53,10 +56,12 @@ static PARTIES: LazyLock<Parties> = LazyLock::new(|| {
 pub(crate) fn run(input: &[u8]) -> Vec<u64> {
     let mut notes = Notes::default();
     let (&first, rest) = input.split_first().unwrap_or((&0, &[]));
-    match first % 3 {
+    match first % 5 {
         0 => handshake(rest, &mut notes),
         1 => forged(rest, &mut notes),
-        _ => signed(rest, &mut notes),
+        2 => signed(begin(keygen(Scheme::EcdsaSecp256k1)), rest, &mut notes),
+        3 => signed(begin(keygen(Scheme::Ed25519)), rest, &mut notes),
+        _ => signed(begin(signature()), rest, &mut notes),
     }
     notes.end()
 }
@@ -71,16 +76,66 @@ fn handshake(input: &[u8], notes: &mut Notes) {
     notes.note(read.map_err(|fault| fault.code).is_ok());
 }
 
-/// A run of a keygen with the peer, and the id of its execution.
-fn begin() -> (Run, Vec<u8>) {
-    let Parties { me, peer, session, mine, handshake, .. } = &*PARTIES;
+fn keygen(scheme: Scheme) -> Task {
+    Task::Keygen { scheme, threshold: Threshold::new(2, 2).expect("2 of 2") }
+}
+
+/// Our share of an Ed25519 key that we hold with the peer.
+static SHARE: LazyLock<Arc<Share>> = LazyLock::new(|| {
+    let Parties { me, peer, session, mine, peers, .. } = &*PARTIES;
     let (own, secret) = make_handshake(mine, *session, me, &Shown::default());
-    let roster = vec![
+    let (their, their_secret) = make_handshake(peers, *session, peer, &Shown::default());
+    let run = |identity, secret, party| {
+        let roster = roster(own.clone(), their.clone());
+        Run::new(identity, secret, *session, party, roster, keygen(Scheme::Ed25519)).expect("a run")
+    };
+    let mut runs = [run(mine, secret, me), run(peers, their_secret, peer)];
+    let mut sent = Vec::new();
+    let mut turn = 0;
+    loop {
+        let from = [peer, me][turn];
+        for payload in std::mem::take(&mut sent) {
+            runs[turn].receive(from, &payload).expect("of an honest peer");
+        }
+        let step = runs[turn].advance().expect("with an honest peer");
+        if let Some(Output::Key { share, .. }) = step.output
+            && turn == 0
+        {
+            return Arc::new(share);
+        }
+        sent.extend(step.outgoing.into_iter().map(|outgoing| outgoing.payload));
+        turn = 1 - turn;
+    }
+});
+
+fn signature() -> Task {
+    let Parties { me, peer, session, .. } = &*PARTIES;
+    let share = Arc::clone(&SHARE);
+    let key = KeyEpoch {
+        key_id: (*session).into(),
+        epoch: 0,
+        scheme: share.scheme(),
+        threshold: share.threshold(),
+        public_key: share.public_key().clone(),
+        holders: vec![me.clone(), peer.clone()],
+    };
+    let input = SignInput::Message(Bytes::from_static(b"message"));
+    Task::Sign { share, key: Arc::new(key), made_by: [0; 32], input }
+}
+
+fn roster(own: Handshake, their: Handshake) -> Vec<Member> {
+    let Parties { me, peer, .. } = &*PARTIES;
+    vec![
         Member { party_id: me.clone(), handshake: own },
-        Member { party_id: peer.clone(), handshake: handshake.clone() },
-    ];
-    let threshold = Threshold::new(2, 2).expect("2 of 2");
-    let task = Task::Keygen { scheme: Scheme::EcdsaSecp256k1, threshold };
+        Member { party_id: peer.clone(), handshake: their },
+    ]
+}
+
+/// A run with the peer, and the id of its execution.
+fn begin(task: Task) -> (Run, Vec<u8>) {
+    let Parties { me, session, mine, handshake, .. } = &*PARTIES;
+    let (own, secret) = make_handshake(mine, *session, me, &Shown::default());
+    let roster = roster(own, handshake.clone());
     let mut run = Run::new(mine, secret, *session, me, roster, task).expect("a run");
     let step = run.advance().expect("the first step needs nothing");
     let execution = step.outgoing[0].payload[FRONT..FRONT + 32].to_vec();
@@ -88,16 +143,15 @@ fn begin() -> (Run, Vec<u8>) {
 }
 
 fn forged(input: &[u8], notes: &mut Notes) {
-    let (mut run, _) = begin();
+    let (mut run, _) = begin(keygen(Scheme::EcdsaSecp256k1));
     let fault =
         run.receive(&PARTIES.peer, &Bytes::copy_from_slice(input)).expect_err("nobody signed this");
     notes.note(fault.code);
 }
 
 /// Kind, sender, recipient, round (2 bytes) and body, several times with a length of 1 byte.
-fn signed(mut input: &[u8], notes: &mut Notes) {
+fn signed((mut run, execution): (Run, Vec<u8>), mut input: &[u8], notes: &mut Notes) {
     let Parties { me, peer, peers, .. } = &*PARTIES;
-    let (mut run, execution) = begin();
     while let Some((&length, rest)) = input.split_first() {
         let (piece, rest) = rest.split_at(usize::from(length).min(rest.len()));
         input = rest;
@@ -113,7 +167,7 @@ fn signed(mut input: &[u8], notes: &mut Notes) {
         assert!(run.receive(me, &payload).is_err(), "we send nothing to ourselves");
         notes.note(taken);
         match run.advance() {
-            Ok(step) => assert!(step.output.is_none(), "no key comes of noise"),
+            Ok(step) => assert!(step.output.is_none(), "no result comes of noise"),
             Err(fault) => notes.note(fault.code),
         }
     }

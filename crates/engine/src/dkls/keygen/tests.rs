@@ -3,63 +3,11 @@
 use quorate_types::Scheme;
 
 use super::*;
-use crate::fault::Severity;
-use crate::registry::keygen_machine;
-
-type Ending = Result<Option<Output>, MachineFault>;
+use crate::fault::FaultCode;
+use crate::lockstep::{self, assert_all, drive};
 
 fn machines(t: i64, n: u16) -> Vec<Box<dyn Machine>> {
-    let threshold = Threshold::new(t, n.into()).unwrap();
-    let machine = |position| keygen_machine(Scheme::EcdsaSecp256k1, position, threshold, [3; 32]);
-    (0..n.into()).map(machine).collect()
-}
-
-/// Runs all in step; `tamper` sees what each machine sends.
-fn drive(
-    machines: &mut [Box<dyn Machine>],
-    mut tamper: impl FnMut(Position, &mut Vec<OutboundMessage>),
-) -> Vec<Ending> {
-    let mut endings: Vec<Ending> = machines.iter().map(|_| Ok(None)).collect();
-    let mut inputs: Vec<Input> = machines.iter().map(|_| Input::default()).collect();
-    for _ in 0..8 {
-        let mut sent = Vec::new();
-        for (position, machine) in machines.iter_mut().enumerate() {
-            let need = machine.need();
-            let input = std::mem::take(&mut inputs[position]);
-            let fits = need.broadcasts.iter().eq(input.broadcasts.keys())
-                && need.directs.iter().eq(input.directs.keys());
-            if !fits || endings[position].is_err() {
-                continue;
-            }
-            match machine.step(input) {
-                Ok(mut stepped) => {
-                    tamper(position, &mut stepped.sends);
-                    endings[position] = Ok(stepped.output);
-                    sent.extend(stepped.sends.into_iter().map(|send| (position, send)));
-                }
-                Err(fault) => endings[position] = Err(fault),
-            }
-        }
-        for (from, OutboundMessage { to, body, .. }) in sent {
-            for (position, input) in inputs.iter_mut().enumerate() {
-                match to {
-                    Some(to) if to == position => drop(input.directs.insert(from, body.clone())),
-                    None if from != position => drop(input.broadcasts.insert(from, body.clone())),
-                    _ => {}
-                }
-            }
-        }
-    }
-    endings
-}
-
-/// All but the cheat in position 0 end with this fault.
-fn assert_all(endings: &[Ending], code: FaultCode, blame: Option<Position>) {
-    for ending in &endings[1..] {
-        let fault = ending.as_ref().err().expect("a fault");
-        let got = (fault.code, fault.severity, fault.blame);
-        assert_eq!(got, (code, Severity::Recoverable, blame), "{}", fault.message);
-    }
+    lockstep::keygen(Scheme::EcdsaSecp256k1, t, n)
 }
 
 #[test]

@@ -1,0 +1,70 @@
+//! FROST (RFC 9591) for Ed25519, by the library `frost-ed25519`.
+//!
+//! The library expects reliable broadcasts and does not bind a signature to its session: the run's
+//! echo and envelopes do. It refuses the neutral element, points outside the prime-order group and
+//! encodings that are not canonical wherever it reads one.
+
+mod keygen;
+mod share;
+mod sign;
+
+use std::sync::Arc;
+
+use frost_ed25519::Identifier;
+use frost_ed25519::rand_core::{self, CryptoRng, RngCore};
+use quorate_types::{ShareIndex, SignInput, Threshold};
+pub(crate) use share::read as read_share;
+pub(crate) use sign::ROUNDS as SIGN_ROUNDS;
+
+use crate::machine::{Machine, MachineFault, Position};
+use crate::share::Share;
+
+/// Starts a keygen.
+pub(crate) fn keygen(me: Position, threshold: Threshold, _: [u8; 32]) -> Box<dyn Machine> {
+    Box::new(keygen::Keygen::new(me, threshold))
+}
+
+/// Starts a signature.
+pub(crate) fn sign(
+    share: Arc<Share>,
+    me: Position,
+    indices: &[ShareIndex],
+    input: &SignInput,
+    _: [u8; 32],
+) -> Result<Box<dyn Machine>, MachineFault> {
+    Ok(Box::new(sign::Sign::new(share, me, indices, input)?))
+}
+
+/// The library's name of a holder.
+fn identifier(share: ShareIndex) -> Identifier {
+    Identifier::try_from(u16::from(share.0)).expect("share indices start at 1")
+}
+
+/// The 32 bytes of a point or scalar that the library has encoded.
+fn array(encoded: &[u8]) -> [u8; 32] {
+    encoded.try_into().expect("points and scalars of Ed25519 are 32 bytes")
+}
+
+/// The system's randomness, as the library asks for it.
+struct SystemRandom;
+
+impl RngCore for SystemRandom {
+    fn next_u32(&mut self) -> u32 {
+        rand_core::impls::next_u32_via_fill(self)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        rand_core::impls::next_u64_via_fill(self)
+    }
+
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the system gives randomness");
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
+        self.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+impl CryptoRng for SystemRandom {}
