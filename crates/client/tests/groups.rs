@@ -161,7 +161,7 @@ async fn keygen(
 ) -> (KeyRecord, GroupId) {
     let [a, b, c] = devices;
     let threshold = Threshold::new(signers, 3).unwrap();
-    let participation = a.session.keygen("ours", threshold).await.unwrap();
+    let participation = a.session.keygen("ours", Scheme::default(), threshold).await.unwrap();
     let group = participation.invitation().group;
     let text = participation.invitation().to_string();
     let joined =
@@ -170,7 +170,10 @@ async fn keygen(
                 after.recv().await.unwrap();
             }
             let participation = device.session.join(text.parse().unwrap()).await.unwrap();
-            assert_eq!(*participation.ceremony(), GroupCeremony::Keygen(threshold));
+            assert_eq!(
+                *participation.ceremony(),
+                GroupCeremony::Keygen { scheme: Scheme::default(), threshold }
+            );
             key(participation.run(&mut telling(then)).await.unwrap())
         };
     let (first, second) = (mpsc::channel(1), mpsc::channel(1));
@@ -355,7 +358,8 @@ async fn a_place_that_was_given_up_before_the_start_is_taken_anew() {
     let proxy = Proxy::start(server.address).await;
     let [a, _, c] = &devices(&server.url()).await;
     let b = device(&proxy.url(), 2, LONG).await;
-    let participation = a.session.keygen("ours", Threshold::new(2, 3).unwrap()).await.unwrap();
+    let participation =
+        a.session.keygen("ours", Scheme::default(), Threshold::new(2, 3).unwrap()).await.unwrap();
     let invitation = participation.invitation();
     let joined = b.session.join(invitation).await.unwrap();
     let (there, mut is_there) = mpsc::channel(1);
@@ -377,7 +381,7 @@ async fn a_relay_that_comes_back_without_its_memory_is_reported() {
     let server = Server::forgetful().await;
     let a = device(&server.url(), 1, LONG).await;
     let threshold = Threshold::new(2, 2).unwrap();
-    let participation = a.session.keygen("ours", threshold).await.unwrap();
+    let participation = a.session.keygen("ours", Scheme::default(), threshold).await.unwrap();
     let (there, mut is_there) = mpsc::channel(1);
     let mut observer = telling(there);
     let restart = async {
@@ -394,7 +398,8 @@ async fn a_relay_that_comes_back_without_its_memory_is_reported() {
 async fn a_device_that_stays_alone_says_who_is_missing_at_its_deadline() {
     let server = Server::forgetful().await;
     let a = device(&server.url(), 1, Duration::from_secs(1)).await;
-    let participation = a.session.keygen("ours", Threshold::new(2, 3).unwrap()).await.unwrap();
+    let participation =
+        a.session.keygen("ours", Scheme::default(), Threshold::new(2, 3).unwrap()).await.unwrap();
     let alone = participation.run(&mut Observer::default()).await.unwrap_err();
     assert_eq!(alone.code, ErrorCode::SessionExpired);
     let missing: Vec<_> = alone.details.waiting_for.iter().map(PartyId::as_str).collect();

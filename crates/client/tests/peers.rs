@@ -134,9 +134,9 @@ async fn three_devices_make_a_key_and_the_last_two_sign() {
     let (instance, threshold) = (InstanceId::random(), Threshold::new(2, 3).unwrap());
     let [mut x, mut y, mut z] = [Observer::default(), Observer::default(), Observer::default()];
     let (one, two, three) = tokio::join!(
-        a.session.keygen(instance, &members, threshold, &mut x),
-        b.session.keygen(instance, &members, threshold, &mut y),
-        c.session.keygen(instance, &members, threshold, &mut z),
+        a.session.keygen(instance, &members, Scheme::default(), threshold, &mut x),
+        b.session.keygen(instance, &members, Scheme::default(), threshold, &mut y),
+        c.session.keygen(instance, &members, Scheme::default(), threshold, &mut z),
     );
     let key = one.unwrap();
     for other in [two.unwrap(), three.unwrap()] {
@@ -233,8 +233,8 @@ async fn devices_that_want_different_things_say_so() {
     let [mut x, mut y] = [Observer::default(), Observer::default()];
     let threshold = |t| Threshold::new(t, 3).unwrap();
     let (one, two) = tokio::join!(
-        a.session.keygen(instance, &members, threshold(2), &mut x),
-        b.session.keygen(instance, &members, threshold(3), &mut y),
+        a.session.keygen(instance, &members, Scheme::default(), threshold(2), &mut x),
+        b.session.keygen(instance, &members, Scheme::default(), threshold(3), &mut y),
     );
     for refused in [one.unwrap_err(), two.unwrap_err()] {
         assert_eq!(refused.code, ErrorCode::Conflict, "{refused}");

@@ -105,8 +105,10 @@ text_value!(
     "a string of 64 hex digits"
 );
 text_value!(
-    /// A public key in hex: 65 bytes uncompressed (`04…`) or 33 bytes compressed.
-    #[schema(value_type = String, pattern = "^(0[xX])?(04[0-9a-fA-F]{128}|0[23][0-9a-fA-F]{64})$")]
+    /// A public key in hex. ECDSA: 65 bytes uncompressed (`04…`) or 33 bytes compressed; Ed25519: 32
+    /// bytes.
+    #[schema(value_type = String,
+        pattern = "^(0[xX])?(04[0-9a-fA-F]{128}|(0[23])?[0-9a-fA-F]{64})$")]
     PublicKeyText(PublicKey),
     "a string of hex digits"
 );
@@ -147,9 +149,10 @@ impl FromStr for PublicKeyText {
     fn from_str(text: &str) -> Result<Self> {
         let bytes = decode_hex(text)?;
         match (bytes.len(), bytes.first()) {
-            (65, Some(4)) | (33, Some(2 | 3)) => Ok(Self(PublicKey(bytes))),
+            (65, Some(4)) | (33, Some(2 | 3)) | (32, _) => Ok(Self(PublicKey(bytes))),
             (length, _) => Err(Error::invalid(format!(
-                "{length} bytes are no public key; give 65 bytes 04… or 33 bytes 02… or 03…"
+                "{length} bytes are no public key; give 65 bytes 04… or 33 bytes 02… or 03… \
+                 (ECDSA), or 32 bytes (Ed25519)"
             ))),
         }
     }
@@ -285,7 +288,11 @@ mod tests {
 
     #[test]
     fn public_key_needs_the_prefix_of_its_length() {
-        let good = [format!("04{}", "00".repeat(64)), format!("0x03{}", "AA".repeat(32))];
+        let good = [
+            "04".to_owned() + &"00".repeat(64),
+            "0x03".to_owned() + &"AA".repeat(32),
+            "d7".repeat(32),
+        ];
         let bad = [format!("02{}", "00".repeat(64)), format!("04{}", "00".repeat(32)), "04".into()];
         assert!(good.iter().all(|text| text.parse::<PublicKeyText>().is_ok()));
         assert!(bad.iter().all(|text| text.parse::<PublicKeyText>().is_err()));

@@ -6,7 +6,6 @@ use std::time::Duration;
 use quorate_party::{Compute, Keyring, Worker};
 use quorate_types::*;
 
-use super::message::ProposedCeremony;
 use super::signer::MessageSigner;
 
 /// How long a run may take when nothing else is said: a person must reach for the other phone.
@@ -45,11 +44,6 @@ impl Peer {
         let open = open.ok_or_else(|| Error::not_found("key", key))?;
         Ok(open.stored.record.clone())
     }
-}
-
-/// The ceremony of a keygen.
-pub(crate) fn keygen(threshold: Threshold) -> ProposedCeremony {
-    ProposedCeremony::Keygen { scheme: Scheme::default(), threshold }
 }
 
 /// The signature that a run ended with.

@@ -43,7 +43,7 @@ impl RelaySession {
         InstanceId::random()
     }
 
-    /// Makes a 2-of-2 key as its first party.
+    /// Makes a 2-of-2 ECDSA key as its first party.
     ///
     /// # Errors
     /// As [`RelaySession::keygen`].
@@ -54,10 +54,11 @@ impl RelaySession {
         observer: &mut Observer<'_>,
     ) -> Result<KeyRecord> {
         let members = [self.0.signer.verifying_key(), other.clone()];
-        self.keygen(instance, &members, Threshold::new(2, 2)?, observer).await
+        self.keygen(instance, &members, Scheme::EcdsaSecp256k1, Threshold::new(2, 2)?, observer)
+            .await
     }
 
-    /// Makes a 2-of-2 key as its second party.
+    /// Makes a 2-of-2 ECDSA key as its second party.
     ///
     /// # Errors
     /// As [`RelaySession::keygen`].
@@ -68,7 +69,8 @@ impl RelaySession {
         observer: &mut Observer<'_>,
     ) -> Result<KeyRecord> {
         let members = [other.clone(), self.0.signer.verifying_key()];
-        self.keygen(instance, &members, Threshold::new(2, 2)?, observer).await
+        self.keygen(instance, &members, Scheme::EcdsaSecp256k1, Threshold::new(2, 2)?, observer)
+            .await
     }
 
     /// Signs as the first party, which proposes what.
@@ -112,6 +114,7 @@ impl RelaySession {
         &self,
         instance: InstanceId,
         members: &[VerifyingKey],
+        scheme: Scheme,
         threshold: Threshold,
         observer: &mut Observer<'_>,
     ) -> Result<KeyRecord> {
@@ -119,7 +122,8 @@ impl RelaySession {
             let why = format!("{} members, {} parties", members.len(), threshold.parties());
             return Err(Error::invalid_field("members", why));
         }
-        self.run(instance, members, peer::keygen(threshold), observer).await?;
+        let ceremony = ProposedCeremony::Keygen { scheme, threshold };
+        self.run(instance, members, ceremony, observer).await?;
         self.key(instance.session().into()).await
     }
 

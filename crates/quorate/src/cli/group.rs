@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_client::peers::{
     GroupCeremony, GroupOutcome, GroupSession, Invitation, Observer, Participation, SigningRequest,
 };
-use quorate_types::{GroupId, KeyId, Result, Threshold};
+use quorate_types::{GroupId, KeyId, Result, Scheme, Threshold};
 use serde_json::json;
 
 use super::ask::lines;
@@ -51,6 +51,9 @@ struct CreateArgs {
     /// Devices that hold a share
     #[arg(short = 'n', long, default_value_t = 3)]
     parties: u16,
+    /// The key's scheme
+    #[arg(long, default_value_t = Scheme::default())]
+    scheme: Scheme,
     /// A name for people
     #[arg(long, default_value = "quorate")]
     label: String,
@@ -95,14 +98,14 @@ pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
     match args.command {
         Command::Create(args) => {
             let threshold = Threshold::new(args.threshold.into(), args.parties.into())?;
-            let participation = session.keygen(&args.label, threshold).await?;
+            let participation = session.keygen(&args.label, args.scheme, threshold).await?;
             invite(&participation, out);
             finish(&session, participation, "making a key", false, out).await
         }
         Command::Join(args) => {
             let participation = session.join(args.invitation).await?;
             let what = match participation.ceremony() {
-                GroupCeremony::Keygen(_) => "making a key",
+                GroupCeremony::Keygen { .. } => "making a key",
                 GroupCeremony::Sign(..) => "signing",
             };
             finish(&session, participation, what, args.yes, out).await
@@ -140,7 +143,7 @@ async fn finish(
     let task = participation.ceremony().clone();
     let record = match &task {
         GroupCeremony::Sign(key, _) => Some(session.key(*key).await?),
-        GroupCeremony::Keygen(_) => None,
+        GroupCeremony::Keygen { .. } => None,
     };
     let mut seen = None;
     let steps = Steps::new(out, what);

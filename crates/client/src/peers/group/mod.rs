@@ -56,7 +56,12 @@ impl FromStr for Invitation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupCeremony {
     /// To make a key.
-    Keygen(Threshold),
+    Keygen {
+        /// Its scheme.
+        scheme: Scheme,
+        /// Signers needed and holders.
+        threshold: Threshold,
+    },
     /// To sign this with a key. To a device that was invited it is what the relay says; it is asked
     /// for its approval of what the inviting device has signed for.
     Sign(KeyId, SigningRequest),
@@ -79,6 +84,12 @@ pub enum GroupOutcome {
 pub struct GroupSession {
     peer: Peer,
     resume_tokens: ResumeTokens,
+}
+
+/// The value of a session in which a key is made.
+#[derive(Serialize, Deserialize)]
+struct WantedKey {
+    scheme: Scheme,
 }
 
 /// The value of a session in which something is signed.
@@ -109,13 +120,20 @@ impl GroupSession {
     ///
     /// # Errors
     /// `unavailable` when the relay is not there, `conflict` when it refuses.
-    pub async fn keygen(&self, label: &str, threshold: Threshold) -> Result<Participation<'_>> {
+    pub async fn keygen(
+        &self,
+        label: &str,
+        scheme: Scheme,
+        threshold: Threshold,
+    ) -> Result<Participation<'_>> {
         self.in_time(async {
             let mut connection = self.connection().await?;
             let group = create_group(&mut connection, label, threshold).await?;
+            let value = json!(WantedKey { scheme });
             let invitation =
-                create_session(&mut connection, group, SessionKind::Keygen, Value::Null).await?;
-            self.seat(connection, invitation, GroupCeremony::Keygen(threshold), true).await
+                create_session(&mut connection, group, SessionKind::Keygen, value).await?;
+            self.seat(connection, invitation, GroupCeremony::Keygen { scheme, threshold }, true)
+                .await
         })
         .await
     }
@@ -161,11 +179,18 @@ impl GroupSession {
             let threshold = self.join_group(&mut connection, invitation.group).await?;
             let session = join_session(&mut connection, invitation).await?;
             let task = match session["kind"].as_str() {
-                Some("keygen") => GroupCeremony::Keygen(threshold),
+                Some("keygen") => {
+                    let wanted = serde_json::from_value(session["value"].clone());
+                    let WantedKey { scheme } = wanted.map_err(|_| {
+                        let why = "this session is not for a key as our devices make it";
+                        Error::new(ErrorCode::Conflict, why)
+                    })?;
+                    GroupCeremony::Keygen { scheme, threshold }
+                }
                 Some("sign") => {
                     let wanted = serde_json::from_value(session["value"].clone());
                     let Wanted { key_id, request } = wanted.map_err(|_| {
-                        let why = "this session says not what to sign as our devices do";
+                        let why = "this session is not for a signature as our devices make it";
                         Error::new(ErrorCode::Conflict, why)
                     })?;
                     fits(threshold, self.key(key_id).await?.threshold)?;
@@ -218,7 +243,9 @@ impl GroupSession {
         starts: bool,
     ) -> Result<Participation<'_>> {
         let (kind, needed, key_index) = match &task {
-            GroupCeremony::Keygen(threshold) => (SessionKind::Keygen, threshold.parties(), 0),
+            GroupCeremony::Keygen { threshold, .. } => {
+                (SessionKind::Keygen, threshold.parties(), 0)
+            }
             GroupCeremony::Sign(key, _) => {
                 let record = self.key(*key).await?;
                 let own = self.peer.worker.id();
@@ -274,7 +301,9 @@ impl Participation<'_> {
         let roster = timeout_at(deadline, membership.roster()).await;
         let (roster, connection) = roster.unwrap_or_else(late)?;
         let ceremony = match task {
-            GroupCeremony::Keygen(threshold) => peer::keygen(threshold),
+            GroupCeremony::Keygen { scheme, threshold } => {
+                ProposedCeremony::Keygen { scheme, threshold }
+            }
             GroupCeremony::Sign(key_id, request) => {
                 ProposedCeremony::Sign { key_id, request: starts.then_some(request) }
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use quorate_client::peers::{DeviceLink, InstanceId, KeyType, Observer, Progress};
-use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result, Threshold};
+use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result, Scheme, Threshold};
 use serde_json::{Value, json};
 
 use super::ask::lines;
@@ -225,7 +225,9 @@ async fn keygen(folder: &Folder, args: &RunArgs, out: Output) -> Result<()> {
     let bar = Steps::new(out, "making a key");
     let mut observer = bar.observer();
     let threshold: Threshold = room.threshold()?;
-    let made = session.keygen(room.instance(), room.members(), threshold, &mut observer).await;
+    let made = session
+        .keygen(room.instance(), room.members(), Scheme::default(), threshold, &mut observer)
+        .await;
     drop(observer);
     bar.finish();
     let record = made?;
