@@ -28,7 +28,7 @@ pub enum Scheme {
 
 impl Scheme {
     /// Every scheme, for listings and tests.
-    pub const ALL: &'static [Self] = &[Self::EcdsaSecp256k1];
+    pub const ALL: &'static [Self] = &[Self::EcdsaSecp256k1, Self::Ed25519];
 
     /// The stable name on every wire.
     pub fn name(self) -> &'static str {

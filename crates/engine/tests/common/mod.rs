@@ -49,7 +49,7 @@ impl Made {
 }
 
 /// The schemes that every test of whole runs is repeated for.
-pub(crate) const SCHEMES: &[Scheme] = &[Scheme::EcdsaSecp256k1, Scheme::Ed25519];
+pub(crate) const SCHEMES: &[Scheme] = Scheme::ALL;
 
 static KEYS: LazyLock<Vec<(Scheme, [Made; 2])>> = LazyLock::new(|| {
     let keys = |scheme| [keygen(scheme, 2, 2, 1), keygen(scheme, 2, 3, 1)];
