@@ -24,16 +24,16 @@ pub fn normalize_public_key(scheme: Scheme, bytes: &[u8]) -> Result<PublicKey> {
 /// The canonical form of a public key of any scheme: their encodings differ in length.
 ///
 /// # Errors
-/// That of the last scheme, when it is a key of none.
+/// `invalid_request` with what each scheme takes, when it is a key of none.
 pub fn normalize_any_public_key(bytes: &[u8]) -> Result<PublicKey> {
-    let mut normalized = Err(Error::invalid_field("public_key", "public_key is empty"));
+    let mut problems = Vec::new();
     for scheme in Scheme::ALL {
-        normalized = normalize_public_key(*scheme, bytes);
-        if normalized.is_ok() {
-            break;
+        match normalize_public_key(*scheme, bytes) {
+            Ok(key) => return Ok(key),
+            Err(error) => problems.push(error.message),
         }
     }
-    normalized
+    Err(Error::invalid_field("public_key", problems.join("; ")))
 }
 
 /// The shortest encoding of a public key (secp256k1: 33 bytes, Ed25519: 32 bytes).
@@ -122,6 +122,17 @@ fn unknown(scheme: Scheme) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_of_any_scheme_is_read_and_of_none_is_told_what_each_takes() {
+        let ed25519 = [&[0x58][..], &[0x66; 31]].concat();
+        let secp256k1 = [&[2][..], &[1; 32]].concat();
+        assert_eq!(normalize_any_public_key(&ed25519).unwrap().0, ed25519);
+        assert_eq!(normalize_any_public_key(&secp256k1).unwrap().0.len(), 65);
+        let error = normalize_any_public_key(&secp256k1[..31]).unwrap_err();
+        let text = &error.details.fields["public_key"];
+        assert!(text.contains("secp256k1") && text.contains("Ed25519"), "{text}");
+    }
 
     #[test]
     fn each_scheme_says_which_input_it_takes() {
