@@ -2,8 +2,6 @@
 //!
 //! This crate puts the parts together and talks to people; it decides nothing about sessions.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks to its user")]
-
 mod cli;
 mod serve;
 
@@ -22,12 +20,12 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no runtime could be started: {error}");
+            cli::tell(&format!("error: no runtime could be started: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(cli::run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }

@@ -222,11 +222,6 @@ pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
     let coordinator = args.client.connect()?;
     let page = async |before, limit| coordinator.list(&Caller::Open, before, limit).await;
     let sessions = paged(args.limit, page).await?;
-    if out.json {
-        let rows: Vec<_> = sessions.into_iter().map(quorate_wire::SessionJson::from).collect();
-        out.show(&rows, String::new);
-        return Ok(());
-    }
     let row = |view: &SessionView| {
         let waiting: Vec<_> = view.waiting_for().iter().map(|p| p.to_string()).collect();
         vec![
@@ -237,7 +232,8 @@ pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
         ]
     };
     let rows: Vec<_> = sessions.iter().map(row).collect();
-    println!("{}", table(&["SESSION", "TYPE", "STATUS", "WAITING FOR / FAILURE"], &rows));
+    let sessions: Vec<_> = sessions.into_iter().map(quorate_wire::SessionJson::from).collect();
+    out.show(&sessions, || table(&["SESSION", "TYPE", "STATUS", "WAITING FOR / FAILURE"], &rows));
     Ok(())
 }
 

@@ -58,11 +58,6 @@ async fn list(args: ListArgs, out: Output) -> Result<()> {
     let coordinator = args.client.connect()?;
     let page = async |before, limit| coordinator.keys(&Caller::Open, before, limit).await;
     let keys = paged(args.limit, page).await?;
-    if out.json {
-        let rows: Vec<_> = keys.into_iter().map(KeyJson::from).collect();
-        out.show(&rows, String::new);
-        return Ok(());
-    }
     let row = |key: &KeyRecord| {
         vec![
             key.key_id.to_string(),
@@ -73,7 +68,8 @@ async fn list(args: ListArgs, out: Output) -> Result<()> {
         ]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
-    println!("{}", table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
+    let keys: Vec<_> = keys.into_iter().map(KeyJson::from).collect();
+    out.show(&keys, || table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
     Ok(())
 }
 

@@ -20,14 +20,32 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use quorate_types::Error;
+use quorate_types::{Error, ErrorCode};
+
+pub(crate) use output::tell;
+
+/// What scripts may rely on; `docs/errors.md` says the same.
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  the answer is no: a signature is not valid, a session failed or expired, a key is locked
+  2  wrong usage: an option, an argument or a file
+  3  not found
+  4  not allowed: no or wrong credentials, or a missing right
+  5  unavailable now: no connection, starting, stopping or too many requests; try again
+  6  internal error";
 
 /// Threshold signing you can run: several parties make a key that never exists in one place, and
 /// sign with it when enough of them agree.
 #[derive(Parser)]
-#[command(name = "quorate", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "quorate",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = EXIT_CODES
+)]
 pub(crate) struct Cli {
-    /// Print JSON for machines instead of text for people
+    /// Output JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Write the log as JSON lines (level by RUST_LOG, default warn)
@@ -93,43 +111,79 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Prints the failure on standard error; the exit code is 2 for what the caller can mend and 1
-    /// for the rest.
+    /// Prints the failure on standard error; the exit code follows from the error's.
     pub(crate) fn report(self) -> ExitCode {
         if self.json {
-            eprintln!(
-                "{}",
-                serde_json::to_string(&quorate_wire::ErrorJson::from(&self.error))
-                    .expect("plain data")
-            );
+            let error = quorate_wire::ErrorJson::from(&self.error);
+            tell(&serde_json::to_string(&error).expect("plain data"));
         } else {
-            eprintln!("error: {} [{}]", self.error.message, self.error.code.name());
+            tell(&format!("error: {} [{}]", self.error.message, self.error.code.name()));
             if !self.error.details.waiting_for.is_empty() {
                 let names: Vec<_> =
                     self.error.details.waiting_for.iter().map(|p| p.as_str()).collect();
-                eprintln!("waiting for: {}", names.join(", "));
+                tell(&format!("waiting for: {}", names.join(", ")));
             }
             if let Some(blame) = &self.error.details.blame {
-                eprintln!("at fault: {} ({})", blame.party_id, blame.reason);
+                tell(&format!("at fault: {} ({})", blame.party_id, blame.reason));
             }
         }
-        if self.error.code.row().http < 500 { ExitCode::from(2) } else { ExitCode::FAILURE }
+        exit_code(self.error.code)
     }
 }
 
+/// The answer of a command that asks a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+}
+
+impl From<Answer> for ExitCode {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Yes => Self::SUCCESS,
+            Answer::No => Self::FAILURE,
+        }
+    }
+}
+
+fn exit_code(code: ErrorCode) -> ExitCode {
+    ExitCode::from(match code {
+        ErrorCode::ThresholdNotMet
+        | ErrorCode::Conflict
+        | ErrorCode::SessionFull
+        | ErrorCode::SessionExpired
+        | ErrorCode::KeyLocked
+        | ErrorCode::KeyFrozen => 1,
+        ErrorCode::InvalidRequest
+        | ErrorCode::MethodNotAllowed
+        | ErrorCode::MessageTooLarge
+        | ErrorCode::UnsupportedMediaType
+        | ErrorCode::IdempotencyMismatch
+        | ErrorCode::Unimplemented => 2,
+        ErrorCode::NotFound => 3,
+        ErrorCode::Unauthorized | ErrorCode::Forbidden => 4,
+        ErrorCode::RateLimited | ErrorCode::Unavailable => 5,
+        ErrorCode::Internal => 6,
+    })
+}
+
 /// Runs the command.
-pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let json = cli.json;
     let out = output::Output { json };
+    let failed = |error| Failure { error, json };
+    let answered =
+        |answer: quorate_types::Result<Answer>| answer.map(ExitCode::from).map_err(failed);
     let done = match cli.command {
+        Command::Verify(args) => return answered(verify::run(&args, out)),
+        Command::Watch(args) => return answered(watch::run(args, out).await),
         Command::Up(args) => up::run(args, out).await,
         Command::Demo(args) => demo::run(args, out).await,
         Command::Keygen(args) => ask::keygen(args, out).await,
         Command::Sign(args) => ask::sign(args, out).await,
-        Command::Verify(args) => verify::run(&args, out),
         Command::Keys(args) => keys::run(args, out).await,
         Command::Sessions(args) => ask::sessions(args, out).await,
-        Command::Watch(args) => watch::run(args, out).await,
         Command::Coordinator(args) => roles::coordinator(args, out).await,
         Command::Router(args) => roles::router(args, out).await,
         Command::Accounts(args) => roles::accounts(args, out).await,
@@ -139,11 +193,13 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Group(args) => group::run(args, out).await,
         Command::ApiKeys(args) => api_keys::run(args, out).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut script);
+            output::raw(&script);
             Ok(())
         }
     };
-    done.map_err(|error| Failure { error, json })
+    done.map(|()| ExitCode::SUCCESS).map_err(failed)
 }
 
 #[cfg(test)]

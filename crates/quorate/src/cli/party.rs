@@ -10,7 +10,7 @@ use quorate_types::*;
 use serde_json::{Value, json};
 
 use super::DataArgs;
-use super::output::{Output, table};
+use super::output::{Output, table, tell};
 use super::roles::{PeerArgs, announce};
 use crate::serve::auth::parse_identities;
 use crate::serve::compose::{self, Host};
@@ -170,10 +170,10 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
     let link = args.peers.endpoint(&args.router, &host)?;
     let (party, pair) = prepared.start(&host, bound, link, Compute::default()).await?;
     if !out.json {
-        eprintln!(
+        tell(&format!(
             "{id} has the identity {identity}; a router that requires authentication is started \
              with --trust {id}={identity}, other server parties with --peer {id}={identity}"
-        );
+        ));
     }
     let signalled = compose::signalled();
     announce(out, id.as_str(), pair);

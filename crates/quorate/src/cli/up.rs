@@ -12,7 +12,7 @@ use quorate_types::*;
 
 use tokio::net::TcpListener;
 
-use super::output::{Output, table};
+use super::output::{Output, table, tell};
 use crate::serve::compose::{self, Host};
 use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
 use crate::serve::listener::bind;
@@ -49,7 +49,7 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     let running = Running::start(args.options, relays, ports, args.vaults).await?;
     bar.finish_and_clear();
     if let Some(warning) = together {
-        eprintln!("{warning}");
+        tell(&warning);
     }
     let signalled = compose::signalled();
     if let Some(file) = &file {
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     let clean = running.stop().await;
     bar.finish_and_clear();
     if !clean {
-        eprintln!("the grace time was over before everything had finished");
+        tell("the grace time was over before everything had finished");
     }
     Ok(())
 }

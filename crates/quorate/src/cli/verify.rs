@@ -3,6 +3,7 @@
 use quorate_types::*;
 use serde_json::json;
 
+use super::Answer;
 use super::ask::{WhatArgs, lines};
 use super::output::Output;
 
@@ -22,8 +23,8 @@ pub(crate) struct VerifyArgs {
     scheme: Scheme,
 }
 
-/// Verifies and says so, or fails.
-pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<()> {
+/// Says whether the signature is valid.
+pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<Answer> {
     let unhex = |field: &str, text: &str| {
         let text = text.strip_prefix("0x").unwrap_or(text);
         hex::decode(text).map_err(|_| Error::invalid_field(field, format!("{field} is not hex")))
@@ -34,7 +35,20 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<()> {
     let signature = unhex("signature", &args.signature)?;
     let signature = quorate_schemes::parse_signature(args.scheme, &signature, None)?;
     let input = SignInput::Digest(digest);
-    let signature = quorate_schemes::complete_signature(args.scheme, &key, &input, signature)?;
+    let verified = quorate_schemes::complete_signature(args.scheme, &key, &input, signature);
+    let signature = match verified {
+        Ok(signature) => signature,
+        Err(error) if error.details.fields.contains_key("signature") => {
+            let value = json!({
+                "valid": false,
+                "reason": error.message,
+                "message_hash": hex::encode(digest.0),
+            });
+            out.show(&value, || format!("not valid: {}", error.message));
+            return Ok(Answer::No);
+        }
+        Err(error) => return Err(error),
+    };
     let value = json!({
         "valid": true,
         "message_hash": hex::encode(digest.0),
@@ -42,5 +56,5 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<()> {
         "ethereum_address": quorate_schemes::ethereum_address(args.scheme, &key),
     });
     out.show(&value, || format!("the signature is valid\n{}", lines(&value)));
-    Ok(())
+    Ok(Answer::Yes)
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use quorate_types::*;
 use serde_json::json;
 
+use super::Answer;
 use super::client::ClientArgs;
-use super::output::Output;
+use super::output::{Output, tell};
 
 /// Arguments of `watch`.
 #[derive(clap::Args)]
@@ -20,8 +21,9 @@ pub(crate) struct WatchArgs {
 /// One long question; asked again until the session has ended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Prints each entry as it comes, until the session has ended.
-pub(crate) async fn run(args: WatchArgs, out: Output) -> Result<()> {
+/// Prints each entry as it comes, until the session has ended or nobody reads any more. The answer
+/// is yes when the session is completed.
+pub(crate) async fn run(args: WatchArgs, out: Output) -> Result<Answer> {
     let coordinator = args.client.connect()?;
     let mut seen = 0;
     let mut began = None;
@@ -35,10 +37,13 @@ pub(crate) async fn run(args: WatchArgs, out: Output) -> Result<()> {
                 "party_id": entry.party_id.as_ref().map(PartyId::as_str),
                 "what": entry.what,
             });
-            out.show(&value, || {
+            let read = out.show(&value, || {
                 let party = entry.party_id.as_ref().map_or("", PartyId::as_str);
                 format!("{:>9} ms  {party:<20}  {}", entry.at.millis_since(begin), entry.what)
             });
+            if !read {
+                return Ok(Answer::Yes);
+            }
         }
         seen = timeline.entries.len();
         let session = timeline.session;
@@ -48,12 +53,15 @@ pub(crate) async fn run(args: WatchArgs, out: Output) -> Result<()> {
                 Some(failure) => format!("{}: {}", session.status.name(), failure.message),
                 None => session.status.name().to_owned(),
             });
-            return Ok(());
+            return Ok(match session.status {
+                SessionStatus::Completed => Answer::Yes,
+                _ => Answer::No,
+            });
         }
         if !out.json {
             let waiting: Vec<_> = session.waiting_for().iter().map(|p| p.to_string()).collect();
             if !waiting.is_empty() {
-                eprintln!("           waiting for {}", waiting.join(", "));
+                tell(&format!("           waiting for {}", waiting.join(", ")));
             }
         }
     }

@@ -13,7 +13,7 @@ use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result, Scheme, Threshold}
 use serde_json::{Value, json};
 
 use super::ask::lines;
-use super::output::{Output, table};
+use super::output::{Output, table, tell};
 use crate::serve::data::read_secret;
 use folder::{Folder, Room};
 
@@ -303,7 +303,7 @@ impl Steps {
                 }
             };
             if plain {
-                eprintln!("{text}");
+                tell(&text);
             }
             bar.set_message(text);
         };

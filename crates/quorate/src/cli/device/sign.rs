@@ -1,6 +1,6 @@
 //! device sign: propose and wait, or look at what is proposed and agree.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use quorate_client::peers::{
     DeviceLink, InstanceId, MessageHash, Observer, SigningRequest, VerifyingKey,
@@ -9,7 +9,7 @@ use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result};
 use serde_json::json;
 
 use super::super::ask::lines;
-use super::super::output::Output;
+use super::super::output::{Output, prompt, tell};
 use super::folder::{Folder, Room};
 use super::{RunArgs, Steps, qr};
 
@@ -155,22 +155,23 @@ fn start(folder: &Folder, key: KeyId, with: &[PartyId]) -> Result<Meeting> {
 /// Shows what is proposed and asks the person at the terminal.
 pub(in crate::cli) fn asked(key: &KeyRecord, request: &SigningRequest) -> bool {
     let address = quorate_schemes::ethereum_address(key.scheme, &key.public_key);
-    eprintln!("to sign with key {} ({})", key.key_id, address.unwrap_or_default());
+    tell(&format!("to sign with key {} ({})", key.key_id, address.unwrap_or_default()));
     match (request.hash(), std::str::from_utf8(request.message())) {
-        (MessageHash::Raw, _) => eprintln!("a digest whose message is not shown"),
+        (MessageHash::Raw, _) => tell("a digest whose message is not shown"),
         // Control characters of another device do not belong on this terminal.
-        (hash, Ok(text)) => eprintln!("message ({hash:?}): {}", text.escape_debug()),
-        (hash, Err(_)) => eprintln!("message ({hash:?}): 0x{}", hex::encode(request.message())),
+        (hash, Ok(text)) => tell(&format!("message ({hash:?}): {}", text.escape_debug())),
+        (hash, Err(_)) => {
+            tell(&format!("message ({hash:?}): 0x{}", hex::encode(request.message())))
+        }
     }
     if let Some(digest) = request.input().digest() {
-        eprintln!("digest: {}", hex::encode(digest.0));
+        tell(&format!("digest: {}", hex::encode(digest.0)));
     }
     if !std::io::stdin().is_terminal() {
-        eprintln!("nobody is here to agree; --yes agrees without asking");
+        tell("nobody is here to agree; --yes agrees without asking");
         return false;
     }
-    eprint!("sign it? [y/N] ");
-    let _ = std::io::stderr().flush();
+    prompt("sign it? [y/N] ");
     let mut answer = String::new();
     let read = tokio::task::block_in_place(|| std::io::stdin().read_line(&mut answer));
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")

@@ -1,0 +1,145 @@
+//! The command line as scripts see it: exit codes, and readers that go away.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use quorate_e2e::{Cluster, binary, call, quiet};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+/// Runs the binary to its end.
+async fn quorate(arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command.args(arguments);
+    quiet(command).output().await.expect("the binary starts")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json_of(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().unwrap_or_else(|| panic!("no answer: {}", stderr(output)));
+    serde_json::from_str(last).expect("JSON")
+}
+
+fn grpc(cluster: &Cluster) -> String {
+    format!("http://{}", cluster.address("coordinator", "grpc"))
+}
+
+/// The key, signature and session of a signature over "hello".
+async fn signed(coordinator: &str) -> (Value, Value) {
+    let at = ["--json", "--coordinator", coordinator];
+    let made = quorate(&[&["keygen"][..], &at].concat()).await;
+    assert_eq!(code(&made), 0, "{}", stderr(&made));
+    let made = json_of(&made);
+    let key = made["key_id"].as_str().expect("an id");
+    let sign = ["sign", "--message", "hello", "--key", key];
+    let signed = quorate(&[&sign[..], &at].concat()).await;
+    assert_eq!(code(&signed), 0, "{}", stderr(&signed));
+    (made, json_of(&signed))
+}
+
+#[tokio::test]
+async fn exit_codes_say_how_a_command_ended() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let coordinator = grpc(&cluster);
+    let at = ["--json", "--coordinator", &coordinator];
+    let run = async |arguments: &[&str]| quorate(&[arguments, &at].concat()).await;
+    let (_, signature) = signed(&coordinator).await;
+    let text = |name: &str| signature[name].as_str().expect(name).to_owned();
+    let (key, value) = (text("public_key"), text("signature"));
+
+    let verify = ["verify", "--json", "--public-key", &key, "--signature", &value, "--message"];
+    let valid = quorate(&[&verify[..], &["hello"]].concat()).await;
+    assert_eq!((code(&valid), &json_of(&valid)["valid"]), (0, &json!(true)));
+    let other = quorate(&[&verify[..], &["other"]].concat()).await;
+    assert_eq!((code(&other), &json_of(&other)["valid"]), (1, &json!(false)));
+    assert!(other.stderr.is_empty(), "{}", stderr(&other));
+    let nonsense = ["verify", "--public-key", &key, "--signature", "xyz", "--message", "hello"];
+    assert_eq!(code(&quorate(&nonsense).await), 2);
+
+    assert_eq!(code(&run(&["watch", &text("session_id")]).await), 0);
+    let body = json!({"session_type": "keygen", "threshold_n": 2, "threshold_t": 2,
+        "participants": [{"party_id": "nobody"}, {"party_id": "noone"}]});
+    let (_, made) =
+        call("POST", &cluster.url("coordinator", "/api/v1/sessions"), Some(&body)).await;
+    let session = made["session_id"].as_str().expect("an id");
+    let path = format!("/api/v1/sessions/{session}");
+    assert_eq!(call("DELETE", &cluster.url("coordinator", &path), None).await.0, 200);
+    assert_eq!(code(&run(&["watch", session]).await), 1, "closed");
+
+    let missing = "00000000-0000-4000-8000-000000000001";
+    assert_eq!(code(&run(&["watch", missing]).await), 3);
+    assert_eq!(code(&run(&["keys", "show", missing]).await), 3);
+    assert_eq!(code(&quorate(&["keygen", "--no-such-option"]).await), 2);
+    assert_eq!(code(&run(&["keygen", "-t", "4", "-n", "3"]).await), 2);
+    cluster.kill().await;
+    assert_eq!(code(&run(&["keys"]).await), 5);
+    drop(folder);
+}
+
+/// Runs the binary with an output that nobody reads from the start: how it ended, and what it wrote
+/// on the other one.
+async fn unread(arguments: &[&str]) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(binary());
+    command.args(arguments).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let child = command.spawn().expect("the binary starts");
+    let output = child.wait_with_output().await.expect("it ends");
+    (output.status.code(), stderr(&output))
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_makes_no_command_panic() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let coordinator = grpc(&cluster);
+    let (_, signature) = signed(&coordinator).await;
+    let text = |name: &str| signature[name].as_str().expect(name).to_owned();
+    let (key, session) = (text("key_id"), text("session_id"));
+    let (public_key, value) = (text("public_key"), text("signature"));
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (data, device) = (file("other"), file("device"));
+    let verify = ["verify", "-k", &public_key, "-s", &value, "--message", "hello"];
+    let commands: [&[&str]; 11] = [
+        &["completions", "bash"],
+        &["--help"],
+        &["demo"],
+        &["keygen"],
+        &["sign", "--key", &key, "--message", "hello"],
+        &verify,
+        &["keys"],
+        &["sessions"],
+        &["watch", &session],
+        &["api-keys", "--data", &data, "list"],
+        &["device", "--folder", &device, "init"],
+    ];
+    for command in commands {
+        let asks = ["keygen", "sign", "keys", "sessions", "watch"].contains(&command[0]);
+        let at: &[&str] = if asks { &["--coordinator", &coordinator] } else { &[] };
+        for json in [&["--json"][..], &[]] {
+            if command[0] == "device" {
+                let _ = std::fs::remove_dir_all(Path::new(&device));
+            }
+            let (code, said) = unread(&[command, at, json].concat()).await;
+            assert_eq!(code, Some(0), "{command:?} {json:?}: {said}");
+            assert_eq!(said, "", "{command:?} {json:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_nobody_reads_keeps_its_exit_code() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(binary());
+    command.args(["keys", "--coordinator", "http://127.0.0.1:1"]);
+    let status = command.stderr(writer).status().await.expect("the binary starts");
+    assert_eq!(status.code(), Some(5));
+}
