@@ -79,7 +79,7 @@ fn caller(extensions: &Extensions) -> Result<Caller, Status> {
 pub fn no_credentials() -> Error {
     Error::new(
         ErrorCode::Unauthorized,
-        "this server wants credentials: metadata `authorization: Bearer <API key>`",
+        "this server requires credentials: metadata `authorization: Bearer <API key>`",
     )
 }
 

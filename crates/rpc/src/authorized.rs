@@ -7,19 +7,22 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use tonic::body::Body;
-use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use tonic::codegen::http::{HeaderValue, Request, Response, request};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::endpoint::{Call, Credentials, NONCE};
+use crate::status::{is_ours, to_status};
 use crate::streams_calls;
+use crate::unreachable::{Expected, Place};
 
 /// A channel with credentials, or without.
 #[derive(Clone)]
 pub(crate) struct Authorized {
     channel: Channel,
+    place: Place,
     audience: Arc<str>,
     credentials: Option<Arc<dyn Credentials>>,
 }
@@ -27,25 +30,35 @@ pub(crate) struct Authorized {
 impl Authorized {
     pub(crate) fn new(
         channel: Channel,
+        place: Place,
         audience: Arc<str>,
         credentials: Option<Arc<dyn Credentials>>,
     ) -> Self {
-        Self { channel, audience, credentials }
+        Self { channel, place, audience, credentials }
+    }
+
+    /// What this service is expected to be, in errors.
+    pub(crate) fn expect(mut self, service: Expected) -> Self {
+        self.place.service = service;
+        self
     }
 }
 
 impl Service<Request<Body>> for Authorized {
     type Response = Response<Body>;
-    type Error = tonic::transport::Error;
+    type Error = Status;
     type Future = BoxFuture<Self::Response, Self::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.channel.poll_ready(cx)
+        let Self { channel, place, .. } = self;
+        channel.poll_ready(cx).map_err(|error| to_status(place.unreachable(&error)))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let place = self.place.clone();
         let Some(credentials) = self.credentials.clone() else {
-            return Box::pin(self.channel.call(request));
+            let answer = self.channel.call(request);
+            return Box::pin(async move { understood(&place, answer.await) });
         };
         // The ready one is used up by this call; its clone must become ready for the next.
         let next = self.channel.clone();
@@ -53,11 +66,12 @@ impl Service<Request<Body>> for Authorized {
         let audience = Arc::clone(&self.audience);
         Box::pin(async move {
             let sending = Sending { channel, audience, credentials };
-            if streams_calls(request.uri().path()) {
+            let answer = if streams_calls(request.uri().path()) {
                 sending.stream(request).await
             } else {
                 sending.unary(request).await
-            }
+            };
+            understood(&place, answer)
         })
     }
 }
@@ -67,6 +81,19 @@ struct Sending {
     channel: Channel,
     audience: Arc<str>,
     credentials: Arc<dyn Credentials>,
+}
+
+/// An answer of the service that is meant, or why there is none.
+fn understood(place: &Place, answer: Answer) -> Result<Response<Body>, Status> {
+    let answer = answer.map_err(|error| to_status(place.unreachable(&error)))?;
+    let status = Status::from_header_map(answer.headers());
+    let unknown_call =
+        status.is_some_and(|status| status.code() == Code::Unimplemented && !is_ours(&status));
+    let kind = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if unknown_call || !kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+        return Err(to_status(place.wrong_service()));
+    }
+    Ok(answer)
 }
 
 type Answer = Result<Response<Body>, tonic::transport::Error>;

@@ -1,5 +1,6 @@
 //! Where a service is, and how we show who we are on each call.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,6 +14,7 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 
 use crate::authorized::Authorized;
+use crate::unreachable::{Place, ROUTER};
 
 /// How long connecting may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -72,7 +74,7 @@ impl Credentials for ApiKey {
 #[derive(Clone)]
 pub struct Endpoint {
     channel: Channel,
-    url: Arc<str>,
+    place: Place,
     audience: Arc<str>,
     credentials: Option<Arc<dyn Credentials>>,
     clear_text: bool,
@@ -80,22 +82,30 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An address such as `http://127.0.0.1:50052`; with `https` the certificate is checked
-    /// against `ca`, a PEM file, which must then be given.
+    /// An address such as `http://127.0.0.1:50052`; without a scheme it is `http` on loopback and
+    /// `https` anywhere else. With `https` the certificate is checked against `ca`, a PEM file, or
+    /// the authorities that the system trusts.
     ///
     /// # Errors
     /// `invalid_request` when the address or the authority cannot be used.
     pub fn new(url: &str, ca: Option<&Path>) -> Result<Self> {
+        let url = &*with_scheme(url);
         let (mut endpoint, audience) = settings(url)?;
         if url.starts_with("https://") {
-            let ca =
-                ca.ok_or_else(|| malformed(url, "https needs --tls-ca, the authority's PEM file"))?;
-            let pem = std::fs::read(ca).map_err(|error| {
-                malformed(url, &format!("{} cannot be read: {error}", ca.display()))
-            })?;
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-            endpoint =
-                endpoint.tls_config(tls).map_err(|_| malformed(url, "unusable authority"))?;
+            let (tls, unusable) = match ca {
+                Some(ca) => {
+                    let told = |why: String| malformed(url, &format!("{}: {why}", ca.display()));
+                    let pem = std::fs::read(ca).map_err(|error| told(error.to_string()))?;
+                    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+                    (tls, told("this is no certificate authority's PEM file".into()))
+                }
+                None => {
+                    let why = "this system has no certificate authorities: install them, or give \
+                               the server's as --tls-ca";
+                    (ClientTlsConfig::new().with_native_roots(), malformed(url, why))
+                }
+            };
+            endpoint = endpoint.tls_config(tls).map_err(|_| unusable)?;
         }
         Ok(Self::over(endpoint.connect_lazy(), url, audience))
     }
@@ -124,12 +134,19 @@ impl Endpoint {
     fn over(channel: Channel, url: &str, audience: String) -> Self {
         Self {
             channel,
-            url: url.into(),
+            place: Place { url: url.into(), service: ROUTER, advice: "".into() },
             audience: audience.into(),
             credentials: None,
             clear_text: false,
             forwards: false,
         }
+    }
+
+    /// The same address; errors say what to do when nothing answers there.
+    #[must_use]
+    pub fn advise(mut self, advice: &str) -> Self {
+        self.place.advice = advice.into();
+        self
     }
 
     /// The same address, which may be shown credentials in clear text: something else encrypts
@@ -147,7 +164,7 @@ impl Endpoint {
     /// [`Endpoint::allow_clear_text`] has not been called.
     pub fn with_credentials(mut self, credentials: Arc<dyn Credentials>) -> Result<Self> {
         if !self.clear_text {
-            check_clear_text(&self.url)?;
+            check_clear_text(&self.place.url)?;
         }
         self.credentials = Some(credentials);
         Ok(self)
@@ -161,12 +178,28 @@ impl Endpoint {
     }
 
     pub(crate) fn service(self) -> Authorized {
-        Authorized::new(self.channel, self.audience, self.credentials)
+        Authorized::new(self.channel, self.place, self.audience, self.credentials)
     }
 }
 
 fn malformed(url: &str, why: &str) -> Error {
     Error::invalid_field("url", format!("{url}: {why}"))
+}
+
+/// The address with the scheme that it leaves out: `http` on loopback, `https` anywhere else.
+pub fn with_scheme(url: &str) -> Cow<'_, str> {
+    if url.contains("://") {
+        return Cow::Borrowed(url);
+    }
+    let host = url.parse().ok().and_then(|uri: Uri| uri.host().map(is_loopback));
+    let scheme = if host.unwrap_or(false) { "http" } else { "https" };
+    Cow::Owned(format!("{scheme}://{url}"))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    literal.eq_ignore_ascii_case("localhost")
+        || literal.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// How a service at an address is spoken to, and the address as its audience.
@@ -201,10 +234,7 @@ pub fn check_clear_text(url: &str) -> Result<()> {
     let uri: Uri =
         url.parse().map_err(|_| Error::invalid_field("url", format!("{url}: unreadable")))?;
     let host = uri.host().unwrap_or_default();
-    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let stays = literal.eq_ignore_ascii_case("localhost")
-        || literal.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
-    if stays || matches!(uri.scheme_str(), Some("https" | "wss")) {
+    if is_loopback(host) || matches!(uri.scheme_str(), Some("https" | "wss")) {
         return Ok(());
     }
     Err(Error::invalid_field(
@@ -253,6 +283,20 @@ mod tests {
         let endpoint = || Endpoint::new("http://signer.example:50052", None).unwrap();
         assert!(endpoint().with_credentials(key()).is_err());
         assert!(endpoint().allow_clear_text().with_credentials(key()).is_ok());
+    }
+
+    #[test]
+    fn an_address_without_a_scheme_has_one() {
+        for (short, whole) in [
+            ("127.0.0.1:50051", "http://127.0.0.1:50051"),
+            ("localhost:50051", "http://localhost:50051"),
+            ("[::1]:50051", "http://[::1]:50051"),
+            ("signer.example:50051", "https://signer.example:50051"),
+            ("10.0.0.1:50051", "https://10.0.0.1:50051"),
+            ("http://signer.example", "http://signer.example"),
+        ] {
+            assert_eq!(with_scheme(short), whole);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod endpoint;
 mod link;
 pub mod remote;
 pub mod status;
+mod unreachable;
 
 pub use behalf::{ON_BEHALF_OF, behalf_in};
 pub use convert::*;

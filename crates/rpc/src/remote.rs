@@ -26,6 +26,7 @@ use crate::proto::router::v1::link_answer::Answer;
 use crate::proto::router::v1::link_call::Call;
 use crate::proto::router::v1::message_router_client::MessageRouterClient;
 use crate::status::to_error;
+use crate::unreachable::{COORDINATOR, ROUTER};
 use crate::{MAX_MESSAGE, convert};
 
 /// A client, and whether its calls say for whom they are made.
@@ -87,7 +88,7 @@ impl RemoteCoordinator {
     /// The coordinator at this address.
     pub fn new(endpoint: Endpoint) -> Self {
         let forwards = endpoint.forwards;
-        let client = SessionCoordinatorClient::new(endpoint.service())
+        let client = SessionCoordinatorClient::new(endpoint.service().expect(COORDINATOR))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         Self(Peer { client, forwards })
@@ -235,7 +236,7 @@ impl RemoteRouter {
     /// The router at this address.
     pub fn new(endpoint: Endpoint) -> Self {
         let forwards = endpoint.forwards;
-        let client = MessageRouterClient::new(endpoint.service())
+        let client = MessageRouterClient::new(endpoint.service().expect(ROUTER))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         Self { link: Link::new(client.clone()), at: Peer { client, forwards } }

@@ -41,6 +41,11 @@ pub fn to_error(status: &Status) -> Error {
     from_parts(status.code(), status.message(), &details.unwrap_or_default())
 }
 
+/// Whether the status is from a service of ours.
+pub(crate) fn is_ours(status: &Status) -> bool {
+    status.metadata().contains_key(ENTRY)
+}
+
 /// A refusal as one call's answer among others on a stream.
 pub fn to_refusal(error: Error) -> Refusal {
     let (code, message, details) = parts(error);

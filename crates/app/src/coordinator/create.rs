@@ -273,7 +273,8 @@ impl CoordinatorApp {
                 };
                 let owned = |key: &Arc<KeyRecord>| policy::sees(caller, &key.tenant);
                 let record = record.filter(owned).ok_or_else(|| {
-                    let problem = "there is no such key; list them with GET /api/v1/keys";
+                    let problem = "there is no such key for this caller; the list of keys has those \
+                                   there are";
                     Error::new(ErrorCode::NotFound, problem).with_field("key_id")
                 })?;
                 check_threshold(*threshold, record.threshold)?;
@@ -353,12 +354,16 @@ impl CoordinatorApp {
             let absent = key.map(|key| key.holders.clone()).unwrap_or_default();
             let absent =
                 absent.into_iter().filter(|h| participants.iter().all(|p| p.party_id != *h));
+            let available = match participants.len() {
+                0 => "none is".to_owned(),
+                1 => "only 1 is".to_owned(),
+                more => format!("only {more} are"),
+            };
             return Err(Error::new(
                 ErrorCode::ThresholdNotMet,
                 format!(
-                    "{wanted} parties are needed, {} were named or are online; name them in \
-                     participants or start more server parties",
-                    participants.len()
+                    "{wanted} parties are needed and {available} available: name more parties, or \
+                     start more server parties"
                 ),
             )
             .with_field("participants")

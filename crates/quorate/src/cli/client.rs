@@ -39,6 +39,7 @@ impl ClientArgs {
     /// The coordinator behind its gRPC interface.
     pub(crate) fn connect(&self) -> Result<Arc<dyn ManageSessions>> {
         let endpoint = self.endpoint(&self.coordinator)?;
+        let endpoint = endpoint.advise("start one with `quorate up`, or give --coordinator");
         Ok(Arc::new(RemoteCoordinator::new(endpoint)))
     }
 

@@ -96,6 +96,28 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether the command shows a coordinator the caller's API key.
+    fn asks_a_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Keygen(_) | Self::Sign(_) | Self::Keys(_) | Self::Sessions(_) | Self::Watch(_)
+        )
+    }
+}
+
+/// Names the options where a server wants another API key, or any.
+fn about_keys(mut error: Error) -> Error {
+    let none = quorate_front_grpc::no_credentials();
+    if error.message == none.message {
+        error.message =
+            "this server requires an API key: give --api-key-file or set QUORATE_API_KEY".into();
+    } else if error.code == ErrorCode::Unauthorized {
+        error.message = format!("{}: see --api-key-file and QUORATE_API_KEY", error.message);
+    }
+    error
+}
+
 /// Where the data of this host lies.
 #[derive(clap::Args, Clone)]
 pub(crate) struct DataArgs {
@@ -172,7 +194,8 @@ fn exit_code(code: ErrorCode) -> ExitCode {
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let json = cli.json;
     let out = output::Output { json };
-    let failed = |error| Failure { error, json };
+    let asks = cli.command.asks_a_server();
+    let failed = |error| Failure { error: if asks { about_keys(error) } else { error }, json };
     let answered =
         |answer: quorate_types::Result<Answer>| answer.map(ExitCode::from).map_err(failed);
     let done = match cli.command {
