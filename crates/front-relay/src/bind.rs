@@ -14,10 +14,14 @@ pub const DEFAULT_ADDRESS: &str = "localhost:8000";
 ///
 /// # Errors
 ///
-/// Only when none could be bound. What cannot be bound while another one can is logged and left
-/// out.
+/// When one of them is no address, or none could be bound. What cannot be bound while another one
+/// can is logged and left out.
 pub async fn bind_all(addresses: &str) -> Result<Vec<TcpListener>> {
     let (mut listeners, mut seen, mut failed) = (Vec::new(), BTreeSet::new(), Vec::new());
+    if let Some(wrong) = addresses.split_whitespace().find(|name| !names_a_port(name)) {
+        let why = format!("{wrong:?} is no address to listen on: write HOST:PORT");
+        return Err(Error::invalid_field("listen", why));
+    }
     for name in addresses.split_whitespace() {
         let found: Vec<SocketAddr> = match lookup_host(name).await {
             Ok(found) => found.collect(),
@@ -39,10 +43,16 @@ pub async fn bind_all(addresses: &str) -> Result<Vec<TcpListener>> {
     }
     if listeners.is_empty() {
         let why = if failed.is_empty() { "no address is given".into() } else { failed.join("; ") };
-        return Err(Error::invalid(format!("nothing can be listened on: {why}")));
+        return Err(Error::invalid(format!("no address could be bound: {why}")));
     }
     for problem in failed {
-        tracing::warn!(%problem, "an address cannot be listened on");
+        tracing::warn!(%problem, "cannot listen on an address");
     }
     Ok(listeners)
+}
+
+/// Whether this is a host or address with a port behind it.
+fn names_a_port(address: &str) -> bool {
+    let split = address.rsplit_once(':');
+    split.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }

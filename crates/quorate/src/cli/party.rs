@@ -1,6 +1,5 @@
 //! party: one server party alone, its shares, and the identities that it has pinned.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -13,7 +12,7 @@ use super::DataArgs;
 use super::output::{Output, table, tell};
 use super::roles::{PeerArgs, announce};
 use crate::serve::auth::parse_identities;
-use crate::serve::compose::{self, Host};
+use crate::serve::compose::{self, Bound, Host};
 use crate::serve::data::DataFolder;
 use crate::serve::endpoints;
 use crate::serve::options::ServeOptions;
@@ -160,9 +159,8 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
              its --print-identity says, or --no-peers when there is no other",
         ));
     }
+    let bound = Bound::of_role(&args.options, args.http_port, args.grpc_port).await?;
     let host = Host::open(args.options.clone()).await?;
-    let at = |port| SocketAddr::new(args.options.host, port);
-    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let id = &args.secrets.id;
     let prepared = args.secrets.open(&host.data).await?;
     prepared.pin_peers(peers).await?;
@@ -176,7 +174,7 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
         ));
     }
     let signalled = compose::signalled();
-    announce(out, id.as_str(), pair);
+    announce(out, id.as_str(), pair, &host);
     signalled.await;
     party.shutdown().await;
     host.net.drain().await;

@@ -50,7 +50,7 @@ pub(crate) async fn run(args: RelayArgs, out: Output) -> Result<()> {
     // The folder's lock is held as long as the relay serves.
     let mut folder = None;
     if wanted(Which::Jsonrpc) {
-        let listener = bind(SocketAddr::new(options.host, port)).await?;
+        let listener = bind(SocketAddr::new(options.host, port), "--port").await?;
         let data = folder.insert(DataFolder::open(&options.data.data)?);
         let store = Arc::new(SqliteStore::open_with(data.path(), options.accept_loss)?);
         jsonrpc = Some(relays::serve_jsonrpc(&net, listener, &choice, store).await?);

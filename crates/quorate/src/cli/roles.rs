@@ -1,6 +1,5 @@
 //! The roles one by one, each in a process of its own, talking gRPC to each other.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::credential::ApiKeyArgs;
 use super::output::Output;
-use crate::serve::compose::{self, Host};
+use crate::serve::compose::{self, Bound, Host};
 use crate::serve::endpoints::{self, Pair};
 use crate::serve::options::ServeOptions;
 use crate::serve::peers;
@@ -106,25 +105,26 @@ pub(crate) struct AccountsArgs {
 }
 
 /// Says where a role serves.
-pub(super) fn announce(out: Output, service: &str, pair: Pair) {
+pub(super) fn announce(out: Output, service: &str, pair: Pair, host: &Host) {
     let value = json!({ "service": service, "http": pair.http, "grpc": pair.grpc });
+    let scheme = host.options.scheme();
     out.show(&value, || {
-        format!("{service}: http://{}, gRPC {}; stop with Ctrl-C", pair.http, pair.grpc)
+        format!("{service}: {scheme}://{}, gRPC {}; stop with Ctrl-C", pair.http, pair.grpc)
     });
 }
 
 /// Runs the coordinator until it is told to stop.
 pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()> {
-    let at = |port| SocketAddr::new(args.options.host, port);
+    let bound = Bound::of_role(&args.options, args.http_port, args.grpc_port).await?;
     let host = Host::open(args.options.clone()).await?;
-    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let endpoint = args.peers.role(&args.router, &host, LinkRole::Coordinator)?;
     let router = Arc::new(RemoteRouter::new(endpoint));
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
     host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
     let signalled = compose::signalled();
-    announce(out, "coordinator", compose::serve_coordinator(&host, bound, app).await?);
+    let pair = compose::serve_coordinator(&host, bound, app).await?;
+    announce(out, "coordinator", pair, &host);
     signalled.await;
     host.net.drain().await;
     Ok(())
@@ -161,15 +161,15 @@ async fn republish_on_return(
 
 /// Runs the router until it is told to stop.
 pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
-    let at = |port| SocketAddr::new(args.options.host, port);
+    let bound = Bound::of_role(&args.options, args.http_port, args.grpc_port).await?;
     let host = Host::open(args.options.clone()).await?;
-    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let endpoint = args.peers.role(&args.coordinator, &host, LinkRole::Router)?;
     let coordinator = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.net.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
     let signalled = compose::signalled();
-    announce(out, "router", compose::serve_router(&host, bound, app, coordinator).await?);
+    let pair = compose::serve_router(&host, bound, app, coordinator).await?;
+    announce(out, "router", pair, &host);
     signalled.await;
     host.net.drain().await;
     Ok(())
@@ -177,13 +177,13 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
 
 /// Runs the account service until it is told to stop.
 pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
-    let at = |port| SocketAddr::new(args.options.host, port);
+    let bound = Bound::of_role(&args.options, args.http_port, args.grpc_port).await?;
     let host = Host::open(args.options.clone()).await?;
-    let bound = host.bind((at(args.http_port), at(args.grpc_port))).await?;
     let endpoint = args.peers.role(&args.coordinator, &host, LinkRole::Accounts)?;
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
     let signalled = compose::signalled();
-    announce(out, "accounts", compose::serve_accounts(&host, bound, app.clone()).await?);
+    let pair = compose::serve_accounts(&host, bound, app.clone()).await?;
+    announce(out, "accounts", pair, &host);
     signalled.await;
     host.net.drain().await;
     app.closed().await;

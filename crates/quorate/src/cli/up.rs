@@ -13,7 +13,7 @@ use quorate_types::*;
 use tokio::net::TcpListener;
 
 use super::output::{Output, table, tell};
-use crate::serve::compose::{self, Host};
+use crate::serve::compose::{self, Bound, Host};
 use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
 use crate::serve::listener::bind;
 use crate::serve::options::ServeOptions;
@@ -40,6 +40,9 @@ pub(crate) struct UpArgs {
     pub(crate) endpoints: Option<PathBuf>,
 }
 
+/// The option for other ports.
+const OTHERS: [&str; 2] = ["--ports ephemeral"; 2];
+
 /// Runs until Ctrl-C or SIGTERM, then drains.
 pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     let bar = out.progress("starting");
@@ -56,7 +59,7 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
         running.endpoints.write(file)?;
     }
     out.show(&running.endpoints, || {
-        let scheme = if running.host.options.tls_cert.is_some() { "https" } else { "http" };
+        let scheme = running.host.options.scheme();
         let rows = running.endpoints.rows(scheme);
         format!(
             "{}\n\nready; API documentation at {scheme}://{}/docs; stop with Ctrl-C",
@@ -107,7 +110,7 @@ struct RelayPorts {
 }
 
 impl RelayPorts {
-    async fn bind(host: &Host, options: &RelayOptions, ports: Ports) -> Result<Self> {
+    async fn bind(host: IpAddr, options: &RelayOptions, ports: Ports) -> Result<Self> {
         let binary = match ports {
             Ports::Default => options.addresses(),
             Ports::Ephemeral => "127.0.0.1:0".to_owned(),
@@ -115,9 +118,9 @@ impl RelayPorts {
         let or_without = |error: Error| {
             Error::invalid(format!("{}; --no-relays starts without the relays", error.message))
         };
-        let jsonrpc = ports.address(host.options.host, endpoints::JSONRPC);
+        let jsonrpc = ports.address(host, endpoints::JSONRPC);
         Ok(Self {
-            jsonrpc: bind(jsonrpc).await.map_err(or_without)?,
+            jsonrpc: bind(jsonrpc, OTHERS[0]).await.map_err(or_without)?,
             binary: relays::bind_binary(&binary).await.map_err(or_without)?,
         })
     }
@@ -139,22 +142,20 @@ impl Running {
         ports: Ports,
         vaults: VaultOptions,
     ) -> Result<Self> {
-        let address = options.host;
-        let host = Host::open(options).await?;
-        let at =
-            |pair: (u16, u16)| (ports.address(address, pair.0), ports.address(address, pair.1));
         // All ports first: a taken one is reported before anything has started.
-        let coordinator_ports = host.bind(at(endpoints::COORDINATOR)).await?;
-        let router_ports = host.bind(at(endpoints::ROUTER)).await?;
-        let accounts_ports = host.bind(at(endpoints::ACCOUNTS)).await?;
+        let bind = async |pair| Bound::open(&options, ports.of(pair), OTHERS).await;
+        let coordinator_ports = bind(endpoints::COORDINATOR).await?;
+        let router_ports = bind(endpoints::ROUTER).await?;
+        let accounts_ports = bind(endpoints::ACCOUNTS).await?;
         let mut party_ports = Vec::new();
         for pair in endpoints::PARTIES {
-            party_ports.push(host.bind(at(pair)).await?);
+            party_ports.push(bind(pair).await?);
         }
         let relay_ports = match &relays {
-            Some(options) => Some(RelayPorts::bind(&host, options, ports).await?),
+            Some(relays) => Some(RelayPorts::bind(options.host, relays, ports).await?),
             None => None,
         };
+        let host = Host::open(options).await?;
         let (coordinator, router) = compose::open_pair(&host).await?;
         let accounts = compose::open_accounts(&host, coordinator.clone()).await?;
         let mut served = Endpoints {

@@ -45,9 +45,14 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Opens the data folder and everything that can be wrong before a port is bound.
+    /// Opens what the options name, the data folder last: what is wrong with the others leaves no
+    /// folder behind. Ports are bound before, by [`Bound::open`], for the same reason.
     pub(crate) async fn open(options: ServeOptions) -> Result<Self> {
         let net = Net::open(&options)?;
+        let link = options.link()?;
+        let certificate = options.tls_cert.as_deref();
+        let edge = Arc::new(Edge::new(&options.allow_host, &options.allow_origin, certificate)?);
+        let trusted = parse_identities("trust", &options.trust)?;
         let data = DataFolder::open(&options.data.data)?;
         let store = Arc::new(SqliteStore::open_with(data.path(), options.accept_loss)?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -57,18 +62,9 @@ impl Host {
                 Some(Arc::new(ApiKeys::open(store.clone(), clock.clone()).await?))
             }
         };
-        let link = options.link()?;
-        let certificate = options.tls_cert.as_deref();
-        let edge = Arc::new(Edge::new(&options.allow_host, &options.allow_origin, certificate)?);
-        let trusted = parse_identities("trust", &options.trust)?;
         let gate = Gate::new(keys, trusted, link.clone(), edge.clone(), clock.clone())?;
         let (gate, started) = (Arc::new(gate), Instant::now());
         Ok(Self { options, data, store, clock, net, gate, edge, link, started })
-    }
-
-    /// Binds a service's two ports.
-    pub(crate) async fn bind(&self, ports: (SocketAddr, SocketAddr)) -> Result<Bound> {
-        Ok(Bound { http: bind(ports.0).await?, grpc: bind(ports.1).await? })
     }
 
     /// Serves REST, WebSocket and gRPC alike on both ports of a service.
@@ -124,6 +120,25 @@ impl Host {
 pub(crate) struct Bound {
     http: TcpListener,
     grpc: TcpListener,
+}
+
+impl Bound {
+    /// Binds two ports of the options' address. The options for other ones are named where a port
+    /// is taken.
+    pub(crate) async fn open(
+        options: &ServeOptions,
+        (http, grpc): (u16, u16),
+        others: [&str; 2],
+    ) -> Result<Self> {
+        options.check()?;
+        let at = |port| SocketAddr::new(options.host, port);
+        Ok(Self { http: bind(at(http), others[0]).await?, grpc: bind(at(grpc), others[1]).await? })
+    }
+
+    /// As [`Bound::open`], for a role with options for its two ports.
+    pub(crate) async fn of_role(options: &ServeOptions, http: u16, grpc: u16) -> Result<Self> {
+        Self::open(options, (http, grpc), ["--http-port", "--grpc-port"]).await
+    }
 }
 
 /// The store of a data folder, for commands that work on it while no server does.

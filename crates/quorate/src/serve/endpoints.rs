@@ -19,7 +19,15 @@ pub(crate) enum Ports {
 impl Ports {
     /// The address of a service whose documented port is `port`.
     pub(crate) fn address(self, host: IpAddr, port: u16) -> SocketAddr {
-        SocketAddr::new(host, if self == Self::Ephemeral { 0 } else { port })
+        SocketAddr::new(host, self.of((port, port)).0)
+    }
+
+    /// The two ports of a service whose documented ones these are.
+    pub(crate) fn of(self, pair: (u16, u16)) -> (u16, u16) {
+        match self {
+            Self::Default => pair,
+            Self::Ephemeral => (0, 0),
+        }
     }
 }
 

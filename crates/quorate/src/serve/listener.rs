@@ -54,12 +54,12 @@ const BIND_PAUSE: Duration = Duration::from_millis(200);
 /// Pause after `accept` failed, which happens when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds an address, or says which and why not.
+/// Binds an address, or says which, why not, and by which option to choose an `other` one.
 ///
 /// The gRPC ports lie where the system takes ports for outgoing connections from, and such a port
 /// stays taken for a minute after its connection has ended. So a port that is taken and on which
 /// nobody listens is waited for.
-pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr, other: &str) -> Result<TcpListener> {
     let deadline = Instant::now() + LINGERING;
     let mut told = false;
     loop {
@@ -69,8 +69,13 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
         };
         let lingers = error.kind() == ErrorKind::AddrInUse && !is_served(address).await;
         if !lingers || Instant::now() >= deadline {
+            let why = match error.kind() {
+                ErrorKind::AddrInUse => "another program does".to_owned(),
+                ErrorKind::AddrNotAvailable => "it is no address of this machine".to_owned(),
+                _ => error.to_string(),
+            };
             return Err(Error::invalid(format!(
-                "{address} cannot be listened on: {error}; choose another with --ports or --host"
+                "cannot listen on {address}: {why}; choose another with {other} or --host"
             )));
         }
         if !std::mem::replace(&mut told, true) {
@@ -335,7 +340,7 @@ mod tests {
     /// Whose a request is for the services, when it comes from an address of the loopback and names
     /// another one.
     async fn whose(trusted: &str, from: &str, named: &str) -> String {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap(), "--port").await.unwrap();
         let server = listener.local_addr().unwrap();
         let bounds = Bounds {
             connections: Connections::new(1_000),
@@ -371,19 +376,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_served_is_refused_at_once() {
-        let held = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let held = bind("127.0.0.1:0".parse().unwrap(), "--port").await.unwrap();
         let address = held.local_addr().unwrap();
-        let error = bind(address).await.unwrap_err();
+        let error = bind(address, "--port").await.unwrap_err();
         assert!(error.message.contains(&address.to_string()), "{error}");
     }
 
     #[tokio::test]
     async fn a_port_of_an_outgoing_connection_is_waited_for() {
-        let server = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = bind("127.0.0.1:0".parse().unwrap(), "--port").await.unwrap();
         let outgoing = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
         let address = outgoing.local_addr().unwrap();
         let incoming = server.accept().await.unwrap().0;
-        let mut binding = std::pin::pin!(bind(address));
+        let mut binding = std::pin::pin!(bind(address, "--port"));
         tokio::select! {
             biased;
             _ = &mut binding => panic!("the port was taken"),

@@ -1,6 +1,6 @@
 //! What every serving command takes, and which combinations are safe.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -25,7 +25,7 @@ pub(crate) struct ServeOptions {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, default_value = "127.0.0.1", value_parser = listen_address)]
     pub(crate) host: IpAddr,
     /// Who may call [default: open on loopback, required anywhere else]
     #[arg(long, value_enum)]
@@ -83,6 +83,11 @@ impl ServeOptions {
         }
     }
 
+    /// The scheme of this server's addresses.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls_cert.is_some() { "https" } else { "http" }
+    }
+
     /// Refuses what would be unsafe by accident.
     pub(crate) fn check(&self) -> Result<()> {
         if self.host.is_loopback() {
@@ -105,6 +110,17 @@ impl ServeOptions {
     }
 }
 
+/// An IP address, in brackets or not, or `localhost`.
+fn listen_address(text: &str) -> Result<IpAddr, String> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    literal.parse().map_err(|_| {
+        "give an IP address of this machine, localhost, or 0.0.0.0 for all of them".to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -119,6 +135,16 @@ mod tests {
 
     fn options(line: &[&str]) -> ServeOptions {
         Line::parse_from(std::iter::once("x").chain(line.iter().copied())).options
+    }
+
+    #[test]
+    fn localhost_and_brackets_are_addresses() {
+        for (text, address) in
+            [("localhost", "127.0.0.1"), ("[::1]", "::1"), ("::1", "::1"), ("0.0.0.0", "0.0.0.0")]
+        {
+            assert_eq!(options(&["--host", text]).host.to_string(), address);
+        }
+        assert!(Line::try_parse_from(["x", "--host", "[127.0.0.1"]).is_err());
     }
 
     #[test]
