@@ -143,3 +143,53 @@ async fn an_error_that_nobody_reads_keeps_its_exit_code() {
     let status = command.stderr(writer).status().await.expect("the binary starts");
     assert_eq!(status.code(), Some(5));
 }
+
+#[tokio::test]
+async fn a_key_goes_by_the_beginning_of_its_id_address_or_public_key() {
+    let (cluster, _folder) = Cluster::temporary().await;
+    let coordinator = grpc(&cluster);
+    let at = ["--json", "--coordinator", &coordinator];
+    let (made, _) = signed(&coordinator).await;
+    let names = ["key_id", "ethereum_address", "public_key"].map(|name| {
+        let name = made[name].as_str().expect("text");
+        [name.to_owned(), name[..10].to_owned()]
+    });
+    for name in names.as_flattened() {
+        let sign = ["sign", "--message", "again", "--key", name];
+        let done = quorate(&[&sign[..], &at].concat()).await;
+        assert_eq!(code(&done), 0, "{name}: {}", stderr(&done));
+        assert_eq!(json_of(&done)["key_id"], made["key_id"], "{name}");
+        let shown = quorate(&[&["keys", "show", name][..], &at].concat()).await;
+        assert_eq!(json_of(&shown)["key_id"], made["key_id"], "{name}");
+    }
+    for (name, ended) in [("0xffffffffff", 3), ("12345678", 3), ("xyz", 2), ("0x", 2)] {
+        let sign = ["sign", "--message", "again", "--key", name, "--coordinator", &coordinator];
+        let refused = quorate(&sign).await;
+        assert_eq!(code(&refused), ended, "{name}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains("`quorate keys` lists them"), "{}", stderr(&refused));
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_is_refused_has_no_error_code_in_its_sentence() {
+    let lines: [&[&str]; 12] = [
+        &["keygen", "--scheme", "nonsense"],
+        &["keygen", "--party", "no name"],
+        &["sign", "--key", "0000", "--message", "m", "--hash", "md5"],
+        &["watch", "nonsense"],
+        &["verify", "-k", "00", "-s", "00", "--digest", "00", "--scheme", "x"],
+        &["up", "--trusted-proxy", "nonsense"],
+        &["up", "--host", "nonsense"],
+        &["party", "--id", "no name"],
+        &["api-keys", "create", "--scope", "read", "--tenant", "no name"],
+        &["device", "sign", "--key", "0000", "--message", "m", "--hash", "md5"],
+        &["device", "init", "--relay", "nonsense"],
+        &["group", "join", "nonsense"],
+    ];
+    for line in lines {
+        let refused = quorate(line).await;
+        let said = stderr(&refused);
+        assert_eq!(code(&refused), 2, "{line:?}: {said}");
+        assert!(said.contains("invalid value") && !said.contains("invalid_request"), "{said}");
+    }
+}

@@ -196,7 +196,8 @@ pub fn with_scheme(url: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}://{url}"))
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host, as an address names it, is this machine.
+pub fn is_loopback(host: &str) -> bool {
     let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     literal.eq_ignore_ascii_case("localhost")
         || literal.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())

@@ -1,6 +1,6 @@
 //! The two ends between a run and the task that carries its messages.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use quorate_party::Gate;
@@ -28,6 +28,7 @@ pub(crate) struct Channel {
     orders: mpsc::Sender<Order>,
     messages: mpsc::Receiver<Result<SignedMessage>>,
     last_error: LastError,
+    failed: Arc<OnceLock<Error>>,
     transport: AbortOnDropHandle<()>,
 }
 
@@ -36,6 +37,15 @@ pub(crate) struct Ends {
     pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) messages: mpsc::Sender<Result<SignedMessage>>,
     pub(crate) last_error: LastError,
+    failed: Arc<OnceLock<Error>>,
+}
+
+impl Ends {
+    /// Ends the run with this error, whatever it asks for next.
+    pub(crate) async fn fail(&self, error: Error) {
+        let _ = self.failed.set(error.clone());
+        let _ = self.messages.send(Err(error)).await;
+    }
 }
 
 /// Why the relay is out of reach, while it is.
@@ -60,10 +70,15 @@ impl Channel {
         let (orders, orders_out) = mpsc::channel(QUEUE);
         let (messages_in, messages) = mpsc::channel(QUEUE);
         let last_error = LastError::default();
-        let ends =
-            Ends { orders: orders_out, messages: messages_in, last_error: last_error.clone() };
+        let failed = Arc::new(OnceLock::new());
+        let ends = Ends {
+            orders: orders_out,
+            messages: messages_in,
+            last_error: last_error.clone(),
+            failed: failed.clone(),
+        };
         let task = tokio::spawn(transport(ends));
-        Self { orders, messages, last_error, transport: AbortOnDropHandle::new(task) }
+        Self { orders, messages, last_error, failed, transport: AbortOnDropHandle::new(task) }
     }
 
     /// Says that a message will be needed.
@@ -96,12 +111,12 @@ impl Channel {
     pub(crate) async fn flush(&self) -> Result<()> {
         let (done, flushed) = oneshot::channel();
         self.order(Order::Flush(done)).await?;
-        flushed.await.map_err(|_| ended())
+        flushed.await.map_err(|_| self.ended())
     }
 
     /// The next message.
     pub(crate) async fn receive(&mut self) -> Result<SignedMessage> {
-        self.messages.recv().await.unwrap_or_else(|| Err(ended()))
+        self.messages.recv().await.unwrap_or_else(|| Err(self.ended()))
     }
 
     /// A message that has come already.
@@ -121,10 +136,12 @@ impl Channel {
     }
 
     async fn order(&self, order: Order) -> Result<()> {
-        self.orders.send(order).await.map_err(|_| ended())
+        self.orders.send(order).await.map_err(|_| self.ended())
     }
-}
 
-fn ended() -> Error {
-    Error::unavailable("the connection to the relay has ended for good")
+    /// Why the transport has ended.
+    fn ended(&self) -> Error {
+        let failed = self.failed.get().cloned();
+        failed.unwrap_or_else(|| Error::unavailable("the connection to the relay is closed"))
+    }
 }

@@ -18,6 +18,7 @@ mod signer;
 mod signing_request;
 mod transport;
 
+pub use connect::relay_url;
 pub use group::{GroupCeremony, GroupOutcome, GroupSession, Invitation, Participation};
 pub use link::DeviceLink;
 pub use message::InstanceId;

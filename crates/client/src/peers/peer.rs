@@ -6,6 +6,7 @@ use std::time::Duration;
 use quorate_party::{Compute, Keyring, Worker};
 use quorate_types::*;
 
+use super::connect::relay_url;
 use super::signer::MessageSigner;
 
 /// How long a run may take when nothing else is said: a person must reach for the other phone.
@@ -25,17 +26,14 @@ impl Peer {
         signer: Arc<dyn MessageSigner>,
         keyring: Arc<Keyring>,
     ) -> Result<Self> {
-        if !url.starts_with("ws://") && !url.starts_with("wss://") {
-            let why = "the relay's address begins with ws:// or wss://";
-            return Err(Error::invalid_field("relay", why));
-        }
+        let url = relay_url(url)?;
         let own = signer.verifying_key().party_id();
         if *keyring.party() != own {
             let why = format!("the keyring is of {}, the signer is {own}", keyring.party());
             return Err(Error::invalid(why));
         }
         let worker = Worker { keyring, compute: Compute::default() };
-        Ok(Self { worker, signer, url: url.to_owned(), limit: LIMIT })
+        Ok(Self { worker, signer, url, limit: LIMIT })
     }
 
     /// The public side of a key that this device holds a share of.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::channel::{Channel, Ends, Order};
-use super::connect::{SILENCE, Socket, connect};
+use super::connect::{SILENCE, Socket, connect, unreachable};
 use super::message::{InstanceId, MessageKind, SignedMessage, open, seal};
 use super::signer::{MessageSigner, VerifyingKey};
 
@@ -113,16 +113,13 @@ impl TransportTask {
                         Ok(Left::Done) => return,
                         Ok(Left::Broken(why)) => why,
                         Err(error) => {
-                            let _ = self.ends.messages.send(Err(error)).await;
-                            return;
+                            return self.ends.fail(error).await;
                         }
                     }
                 }
                 // A wrong address shows itself at once, not at the deadline.
                 Err(why) if first => {
-                    let why = format!("{} cannot be reached: {why}", self.route.url);
-                    let _ = self.ends.messages.send(Err(Error::unavailable(why))).await;
-                    return;
+                    return self.ends.fail(unreachable(&self.route.url, &why)).await;
                 }
                 Err(why) => why,
             };

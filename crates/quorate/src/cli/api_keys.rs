@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::DataArgs;
 use super::output::{Output, table};
+use super::values::value;
 use crate::serve::compose::open_store;
 
 /// Arguments of `api-keys`.
@@ -27,7 +28,7 @@ enum Action {
         scopes: Vec<ScopeArg>,
         /// Whose sessions, keys and accounts it sees [default: default]; a key with the scope system
         /// belongs to no tenant
-        #[arg(long)]
+        #[arg(long, value_parser = value::<Tenant>)]
         tenant: Option<Tenant>,
     },
     /// List keys, without their secrets

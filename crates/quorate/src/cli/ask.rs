@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::client::{ClientArgs, finish};
 use super::output::{Output, table};
+use super::values::{select_key, value};
 
 /// Arguments of `keygen`.
 #[derive(clap::Args)]
@@ -20,10 +21,10 @@ pub(crate) struct KeygenArgs {
     #[arg(short = 'n', long, default_value_t = 3)]
     parties: u16,
     /// A party that takes part; give it once per party. The rest are chosen from online servers
-    #[arg(short = 'p', long = "party", value_name = "PARTY")]
+    #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
     participants: Vec<PartyId>,
     /// The signature scheme
-    #[arg(long, default_value_t = Scheme::default())]
+    #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
     /// Seconds until the session gives up
     #[arg(long, value_name = "SECONDS")]
@@ -35,19 +36,19 @@ pub(crate) struct KeygenArgs {
 pub(crate) struct SignArgs {
     #[command(flatten)]
     client: ClientArgs,
-    /// The key's id, or its public key in hex
+    /// The key: its id, public key or Ethereum address, or enough of its beginning
     #[arg(short = 'k', long)]
     key: String,
     #[command(flatten)]
     what: WhatArgs,
     /// A party that signs; give it once per party. The rest are chosen from online servers
-    #[arg(short = 'p', long = "party", value_name = "PARTY")]
+    #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
     participants: Vec<PartyId>,
     /// Seconds until the session gives up
     #[arg(long, value_name = "SECONDS")]
     expires_in: Option<u64>,
-    /// Asking twice with the same word gives the same signature session
-    #[arg(long, value_name = "WORD")]
+    /// Repeating a request with the same key gives the same signature session
+    #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 }
 
@@ -69,7 +70,7 @@ pub(crate) struct WhatArgs {
     #[command(flatten)]
     digest: DigestArgs,
     /// How --message is hashed: keccak256 or sha256
-    #[arg(long, default_value = "keccak256")]
+    #[arg(long, default_value = "keccak256", value_parser = value::<HashKind>)]
     hash: HashKind,
 }
 
@@ -143,7 +144,7 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
     let digest = args.what.digest()?;
     let request = CreateSession {
         ceremony: CeremonyRequest::Sign {
-            key: parse_key(&args.key)?,
+            key: select_key(&*coordinator, &args.key).await?,
             threshold: None,
             input: SignInput::Digest(digest),
         },
@@ -181,21 +182,6 @@ pub(crate) async fn run_session(
     let view = finish(coordinator, created.session.session_id).await;
     bar.finish_and_clear();
     view
-}
-
-/// A key id or a public key.
-pub(crate) fn parse_key(text: &str) -> Result<KeySelector> {
-    if let Ok(id) = text.parse() {
-        return Ok(KeySelector::Id(id));
-    }
-    let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|_| {
-        Error::invalid_field(
-            "key",
-            "give the key's id or its public key in hex; `quorate keys` lists both",
-        )
-    })?;
-    let key = quorate_schemes::normalize_any_public_key(&bytes)?;
-    Ok(KeySelector::PublicKey(key))
 }
 
 /// The first `limit` items of a list, page by page.

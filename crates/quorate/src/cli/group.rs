@@ -1,11 +1,9 @@
 //! group: devices that meet over the JSON-RPC group relay.
 
-use std::time::Duration;
-
 use quorate_client::peers::{
     GroupCeremony, GroupOutcome, GroupSession, Invitation, Observer, Participation, SigningRequest,
 };
-use quorate_types::{GroupId, KeyId, Result, Scheme, Threshold};
+use quorate_types::{GroupId, Result, Scheme, Threshold};
 use serde_json::json;
 
 use super::ask::lines;
@@ -13,6 +11,7 @@ use super::device::folder::Folder;
 use super::device::sign::{What, asked};
 use super::device::{FolderArgs, RunArgs, Steps, described, qr};
 use super::output::Output;
+use super::values::{key_among, value};
 
 /// Arguments of `group`.
 #[derive(clap::Args)]
@@ -64,6 +63,7 @@ struct CreateArgs {
 #[derive(clap::Args)]
 struct JoinArgs {
     /// The invitation, GROUP/SESSION
+    #[arg(value_parser = value::<Invitation>)]
     invitation: Invitation,
     /// Agree to sign what is proposed without asking
     #[arg(short, long)]
@@ -74,13 +74,13 @@ struct JoinArgs {
 
 #[derive(clap::Args)]
 struct SignArgs {
-    /// The key's id
+    /// The key: its id, public key or Ethereum address, or enough of its beginning
     #[arg(short, long)]
-    key: KeyId,
+    key: String,
     #[command(flatten)]
     what: What,
     /// A group that exists, instead of a new one
-    #[arg(long)]
+    #[arg(long, value_parser = value::<GroupId>)]
     group: Option<GroupId>,
     #[command(flatten)]
     run: RunArgs,
@@ -94,7 +94,9 @@ pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
         | Command::Join(JoinArgs { run, .. })
         | Command::Sign(SignArgs { run, .. }) => run.limit(),
     };
-    let session = meet(&folder, &args.url, limit).await?;
+    let keyring = folder.keyring().await?;
+    let session = GroupSession::new(&args.url, folder.signer(), keyring.clone())?;
+    let session = session.with_limit(limit);
     match args.command {
         Command::Create(args) => {
             let threshold = Threshold::new(args.threshold.into(), args.parties.into())?;
@@ -111,16 +113,12 @@ pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
             finish(&session, participation, what, args.yes, out).await
         }
         Command::Sign(args) => {
-            let participation = session.sign(args.group, args.key, args.what.request()?).await?;
+            let key = key_among(keyring.keys().await?, &args.key)?.key_id;
+            let participation = session.sign(args.group, key, args.what.request()?).await?;
             invite(&participation, out);
             finish(&session, participation, "signing", false, out).await
         }
     }
-}
-
-async fn meet(folder: &Folder, url: &str, limit: Duration) -> Result<GroupSession> {
-    let keyring = folder.keyring().await?;
-    Ok(GroupSession::new(url, folder.signer(), keyring)?.with_limit(limit))
 }
 
 fn invite(participation: &Participation<'_>, out: Output) {

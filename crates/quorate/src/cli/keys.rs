@@ -14,6 +14,7 @@ use super::DataArgs;
 use super::ask::{ListArgs, paged};
 use super::client::ClientArgs;
 use super::output::{Output, table};
+use super::values::find_key;
 use crate::serve::compose::open_store;
 
 /// Arguments of `keys`.
@@ -30,8 +31,8 @@ pub(crate) struct KeysArgs {
 enum KeysCommand {
     /// Show one key: who holds it, and which holders do not sign together any more
     Show {
-        /// The key's id
-        key: KeyId,
+        /// The key: its id, public key or Ethereum address, or enough of its beginning
+        key: String,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -49,7 +50,7 @@ enum KeysCommand {
 pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<()> {
     match args.command {
         None => list(args.list, out).await,
-        Some(KeysCommand::Show { key, client }) => show(key, &client, out).await,
+        Some(KeysCommand::Show { key, client }) => show(&key, &client, out).await,
         Some(KeysCommand::Restore { data, lists }) => restore(&data.data, &lists, out).await,
     }
 }
@@ -73,8 +74,10 @@ async fn list(args: ListArgs, out: Output) -> Result<()> {
     Ok(())
 }
 
-async fn show(key: KeyId, client: &ClientArgs, out: Output) -> Result<()> {
-    let view = client.connect()?.key(&Caller::Open, key).await?;
+async fn show(key: &str, client: &ClientArgs, out: Output) -> Result<()> {
+    let coordinator = client.connect()?;
+    let id = find_key(&*coordinator, key).await?;
+    let view = coordinator.key(&Caller::Open, id).await?;
     out.show(&KeyDetailJson::from(view.clone()), || described(&view));
     Ok(())
 }

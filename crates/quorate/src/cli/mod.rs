@@ -13,6 +13,7 @@ mod party;
 mod relay;
 mod roles;
 mod up;
+pub(crate) mod values;
 mod verify;
 mod watch;
 

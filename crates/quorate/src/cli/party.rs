@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::DataArgs;
 use super::output::{Output, table, tell};
 use super::roles::{PeerArgs, announce};
+use super::values::value;
 use crate::serve::auth::parse_identities;
 use crate::serve::compose::{self, Bound, Host};
 use crate::serve::data::DataFolder;
@@ -40,7 +41,7 @@ enum PartyCommand {
 #[derive(clap::Args, Clone)]
 struct SecretsArgs {
     /// The party's name
-    #[arg(long, default_value = "server-party-1")]
+    #[arg(long, default_value = "server-party-1", value_parser = value::<PartyId>)]
     id: PartyId,
     /// File with the passphrase that seals the shares, instead of a generated key file
     #[arg(long, value_name = "FILE")]
@@ -104,9 +105,10 @@ enum PinsAction {
     /// that exist go on with the holders they were made with
     Drop {
         /// The name
+        #[arg(value_parser = value::<PartyId>)]
         name: PartyId,
         /// Only this tenant's pin; otherwise all of the name
-        #[arg(long)]
+        #[arg(long, value_parser = value::<Tenant>)]
         tenant: Option<Tenant>,
     },
 }
@@ -129,6 +131,7 @@ enum SharesAction {
     /// Wipe a share for good. Without enough others its key signs nothing any more
     Discard {
         /// The key
+        #[arg(value_parser = value::<KeyId>)]
         key: KeyId,
         /// The share's epoch
         #[arg(long, default_value_t = 0)]

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::Answer;
 use super::ask::{WhatArgs, lines};
 use super::output::Output;
+use super::values::value;
 
 /// Arguments of `verify`.
 #[derive(clap::Args)]
@@ -19,7 +20,7 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     what: WhatArgs,
     /// The signature scheme
-    #[arg(long, default_value_t = Scheme::default())]
+    #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::Answer;
 use super::client::ClientArgs;
 use super::output::{Output, tell};
+use super::values::value;
 
 /// Arguments of `watch`.
 #[derive(clap::Args)]
@@ -15,6 +16,7 @@ pub(crate) struct WatchArgs {
     #[command(flatten)]
     client: ClientArgs,
     /// The session
+    #[arg(value_parser = value::<SessionId>)]
     session: SessionId,
 }
 

@@ -20,7 +20,7 @@ impl DataFolder {
     /// may read is told; the secrets in it are readable by their owner only.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let unusable = |error: std::io::Error| {
-            Error::invalid(format!("the data folder {} cannot be made: {error}", path.display()))
+            Error::invalid(format!("cannot create the data folder {}: {error}", path.display()))
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let mode = fs::metadata(path).map_err(unusable)?.mode() & 0o777;
@@ -35,6 +35,11 @@ impl DataFolder {
             tracing::warn!("others may read the data folder {}: chmod it to 700", path.display());
         }
         Ok(Self(path.to_owned()))
+    }
+
+    /// Opens the folder, where it is there.
+    pub(crate) fn existing(path: &Path) -> Result<Option<Self>> {
+        if path.exists() { Self::open(path).map(Some) } else { Ok(None) }
     }
 
     /// The folder of a part, made where it is missing.

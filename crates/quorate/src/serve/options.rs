@@ -9,6 +9,7 @@ use quorate_types::{Error, Result};
 use super::link::{LinkSecret, default_path};
 use super::proxies::Network;
 use crate::cli::DataArgs;
+use crate::cli::values::value;
 
 /// Who may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,7 +53,7 @@ pub(crate) struct ServeOptions {
     /// A proxy, by its address or network such as 10.0.0.0/8, that is believed when it names a
     /// client's address in Forwarded or X-Forwarded-For: bounds per address then hold for that
     /// client. Give it once per network
-    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = value::<Network>)]
     pub(crate) trusted_proxy: Vec<Network>,
     /// File with the secret by which the roles of one installation know each other, 64 hex digits
     /// [default on loopback: link.key in $XDG_STATE_HOME/quorate, made by the first role]

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::super::channel::LastError;
-use super::super::connect::{CONNECT, SILENCE, Socket, connect};
+use super::super::connect::{CONNECT, SILENCE, Socket, connect, unreachable};
 
 /// The largest frame read: the relay takes none over 1 MiB, and wraps it in a few bytes.
 const MAX_FRAME: usize = 2 << 20;
@@ -142,9 +142,7 @@ impl RelayConnection {
         match opened {
             Ok(()) => Ok(connection),
             Err(Failed::ForGood(error)) => Err(error),
-            Err(Failed::Broken(why)) => {
-                Err(Error::unavailable(format!("{url} cannot be reached: {why}")))
-            }
+            Err(Failed::Broken(why)) => Err(unreachable(url, &why)),
         }
     }
 

@@ -100,7 +100,7 @@ impl TransportTask {
     async fn run(mut self) {
         self.connection.report_errors_to(self.ends.last_error.clone());
         if let Err(error) = self.transport_messages().await {
-            let _ = self.ends.messages.send(Err(error)).await;
+            self.ends.fail(error).await;
         }
     }
 

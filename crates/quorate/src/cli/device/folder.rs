@@ -10,7 +10,7 @@ use quorate_client::peers::{
 use quorate_client::{Keyring, SealSource};
 use quorate_party::secret_file;
 use quorate_store::SqliteVault;
-use quorate_types::{Error, KeyId, Result, Threshold};
+use quorate_types::{Error, ErrorCode, KeyId, Result, Threshold};
 use serde::{Deserialize, Serialize};
 
 use crate::serve::data::{DataFolder, write_private};
@@ -111,11 +111,13 @@ impl Folder {
 
     /// Opens a device.
     pub(in crate::cli) fn open(path: &Path) -> Result<Self> {
-        let data = DataFolder::open(path)?;
-        let settings: Settings = read(&data, DEVICE)?.ok_or_else(|| {
-            let why = format!("{} is no device yet; make it with `device init`", path.display());
-            Error::invalid_field("folder", why)
-        })?;
+        let missing = || {
+            let at = path.display();
+            let why = format!("there is no device in {at}; create one with `device init`");
+            Error::new(ErrorCode::NotFound, why).with_field("folder")
+        };
+        let data = DataFolder::existing(path)?.ok_or_else(missing)?;
+        let settings: Settings = read(&data, DEVICE)?.ok_or_else(missing)?;
         let secret = secret_file(&data.file(SIGNER))?;
         let signer = Arc::new(SoftwareSigner::new(settings.key_type.parse()?, &secret)?);
         Ok(Self { data, settings, signer })
@@ -143,12 +145,12 @@ impl Folder {
     }
 
     /// A session over this relay.
-    pub(in crate::cli) async fn session(
+    pub(in crate::cli) fn session(
         &self,
         relay: &str,
+        keyring: Arc<Keyring>,
         limit: Duration,
     ) -> Result<RelaySession> {
-        let keyring = self.keyring().await?;
         Ok(RelaySession::new(relay, self.signer.clone(), keyring)?.with_limit(limit))
     }
 
@@ -174,7 +176,8 @@ impl Folder {
     /// Who holds a key, and where they met.
     pub(in crate::cli) fn members(&self, key: KeyId) -> Result<Room> {
         read(&self.data, &peers_of(key))?.ok_or_else(|| {
-            let why = "this device does not know who else holds this key; `device show` lists keys";
+            let why = "this key was made in a group, not with paired devices: sign with `quorate \
+                       group sign`";
             Error::invalid_field("key", why)
         })
     }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use quorate_client::peers::{DeviceLink, InstanceId, KeyType, Observer, Progress};
-use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result, Scheme, Threshold};
+use quorate_types::{Error, KeyRecord, PartyId, Result, Scheme, Threshold};
 use serde_json::{Value, json};
 
 use super::ask::lines;
 use super::output::{Output, table, tell};
+use super::values::key_among;
 use crate::serve::data::read_secret;
 use folder::{Folder, Room};
 
@@ -73,7 +74,12 @@ struct InitArgs {
     #[arg(long, value_enum, default_value_t = Signer::Ed25519)]
     signer: Signer,
     /// The binary relay
-    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8000/v1/msg-relay")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "ws://127.0.0.1:8000/v1/msg-relay",
+        value_parser = relay
+    )]
     relay: String,
 }
 
@@ -85,6 +91,10 @@ struct PairArgs {
     /// Signers needed [default: all]
     #[arg(short, long)]
     threshold: Option<u16>,
+}
+
+fn relay(text: &str) -> std::result::Result<String, String> {
+    quorate_client::peers::relay_url(text).map_err(|error| error.message)
 }
 
 /// How long a run may take.
@@ -103,9 +113,9 @@ impl RunArgs {
 
 #[derive(clap::Args)]
 struct ExportArgs {
-    /// The key's id
+    /// The key: its id, public key or Ethereum address, or enough of its beginning
     #[arg(short, long)]
-    key: KeyId,
+    key: String,
     /// File with the passphrase
     #[arg(long, value_name = "FILE")]
     passphrase_file: PathBuf,
@@ -221,7 +231,7 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
 
 async fn keygen(folder: &Folder, args: &RunArgs, out: Output) -> Result<()> {
     let room = folder.room()?;
-    let session = folder.session(room.relay(), args.limit()).await?;
+    let session = folder.session(room.relay(), folder.keyring().await?, args.limit())?;
     let bar = Steps::new(out, "making a key");
     let mut observer = bar.observer();
     let threshold: Threshold = room.threshold()?;
@@ -241,11 +251,12 @@ async fn export(folder: &Folder, args: &ExportArgs, out: Output) -> Result<()> {
     let passphrase = read_secret(&args.passphrase_file, "passphrase")?;
     let keyring = folder.keyring().await?;
     let compute = quorate_client::Compute::default();
-    let bytes = keyring.export(args.key, &passphrase, &compute).await?;
+    let key = key_among(keyring.keys().await?, &args.key)?.key_id;
+    let bytes = keyring.export(key, &passphrase, &compute).await?;
     crate::serve::data::write_private(&args.out, &bytes).map_err(|error| {
         Error::invalid(format!("{} cannot be written: {error}", args.out.display()))
     })?;
-    let value = json!({ "key_id": args.key, "file": args.out, "bytes": bytes.len() });
+    let value = json!({ "key_id": key, "file": args.out, "bytes": bytes.len() });
     out.show(&value, || lines(&value));
     Ok(())
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::super::ask::lines;
 use super::super::output::{Output, prompt, tell};
+use super::super::values::{key_among, value};
 use super::folder::{Folder, Room};
 use super::{RunArgs, Steps, qr};
 
@@ -21,11 +22,11 @@ pub(in crate::cli) struct SignArgs {
     link: Option<String>,
     /// Start a signature with this key
     #[arg(short, long, required_unless_present = "link")]
-    key: Option<KeyId>,
+    key: Option<String>,
     #[command(flatten)]
     what: What,
     /// Who signs too; give it once per device [default: the first holders of the key]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", value_parser = value::<PartyId>)]
     with: Vec<PartyId>,
     /// Agree to what is proposed without asking
     #[arg(short, long, requires = "link")]
@@ -48,7 +49,7 @@ pub(in crate::cli) struct What {
     #[arg(long, value_name = "HEX", group = "what")]
     digest: Option<String>,
     /// How a message is hashed: keccak256, sha256, raw when it is the digest, or none
-    #[arg(long, default_value = "keccak256")]
+    #[arg(long, default_value = "keccak256", value_parser = value::<MessageHash>)]
     hash: MessageHash,
 }
 
@@ -77,16 +78,18 @@ struct Meeting {
 
 /// Signs, as the one who starts it or as one who takes part.
 pub(in crate::cli) async fn run(folder: &Folder, args: SignArgs, out: Output) -> Result<()> {
-    let (meeting, request) = match (&args.link, args.key) {
+    let keyring = folder.keyring().await?;
+    let (meeting, request) = match (&args.link, &args.key) {
         (Some(link), _) => (meeting(link.parse()?)?, None),
         (None, Some(key)) => {
             let request = args.what.request()?;
-            (start(folder, key, &args.with)?, Some(request))
+            let key = key_among(keyring.keys().await?, key)?;
+            (start(folder, key.key_id, &args.with)?, Some(request))
         }
         (None, None) => return Err(Error::invalid("give --key to start, or a link to take part")),
     };
     let Meeting { relay, instance, key, members } = meeting;
-    let session = folder.session(&relay, args.run.limit()).await?;
+    let session = folder.session(&relay, keyring, args.run.limit())?;
     let record = session.key(key).await?;
     if request.is_some() {
         let link = DeviceLink::Sign { relay, instance, key, members: members.clone() }.to_string();
