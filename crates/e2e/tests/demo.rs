@@ -6,6 +6,21 @@ use serde_json::Value;
 use tokio::process::Command;
 
 #[tokio::test]
+async fn demo_tells_the_story_in_its_order_and_what_to_do_next() {
+    let output = Command::new(quorate_e2e::binary()).arg("demo").output().await.expect("it starts");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let order = ["parties ", "2 of 3", "made in ", "Hello, Quorate!", "signature ", "verified "];
+    let mut rest = &*text;
+    for part in order {
+        let (_, after) = rest.split_once(part).unwrap_or_else(|| panic!("no {part:?} in {rest}"));
+        rest = after;
+    }
+    let last = text.lines().last().expect("a line");
+    assert!(last.starts_with("next: `quorate up`"), "{last}");
+}
+
+#[tokio::test]
 async fn demo_signs_and_an_independent_verifier_accepts() {
     let output = Command::new(quorate_e2e::binary())
         .args(["demo", "--json"])

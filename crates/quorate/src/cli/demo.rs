@@ -8,7 +8,7 @@ use quorate_schemes::HashKind;
 use quorate_types::*;
 use serde_json::json;
 
-use super::ask::{lines, run_session};
+use super::ask::run_session;
 use super::output::Output;
 use super::up::Running;
 use crate::serve::endpoints::Ports;
@@ -59,11 +59,11 @@ async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<
     let began = Instant::now();
     let signed = run_session(&coordinator, sign(key_id, digest), "signing", out).await?;
     let sign_ms = began.elapsed().as_secs_f64() * 1e3;
-    let Some(Outcome::Signature(signature)) = signed.outcome else {
+    let Some(Outcome::Signature(signature)) = &signed.outcome else {
         return Err(Error::internal());
     };
     let (scheme, threshold) = (made.ceremony.scheme(), made.ceremony.threshold());
-    quorate_schemes::verify(scheme, &public_key, &SignInput::Digest(digest), &signature)?;
+    quorate_schemes::verify(scheme, &public_key, &SignInput::Digest(digest), signature)?;
     let value = json!({
         "scheme": scheme.name(),
         "threshold_t": threshold.signers(),
@@ -78,10 +78,35 @@ async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<
         "sign_ms": round(sign_ms),
     });
     out.show(&value, || {
-        let signers: Vec<_> = signed.participants.iter().map(|p| p.party_id.as_str()).collect();
-        format!("{}\nsigned by {}; the signature verifies", lines(&value), signers.join(" and "))
+        let names = |view: &SessionView, between: &str| {
+            let names: Vec<_> = view.participants.iter().map(|p| p.party_id.as_str()).collect();
+            names.join(between)
+        };
+        let (signers, parties) = (threshold.signers(), threshold.parties());
+        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let story = [
+            ("parties", names(&made, ", ")),
+            ("key", format!("{signers} of {parties}, made in {}", duration(keygen_ms))),
+            ("public key", text("public_key")),
+            ("address", text("ethereum_address")),
+            ("message", message.to_owned()),
+            ("digest", format!("{} (Keccak-256)", text("message_hash"))),
+            ("signature", text("signature")),
+            ("signed by", format!("{} in {}", names(&signed, " and "), duration(sign_ms))),
+            ("verified", "the signature is valid for this key and message".to_owned()),
+        ];
+        let story = story.map(|(name, value)| format!("{name:<10}  {value}"));
+        format!(
+            "{}\n\nnext: `quorate up` runs such servers until you stop them; then `quorate keygen`",
+            story.join("\n")
+        )
     });
     Ok(())
+}
+
+/// Milliseconds as people say them.
+fn duration(ms: f64) -> String {
+    if ms < 1e3 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1e3) }
 }
 
 fn round(ms: f64) -> f64 {
