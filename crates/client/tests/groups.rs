@@ -299,7 +299,7 @@ fn disturbing<'a>(disturb: mpsc::UnboundedSender<()>) -> Observer<'a> {
             let _ = disturb.send(());
         }
     };
-    Observer { progress: Box::new(progress), approve: Box::new(|_| true) }
+    Observer { progress: Box::new(progress), approve: Box::new(|_, _| true) }
 }
 
 /// A key and a signature of the last two, where one device disturbs both in every round.

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use quorate_e2e::{Cluster, binary, certificate, last_json, quiet};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 fn device(folder: &Path, arguments: &[&str]) -> Command {
@@ -165,4 +165,75 @@ async fn a_phone_that_nobody_meets_says_so_at_its_deadline() {
     let (ok, alone) = answer(&a, &["keygen", "--limit", "1"]).await;
     assert_eq!((ok, &alone["error"]), (false, &"session_expired".into()), "{alone}");
     assert_eq!(alone["details"]["waiting_for"].as_array().map(Vec::len), Some(1));
+}
+
+/// Runs a device to its end with `input` on its standard input: its exit code and both outputs.
+async fn typed(folder: &Path, arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut command = device(folder, arguments);
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // It may end without reading.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = child.wait_with_output().await.expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn devices_are_called_by_their_names_and_declining_is_told_once() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let relay = format!("ws://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
+    let [a, b] = [folder.path().join("a"), folder.path().join("b")];
+    let alice = told(&a, &["init", "--relay", &relay, "--name", "Alice's phone"]).await;
+    let bob = told(&b, &["init", "--relay", &relay, "--name", "bob"]).await;
+    let (_, shown, _) = typed(&a, &["pair", text(&bob["link"])], "").await;
+    assert!(shown.contains("bob (device-") && shown.contains("show them this link"), "{shown}");
+    let link = shown.lines().find(|line| line.starts_with("quorate:room")).expect("a link");
+    let (_, shown, _) = typed(&b, &["pair", link], "").await;
+    assert!(shown.contains("Alice's phone (device-"), "{shown}");
+    assert!(!shown.contains("quorate:room"), "nobody is left to show it to: {shown}");
+    let (one, _) = tokio::join!(told(&a, &["keygen"]), told(&b, &["keygen"]));
+    let key = text(&one["key_id"]);
+
+    let start = ["sign", "--json", "--key", &key[..8], "--message", "pay alice 5"];
+    let mut starting = device(&a, &start).spawn().expect("it starts");
+    let mut lines = BufReader::new(starting.stdout.take().expect("piped")).lines();
+    let line = lines.next_line().await.expect("readable").expect("the link");
+    let link: Value = serde_json::from_str(&line).expect("JSON");
+    // Without a terminal there is nobody to say yes.
+    let (code, _, said) = typed(&b, &["sign", text(&link["link"])], "y\n").await;
+    assert_eq!(code, Some(1), "{said}");
+    let asks = format!("Alice's phone ({}) asks for a signature", text(&alice["device"]));
+    assert!(said.contains(&asks), "{said}");
+    assert_eq!(said.matches("declined").count(), 1, "{said}");
+    let output = starting.wait_with_output().await.expect("it ends");
+    let refused: Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    assert_eq!(output.status.code(), Some(1));
+    let message = format!("{} declined to sign this", text(&bob["device"]));
+    let who = &refused["details"]["blame"]["party_id"];
+    assert_eq!((text(&refused["message"]), who), (&*message, &bob["device"]));
+}
+
+#[tokio::test]
+async fn an_export_overwrites_nothing_and_takes_its_passphrase_from_a_pipe() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let relay = format!("ws://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
+    let [a, b] = paired(folder.path(), &relay).await;
+    let (one, _) = tokio::join!(told(&a, &["keygen"]), told(&b, &["keygen"]));
+    let file = folder.path().join("share").display().to_string();
+    let export = ["export", "--key", text(&one["key_id"]), "--out", &file];
+    let (code, _, said) = typed(&a, &export, "").await;
+    assert!(code == Some(2) && said.contains("--passphrase-file"), "{said}");
+    let (code, _, said) = typed(&a, &export, "correct horse battery\n").await;
+    assert_eq!(code, Some(0), "{said}");
+    let exported = std::fs::read(&file).expect("written");
+    let (code, _, said) = typed(&a, &export, "correct horse battery\n").await;
+    assert!(code == Some(2) && said.contains("exists"), "{said}");
+    assert_eq!(std::fs::read(&file).expect("there"), exported);
+    // The right passphrase opens it, only to find that the share is there.
+    let (code, _, said) = typed(&a, &["import", &file], "correct horse battery\n").await;
+    assert!(code == Some(1) && said.contains("conflict"), "{said}");
+    let (code, _, said) = typed(&a, &["import", &file], "wrong horse battery\n").await;
+    assert!(code != Some(1) && code != Some(0), "{said}");
 }

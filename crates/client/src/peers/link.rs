@@ -1,11 +1,12 @@
 //! What devices show each other, as a QR code or a line of text.
 //!
 //! ```text
-//! quorate:device?key=ED25519.…
-//! quorate:room?relay=ws%3A…&instance=…&signers=2&member=…&member=…
+//! quorate:device?key=ED25519.…&name=bob
+//! quorate:room?relay=ws%3A…&instance=…&signers=2&member=…&name=alice&member=…&name=bob
 //! quorate:sign?relay=ws%3A…&instance=…&key=<key id>&member=…&member=…
 //! ```
 //!
+//! Names are optional: in a room each follows its member, and counts as no proof of anything.
 //! A link with an instance is for one run, and for the eyes of its members only.
 
 use std::fmt;
@@ -16,6 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use quorate_types::threshold::MAX_PARTIES;
 use quorate_types::{Error, KeyId, Result};
 use reqwest::Url;
+use serde::{Deserialize, Serialize};
 
 use super::message::InstanceId;
 use super::signer::VerifyingKey;
@@ -24,7 +26,12 @@ use super::signer::VerifyingKey;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceLink {
     /// Who the device is.
-    Device(VerifyingKey),
+    Device {
+        /// Its key.
+        key: VerifyingKey,
+        /// What its user calls it.
+        name: Option<DeviceName>,
+    },
     /// Where a key is to be made, and with whom.
     Room {
         /// Address of the relay.
@@ -35,6 +42,8 @@ pub enum DeviceLink {
         signers: u16,
         /// The holders, in their order.
         members: Vec<VerifyingKey>,
+        /// What the holders are called, in the same order.
+        names: Vec<Option<DeviceName>>,
     },
     /// Where something is to be signed, and with whom.
     Sign {
@@ -52,15 +61,18 @@ pub enum DeviceLink {
 impl fmt::Display for DeviceLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
-            Self::Device(_) => "device",
+            Self::Device { .. } => "device",
             Self::Room { .. } => "room",
             Self::Sign { .. } => "sign",
         };
         let mut url = Url::parse(&format!("quorate:{kind}")).expect("a fixed address");
         let mut query = url.query_pairs_mut();
         let (relay, instance, members) = match self {
-            Self::Device(key) => {
+            Self::Device { key, name } => {
                 query.append_pair("key", &key.to_string());
+                if let Some(name) = name {
+                    query.append_pair("name", name.as_str());
+                }
                 drop(query);
                 return f.write_str(url.as_str());
             }
@@ -72,10 +84,17 @@ impl fmt::Display for DeviceLink {
         match self {
             Self::Room { signers, .. } => query.append_pair("signers", &signers.to_string()),
             Self::Sign { key, .. } => query.append_pair("key", &key.to_string()),
-            Self::Device(_) => &mut query,
+            Self::Device { .. } => &mut query,
         };
-        for member in members {
+        let names = match self {
+            Self::Room { names, .. } => names.as_slice(),
+            _ => &[],
+        };
+        for (at, member) in members.iter().enumerate() {
             query.append_pair("member", &member.to_string());
+            if let Some(Some(name)) = names.get(at) {
+                query.append_pair("name", name.as_str());
+            }
         }
         drop(query);
         f.write_str(url.as_str())
@@ -116,7 +135,10 @@ impl FromStr for DeviceLink {
             })
         };
         match url.path() {
-            "device" => Ok(Self::Device(one("key")?.parse()?)),
+            "device" => Ok(Self::Device {
+                key: one("key")?.parse()?,
+                name: all("name").first().map(|name| name.parse()).transpose()?,
+            }),
             "room" => Ok(Self::Room {
                 relay: one("relay")?,
                 instance: instance()?,
@@ -124,6 +146,7 @@ impl FromStr for DeviceLink {
                     Error::invalid_field("link", "the link is damaged: signers is no number")
                 })?,
                 members: members()?,
+                names: names(&url)?,
             }),
             "sign" => Ok(Self::Sign {
                 relay: one("relay")?,
@@ -133,6 +156,67 @@ impl FromStr for DeviceLink {
             }),
             other => Err(Error::invalid_field("link", format!("quorate:{other} is no known link"))),
         }
+    }
+}
+
+/// The name behind each member.
+fn names(url: &Url) -> Result<Vec<Option<DeviceName>>> {
+    let mut names = Vec::new();
+    for (key, value) in url.query_pairs() {
+        match (&*key, names.last_mut()) {
+            ("member", _) => names.push(None),
+            ("name", Some(last)) => *last = Some(value.parse()?),
+            _ => {}
+        }
+    }
+    Ok(names)
+}
+
+/// What a person calls a device: 1 to 40 letters, digits, spaces and `-_.'`. Nobody vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeviceName(String);
+
+impl DeviceName {
+    /// Longest name, in characters.
+    pub const MAX: usize = 40;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        // Nothing that a terminal acts on, or that turns the direction of its text.
+        let printable = |c: char| c.is_alphanumeric() || " -_.'".contains(c);
+        let (text, length) = (text.trim(), text.trim().chars().count());
+        if (1..=Self::MAX).contains(&length) && text.chars().all(printable) {
+            return Ok(Self(text.to_owned()));
+        }
+        let why = format!(
+            "a device's name is 1 to {} letters, digits, spaces, hyphens, underscores, full stops \
+             or apostrophes",
+            Self::MAX
+        );
+        Err(Error::invalid_field("name", why))
+    }
+}
+
+impl TryFrom<String> for DeviceName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<DeviceName> for String {
+    fn from(name: DeviceName) -> Self {
+        name.0
     }
 }
 
@@ -153,18 +237,34 @@ mod tests {
     fn every_link_comes_back_as_it_went() {
         let (relay, instance) = ("ws://h:1/v1/msg-relay?a=b&c".to_owned(), InstanceId([7; 32]));
         let members = vec![key(1), key(2)];
+        let bob: DeviceName = "Bob's phone".parse().unwrap();
         let session: KeyId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
         for link in [
-            DeviceLink::Device(key(1)),
+            DeviceLink::Device { key: key(1), name: None },
+            DeviceLink::Device { key: key(1), name: Some(bob.clone()) },
             DeviceLink::Room {
                 relay: relay.clone(),
                 instance,
                 signers: 2,
                 members: members.clone(),
+                names: vec![None, Some(bob)],
             },
             DeviceLink::Sign { relay, instance, key: session, members },
         ] {
             assert_eq!(link.to_string().parse::<DeviceLink>().unwrap(), link, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_name_holds_nothing_that_a_terminal_acts_on() {
+        for text in ["bob", "Zoë", "  Bob's phone 2.0  ", &"x".repeat(40)] {
+            assert!(text.parse::<DeviceName>().is_ok(), "{text}");
+        }
+        for text in ["", " ", "a\nb", "\u{1b}[31m", "\u{202e}bob", "<b>", &"x".repeat(41)] {
+            assert!(text.parse::<DeviceName>().is_err(), "{text}");
+            let mut link = Url::parse(&DeviceLink::Device { key: key(1), name: None }.to_string());
+            link.as_mut().unwrap().query_pairs_mut().append_pair("name", text);
+            assert!(link.unwrap().as_str().parse::<DeviceLink>().is_err(), "{text}");
         }
     }
 

@@ -20,9 +20,9 @@ mod transport;
 
 pub use connect::relay_url;
 pub use group::{GroupCeremony, GroupOutcome, GroupSession, Invitation, Participation};
-pub use link::DeviceLink;
+pub use link::{DeviceLink, DeviceName};
 pub use message::InstanceId;
-pub use run::{Observer, Progress};
+pub use run::{Approve, Observer, Progress};
 pub use session::RelaySession;
 pub use signer::{KeyType, MessageSigner, SoftwareSigner, VerifyingKey};
 pub use signing_request::{MessageHash, SigningRequest};

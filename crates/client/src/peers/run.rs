@@ -25,6 +25,9 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest reason that is taken from another device, in bytes.
 const MAX_REASON: usize = 512;
 
+/// The reason with which a device leaves a run whose request it does not approve.
+const DECLINED: &str = "declined to sign this";
+
 /// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -36,18 +39,21 @@ pub enum Progress {
     Confirming(Vec<PartyId>),
 }
 
+/// Whether to sign what the named device proposes.
+pub type Approve<'a> = Box<dyn FnMut(&PartyId, &SigningRequest) -> bool + Send + 'a>;
+
 /// What a run asks and tells its user.
 pub struct Observer<'a> {
     /// Told of every step.
     pub progress: Box<dyn FnMut(Progress) + Send + 'a>,
     /// Whether to sign what another device proposes.
-    pub approve: Box<dyn FnMut(&SigningRequest) -> bool + Send + 'a>,
+    pub approve: Approve<'a>,
 }
 
 impl Default for Observer<'_> {
     /// Tells nobody, and signs nothing that another device proposes.
     fn default() -> Self {
-        Self { progress: Box::new(|_| ()), approve: Box::new(|_| false) }
+        Self { progress: Box::new(|_| ()), approve: Box::new(|_, _| false) }
     }
 }
 
@@ -178,20 +184,19 @@ impl<'a, 'h> Run<'a, 'h> {
             ProposedCeremony::Sign { key_id, request } => (*key_id, request),
         };
         let mut requests = proposals.iter().filter_map(|proposal| match &proposal.ceremony {
-            ProposedCeremony::Sign { request, .. } => request.as_ref(),
+            ProposedCeremony::Sign { request, .. } => Some((&proposal.key, request.as_ref()?)),
             ProposedCeremony::Keygen { .. } => None,
         });
-        let Some(request) = requests.next() else {
+        let Some((proposer, request)) = requests.next() else {
             let why = "no device proposes what to sign; start the signature on one of them";
             return Err(Error::new(ErrorCode::InvalidRequest, why));
         };
-        if requests.any(|other| other != request) {
+        if requests.any(|(_, other)| other != request) {
             let why = "the devices propose different things to sign; start it on one of them only";
             return Err(Error::new(ErrorCode::Conflict, why));
         }
-        if mine.is_none() && !(self.observer.approve)(request) {
-            let why = format!("{} did not agree to sign this", self.worker.id());
-            return Err(Error::new(ErrorCode::Forbidden, why));
+        if mine.is_none() && !(self.observer.approve)(&proposer.party_id(), request) {
+            return Err(Error::new(ErrorCode::Forbidden, DECLINED));
         }
         let key = self.worker.keyring.key(key_id, &self.worker.compute).await?;
         let key = key.ok_or_else(|| Error::not_found("key", key_id))?;
@@ -239,14 +244,27 @@ impl<'a, 'h> Run<'a, 'h> {
         };
         compute_with_peers(self.worker, view, handshake, &mut transport, progress)
             .await
-            .map_err(of_failure)
+            .map_err(|failure| self.told(failure))
+    }
+
+    /// A failure as the user is told it. What ended the run here need not be this device's fault:
+    /// another one may have aborted it.
+    fn told(&self, failure: Failure) -> Error {
+        let own = failure.parties.iter().all(|party| party == self.worker.id());
+        let abort = self.early.iter().find(|message| message.kind == MessageKind::Abort);
+        match abort {
+            Some(abort) if own => aborted(&self.ids[abort.from], &abort.payload),
+            _ => of_failure(failure, self.worker.id()),
+        }
     }
 
     /// Says that we have our result, and waits for the others to say so.
     async fn confirm(&mut self, outcome: &PartyOutcome) -> Result<()> {
         let result = match outcome {
             PartyOutcome::PublicKey(bytes) | PartyOutcome::Signature { bytes, .. } => bytes.clone(),
-            PartyOutcome::Failure(failure) => return Err(of_failure(failure.clone())),
+            PartyOutcome::Failure(failure) => {
+                return Err(self.told(failure.clone()));
+            }
         };
         let mut missing: Vec<_> =
             (0..self.parameters.members).filter(|at| *at != self.parameters.me).collect();
@@ -290,7 +308,7 @@ impl<'a, 'h> Run<'a, 'h> {
     async fn next(&mut self) -> Result<SignedMessage> {
         let message = self.channel.receive().await?;
         match message.kind {
-            MessageKind::Abort => Err(gave_up(&self.name(message.from), &message.payload)),
+            MessageKind::Abort => Err(aborted(&self.name(message.from), &message.payload)),
             _ => Ok(message),
         }
     }
@@ -315,15 +333,15 @@ impl<'a, 'h> Run<'a, 'h> {
         let (why, who) = match &self.stage {
             Progress::WaitingFor(who) => (
                 format!(
-                    "the time is over and nothing came from {}; start again on all devices",
+                    "timed out: nothing arrived from {}; start again on all devices",
                     list(who)
                 ),
                 who.clone(),
             ),
             Progress::Round(round) => {
-                (format!("the time was over in round {round}; start again"), Vec::new())
+                (format!("timed out in round {round}; start again"), Vec::new())
             }
-            Progress::Confirming(who) => ("the time is over".into(), who.clone()),
+            Progress::Confirming(who) => ("timed out".into(), who.clone()),
         };
         Error::new(ErrorCode::SessionExpired, format!("{why}{relay}")).waiting_for(who)
     }
@@ -340,16 +358,24 @@ fn disagreement(who: &PartyId, theirs: &ProposedCeremony, ours: &ProposedCeremon
     Error::new(ErrorCode::Conflict, why)
 }
 
-fn gave_up(who: &PartyId, reason: &[u8]) -> Error {
+fn aborted(who: &PartyId, reason: &[u8]) -> Error {
     let reason = String::from_utf8_lossy(&reason[..reason.len().min(MAX_REASON)]);
     let reason: String = reason.chars().filter(|c| !c.is_control()).collect();
     let blame = Blame { party_id: who.clone(), reason: reason.clone() };
-    Error::new(ErrorCode::Conflict, format!("{who} gave up: {reason}")).blaming(blame)
+    let message = if reason == DECLINED {
+        format!("{who} {reason}")
+    } else {
+        format!("{who} aborted: {reason}")
+    };
+    Error::new(ErrorCode::Conflict, message).blaming(blame)
 }
 
-fn of_failure(failure: Failure) -> Error {
+/// A failure as `own` device tells it. What ended the run here need not be its own fault.
+fn of_failure(failure: Failure, own: &PartyId) -> Error {
     let mut error = Error::new(ErrorCode::Conflict, failure.message.clone());
-    if let [party] = failure.parties.as_slice() {
+    if let [party] = failure.parties.as_slice()
+        && party != own
+    {
         error = error.blaming(Blame { party_id: party.clone(), reason: failure.message });
     }
     error
@@ -371,7 +397,11 @@ impl Messages<'_> {
     fn take(&mut self, message: SignedMessage) -> Result<Option<Incoming>> {
         match message.kind {
             MessageKind::Round { .. } => Ok(Some(self.incoming(message))),
-            MessageKind::Abort => Err(gave_up(&self.ids[message.from], &message.payload)),
+            MessageKind::Abort => {
+                let error = aborted(&self.ids[message.from], &message.payload);
+                self.early.push_back(message);
+                Err(error)
+            }
             MessageKind::Confirmation => {
                 self.early.push_back(message);
                 Ok(None)
@@ -418,7 +448,7 @@ impl Transport for Messages<'_> {
 
     async fn receive(&mut self) -> Result<Incoming> {
         if let Some(abort) = self.early.iter().find(|message| message.kind == MessageKind::Abort) {
-            return Err(gave_up(&self.ids[abort.from], &abort.payload));
+            return Err(aborted(&self.ids[abort.from], &abort.payload));
         }
         if let Some(incoming) = self.early() {
             return Ok(incoming);

@@ -34,7 +34,7 @@ pub(crate) async fn identity(key_type: KeyType, seed: u8) -> Identity {
 }
 
 pub(crate) fn yes<'a>() -> Observer<'a> {
-    Observer { approve: Box::new(|_| true), ..Observer::default() }
+    Observer { approve: Box::new(|_, _| true), ..Observer::default() }
 }
 
 pub(crate) fn request() -> SigningRequest {

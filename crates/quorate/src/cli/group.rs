@@ -3,12 +3,13 @@
 use quorate_client::peers::{
     GroupCeremony, GroupOutcome, GroupSession, Invitation, Observer, Participation, SigningRequest,
 };
-use quorate_types::{GroupId, Result, Scheme, Threshold};
+use quorate_types::{GroupId, PartyId, Result, Scheme, Threshold};
 use serde_json::json;
 
 use super::ask::lines;
 use super::device::folder::Folder;
-use super::device::sign::{What, asked};
+use super::device::names::Names;
+use super::device::sign::{What, asked, declined_here};
 use super::device::{FolderArgs, RunArgs, Steps, described, qr};
 use super::output::Output;
 use super::values::{key_among, value};
@@ -144,16 +145,23 @@ async fn finish(
         GroupCeremony::Keygen { .. } => None,
     };
     let mut seen = None;
-    let steps = Steps::new(out, what);
-    let approve = |request: &SigningRequest| {
+    let steps = Steps::new(out, what, Names::default());
+    let mut declined = false;
+    let approve = |proposer: &PartyId, request: &SigningRequest| {
         seen = Some(request.clone());
         steps.finish();
-        yes || record.as_ref().is_some_and(|record| asked(record, request))
+        let ask = |record| asked(proposer.as_str(), record, request);
+        let agreed = yes || record.as_ref().is_some_and(ask);
+        declined = !agreed;
+        agreed
     };
     let mut observer = Observer { approve: Box::new(approve), ..steps.observer() };
     let made = participation.run(&mut observer).await;
     drop(observer);
     steps.finish();
+    if declined {
+        return Err(declined_here());
+    }
     let value = match (made?, record, task) {
         (GroupOutcome::Key(record), ..) => described(&record),
         (GroupOutcome::Signature(signature), Some(record), GroupCeremony::Sign(_, proposed)) => {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use quorate_types::{Error, ErrorCode};
+use quorate_types::{Blame, Error, ErrorCode};
 
 pub(crate) use output::tell;
 
@@ -147,7 +147,14 @@ impl Failure {
                 tell(&format!("waiting for: {}", names.join(", ")));
             }
             if let Some(blame) = &self.error.details.blame {
-                tell(&format!("at fault: {} ({})", blame.party_id, blame.reason));
+                // The message may say it all.
+                let Blame { party_id, reason } = blame;
+                let message = &self.error.message;
+                if !message.contains(reason.as_str()) {
+                    tell(&format!("at fault: {party_id} ({reason})"));
+                } else if !message.contains(party_id.as_str()) {
+                    tell(&format!("at fault: {party_id}"));
+                }
             }
         }
         exit_code(self.error.code)

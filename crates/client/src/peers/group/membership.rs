@@ -117,7 +117,7 @@ impl Membership {
         };
         let missing = self.missing();
         let why = format!(
-            "the time is over and {} of {} devices did not come; invite them again{relay}",
+            "timed out: {} of {} devices never joined; invite them again{relay}",
             missing.len(),
             self.needed
         );

@@ -286,8 +286,8 @@ impl Participation<'_> {
     /// Takes part, to the end or to the time limit. A key's id follows from the invitation.
     ///
     /// # Errors
-    /// `session_expired` at the time limit, naming who did not come; `forbidden` when the observer do
-    /// not approve; `conflict` when a device gave up or broke the protocol, or the relay refuses.
+    /// `session_expired` at the time limit, naming who did not come; `forbidden` when the observer
+    /// does not approve; `conflict` when a device gave up or broke the protocol, or the relay refuses.
     pub async fn run(self, observer: &mut Observer<'_>) -> Result<GroupOutcome> {
         let Self { session, task, starts, mut membership, invitation } = self;
         let peer = &session.peer;
@@ -297,7 +297,7 @@ impl Participation<'_> {
             Ok(met) => met?,
             Err(_) => return Err(membership.late()),
         }
-        let late = |_| Err(Error::new(ErrorCode::SessionExpired, "the time is over"));
+        let late = |_| Err(Error::new(ErrorCode::SessionExpired, "timed out"));
         let roster = timeout_at(deadline, membership.roster()).await;
         let (roster, connection) = roster.unwrap_or_else(late)?;
         let ceremony = match task {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_client::peers::{
-    DeviceLink, InstanceId, KeyType, MessageSigner, RelaySession, SoftwareSigner, VerifyingKey,
+    DeviceLink, DeviceName, InstanceId, KeyType, MessageSigner, RelaySession, SoftwareSigner,
+    VerifyingKey,
 };
 use quorate_client::{Keyring, SealSource};
 use quorate_party::secret_file;
@@ -13,6 +14,7 @@ use quorate_store::SqliteVault;
 use quorate_types::{Error, ErrorCode, KeyId, Result, Threshold};
 use serde::{Deserialize, Serialize};
 
+use super::names::Names;
 use crate::serve::data::{DataFolder, write_private};
 
 const DEVICE: &str = "device.json";
@@ -23,6 +25,9 @@ const SIGNER: &str = "signer.key";
 struct Settings {
     key_type: String,
     relay: String,
+    /// What its user calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<DeviceName>,
 }
 
 /// Where a key is made, or was made, and with whom.
@@ -32,6 +37,9 @@ pub(in crate::cli) struct Room {
     instance: String,
     signers: u16,
     members: Vec<VerifyingKey>,
+    /// What the members are called, in their order; empty where none has a name.
+    #[serde(default)]
+    names: Vec<Option<DeviceName>>,
 }
 
 impl Room {
@@ -40,8 +48,13 @@ impl Room {
         instance: InstanceId,
         signers: u16,
         members: Vec<VerifyingKey>,
+        names: Vec<Option<DeviceName>>,
     ) -> Self {
-        Self { relay, instance: hex::encode(instance.0), signers, members }
+        Self { relay, instance: hex::encode(instance.0), signers, members, names }
+    }
+
+    pub(in crate::cli) fn names(&self) -> Names {
+        Names::new(&self.members, &self.names)
     }
 
     /// Refuses a room that this device is not in, or in which somebody is twice.
@@ -54,7 +67,10 @@ impl Room {
         members.sort_unstable();
         members.dedup();
         if members.len() != self.members.len() {
-            return Err(Error::invalid_field("link", "a device is among the members twice"));
+            return Err(Error::invalid_field(
+                "link",
+                "you cannot pair a device with itself: a link is given twice",
+            ));
         }
         self.threshold().map(drop)
     }
@@ -85,6 +101,7 @@ impl Room {
             instance: self.instance(),
             signers: self.signers,
             members: self.members.clone(),
+            names: self.names.clone(),
         }
     }
 }
@@ -98,13 +115,18 @@ pub(in crate::cli) struct Folder {
 
 impl Folder {
     /// Makes a device.
-    pub(in crate::cli) fn init(path: &Path, key_type: KeyType, relay: &str) -> Result<()> {
+    pub(in crate::cli) fn init(
+        path: &Path,
+        key_type: KeyType,
+        relay: &str,
+        name: Option<DeviceName>,
+    ) -> Result<()> {
         let data = DataFolder::open(path)?;
         if data.file(DEVICE).exists() {
-            let why = format!("{} is a device already; see `device show`", path.display());
+            let why = format!("there is a device in {} already; see `device show`", path.display());
             return Err(Error::invalid_field("folder", why));
         }
-        let settings = Settings { key_type: key_type.name().into(), relay: relay.into() };
+        let settings = Settings { key_type: key_type.name().into(), relay: relay.into(), name };
         SoftwareSigner::new(key_type, &secret_file(&data.file(SIGNER))?)?;
         write(&data, DEVICE, &settings)
     }
@@ -125,6 +147,11 @@ impl Folder {
 
     pub(in crate::cli) fn relay(&self) -> &str {
         &self.settings.relay
+    }
+
+    /// What its user calls the device.
+    pub(in crate::cli) fn name(&self) -> Option<&DeviceName> {
+        self.settings.name.as_ref()
     }
 
     /// The device's message signer.
@@ -162,7 +189,9 @@ impl Folder {
     /// The room this device is in.
     pub(in crate::cli) fn room(&self) -> Result<Room> {
         read(&self.data, ROOM)?.ok_or_else(|| {
-            Error::invalid("this device is in no room; open or enter one with `device pair`")
+            Error::invalid(
+                "this device is paired with none: create or join a room with `device pair`",
+            )
         })
     }
 

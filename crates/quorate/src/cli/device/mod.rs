@@ -1,6 +1,8 @@
 //! device: this machine as a phone would be, with its own signer, shares and peers.
 
 pub(super) mod folder;
+pub(super) mod names;
+mod passphrase;
 pub(super) mod qr;
 pub(super) mod sign;
 
@@ -8,15 +10,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use quorate_client::peers::{DeviceLink, InstanceId, KeyType, Observer, Progress};
+use quorate_client::peers::{DeviceLink, DeviceName, InstanceId, KeyType, Observer, Progress};
 use quorate_types::{Error, KeyRecord, PartyId, Result, Scheme, Threshold};
 use serde_json::{Value, json};
 
 use super::ask::lines;
 use super::output::{Output, table, tell};
-use super::values::key_among;
-use crate::serve::data::read_secret;
+use super::values::{key_among, value};
 use folder::{Folder, Room};
+use names::Names;
 
 /// Where a device is.
 #[derive(clap::Args)]
@@ -43,11 +45,11 @@ pub(crate) struct DeviceArgs {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make this device: its message signer and its folder
+    /// Create this device: its message signer and its folder
     Init(InitArgs),
     /// Show who this device is, and its keys
     Show,
-    /// Open a room with other devices, from the links they show, or enter one from its link
+    /// Create a pairing room from the links that other devices show, or join one by its link
     Pair(PairArgs),
     /// Make a key with the devices in the room
     Keygen(RunArgs),
@@ -55,7 +57,7 @@ enum Command {
     Sign(sign::SignArgs),
     /// Write a share into a file that only a passphrase opens
     Export(ExportArgs),
-    /// Take in a share that was exported by this device
+    /// Import a share that this device has exported
     Import(ImportArgs),
 }
 
@@ -73,6 +75,9 @@ struct InitArgs {
     /// The device's message signer
     #[arg(long, value_enum, default_value_t = Signer::Ed25519)]
     signer: Signer,
+    /// What others see this device called
+    #[arg(long, value_name = "NAME", value_parser = value::<DeviceName>)]
+    name: Option<DeviceName>,
     /// The binary relay
     #[arg(
         long,
@@ -116,9 +121,9 @@ struct ExportArgs {
     /// The key: its id, public key or Ethereum address, or enough of its beginning
     #[arg(short, long)]
     key: String,
-    /// File with the passphrase
+    /// File with the passphrase; without it, it is asked for or read from standard input
     #[arg(long, value_name = "FILE")]
-    passphrase_file: PathBuf,
+    passphrase_file: Option<PathBuf>,
     /// Where to write
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
@@ -128,9 +133,9 @@ struct ExportArgs {
 struct ImportArgs {
     /// What was exported
     file: PathBuf,
-    /// File with the passphrase
+    /// File with the passphrase; without it, it is asked for or read from standard input
     #[arg(long, value_name = "FILE")]
-    passphrase_file: PathBuf,
+    passphrase_file: Option<PathBuf>,
 }
 
 /// Runs a device command.
@@ -142,7 +147,7 @@ pub(crate) async fn run(args: DeviceArgs, out: Output) -> Result<()> {
                 Signer::Ed25519 => KeyType::Ed25519,
                 Signer::P256 => KeyType::EcdsaP256Sec1,
             };
-            Folder::init(path, key_type, &args.relay)?;
+            Folder::init(path, key_type, &args.relay, args.name)?;
             show(&Folder::open(path)?, out).await
         }
         Command::Show => show(&Folder::open(path)?, out).await,
@@ -156,10 +161,12 @@ pub(crate) async fn run(args: DeviceArgs, out: Output) -> Result<()> {
 
 async fn show(folder: &Folder, out: Output) -> Result<()> {
     let key = folder.verifying_key();
-    let link = DeviceLink::Device(key.clone()).to_string();
+    let name = folder.name().cloned();
+    let link = DeviceLink::Device { key: key.clone(), name: name.clone() }.to_string();
     let keys = folder.keyring().await?.keys().await?;
     let value = json!({
         "device": key.party_id(),
+        "name": name,
         "verifying_key": key,
         "relay": folder.relay(),
         "link": link,
@@ -177,7 +184,8 @@ async fn show(folder: &Folder, out: Output) -> Result<()> {
             false => table(&["KEY", "SIGNERS", "ADDRESS"], &rows),
         };
         let qr = qr::code(&link);
-        format!("{qr}{}\n{link}\n\n{keys}", key.party_id())
+        let who = Names::new(std::slice::from_ref(&key), &[name]).full(&key.party_id());
+        format!("{qr}{who}\n{link}\n\n{keys}")
     });
     Ok(())
 }
@@ -186,26 +194,30 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
     let links: Vec<DeviceLink> =
         args.links.iter().map(|link| link.parse()).collect::<Result<_>>()?;
     let own = folder.verifying_key();
+    let mut joins = false;
     let room = match links.as_slice() {
-        [DeviceLink::Room { relay, instance, signers, members }] => {
+        [DeviceLink::Room { relay, instance, signers, members, names }] => {
             if args.threshold.is_some() {
                 let why = "the room's link says how many signers are needed";
                 return Err(Error::invalid_field("threshold", why));
             }
-            Room::new(relay.clone(), *instance, *signers, members.clone())
+            joins = true;
+            Room::new(relay.clone(), *instance, *signers, members.clone(), names.clone())
         }
         devices => {
             let mut members = vec![own.clone()];
+            let mut names = vec![folder.name().cloned()];
             for device in devices {
-                let DeviceLink::Device(key) = device else {
+                let DeviceLink::Device { key, name } = device else {
                     let why = "give the links that the other devices show, or one room's link";
                     return Err(Error::invalid_field("link", why));
                 };
                 members.push(key.clone());
+                names.push(name.clone());
             }
             let all = u16::try_from(members.len()).unwrap_or(u16::MAX);
             let signers = args.threshold.unwrap_or(all);
-            Room::new(folder.relay().to_owned(), InstanceId::random(), signers, members)
+            Room::new(folder.relay().to_owned(), InstanceId::random(), signers, members, names)
         }
     };
     room.check(&own)?;
@@ -219,10 +231,18 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
         "members": members,
     });
     out.show(&value, || {
+        let names = room.names();
+        let others = members.iter().filter(|member| **member != own.party_id());
+        let others = others.map(|member| names.full(member)).collect::<Vec<_>>().join(", ");
+        // Who joins has the link from the one who shows it to all.
+        if joins {
+            return format!(
+                "joined the room of this device and {others}\nstart `device keygen` on all of them"
+            );
+        }
         let qr = qr::code(&link);
-        let names = members.iter().map(PartyId::as_str).collect::<Vec<_>>().join(", ");
         format!(
-            "{qr}{link}\n\nin the room: {names}\nshow this link to the others, who enter it with \
+            "{qr}{link}\n\na room for this device and {others}\nshow them this link: they join with \
              `device pair LINK`; then start `device keygen` on all"
         )
     });
@@ -232,7 +252,7 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
 async fn keygen(folder: &Folder, args: &RunArgs, out: Output) -> Result<()> {
     let room = folder.room()?;
     let session = folder.session(room.relay(), folder.keyring().await?, args.limit())?;
-    let bar = Steps::new(out, "making a key");
+    let bar = Steps::new(out, "making a key", room.names());
     let mut observer = bar.observer();
     let threshold: Threshold = room.threshold()?;
     let made = session
@@ -248,12 +268,16 @@ async fn keygen(folder: &Folder, args: &RunArgs, out: Output) -> Result<()> {
 }
 
 async fn export(folder: &Folder, args: &ExportArgs, out: Output) -> Result<()> {
-    let passphrase = read_secret(&args.passphrase_file, "passphrase")?;
+    if args.out.exists() {
+        let why = format!("{} exists: choose another file with --out", args.out.display());
+        return Err(Error::invalid_field("out", why));
+    }
+    let passphrase = passphrase::new(args.passphrase_file.as_deref())?;
     let keyring = folder.keyring().await?;
     let compute = quorate_client::Compute::default();
     let key = key_among(keyring.keys().await?, &args.key)?.key_id;
     let bytes = keyring.export(key, &passphrase, &compute).await?;
-    crate::serve::data::write_private(&args.out, &bytes).map_err(|error| {
+    crate::serve::data::write_new_private(&args.out, &bytes).map_err(|error| {
         Error::invalid(format!("{} cannot be written: {error}", args.out.display()))
     })?;
     let value = json!({ "key_id": key, "file": args.out, "bytes": bytes.len() });
@@ -262,7 +286,7 @@ async fn export(folder: &Folder, args: &ExportArgs, out: Output) -> Result<()> {
 }
 
 async fn import(folder: &Folder, args: &ImportArgs, out: Output) -> Result<()> {
-    let passphrase = read_secret(&args.passphrase_file, "passphrase")?;
+    let passphrase = passphrase::known(args.passphrase_file.as_deref())?;
     let bytes = std::fs::read(&args.file).map_err(|error| {
         Error::invalid(format!("{} cannot be read: {error}", args.file.display()))
     })?;
@@ -290,27 +314,30 @@ pub(super) fn described(key: &KeyRecord) -> Value {
 pub(crate) struct Steps {
     bar: indicatif::ProgressBar,
     what: &'static str,
+    names: Names,
     plain: bool,
 }
 
 impl Steps {
-    pub(crate) fn new(out: Output, what: &'static str) -> Self {
+    pub(crate) fn new(out: Output, what: &'static str, names: Names) -> Self {
         let bar = out.progress(what);
         let plain = bar.is_hidden() && !out.json;
-        Self { bar, what, plain }
+        Self { bar, what, names, plain }
     }
 
     /// Observer that show every step and agree to nothing.
     pub(crate) fn observer<'a>(&self) -> Observer<'a> {
         let (bar, what, plain) = (self.bar.clone(), self.what, self.plain);
+        let known = self.names.clone();
         let progress = move |stage: Progress| {
-            let names =
-                |who: Vec<PartyId>| who.iter().map(PartyId::as_str).collect::<Vec<_>>().join(", ");
+            let names = |who: Vec<PartyId>| {
+                who.iter().map(|who| known.short(who)).collect::<Vec<_>>().join(", ")
+            };
             let text = match stage {
                 Progress::WaitingFor(who) => format!("waiting for {}", names(who)),
                 Progress::Round(round) => format!("{what}: round {round}"),
                 Progress::Confirming(who) => {
-                    format!("done; waiting for the word of {}", names(who))
+                    format!("done; waiting for the confirmation of {}", names(who))
                 }
             };
             if plain {

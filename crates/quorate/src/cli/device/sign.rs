@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use quorate_client::peers::{
     DeviceLink, InstanceId, MessageHash, Observer, SigningRequest, VerifyingKey,
 };
-use quorate_types::{Error, KeyId, KeyRecord, PartyId, Result};
+use quorate_types::{Error, ErrorCode, KeyId, KeyRecord, PartyId, Result};
 use serde_json::json;
 
 use super::super::ask::lines;
@@ -97,17 +97,24 @@ pub(in crate::cli) async fn run(folder: &Folder, args: SignArgs, out: Output) ->
             format!("{}{link}\n\nthe others take part with `device sign LINK`", qr::code(&link))
         });
     }
-    let steps = Steps::new(out, "signing");
+    let names = folder.members(key).map(|room| room.names()).unwrap_or_default();
+    let steps = Steps::new(out, "signing", names.clone());
     let mut seen = request.clone();
-    let approve = |request: &SigningRequest| {
+    let mut declined = false;
+    let approve = |proposer: &PartyId, request: &SigningRequest| {
         seen = Some(request.clone());
         steps.finish();
-        args.yes || asked(&record, request)
+        let agreed = args.yes || asked(&names.full(proposer), &record, request);
+        declined = !agreed;
+        agreed
     };
     let mut observer = Observer { approve: Box::new(approve), ..steps.observer() };
     let signed = session.sign(instance, &members, key, request, &mut observer).await;
     drop(observer);
     steps.finish();
+    if declined {
+        return Err(declined_here());
+    }
     let signature = signed?;
     let digest = seen.as_ref().and_then(|request| request.input().digest());
     let value = json!({
@@ -155,10 +162,16 @@ fn start(folder: &Folder, key: KeyId, with: &[PartyId]) -> Result<Meeting> {
     Ok(Meeting { relay, instance: InstanceId::random(), key, members })
 }
 
-/// Shows what is proposed and asks the person at the terminal.
-pub(in crate::cli) fn asked(key: &KeyRecord, request: &SigningRequest) -> bool {
+/// That the person at this device said no.
+pub(in crate::cli) fn declined_here() -> Error {
+    Error::new(ErrorCode::Conflict, "you declined to sign this")
+}
+
+/// Shows who asks for what, and asks the person at the terminal.
+pub(in crate::cli) fn asked(proposer: &str, key: &KeyRecord, request: &SigningRequest) -> bool {
     let address = quorate_schemes::ethereum_address(key.scheme, &key.public_key);
-    tell(&format!("to sign with key {} ({})", key.key_id, address.unwrap_or_default()));
+    tell(&format!("{proposer} asks for a signature"));
+    tell(&format!("key: {} ({})", key.key_id, address.unwrap_or_default()));
     match (request.hash(), std::str::from_utf8(request.message())) {
         (MessageHash::Raw, _) => tell("a digest whose message is not shown"),
         // Control characters of another device do not belong on this terminal.
@@ -171,7 +184,7 @@ pub(in crate::cli) fn asked(key: &KeyRecord, request: &SigningRequest) -> bool {
         tell(&format!("digest: {}", hex::encode(digest.0)));
     }
     if !std::io::stdin().is_terminal() {
-        tell("nobody is here to agree; --yes agrees without asking");
+        tell("there is no terminal to ask at: --yes signs without asking");
         return false;
     }
     prompt("sign it? [y/N] ");
