@@ -51,6 +51,11 @@ impl Place {
                  TLS, and its gRPC port"
             ),
             Cause::Certificate(why) => format!("the certificate of {url} {why}"),
+            // A server with TLS may have closed the connection before its answer was read.
+            Cause::Other(why) if url.starts_with("http://") => format!(
+                "the connection to the {service} at {url} failed ({why}): it is stopping, or it \
+                 serves TLS and needs https://"
+            ),
             Cause::Other(why) => format!("the connection to the {service} at {url} failed: {why}"),
         };
         Error::unavailable(message)
@@ -178,7 +183,8 @@ mod tests {
         let wrong = place("").wrong_service().message;
         assert!(wrong.contains("http://h:1 is not a router") && wrong.contains("50052"), "{wrong}");
         let error = place("").unreachable(&io::Error::other("odd"));
-        assert_eq!(error.message, "the connection to the router at http://h:1 failed: odd");
+        assert!(error.message.contains("http://h:1 failed (odd)"), "{error}");
+        assert!(error.message.contains("https://"), "{error}");
     }
 
     #[test]
