@@ -141,3 +141,31 @@ async fn an_allowed_origin_calls_and_reads() {
     let body: Value = answer.json().await.expect("JSON");
     assert_eq!(body["sessions"], json!([]));
 }
+
+#[tokio::test]
+async fn a_browser_that_opens_an_address_is_told_what_is_there() {
+    let (cluster, _folder) = Cluster::temporary().await;
+    let client = reqwest::Client::builder().build().expect("a client");
+    for (service, title) in [
+        ("coordinator", "Quorate session coordinator API"),
+        ("router", "Quorate message router API"),
+        ("accounts", "Quorate account service API"),
+    ] {
+        let answer = client.get(cluster.url(service, "/")).send().await.expect("an answer");
+        assert_eq!(answer.url().path(), "/docs", "{service}");
+        let page = answer.text().await.expect("text");
+        assert!(page.contains(title), "{service}");
+        assert!(page.contains("quorate api-keys create"), "{service}");
+        assert!(page.contains("API keys need the scope"), "{service}");
+    }
+    let relays = [&cluster.endpoints["jsonrpc"], &cluster.endpoints["relay"][0]];
+    for relay in relays.map(|relay| relay.as_str().expect("an address")) {
+        for (path, part) in [("/", ""), ("/health", "healthy"), ("/ready", "ready")] {
+            let url = format!("http://{relay}{path}");
+            let answer = client.get(&url).send().await.expect("an answer");
+            assert_eq!(answer.status(), 200, "{url}");
+            let text = answer.text().await.expect("text");
+            assert!(!text.is_empty() && text.contains(part), "{url}: {text}");
+        }
+    }
+}

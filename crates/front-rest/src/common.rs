@@ -33,7 +33,8 @@ pub(crate) struct About {
     page: Bytes,
 }
 
-/// `GET /health`, `/ready`, `/openapi.json` and `/docs`, and the answer to unknown paths.
+/// `GET /health`, `/ready`, `/openapi.json` and `/docs`, to which `/` leads, and the answer to
+/// unknown paths.
 ///
 /// `name` is what `/health` says; `services` are those on this address, for the document. It holds
 /// the only fallback: merge it with the routes of the services, once per address.
@@ -52,8 +53,23 @@ pub fn common(name: &str, services: &[Service], started: Instant, readiness: Rea
         .route("/ready", get(ready))
         .route("/openapi.json", get(openapi))
         .route("/docs", get(docs))
+        // Relative: a proxy may serve this under a path of its own.
+        .route("/", get(|| async { (StatusCode::SEE_OTHER, [(header::LOCATION, "docs")]) }))
         .with_state(Arc::new(about));
     finish(routes, SMALL_BODY).fallback(unknown_path)
+}
+
+/// `GET /health` and `/ready` alone, for a service without a document.
+pub fn probes(name: &str, readiness: Readiness) -> Router {
+    let about = About {
+        name: name.to_owned(),
+        started: Instant::now(),
+        readiness,
+        openapi: Bytes::new(),
+        page: Bytes::new(),
+    };
+    let routes = Router::new().route("/health", get(health)).route("/ready", get(ready));
+    routes.with_state(Arc::new(about))
 }
 
 /// What every set of routes ends with: its body limit, and refusals in the one shape.

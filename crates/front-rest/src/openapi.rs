@@ -24,6 +24,16 @@ impl Service {
     /// The services of a whole installation but the parties, whose routes have the same names.
     pub const ALL: [Self; 3] = [Self::Coordinator, Self::Router, Self::Accounts];
 
+    /// The document's title where the service has an address of its own.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Coordinator => "Quorate session coordinator",
+            Self::Router => "Quorate message router",
+            Self::Accounts => "Quorate account service",
+            Self::Party => "Quorate server party",
+        }
+    }
+
     fn document(self) -> Document {
         match self {
             Self::Coordinator => CoordinatorDocument::openapi(),
@@ -93,17 +103,22 @@ struct AccountsDocument;
 struct PartyDocument;
 
 const ABOUT: &str = "Threshold signing: keys that never exist in one place.\n\n\
-    `threshold_t` counts the signers needed, `threshold_n` the holders of a share. Every refusal \
-    has the same body; its `error` is a stable code. Unknown members and query parameters are \
+    Authentication: on loopback none is required by default. Elsewhere each request carries \
+    `Authorization: Bearer KEY` with an API key that `quorate api-keys create --scope SCOPE` \
+    prints, or a party's proof of identity; each operation says which scope it needs.\n\n\
+    `threshold_t` counts the signers needed, `threshold_n` the holders of a share. Every error \
+    has the same body; its `error` is a stable code. Unknown fields and query parameters are \
     refused by name. Bytes are hex, payloads base64. Times named `…_at` are milliseconds since \
     1970, but `expires_at` and `timestamp` are seconds; accounts have RFC 3339 times.";
 
 /// The document of an address that has these services.
 pub fn service_document(services: &[Service]) -> Document {
-    let mut document = Document::new(
-        Info::new("Quorate", env!("CARGO_PKG_VERSION")),
-        CommonDocument::openapi().paths,
-    );
+    let title = match services {
+        [service] => service.title(),
+        _ => "Quorate",
+    };
+    let info = Info::new(title, env!("CARGO_PKG_VERSION"));
+    let mut document = Document::new(info, CommonDocument::openapi().paths);
     document.merge(CommonDocument::openapi());
     for service in services {
         document.merge(service.document());
@@ -112,10 +127,35 @@ pub fn service_document(services: &[Service]) -> Document {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
-    // An empty requirement beside it: on loopback, an installation may ask for nothing.
-    document.security =
-        Some(vec![SecurityRequirement::new("api_key", [""; 0]), SecurityRequirement::default()]);
+    for item in document.paths.paths.values_mut() {
+        let operations =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in operations.into_iter().flatten() {
+            let scopes = scopes(operation.operation_id.as_deref().unwrap_or_default());
+            let required =
+                |scopes: &&[&str]| SecurityRequirement::new("api_key", scopes.iter().copied());
+            // An empty requirement beside it: on loopback, an installation may ask for nothing.
+            let nothing = std::iter::once(SecurityRequirement::default());
+            operation.security = Some(scopes.iter().map(required).chain(nothing).collect());
+        }
+    }
     document
+}
+
+/// The scopes that an operation needs: all of one of these sets. Any key may read.
+fn scopes(operation: &str) -> &'static [&'static [&'static str]] {
+    match operation {
+        "getHealth" | "getReadiness" => &[],
+        "createSession" | "closeSession" | "startKeygen" => &[&["sessions"]],
+        "startSession" => &[&["sessions"], &["party"]],
+        "startSign" => &[&["accounts", "sessions"]],
+        "joinSession" | "markPartyReady" | "reportCompletion" | "routeMessage"
+        | "getPendingMessages" | "acknowledgeMessage" | "subscribeMessages" | "subscribeEvents"
+        | "registerParty" | "heartbeat" => &[&["party"]],
+        "createAccount" | "listAccounts" | "getAccount" | "updateAccount" | "replaceAccount"
+        | "disableAccount" | "deleteAccount" => &[&["accounts"]],
+        _ => &[&["read"]],
+    }
 }
 
 /// The document of a whole installation.

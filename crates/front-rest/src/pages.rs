@@ -29,7 +29,7 @@ pub(crate) fn render(document: &Value) -> String {
          <meta name=viewport content=\"width=device-width,initial-scale=1\">\
          <title>{title} API</title><style>{STYLE}</style>\
          <div class=frame><nav aria-label=Contents><div class=tools>\
-         <input id=filter type=search placeholder=Filter aria-label=\"Filter paths and shapes\">\
+         <input id=filter type=search placeholder=Filter aria-label=\"Filter paths and schemas\">\
          <button id=theme type=button title=\"Dark or light\" aria-label=\"Dark or light\">◐</button></div>{nav}</nav>\
          <main><h1>{title} API <small>{version}</small></h1>{about}\
          <p><a href=openapi.json>OpenAPI 3.1 document</a></p>{main}</main></div>\
@@ -40,6 +40,18 @@ pub(crate) fn render(document: &Value) -> String {
 struct Page<'a> {
     document: &'a Value,
     schemas: &'a Value,
+}
+
+/// Which credentials an operation asks for.
+fn needed(security: &Value) -> String {
+    let sets = list(security).iter().filter_map(|one| one["api_key"].as_array());
+    let scope = |scope: &Value| format!("<code>{}</code>", escape(text(scope)));
+    let set = |scopes: &Vec<Value>| scopes.iter().map(scope).collect::<Vec<_>>().join(" and ");
+    let sets: Vec<_> = sets.map(set).collect();
+    match sets.is_empty() {
+        true => "<p>Needs no credentials.</p>".to_owned(),
+        false => format!("<p>API keys need the scope {}.</p>", sets.join(" or ")),
+    }
 }
 
 /// One operation of the document.
@@ -101,6 +113,7 @@ impl<'a> Page<'a> {
 
     fn operation(&self, operation: &Operation<'_>, main: &mut String) {
         let value = operation.value;
+        main.push_str(&needed(&value["security"]));
         let parameters = list(&value["parameters"]);
         if !parameters.is_empty() {
             main.push_str("<h3>Parameters</h3><div class=scroll><table>");
@@ -140,8 +153,8 @@ impl<'a> Page<'a> {
     }
 
     fn shapes(&self, nav: &mut String, main: &mut String) {
-        nav.push_str("<div data-part><h2>Shapes</h2><ul>");
-        main.push_str("<section><h2>Shapes</h2><p>Every JSON object by name.</p>");
+        nav.push_str("<div data-part><h2>Schemas</h2><ul>");
+        main.push_str("<section><h2>Schemas</h2><p>Every JSON object by name.</p>");
         for (name, schema) in members(self.schemas) {
             let (name, words) = (escape(name), escape(&name.to_lowercase()));
             push(

@@ -89,6 +89,12 @@ impl Views {
         });
     }
 
+    /// Whether the parties compute.
+    pub(crate) fn started(&self) -> bool {
+        let view = self.sender.borrow();
+        view.as_ref().is_some_and(|view| view.status == SessionStatus::InProgress)
+    }
+
     fn ended(&self) -> bool {
         self.sender.borrow().as_ref().is_some_and(|view| view.status.is_final())
     }

@@ -61,6 +61,8 @@ pub struct PartyStatus {
     pub connected: bool,
     /// Sessions it has a task for.
     pub running_sessions: usize,
+    /// Those of them that have started: all have joined.
+    pub started_sessions: usize,
 }
 
 /// A server party. [`PartyServer::start`] is the only way to one.
@@ -124,6 +126,7 @@ impl PartyHandle {
         PartyStatus {
             connected: *self.server.connected.borrow(),
             running_sessions: self.server.table().running(),
+            started_sessions: self.server.table().started(),
         }
     }
 
@@ -143,8 +146,8 @@ impl PartyHandle {
         &self.server.party.worker.keyring
     }
 
-    /// Takes no new sessions, waits for the running ones for the configured grace time, then stops
-    /// what is left. Answers with whether all had finished.
+    /// Takes no new sessions, leaves those that have not started, waits for the others for the
+    /// configured grace time, then stops what is left. Answers with whether all had finished.
     pub async fn shutdown(mut self) -> bool {
         let server = Arc::clone(&self.server);
         server.drain.cancel();

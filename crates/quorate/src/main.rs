@@ -24,8 +24,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cli::run(cli)) {
+    let code = match runtime.block_on(cli::run(cli)) {
         Ok(code) => code,
         Err(failure) => failure.report(),
-    }
+    };
+    // A computation that nobody waits for any more does not hold the end.
+    runtime.shutdown_background();
+    code
 }

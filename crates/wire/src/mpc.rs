@@ -30,8 +30,10 @@ pub struct MpcKeygenJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub account_id: Option<AccountId>,
-    /// Seconds until the deadline.
+    /// Seconds until the session expires: 1 to 604800. 300 unless given, or 86400 where a participant
+    /// is offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The scheme.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,8 +89,10 @@ pub struct MpcSignJson {
     /// Holders of the key; checked against the key where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold_n: Option<i64>,
-    /// Seconds until the deadline.
+    /// Seconds until the session expires: 1 to 604800. 300 unless given, or 86400 where a participant
+    /// is offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
 }
 

@@ -36,11 +36,13 @@ pub struct CreateSessionJson {
     /// messages (Ed25519).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Base64Text>,
-    /// Seconds until the deadline.
+    /// Seconds until the session expires: 1 to 604800. 300 unless given, or 86400 where a participant
+    /// is offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = 300)]
+    #[schema(example = 300, minimum = 1, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
-    /// Sign only: the key by id. Neither this nor `public_key`: the one key of the participants.
+    /// Sign only: the key by id. If neither this nor `public_key` is given, the participants' only shared
+    /// key is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub key_id: Option<KeyId>,

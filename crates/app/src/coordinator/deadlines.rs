@@ -16,6 +16,7 @@ impl CoordinatorApp {
     /// Expires sessions as their deadlines pass, until `stop` or until the store has failed: then
     /// nothing can end any more before a restart, and nothing is tried again.
     pub async fn watch_deadlines(&self, stop: CancellationToken) {
+        let _ = self.0.stop.set(stop.clone());
         loop {
             let next = lock(&self.0.state).deadlines.first().map(|(at, _)| *at);
             let now = self.0.parts.clock.monotonic();
@@ -28,6 +29,14 @@ impl CoordinatorApp {
                     tokio::time::sleep(RETRY).await;
                 },
             }
+        }
+    }
+
+    /// Returns when the process stops.
+    pub(super) async fn stopping(&self) {
+        match self.0.stop.get() {
+            Some(stop) => stop.cancelled().await,
+            None => std::future::pending().await,
         }
     }
 

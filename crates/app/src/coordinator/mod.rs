@@ -9,7 +9,7 @@ mod state;
 mod tests;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use quorate_core::policy;
@@ -18,6 +18,7 @@ use quorate_ports::store::SessionRow;
 use quorate_ports::{Commit, Directory, Store, Urgency, Write};
 use quorate_types::*;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::links::EventSink;
@@ -76,6 +77,8 @@ struct Inner {
     reserved: Mutex<HashSet<PartyId>>,
     /// Wakes the deadline task when an earlier deadline appears.
     sooner: Notify,
+    /// Ends with the process; there once the deadlines are watched.
+    stop: OnceLock<CancellationToken>,
 }
 
 /// Where a command led.
@@ -115,6 +118,7 @@ impl CoordinatorApp {
             state,
             reserved: Mutex::default(),
             sooner: Notify::new(),
+            stop: OnceLock::new(),
         }));
         {
             let mut state = lock(&app.0.state);

@@ -235,7 +235,12 @@ impl CoordinatorApp {
             if done(&found) {
                 break;
             }
-            let next = tokio::time::timeout_at(deadline, self.next_change(changed)).await;
+            let next = tokio::time::timeout_at(deadline, self.next_change(changed));
+            let next = tokio::select! {
+                next = next => next,
+                // Who waits for people does not hold the end of the process.
+                () = self.stopping(), if found.status() != SessionStatus::InProgress => break,
+            };
             let Ok(change) = next else {
                 self.0.parts.store.health()?;
                 break;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use quorate_ports::BoxStream;
 use quorate_types::*;
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::PartyServer;
@@ -154,9 +155,11 @@ impl PartyServer {
 
     async fn session(self: Arc<Self>, session: SessionId, token: JoinToken, feed: Feed) {
         let _leave = Leave { server: &self, session };
+        let views = feed.views.clone();
         let part = AssertUnwindSafe(take_part(&self.party, session, token, feed)).catch_unwind();
         let ended = tokio::select! {
             () = self.stop.cancelled() => return,
+            () = self.drained_before_start(views) => return,
             ended = part => ended,
         };
         match ended {
@@ -168,6 +171,15 @@ impl PartyServer {
                 let failure = could_not(me, format!("{me} met a bug of its own; its log names it"));
                 self.fail(session, failure).await;
             }
+        }
+    }
+
+    /// Returns when the party drains and the session has not started: it waits for others, and may
+    /// do so longer than any grace. A restarted party joins it again.
+    async fn drained_before_start(&self, views: watch::Receiver<Option<SessionView>>) {
+        self.drain.cancelled().await;
+        if views.borrow().as_ref().is_some_and(|view| view.status == SessionStatus::InProgress) {
+            std::future::pending().await
         }
     }
 

@@ -74,6 +74,11 @@ impl Table {
         self.running.len()
     }
 
+    /// Sessions that have started.
+    pub(super) fn started(&self) -> usize {
+        self.running.values().filter(|entry| entry.views.started()).count()
+    }
+
     pub(super) fn sessions(&self) -> Vec<SessionId> {
         self.running.keys().copied().collect()
     }

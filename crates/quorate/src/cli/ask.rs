@@ -1,13 +1,19 @@
 //! keygen, sign, keys, sessions: questions to a running coordinator.
 
+use std::time::Duration;
+
 use quorate_ports::ManageSessions;
 use quorate_schemes::HashKind;
 use quorate_types::*;
 use serde_json::json;
 
-use super::client::{ClientArgs, finish};
-use super::output::{Output, table};
+use super::client::{ClientArgs, PATIENCE, finish};
+use super::output::{Output, table, tell};
 use super::values::{select_key, value};
+use crate::serve::compose::interrupted;
+
+/// How long closing a session may take that was interrupted.
+const CLOSING: Duration = Duration::from_secs(3);
 
 /// Arguments of `keygen`.
 #[derive(clap::Args)]
@@ -177,11 +183,83 @@ pub(crate) async fn run_session(
     out: Output,
 ) -> Result<SessionView> {
     let bar = out.progress(what);
+    // Taken before the session exists, so that none is left behind.
+    let interrupted = interrupted();
     let created = coordinator.create(&Caller::Open, request).await?;
-    bar.set_message(format!("{what}: session {}", created.session.session_id));
-    let view = finish(coordinator, created.session.session_id).await;
+    let session = created.session.session_id;
+    let told = format!("{what}: session {session}");
+    bar.set_message(told.clone());
+    if bar.is_hidden() && !out.json {
+        tell(&told);
+    }
+    let narrate = async {
+        if bar.is_hidden() {
+            return std::future::pending().await;
+        }
+        waiting_for(coordinator, session, |text| bar.set_message(format!("{told}{text}"))).await;
+        std::future::pending().await
+    };
+    let view = tokio::select! {
+        view = finish(coordinator, session) => view,
+        () = interrupted => Err(abandon(coordinator, session).await),
+        () = narrate => unreachable!("it does not end"),
+    };
     bar.finish_and_clear();
     view
+}
+
+/// Says whom a session waits for, as long as it can be asked.
+async fn waiting_for(
+    coordinator: &dyn ManageSessions,
+    session: SessionId,
+    mut say: impl FnMut(String),
+) {
+    let mut seen = 0;
+    loop {
+        let wait = Some((seen, PATIENCE));
+        let Ok(timeline) = coordinator.follow(&Caller::Open, session, wait).await else { return };
+        seen = timeline.entries.len();
+        let names: Vec<_> = timeline.session.waiting_for().iter().map(|p| p.to_string()).collect();
+        let text = match names.is_empty() {
+            true => String::new(),
+            false => format!(", waiting for {}", names.join(", ")),
+        };
+        say(text);
+        if timeline.session.status.is_final() {
+            return;
+        }
+    }
+}
+
+/// Closes a session that nobody waits for any more, and says so.
+async fn abandon(coordinator: &dyn ManageSessions, session: SessionId) -> Error {
+    let closing = tokio::time::timeout(CLOSING, coordinator.close(&Caller::Open, session)).await;
+    let message = match closing {
+        Ok(Ok(_)) => format!("interrupted: session {session} is closed"),
+        _ => format!(
+            "interrupted: session {session} goes on; close it with `quorate close {session}`"
+        ),
+    };
+    Error::new(ErrorCode::Conflict, message)
+}
+
+/// Arguments of `close`.
+#[derive(clap::Args)]
+pub(crate) struct CloseArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// The session
+    #[arg(value_parser = value::<SessionId>)]
+    session: SessionId,
+}
+
+/// Closes a session.
+pub(crate) async fn close(args: CloseArgs, out: Output) -> Result<()> {
+    let view = args.client.connect()?.close(&Caller::Open, args.session).await?;
+    let status = view.status.name();
+    let value = json!({ "session_id": view.session_id, "status": status });
+    out.show(&value, || format!("session {}: {status}", view.session_id));
+    Ok(())
 }
 
 /// The first `limit` items of a list, page by page.

@@ -33,7 +33,7 @@ pub(crate) struct ClientArgs {
 }
 
 /// One long question; asked again until the session has ended.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 impl ClientArgs {
     /// The coordinator behind its gRPC interface.

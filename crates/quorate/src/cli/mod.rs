@@ -72,21 +72,23 @@ enum Command {
     Keys(keys::KeysArgs),
     /// List sessions
     Sessions(ask::ListArgs),
+    /// Close a session: it ends without a result
+    Close(ask::CloseArgs),
     /// Follow one session live: who joined, who is in which round, who is waited for
     Watch(watch::WatchArgs),
-    /// Run the session coordinator alone
+    /// Run the session coordinator separately
     Coordinator(roles::CoordinatorArgs),
-    /// Run the message router alone
+    /// Run the message router separately
     Router(roles::RouterArgs),
-    /// Run the account service alone
+    /// Run the account service separately
     Accounts(roles::AccountsArgs),
-    /// Run one server party alone
+    /// Run one server party separately
     Party(party::PartyArgs),
     /// Run the two relays for devices and browsers, or one of them
     Relay(relay::RelayArgs),
-    /// Be a device: make keys and sign with other devices over the binary relay
+    /// Device commands: make keys and sign with other devices over the binary relay
     Device(device::DeviceArgs),
-    /// Be a device in a group: make keys and sign over the JSON-RPC group relay
+    /// Group commands: make keys and sign with devices over the JSON-RPC group relay
     Group(group::GroupArgs),
     /// Manage API keys, for servers that require them
     ApiKeys(api_keys::ApiKeysArgs),
@@ -102,7 +104,12 @@ impl Command {
     fn asks_a_server(&self) -> bool {
         matches!(
             self,
-            Self::Keygen(_) | Self::Sign(_) | Self::Keys(_) | Self::Sessions(_) | Self::Watch(_)
+            Self::Keygen(_)
+                | Self::Sign(_)
+                | Self::Keys(_)
+                | Self::Sessions(_)
+                | Self::Close(_)
+                | Self::Watch(_)
         )
     }
 }
@@ -123,7 +130,13 @@ fn about_keys(mut error: Error) -> Error {
 #[derive(clap::Args, Clone)]
 pub(crate) struct DataArgs {
     /// Folder for the database, keys and sealed shares
-    #[arg(long, value_name = "DIR", default_value = "./quorate-data", env = "QUORATE_DATA")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "./quorate-data",
+        env = "QUORATE_DATA"
+    )]
     pub(crate) data: PathBuf,
 }
 
@@ -215,6 +228,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Sign(args) => ask::sign(args, out).await,
         Command::Keys(args) => keys::run(args, out).await,
         Command::Sessions(args) => ask::sessions(args, out).await,
+        Command::Close(args) => ask::close(args, out).await,
         Command::Coordinator(args) => roles::coordinator(args, out).await,
         Command::Router(args) => roles::router(args, out).await,
         Command::Accounts(args) => roles::accounts(args, out).await,

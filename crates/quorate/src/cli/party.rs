@@ -176,11 +176,14 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
              with --trust {id}={identity}, other server parties with --peer {id}={identity}"
         ));
     }
-    let signalled = compose::signalled();
+    let mut signals = compose::Signals::take();
     announce(out, id.as_str(), pair, &host);
-    signalled.await;
-    party.shutdown().await;
-    host.net.drain().await;
+    signals.next().await;
+    let stopping = async {
+        party.shutdown().await;
+        host.net.drain().await
+    };
+    signals.unless_again(stopping).await;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use quorate_types::Result;
 use serde_json::json;
 
 use super::output::Output;
-use crate::serve::compose::signalled;
+use crate::serve::compose::Signals;
 use crate::serve::data::DataFolder;
 use crate::serve::endpoints::JSONRPC;
 use crate::serve::listener::bind;
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: RelayArgs, out: Output) -> Result<()> {
         let listeners = relays::bind_binary(&choice.addresses()).await?;
         binary = relays::serve_binary(&net, listeners)?;
     }
-    let signalled = signalled();
+    let mut signals = Signals::take();
     let scheme = if options.tls_cert.is_some() { "wss" } else { "ws" };
     out.show(&json!({ "jsonrpc": jsonrpc, "relay": binary }), || {
         let groups = jsonrpc.iter().map(|at| format!("JSON-RPC relay  {scheme}://{at}/mpc"));
@@ -68,8 +68,8 @@ pub(crate) async fn run(args: RelayArgs, out: Output) -> Result<()> {
         let lines: Vec<_> = groups.chain(ids).collect();
         format!("{}\nready; metrics at /metrics of each; stop with Ctrl-C", lines.join("\n"))
     });
-    signalled.await;
-    net.drain().await;
+    signals.next().await;
+    signals.unless_again(net.drain()).await;
     drop(folder);
     Ok(())
 }

@@ -122,11 +122,11 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let app = compose::open_coordinator(&host, router.clone(), events).await?;
     host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
-    let signalled = compose::signalled();
+    let mut signals = compose::Signals::take();
     let pair = compose::serve_coordinator(&host, bound, app).await?;
     announce(out, "coordinator", pair, &host);
-    signalled.await;
-    host.net.drain().await;
+    signals.next().await;
+    signals.unless_again(host.net.drain()).await;
     Ok(())
 }
 
@@ -167,11 +167,11 @@ pub(crate) async fn router(args: RouterArgs, out: Output) -> Result<()> {
     let coordinator = Arc::new(RemoteCoordinator::new(endpoint));
     let progress = RemoteProgress::start(coordinator.clone(), host.net.stop.clone());
     let app = compose::open_router(&host, Arc::new(progress)).await?;
-    let signalled = compose::signalled();
+    let mut signals = compose::Signals::take();
     let pair = compose::serve_router(&host, bound, app, coordinator).await?;
     announce(out, "router", pair, &host);
-    signalled.await;
-    host.net.drain().await;
+    signals.next().await;
+    signals.unless_again(host.net.drain()).await;
     Ok(())
 }
 
@@ -181,11 +181,11 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     let host = Host::open(args.options.clone()).await?;
     let endpoint = args.peers.role(&args.coordinator, &host, LinkRole::Accounts)?;
     let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
-    let signalled = compose::signalled();
+    let mut signals = compose::Signals::take();
     let pair = compose::serve_accounts(&host, bound, app.clone()).await?;
     announce(out, "accounts", pair, &host);
-    signalled.await;
-    host.net.drain().await;
-    app.closed().await;
+    signals.next().await;
+    signals.unless_again(host.net.drain()).await;
+    signals.unless_again(app.closed()).await;
     Ok(())
 }

@@ -54,7 +54,7 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     if let Some(warning) = together {
         tell(&warning);
     }
-    let signalled = compose::signalled();
+    let mut signals = compose::Signals::take();
     if let Some(file) = &file {
         running.endpoints.write(file)?;
     }
@@ -67,12 +67,15 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
             running.endpoints.coordinator.http
         )
     });
-    signalled.await;
-    let bar = out.progress("finishing what is open");
-    let clean = running.stop().await;
-    bar.finish_and_clear();
-    if !clean {
-        tell("the grace time was over before everything had finished");
+    signals.next().await;
+    let open = running.started_sessions();
+    if open > 0 && !out.json {
+        tell(&format!("waiting for {open} open sessions (Ctrl-C again to stop now)"));
+    }
+    match signals.unless_again(running.stop()).await {
+        Some(true) => {}
+        Some(false) => tell("stopped at the end of --grace, with work unfinished"),
+        None => tell("stopped at once"),
     }
     Ok(())
 }
@@ -206,6 +209,13 @@ impl Running {
             party.connected().await;
         }
         Ok(Self { host, parties, accounts, endpoints: served })
+    }
+
+    /// Sessions in which the parties of this process compute.
+    fn started_sessions(&self) -> usize {
+        let computing = |party: &PartyHandle| party.status().started_sessions;
+        // Each session counts at several parties.
+        self.parties.iter().map(computing).max().unwrap_or(0)
     }
 
     /// Drains: parties finish what they compute, then the services close. Answers whether all of

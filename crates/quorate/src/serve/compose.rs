@@ -249,19 +249,49 @@ pub(crate) async fn serve_accounts(
     host.serve(bound, rest, Services::default()).await
 }
 
-/// Waits for Ctrl-C or SIGTERM, which count from the call on: to be called before anybody is told
-/// that the server is there.
-pub(crate) fn signalled() -> impl Future<Output = ()> {
-    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    async move {
-        let one = async |signal: std::io::Result<Signal>| match signal {
-            Ok(mut signal) => drop(signal.recv().await),
-            // Where it cannot be handled, it ends the process.
-            Err(_) => std::future::pending().await,
-        };
+/// Ctrl-C and SIGTERM. They count from when this is made: before anybody is told that the server is
+/// there.
+pub(crate) struct Signals {
+    interrupt: std::io::Result<Signal>,
+    terminate: std::io::Result<Signal>,
+}
+
+impl Signals {
+    pub(crate) fn take() -> Self {
+        Self {
+            interrupt: signal(SignalKind::interrupt()),
+            terminate: signal(SignalKind::terminate()),
+        }
+    }
+
+    /// Waits for the next of them.
+    pub(crate) async fn next(&mut self) {
+        let Self { interrupt, terminate } = self;
         tokio::select! {
             () = one(interrupt) => {}
             () = one(terminate) => {}
         }
     }
+
+    /// Runs to the end, but not beyond the next signal. Answers with nothing where that came first.
+    pub(crate) async fn unless_again<T>(&mut self, stopping: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            ended = stopping => Some(ended),
+            () = self.next() => None,
+        }
+    }
+}
+
+async fn one(signal: &mut std::io::Result<Signal>) {
+    match signal {
+        Ok(signal) => drop(signal.recv().await),
+        // Where it cannot be handled, it ends the process.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Waits for Ctrl-C, which counts from the call on.
+pub(crate) fn interrupted() -> impl Future<Output = ()> {
+    let mut interrupt = signal(SignalKind::interrupt());
+    async move { one(&mut interrupt).await }
 }

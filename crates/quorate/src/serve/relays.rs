@@ -9,7 +9,9 @@ use axum::routing::get;
 use clap::ValueEnum;
 use quorate_front_jsonrpc as jsonrpc;
 use quorate_front_relay as binary;
-use quorate_ports::GroupStore;
+use quorate_front_rest::probes;
+use quorate_ports::Store as _;
+use quorate_store::SqliteStore;
 use quorate_types::{Error, Result};
 use tokio::net::TcpListener;
 
@@ -51,7 +53,7 @@ pub(crate) async fn serve_jsonrpc(
     net: &Net,
     listener: TcpListener,
     options: &RelayOptions,
-    store: Arc<dyn GroupStore>,
+    store: Arc<SqliteStore>,
 ) -> Result<SocketAddr> {
     let config = jsonrpc::Config {
         compat: match options.compat {
@@ -61,9 +63,15 @@ pub(crate) async fn serve_jsonrpc(
         static_dir: options.static_dir.clone(),
         ..jsonrpc::Config::default()
     };
+    let health = store.clone();
     let relay = jsonrpc::Relay::open(config, store).await?;
     let numbers = relay.clone();
-    let router = relay.router().merge(metrics(move || numbers.prometheus()));
+    let ready = move || health.health().map_err(|error| vec![error.message]);
+    let mut router = relay.router().merge(metrics(move || numbers.prometheus()));
+    router = router.merge(probes("jsonrpc-relay", Arc::new(ready)));
+    if options.static_dir.is_none() {
+        router = router.route("/", get(|| async { GROUPS }));
+    }
     let stop = net.stop.clone();
     net.spawn(async move {
         stop.cancelled().await;
@@ -82,6 +90,8 @@ pub(crate) fn serve_binary(net: &Net, listeners: Vec<TcpListener>) -> Result<Vec
     let relay = binary::Relay::new(binary::Config::default());
     let numbers = relay.clone();
     let router = relay.router().merge(metrics(move || numbers.prometheus()));
+    // It needs nothing but itself.
+    let router = router.merge(probes("binary-relay", Arc::new(|| Ok(()))));
     let stop = net.stop.clone();
     net.spawn(async move { relay.run(stop).await });
     listeners
@@ -93,6 +103,10 @@ pub(crate) fn serve_binary(net: &Net, listeners: Vec<TcpListener>) -> Result<Vec
 fn address(served: std::io::Result<SocketAddr>) -> Result<SocketAddr> {
     served.map_err(|_| Error::internal())
 }
+
+/// What a person reads who opens the group relay in a browser.
+const GROUPS: &str = "This is Quorate's JSON-RPC group relay. Clients open a WebSocket at /mpc.\n\
+    /health, /ready and /metrics are for operators.\n";
 
 fn metrics(text: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
     let headers = [(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")];
