@@ -123,10 +123,12 @@ pub struct PartyHandle {
 impl PartyHandle {
     /// What the party is doing now.
     pub fn status(&self) -> PartyStatus {
+        let connected = *self.server.connected.borrow();
+        let table = self.server.table();
         PartyStatus {
-            connected: *self.server.connected.borrow(),
-            running_sessions: self.server.table().running(),
-            started_sessions: self.server.table().started(),
+            connected,
+            running_sessions: table.running(),
+            started_sessions: table.started(),
         }
     }
 

@@ -295,3 +295,22 @@ pub(crate) fn interrupted() -> impl Future<Output = ()> {
     let mut interrupt = signal(SignalKind::interrupt());
     async move { one(&mut interrupt).await }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal as Kind, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_signal_ends_a_stop_that_does_not() {
+        let mut signals = Signals::take();
+        assert_eq!(signals.unless_again(async { 1 }).await, Some(1));
+        for kind in [Kind::INT, Kind::TERM] {
+            kill_process(getpid(), kind).unwrap();
+            signals.next().await;
+            kill_process(getpid(), kind).unwrap();
+            assert_eq!(signals.unless_again(std::future::pending::<()>()).await, None);
+        }
+    }
+}
