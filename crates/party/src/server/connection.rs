@@ -159,7 +159,7 @@ impl PartyServer {
         let part = AssertUnwindSafe(take_part(&self.party, session, token, feed)).catch_unwind();
         let ended = tokio::select! {
             () = self.stop.cancelled() => return,
-            () = self.drained_before_start(views) => return,
+            () = self.drained_before_start(session, views) => return,
             ended = part => ended,
         };
         match ended {
@@ -176,9 +176,21 @@ impl PartyServer {
 
     /// Returns when the party drains and the session has not started: it waits for others, and may
     /// do so longer than any grace. A restarted party joins it again.
-    async fn drained_before_start(&self, views: watch::Receiver<Option<SessionView>>) {
+    async fn drained_before_start(
+        &self,
+        session: SessionId,
+        views: watch::Receiver<Option<SessionView>>,
+    ) {
+        let started = |view: &SessionView| view.status == SessionStatus::InProgress;
         self.drain.cancelled().await;
-        if views.borrow().as_ref().is_some_and(|view| view.status == SessionStatus::InProgress) {
+        let mut holds = views.borrow().as_ref().is_some_and(started);
+        if !holds {
+            // That it has started may be on its way here.
+            let caller = self.party.caller();
+            let asked = in_time(self.party.coordinator.status(&caller, session, None)).await;
+            holds = asked.is_ok_and(|view| started(&view));
+        }
+        if holds {
             std::future::pending().await
         }
     }
