@@ -30,11 +30,11 @@ fn text(value: &Value) -> &str {
 }
 
 /// Two devices, of both kinds of signers, in one room.
-async fn paired(folder: &Path, relay: &str) -> [std::path::PathBuf; 2] {
+async fn paired(folder: &Path, relay: &str, scheme: &str) -> [std::path::PathBuf; 2] {
     let [a, b] = [folder.join("a"), folder.join("b")];
     told(&a, &["init", "--relay", relay]).await;
     let other = told(&b, &["init", "--relay", relay, "--signer", "p256"]).await;
-    let room = told(&a, &["pair", text(&other["link"])]).await;
+    let room = told(&a, &["pair", text(&other["link"]), "--scheme", scheme]).await;
     told(&b, &["pair", text(&room["link"])]).await;
     [a, b]
 }
@@ -66,7 +66,7 @@ async fn two_phones_pair_make_a_key_and_sign_over_the_relay_of_up() {
     let (cluster, folder) = Cluster::temporary().await;
     let relay = text(&cluster.endpoints["relay"][0]).to_owned();
     let relay = format!("ws://{relay}/v1/msg-relay");
-    let [a, b] = paired(folder.path(), &relay).await;
+    let [a, b] = paired(folder.path(), &relay, "ecdsa-secp256k1").await;
     let (one, two) = tokio::join!(told(&a, &["keygen"]), told(&b, &["keygen"]));
     assert_eq!(one, two);
     let key = text(&one["key_id"]);
@@ -83,6 +83,21 @@ async fn two_phones_pair_make_a_key_and_sign_over_the_relay_of_up() {
     assert_eq!((ok, &again["error"]), (false, &"conflict".into()));
     let (ok, alone) = answer(&a, &["keygen"]).await;
     assert_eq!((ok, &alone["error"]), (false, &"invalid_request".into()), "the room is left");
+}
+
+#[tokio::test]
+async fn two_phones_make_an_ed25519_key_and_sign_messages() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let relay = format!("ws://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
+    let [a, b] = paired(folder.path(), &relay, "ed25519").await;
+    let (one, two) = tokio::join!(told(&a, &["keygen"]), told(&b, &["keygen"]));
+    assert_eq!(one, two);
+    assert_eq!(text(&one["public_key"]).len(), 64);
+    for (first, second) in [(&a, &b), (&b, &a)] {
+        let signed = sign(first, second, text(&one["key_id"])).await;
+        assert_eq!(signed["message_hash"], Value::Null);
+        assert!(verified(&signed).await);
+    }
 }
 
 /// The relay alone, on a port of its own; the documented one may be taken.
@@ -124,7 +139,7 @@ async fn a_relay_that_is_killed_in_the_middle_costs_the_phones_nothing() {
     drop(held);
     let mut first = relay(port).await;
     let url = format!("ws://127.0.0.1:{port}/v1/msg-relay");
-    let [a, b] = paired(folder.path(), &url).await;
+    let [a, b] = paired(folder.path(), &url, "ecdsa-secp256k1").await;
     let (reached, round) = tokio::sync::oneshot::channel();
     let restart = async {
         round.await.expect("round 2 comes");
@@ -145,7 +160,7 @@ async fn a_relay_with_tls_is_met_by_who_trusts_its_certificate_only() {
     let flags = ["--tls-cert", &cert, "--tls-key", &key];
     let cluster = Cluster::start_with(folder.path(), &flags).await;
     let relay = format!("wss://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
-    let [a, b] = paired(folder.path(), &relay).await;
+    let [a, b] = paired(folder.path(), &relay, "ecdsa-secp256k1").await;
     let (ok, refused) = answer(&a, &["keygen"]).await;
     assert_eq!((ok, &refused["error"]), (false, &"unavailable".into()), "{refused}");
     let keygen = |folder: &Path| {
@@ -161,7 +176,7 @@ async fn a_relay_with_tls_is_met_by_who_trusts_its_certificate_only() {
 async fn a_phone_that_nobody_meets_says_so_at_its_deadline() {
     let (cluster, folder) = Cluster::temporary().await;
     let relay = format!("ws://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
-    let [a, _] = paired(folder.path(), &relay).await;
+    let [a, _] = paired(folder.path(), &relay, "ecdsa-secp256k1").await;
     let (ok, alone) = answer(&a, &["keygen", "--limit", "1"]).await;
     assert_eq!((ok, &alone["error"]), (false, &"session_expired".into()), "{alone}");
     assert_eq!(alone["details"]["waiting_for"].as_array().map(Vec::len), Some(1));
@@ -219,7 +234,7 @@ async fn devices_are_called_by_their_names_and_declining_is_told_once() {
 async fn an_export_overwrites_nothing_and_takes_its_passphrase_from_a_pipe() {
     let (cluster, folder) = Cluster::temporary().await;
     let relay = format!("ws://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
-    let [a, b] = paired(folder.path(), &relay).await;
+    let [a, b] = paired(folder.path(), &relay, "ecdsa-secp256k1").await;
     let (one, _) = tokio::join!(told(&a, &["keygen"]), told(&b, &["keygen"]));
     let file = folder.path().join("share").display().to_string();
     let export = ["export", "--key", text(&one["key_id"]), "--out", &file];

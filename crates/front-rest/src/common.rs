@@ -19,8 +19,8 @@ use crate::pages;
 /// Says whether a service can do its work now, and if not, why: one sentence each. Must not block.
 pub type Readiness = Arc<dyn Fn() -> Result<(), Vec<String>> + Send + Sync>;
 
-/// Largest body of a path that takes no payload: far above any honest request.
-pub(crate) const SMALL_BODY: usize = 64 << 10;
+/// Largest body of a path that takes no payload: a message of 64 KiB in base64 and what is around it.
+pub(crate) const SMALL_BODY: usize = 96 << 10;
 
 /// Largest body that carries a payload: 1 MiB in base64 with room for its envelope.
 pub(crate) const MESSAGE_BODY: usize = 2 << 20;

@@ -321,7 +321,7 @@ async fn a_body_needs_a_json_content_type() {
 #[tokio::test]
 async fn bodies_over_their_bound_are_413() {
     let long = |size: usize| format!(r#"{{"username":"{}"}}"#, "x".repeat(size));
-    let (answer, _) = call("POST", "/api/v1/accounts", &long(64 << 10)).await;
+    let (answer, _) = call("POST", "/api/v1/accounts", &long(96 << 10)).await;
     assert_refused(&answer, 413, "message_too_large", "");
     let with =
         |size: usize| format!(r#"{{"from_party":"alice","payload":"{}"}}"#, "A".repeat(size));

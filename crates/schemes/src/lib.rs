@@ -95,6 +95,11 @@ pub fn check_input(scheme: Scheme, input: &SignInput) -> Result<()> {
     }
 }
 
+/// Whether keys of this scheme sign messages, and not hashes of them.
+pub fn signs_messages(scheme: Scheme) -> bool {
+    check_input(scheme, &SignInput::Message(Default::default())).is_ok()
+}
+
 fn digest_of(scheme: Scheme, input: &SignInput) -> Result<Digest> {
     input.digest().ok_or_else(|| {
         let problem = format!("a key for {scheme} signs a hash: give message_hash, not message");

@@ -15,7 +15,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use quorate_types::threshold::MAX_PARTIES;
-use quorate_types::{Error, KeyId, Result};
+use quorate_types::{Error, KeyId, Result, Scheme};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,8 @@ pub enum DeviceLink {
         relay: String,
         /// The run.
         instance: InstanceId,
+        /// The scheme of the key.
+        scheme: Scheme,
         /// Signers needed.
         signers: u16,
         /// The holders, in their order.
@@ -82,7 +84,10 @@ impl fmt::Display for DeviceLink {
         query.append_pair("relay", relay);
         query.append_pair("instance", &URL_SAFE_NO_PAD.encode(instance.0));
         match self {
-            Self::Room { signers, .. } => query.append_pair("signers", &signers.to_string()),
+            Self::Room { signers, scheme, .. } => {
+                query.append_pair("scheme", scheme.name());
+                query.append_pair("signers", &signers.to_string())
+            }
             Self::Sign { key, .. } => query.append_pair("key", &key.to_string()),
             Self::Device { .. } => &mut query,
         };
@@ -142,6 +147,11 @@ impl FromStr for DeviceLink {
             "room" => Ok(Self::Room {
                 relay: one("relay")?,
                 instance: instance()?,
+                scheme: match all("scheme").first() {
+                    Some(name) => name.parse()?,
+                    // Links of the first version are for ECDSA keys.
+                    None => Scheme::EcdsaSecp256k1,
+                },
                 signers: one("signers")?.parse().map_err(|_| {
                     Error::invalid_field("link", "the link is damaged: signers is no number")
                 })?,
@@ -245,6 +255,7 @@ mod tests {
             DeviceLink::Room {
                 relay: relay.clone(),
                 instance,
+                scheme: Scheme::Ed25519,
                 signers: 2,
                 members: members.clone(),
                 names: vec![None, Some(bob)],

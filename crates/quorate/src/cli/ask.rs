@@ -46,7 +46,7 @@ pub(crate) struct SignArgs {
     #[arg(short = 'k', long)]
     key: String,
     #[command(flatten)]
-    what: WhatArgs,
+    signed: InputArgs,
     /// A party that signs; give it once per party. The rest are chosen from online servers
     #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
     participants: Vec<PartyId>,
@@ -61,41 +61,71 @@ pub(crate) struct SignArgs {
 /// What is signed or was signed.
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
-pub(crate) struct DigestArgs {
-    /// The 32-byte digest in hex
-    #[arg(long, value_name = "HEX")]
-    digest: Option<String>,
-    /// The message; it is hashed by --hash
+pub(crate) struct SignedArgs {
+    /// The message; an ECDSA key signs its hash (--hash), an Ed25519 key the message itself
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
+    /// The message in hex
+    #[arg(long, value_name = "HEX")]
+    message_hex: Option<String>,
+    /// The 32-byte digest in hex, for an ECDSA key
+    #[arg(long, value_name = "HEX")]
+    digest: Option<String>,
 }
 
 /// A digest, or a message and its hash.
 #[derive(clap::Args)]
-pub(crate) struct WhatArgs {
+pub(crate) struct InputArgs {
     #[command(flatten)]
-    digest: DigestArgs,
-    /// How --message is hashed: keccak256 or sha256
-    #[arg(long, default_value = "keccak256", value_parser = value::<HashKind>)]
-    hash: HashKind,
+    signed: SignedArgs,
+    /// How a message is hashed for an ECDSA key: keccak256 or sha256 [default: keccak256]
+    #[arg(long, value_parser = value::<HashKind>)]
+    hash: Option<HashKind>,
 }
 
-impl WhatArgs {
-    /// The digest meant.
-    pub(crate) fn digest(&self) -> Result<Digest> {
-        match (&self.digest.digest, &self.digest.message) {
-            (Some(text), _) => {
-                let mut digest = [0; 32];
-                hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut digest)
-                    .map_err(|_| Error::invalid_field("digest", "a digest is 32 bytes in hex"))?;
-                Ok(Digest(digest))
+impl InputArgs {
+    /// What a key of this scheme signs of it.
+    pub(crate) fn input(&self, scheme: Scheme) -> Result<SignInput> {
+        let unhex = |field: &str, text: &str| {
+            hex::decode(text.strip_prefix("0x").unwrap_or(text))
+                .map_err(|_| Error::invalid_field(field, format!("--{field} is hex")))
+        };
+        let SignedArgs { message, message_hex, digest } = &self.signed;
+        let message = match (message, message_hex, digest) {
+            (_, _, Some(text)) => {
+                let digest = unhex("digest", text)?.try_into().map_err(|_| {
+                    Error::invalid_field("digest", "a digest is 32 bytes, 64 hex digits")
+                })?;
+                let input = SignInput::Digest(Digest(digest));
+                quorate_schemes::check_input(scheme, &input)
+                    .map_err(|_| refused("digest", scheme, "--message or --message-hex"))?;
+                return Ok(input);
             }
-            (None, Some(message)) => {
-                Ok(quorate_schemes::hash_message(self.hash, message.as_bytes()))
+            (Some(text), ..) => text.clone().into_bytes(),
+            (None, Some(text), None) => unhex("message-hex", text)?,
+            (None, None, None) => {
+                return Err(Error::invalid("give --message, --message-hex or --digest"));
             }
-            (None, None) => Err(Error::invalid("give --digest or --message")),
+        };
+        match (quorate_schemes::signs_messages(scheme), self.hash) {
+            (true, Some(_)) => Err(refused("hash", scheme, "the message only")),
+            (true, None) => {
+                let input = SignInput::from_fields(None, Some(message.into()))?;
+                input.ok_or_else(Error::internal)
+            }
+            (false, hash) => {
+                let hash = hash.unwrap_or(HashKind::Keccak256);
+                Ok(SignInput::Digest(quorate_schemes::hash_message(hash, &message)))
+            }
         }
     }
+}
+
+fn refused(option: &str, scheme: Scheme, instead: &str) -> Error {
+    let why = format!(
+        "a key for {scheme} signs the message itself: leave --{option} out, give {instead}"
+    );
+    Error::invalid_field(option, why)
 }
 
 /// Arguments of `keys` and `sessions`.
@@ -147,13 +177,11 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<()> {
 /// Makes a signature and shows it.
 pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
     let coordinator = args.client.connect()?;
-    let digest = args.what.digest()?;
+    let (key, scheme) = select_key(&*coordinator, &args.key).await?;
+    let input = args.signed.input(scheme)?;
+    let digest = input.digest();
     let request = CreateSession {
-        ceremony: CeremonyRequest::Sign {
-            key: select_key(&*coordinator, &args.key).await?,
-            threshold: None,
-            input: SignInput::Digest(digest),
-        },
+        ceremony: CeremonyRequest::Sign { key, threshold: None, input },
         participants: plain(&args.participants),
         expires_in_seconds: args.expires_in,
         idempotency_key: args.idempotency_key,
@@ -166,7 +194,7 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
         "session_id": view.session_id,
         "key_id": view.key_id(),
         "public_key": view.public_key().map(|key| hex::encode(&key.0)),
-        "message_hash": hex::encode(digest.0),
+        "message_hash": digest.map(|digest| hex::encode(digest.0)),
         "signature": hex::encode(&signature.bytes),
         "recovery_id": signature.recovery_id,
         "signers": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::ask::run_session;
 use super::output::Output;
 use super::up::Running;
+use super::values::value;
 use crate::serve::endpoints::Ports;
 use crate::serve::options::ServeOptions;
 use crate::serve::party::VaultOptions;
@@ -19,9 +20,12 @@ use crate::serve::peers;
 /// Arguments of `demo`.
 #[derive(clap::Args)]
 pub(crate) struct DemoArgs {
-    /// The message to sign; it is hashed with Keccak-256, as Ethereum does
+    /// The message to sign; for ECDSA it is hashed with Keccak-256, as Ethereum does
     #[arg(long, default_value = "Hello, Quorate!")]
     message: String,
+    /// The signature scheme
+    #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
+    scheme: Scheme,
 }
 
 /// The serving options of a throw-away installation.
@@ -42,35 +46,43 @@ pub(crate) async fn run(args: DemoArgs, out: Output) -> Result<()> {
         .progress("starting a coordinator, a router, an account service and three server parties");
     let running = Running::start(options, None, Ports::Ephemeral, VaultOptions::default()).await?;
     bar.finish_and_clear();
-    let done = make_and_sign(&running, &args.message, out).await;
+    let done = make_and_sign(&running, &args, out).await;
     running.stop().await;
     done
 }
 
-async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<()> {
+async fn make_and_sign(running: &Running, args: &DemoArgs, out: Output) -> Result<()> {
+    let DemoArgs { message, scheme } = args;
     let url = peers::url(running.endpoints.coordinator.grpc, false);
     let coordinator = RemoteCoordinator::new(peers::endpoint(&url, None, None, false)?);
     let began = Instant::now();
-    let made = run_session(&coordinator, keygen()?, "making a 2-of-3 key", out).await?;
+    let made = run_session(&coordinator, keygen(*scheme)?, "making a 2-of-3 key", out).await?;
     let keygen_ms = began.elapsed().as_secs_f64() * 1e3;
     let key_id = made.key_id().ok_or_else(Error::internal)?;
     let public_key = made.public_key().cloned().ok_or_else(Error::internal)?;
-    let digest = quorate_schemes::hash_message(HashKind::Keccak256, message.as_bytes());
+    let input = match quorate_schemes::signs_messages(*scheme) {
+        true => SignInput::Message(message.clone().into()),
+        false => {
+            let digest = quorate_schemes::hash_message(HashKind::Keccak256, message.as_bytes());
+            SignInput::Digest(digest)
+        }
+    };
+    let digest = input.digest().map(|digest| hex::encode(digest.0));
     let began = Instant::now();
-    let signed = run_session(&coordinator, sign(key_id, digest), "signing", out).await?;
+    let signed = run_session(&coordinator, sign(key_id, input.clone()), "signing", out).await?;
     let sign_ms = began.elapsed().as_secs_f64() * 1e3;
     let Some(Outcome::Signature(signature)) = &signed.outcome else {
         return Err(Error::internal());
     };
     let (scheme, threshold) = (made.ceremony.scheme(), made.ceremony.threshold());
-    quorate_schemes::verify(scheme, &public_key, &SignInput::Digest(digest), signature)?;
+    quorate_schemes::verify(scheme, &public_key, &input, signature)?;
     let value = json!({
         "scheme": scheme.name(),
         "threshold_t": threshold.signers(),
         "threshold_n": threshold.parties(),
         "public_key": hex::encode(&public_key.0),
         "message": message,
-        "message_hash": hex::encode(digest.0),
+        "message_hash": digest,
         "signature": hex::encode(&signature.bytes),
         "recovery_id": signature.recovery_id,
         "ethereum_address": quorate_schemes::ethereum_address(scheme, &public_key),
@@ -89,13 +101,14 @@ async fn make_and_sign(running: &Running, message: &str, out: Output) -> Result<
             ("key", format!("{signers} of {parties}, made in {}", duration(keygen_ms))),
             ("public key", text("public_key")),
             ("address", text("ethereum_address")),
-            ("message", message.to_owned()),
-            ("digest", format!("{} (Keccak-256)", text("message_hash"))),
+            ("message", message.clone()),
+            ("digest", digest.map(|d| format!("{d} (Keccak-256)")).unwrap_or_default()),
             ("signature", text("signature")),
             ("signed by", format!("{} in {}", names(&signed, " and "), duration(sign_ms))),
             ("verified", "the signature is valid for this key and message".to_owned()),
         ];
-        let story = story.map(|(name, value)| format!("{name:<10}  {value}"));
+        let told = story.iter().filter(|(_, value)| !value.is_empty());
+        let story: Vec<_> = told.map(|(name, value)| format!("{name:<10}  {value}")).collect();
         format!(
             "{}\n\nnext: `quorate up` runs such servers until you stop them; then `quorate keygen`",
             story.join("\n")
@@ -113,25 +126,18 @@ fn round(ms: f64) -> f64 {
     (ms * 1e3).round() / 1e3
 }
 
-fn keygen() -> Result<CreateSession> {
+fn keygen(scheme: Scheme) -> Result<CreateSession> {
     Ok(CreateSession {
-        ceremony: CeremonyRequest::Keygen {
-            scheme: Scheme::default(),
-            threshold: Threshold::new(2, 3)?,
-        },
+        ceremony: CeremonyRequest::Keygen { scheme, threshold: Threshold::new(2, 3)? },
         participants: Vec::new(),
         expires_in_seconds: None,
         idempotency_key: None,
     })
 }
 
-fn sign(key: KeyId, digest: Digest) -> CreateSession {
+fn sign(key: KeyId, input: SignInput) -> CreateSession {
     CreateSession {
-        ceremony: CeremonyRequest::Sign {
-            key: KeySelector::Id(key),
-            threshold: None,
-            input: SignInput::Digest(digest),
-        },
+        ceremony: CeremonyRequest::Sign { key: KeySelector::Id(key), threshold: None, input },
         participants: Vec::new(),
         expires_in_seconds: None,
         idempotency_key: None,

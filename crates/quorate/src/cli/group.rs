@@ -52,7 +52,7 @@ struct CreateArgs {
     #[arg(short = 'n', long, default_value_t = 3)]
     parties: u16,
     /// The key's scheme
-    #[arg(long, default_value_t = Scheme::default())]
+    #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
     /// A name for people
     #[arg(long, default_value = "quorate")]
@@ -114,8 +114,9 @@ pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
             finish(&session, participation, what, args.yes, out).await
         }
         Command::Sign(args) => {
-            let key = key_among(keyring.keys().await?, &args.key)?.key_id;
-            let participation = session.sign(args.group, key, args.what.request()?).await?;
+            let key = key_among(keyring.keys().await?, &args.key)?;
+            let request = args.what.request(key.scheme)?;
+            let participation = session.sign(args.group, key.key_id, request).await?;
             invite(&participation, out);
             finish(&session, participation, "signing", false, out).await
         }

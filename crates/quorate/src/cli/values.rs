@@ -15,16 +15,20 @@ pub(crate) fn value<T: FromStr<Err = Error>>(text: &str) -> std::result::Result<
     text.parse().map_err(|error: Error| error.message)
 }
 
-/// As [`find_key`]; a whole public key is left for the coordinator to find.
+/// As [`find_key`], with the key's scheme; a whole public key is left for the coordinator to find.
 pub(super) async fn select_key(
     coordinator: &dyn ManageSessions,
     text: &str,
-) -> Result<KeySelector> {
+) -> Result<(KeySelector, Scheme)> {
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).unwrap_or_default();
-    match quorate_schemes::normalize_any_public_key(&bytes) {
-        Ok(key) => Ok(KeySelector::PublicKey(key)),
-        Err(_) => find_key(coordinator, text).await.map(KeySelector::Id),
+    for scheme in Scheme::ALL {
+        if let Ok(key) = quorate_schemes::normalize_public_key(*scheme, &bytes) {
+            return Ok((KeySelector::PublicKey(key), *scheme));
+        }
     }
+    let id = find_key(coordinator, text).await?;
+    let scheme = coordinator.key(&Caller::Open, id).await?.record.scheme;
+    Ok((KeySelector::Id(id), scheme))
 }
 
 /// The id of a coordinator's key by that id, its public key or its Ethereum address, or by the

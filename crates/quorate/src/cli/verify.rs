@@ -4,24 +4,24 @@ use quorate_types::*;
 use serde_json::json;
 
 use super::Answer;
-use super::ask::{WhatArgs, lines};
+use super::ask::{InputArgs, lines};
 use super::output::Output;
 use super::values::value;
 
 /// Arguments of `verify`.
 #[derive(clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The public key in hex, compressed or not
+    /// The public key in hex: 33 or 65 bytes for ECDSA, 32 for Ed25519
     #[arg(short = 'k', long, value_name = "HEX")]
     public_key: String,
-    /// The signature in hex: r ‖ s, with or without a recovery id behind it
+    /// The signature in hex: 64 bytes, and for ECDSA a recovery id behind them if there is one
     #[arg(short = 's', long, value_name = "HEX")]
     signature: String,
     #[command(flatten)]
-    what: WhatArgs,
-    /// The signature scheme
-    #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
-    scheme: Scheme,
+    signed: InputArgs,
+    /// The signature scheme [default: that of the public key]
+    #[arg(long, value_parser = value::<Scheme>)]
+    scheme: Option<Scheme>,
 }
 
 /// Says whether the signature is valid.
@@ -31,19 +31,22 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<Answer> {
         hex::decode(text).map_err(|_| Error::invalid_field(field, format!("{field} is not hex")))
     };
     let key = unhex("public_key", &args.public_key)?;
-    let key = quorate_schemes::normalize_public_key(args.scheme, &key)?;
-    let digest = args.what.digest()?;
+    let reads = |scheme: &Scheme| quorate_schemes::normalize_public_key(*scheme, &key).is_ok();
+    let scheme = args.scheme.or_else(|| Scheme::ALL.iter().copied().find(reads));
+    let scheme = scheme.unwrap_or_default();
+    let key = quorate_schemes::normalize_public_key(scheme, &key)?;
+    let input = args.signed.input(scheme)?;
+    let digest = input.digest().map(|digest| hex::encode(digest.0));
     let signature = unhex("signature", &args.signature)?;
-    let signature = quorate_schemes::parse_signature(args.scheme, &signature, None)?;
-    let input = SignInput::Digest(digest);
-    let verified = quorate_schemes::complete_signature(args.scheme, &key, &input, signature);
+    let signature = quorate_schemes::parse_signature(scheme, &signature, None)?;
+    let verified = quorate_schemes::complete_signature(scheme, &key, &input, signature);
     let signature = match verified {
         Ok(signature) => signature,
         Err(error) if error.details.fields.contains_key("signature") => {
             let value = json!({
                 "valid": false,
                 "reason": error.message,
-                "message_hash": hex::encode(digest.0),
+                "message_hash": digest,
             });
             out.show(&value, || format!("not valid: {}", error.message));
             return Ok(Answer::No);
@@ -52,9 +55,9 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<Answer> {
     };
     let value = json!({
         "valid": true,
-        "message_hash": hex::encode(digest.0),
+        "message_hash": digest,
         "recovery_id": signature.recovery_id,
-        "ethereum_address": quorate_schemes::ethereum_address(args.scheme, &key),
+        "ethereum_address": quorate_schemes::ethereum_address(scheme, &key),
     });
     out.show(&value, || format!("the signature is valid\n{}", lines(&value)));
     Ok(Answer::Yes)

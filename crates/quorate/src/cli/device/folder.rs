@@ -11,7 +11,7 @@ use quorate_client::peers::{
 use quorate_client::{Keyring, SealSource};
 use quorate_party::secret_file;
 use quorate_store::SqliteVault;
-use quorate_types::{Error, ErrorCode, KeyId, Result, Threshold};
+use quorate_types::{Error, ErrorCode, KeyId, Result, Scheme, Threshold};
 use serde::{Deserialize, Serialize};
 
 use super::names::Names;
@@ -35,6 +35,8 @@ struct Settings {
 pub(in crate::cli) struct Room {
     relay: String,
     instance: String,
+    #[serde(default)]
+    scheme: Scheme,
     signers: u16,
     members: Vec<VerifyingKey>,
     /// What the members are called, in their order; empty where none has a name.
@@ -46,11 +48,11 @@ impl Room {
     pub(in crate::cli) fn new(
         relay: String,
         instance: InstanceId,
-        signers: u16,
+        (scheme, signers): (Scheme, u16),
         members: Vec<VerifyingKey>,
         names: Vec<Option<DeviceName>>,
     ) -> Self {
-        Self { relay, instance: hex::encode(instance.0), signers, members, names }
+        Self { relay, instance: hex::encode(instance.0), scheme, signers, members, names }
     }
 
     pub(in crate::cli) fn names(&self) -> Names {
@@ -83,6 +85,10 @@ impl Room {
         &self.members
     }
 
+    pub(in crate::cli) fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     pub(in crate::cli) fn threshold(&self) -> Result<Threshold> {
         let all = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
         Threshold::new(self.signers.into(), all)
@@ -99,6 +105,7 @@ impl Room {
         DeviceLink::Room {
             relay: self.relay.clone(),
             instance: self.instance(),
+            scheme: self.scheme,
             signers: self.signers,
             members: self.members.clone(),
             names: self.names.clone(),

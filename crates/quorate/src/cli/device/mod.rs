@@ -96,6 +96,9 @@ struct PairArgs {
     /// Signers needed [default: all]
     #[arg(short, long)]
     threshold: Option<u16>,
+    /// The scheme of the key [default: ecdsa-secp256k1]
+    #[arg(long, value_parser = value::<Scheme>)]
+    scheme: Option<Scheme>,
 }
 
 fn relay(text: &str) -> std::result::Result<String, String> {
@@ -196,13 +199,18 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
     let own = folder.verifying_key();
     let mut joins = false;
     let room = match links.as_slice() {
-        [DeviceLink::Room { relay, instance, signers, members, names }] => {
+        [DeviceLink::Room { relay, instance, scheme, signers, members, names }] => {
             if args.threshold.is_some() {
                 let why = "the room's link says how many signers are needed";
                 return Err(Error::invalid_field("threshold", why));
             }
+            if args.scheme.is_some_and(|asked| asked != *scheme) {
+                let why = format!("the room is for a key of {scheme}: leave --scheme out");
+                return Err(Error::invalid_field("scheme", why));
+            }
             joins = true;
-            Room::new(relay.clone(), *instance, *signers, members.clone(), names.clone())
+            let kind = (*scheme, *signers);
+            Room::new(relay.clone(), *instance, kind, members.clone(), names.clone())
         }
         devices => {
             let mut members = vec![own.clone()];
@@ -217,7 +225,8 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
             }
             let all = u16::try_from(members.len()).unwrap_or(u16::MAX);
             let signers = args.threshold.unwrap_or(all);
-            Room::new(folder.relay().to_owned(), InstanceId::random(), signers, members, names)
+            let kind = (args.scheme.unwrap_or_default(), signers);
+            Room::new(folder.relay().to_owned(), InstanceId::random(), kind, members, names)
         }
     };
     room.check(&own)?;
@@ -226,6 +235,7 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
     let members: Vec<_> = room.members().iter().map(|key| key.party_id()).collect();
     let value = json!({
         "link": link,
+        "scheme": room.scheme().name(),
         "threshold_t": room.threshold()?.signers(),
         "threshold_n": room.threshold()?.parties(),
         "members": members,
@@ -256,7 +266,7 @@ async fn keygen(folder: &Folder, args: &RunArgs, out: Output) -> Result<()> {
     let mut observer = bar.observer();
     let threshold: Threshold = room.threshold()?;
     let made = session
-        .keygen(room.instance(), room.members(), Scheme::default(), threshold, &mut observer)
+        .keygen(room.instance(), room.members(), room.scheme(), threshold, &mut observer)
         .await;
     drop(observer);
     bar.finish();

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use quorate_client::peers::{
     DeviceLink, InstanceId, MessageHash, Observer, SigningRequest, VerifyingKey,
 };
-use quorate_types::{Error, ErrorCode, KeyId, KeyRecord, PartyId, Result};
+use quorate_types::{Error, ErrorCode, KeyId, KeyRecord, PartyId, Result, Scheme};
 use serde_json::json;
 
 use super::super::ask::lines;
@@ -39,30 +39,48 @@ pub(in crate::cli) struct SignArgs {
 #[derive(clap::Args)]
 #[group(skip)]
 pub(in crate::cli) struct What {
-    /// The message; it is hashed by --hash
+    /// The message; an ECDSA key signs its hash (--hash), an Ed25519 key the message itself
     #[arg(long, value_name = "TEXT", group = "what")]
     message: Option<String>,
     /// The message in hex
     #[arg(long, value_name = "HEX", group = "what")]
     message_hex: Option<String>,
-    /// The 32-byte digest in hex
+    /// The 32-byte digest in hex, for an ECDSA key
     #[arg(long, value_name = "HEX", group = "what")]
     digest: Option<String>,
-    /// How a message is hashed: keccak256, sha256, raw when it is the digest, or none
-    #[arg(long, default_value = "keccak256", value_parser = value::<MessageHash>)]
-    hash: MessageHash,
+    /// How a message is hashed: keccak256, sha256, raw when it is the digest, or none [default: as
+    /// the key's scheme signs, keccak256 or none]
+    #[arg(long, value_parser = value::<MessageHash>)]
+    hash: Option<MessageHash>,
 }
 
 impl What {
-    pub(in crate::cli) fn request(&self) -> Result<SigningRequest> {
-        let hex = |text: &str| {
+    /// What a key of this scheme is to sign.
+    pub(in crate::cli) fn request(&self, scheme: Scheme) -> Result<SigningRequest> {
+        let hash = self.hash.unwrap_or(match quorate_schemes::signs_messages(scheme) {
+            true => MessageHash::None,
+            false => MessageHash::Keccak256,
+        });
+        let request = self.hashed(hash)?;
+        quorate_schemes::check_input(scheme, &request.input()).map_err(|_| {
+            let why = match quorate_schemes::signs_messages(scheme) {
+                true => "signs the message itself: give --message or --message-hex, without --hash",
+                false => "signs a hash: give --digest, or another --hash than none",
+            };
+            Error::invalid_field("hash", format!("a key for {scheme} {why}"))
+        })?;
+        Ok(request)
+    }
+
+    fn hashed(&self, hash: MessageHash) -> Result<SigningRequest> {
+        let unhex = |text: &str| {
             hex::decode(text.strip_prefix("0x").unwrap_or(text))
                 .map_err(|_| Error::invalid_field("message", "this is not hex"))
         };
         match (&self.message, &self.message_hex, &self.digest) {
-            (Some(text), _, _) => SigningRequest::new(text.clone().into_bytes(), self.hash),
-            (_, Some(text), _) => SigningRequest::new(hex(text)?, self.hash),
-            (_, _, Some(text)) => SigningRequest::new(hex(text)?, MessageHash::Raw),
+            (Some(text), _, _) => SigningRequest::new(text.clone().into_bytes(), hash),
+            (_, Some(text), _) => SigningRequest::new(unhex(text)?, hash),
+            (_, _, Some(text)) => SigningRequest::new(unhex(text)?, MessageHash::Raw),
             _ => Err(Error::invalid("say what to sign: --message, --message-hex or --digest")),
         }
     }
@@ -82,8 +100,8 @@ pub(in crate::cli) async fn run(folder: &Folder, args: SignArgs, out: Output) ->
     let (meeting, request) = match (&args.link, &args.key) {
         (Some(link), _) => (meeting(link.parse()?)?, None),
         (None, Some(key)) => {
-            let request = args.what.request()?;
             let key = key_among(keyring.keys().await?, key)?;
+            let request = args.what.request(key.scheme)?;
             (start(folder, key.key_id, &args.with)?, Some(request))
         }
         (None, None) => return Err(Error::invalid("give --key to start, or a link to take part")),
@@ -209,7 +227,14 @@ mod tests {
     fn a_message_goes_with_its_hash_and_with_no_other_message() {
         let parse = |words: &[&str]| Line::try_parse_from([&["x"], words].concat());
         let line = parse(&["--message", "hello", "--hash", "sha256"]).ok().unwrap();
-        assert_eq!(line.what.request().unwrap().hash(), MessageHash::Sha256);
+        let ecdsa = Scheme::EcdsaSecp256k1;
+        assert_eq!(line.what.request(ecdsa).unwrap().hash(), MessageHash::Sha256);
+        assert!(line.what.request(Scheme::Ed25519).is_err(), "it signs no hashes");
+        let line = parse(&["--message", "hello"]).ok().unwrap();
+        assert_eq!(line.what.request(ecdsa).unwrap().hash(), MessageHash::Keccak256);
+        assert_eq!(line.what.request(Scheme::Ed25519).unwrap().hash(), MessageHash::None);
+        let line = parse(&["--message", "hello", "--hash", "none"]).ok().unwrap();
+        assert!(line.what.request(ecdsa).is_err(), "it signs no messages");
         assert!(parse(&["--message", "hello", "--digest", "00"]).is_err());
         assert!(parse(&["--message-hex", "00", "--digest", "00"]).is_err());
     }
