@@ -37,7 +37,7 @@ pub(crate) struct ServeOptions {
     /// Private key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Serve and call in clear text beyond loopback: behind a proxy or tunnel that encrypts
+    /// Serve and call in plaintext beyond loopback: behind a TLS-terminating proxy or a tunnel
     #[arg(long)]
     pub(crate) insecure: bool,
     /// A party that may call, with its identity key: NAME=HEX. Give it once per party
@@ -62,7 +62,7 @@ pub(crate) struct ServeOptions {
     /// Start although the database is missing or older than it was, without what is lost
     #[arg(long)]
     pub(crate) accept_loss: bool,
-    /// Seconds that running sessions get to finish at the end
+    /// Graceful-shutdown timeout in seconds, for sessions that run
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) grace: u64,
 }
