@@ -4,6 +4,7 @@ use crate::files;
 use crate::layers;
 use crate::steps::{cargo, cargo_command, output, run as execute, step};
 use crate::supply;
+use crate::words;
 
 /// Runs all checks; `fix` mends what can be mended.
 pub(crate) fn run_all(fix: bool) -> Result<(), String> {
@@ -12,6 +13,7 @@ pub(crate) fn run_all(fix: bool) -> Result<(), String> {
         false => cargo(&["fmt", "--all", "--check"]),
     })?;
     step("files", files::check)?;
+    step("words", words::check)?;
     step("layers", layers::check)?;
     let metadata = layers::metadata()?;
     step("dependencies", || files::unused_dependencies(&metadata))?;

@@ -12,6 +12,7 @@ mod soak;
 mod steps;
 mod supply;
 mod test;
+mod words;
 
 use std::process::ExitCode;
 

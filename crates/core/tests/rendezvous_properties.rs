@@ -96,7 +96,7 @@ fn seconds(n: u64) -> Duration {
 
 proptest! {
     #[test]
-    fn a_postbox_answers_as_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
+    fn a_rendezvous_answers_as_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
         let ledger = Ledger::new(RendezvousLimits::default());
         let accounts: Vec<_> =
             (0..CONNECTIONS).map(|n| Connection(Account::new(&ledger, n, ClientAddress::default()))).collect();

@@ -14,7 +14,7 @@ const CODES: [i32; 8] = [-32700, -32600, -32601, -32602, -32603, -32001, -32002,
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DropReason {
-    /// The peer said goodbye.
+    /// The peer has closed the connection.
     Closed,
     /// The peer vanished or fell silent.
     Gone,

@@ -27,7 +27,7 @@ use crate::send_queue::{Entry, Gate, SendQueue};
 use crate::{keep, translate};
 
 /// How long connections may take to end when the relay stops.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Commits that may wait for the disk. Calls that might add one are refused then: the store's queue
 /// must not overrun, and keeps room for connections that end.
@@ -132,7 +132,7 @@ impl Relay {
         Ok(Self(shared))
     }
 
-    /// Says goodbye to all connections with code 1012, and waits for them and for the store.
+    /// Closes all connections with code 1012, and waits for them and for the store.
     ///
     /// Places with a token stay kept for a relay that is opened on the same store.
     pub async fn close(&self) {
@@ -147,7 +147,7 @@ impl Relay {
             send_queue.ring();
         }
         self.0.tasks.close();
-        if tokio::time::timeout(2 * LAST_WORDS, self.0.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(2 * CLOSE_LIMIT, self.0.tasks.wait()).await.is_err() {
             tracing::warn!("connections were still open when the relay stopped");
         }
     }

@@ -71,7 +71,7 @@ pub(crate) enum Next {
     Write(Entry),
     /// Nothing for now.
     Wait,
-    /// Say goodbye.
+    /// Close the connection.
     Close(DropReason),
 }
 
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goodbye_comes_after_what_was_said() {
+    fn a_close_frame_comes_after_what_was_said() {
         let (send_queue, limits) = (send_queue(), RelayLimits::default());
         send_queue.push(entry("a", None), &limits);
         send_queue.close(DropReason::Full);

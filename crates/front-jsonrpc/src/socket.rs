@@ -29,8 +29,8 @@ const PING_BYTES: usize = 16;
 /// Pings without a sign of life after which a peer is gone.
 const SILENT_PINGS: u32 = 3;
 
-/// Time to say goodbye and to let the peer answer.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Time to send a close frame and to let the peer answer.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Calls that are taken before their answers are written.
 const READ_BATCH: usize = 32;
@@ -102,9 +102,9 @@ pub(crate) async fn run(guard: ConnectionGuard, socket: WebSocket) {
     let end = poll_fn(|cx| connection.poll(cx)).await;
     connection.guard.relay.counters.dropped(end);
     let Connection { guard, socket, .. } = connection;
-    // The place is free, or can be resumed, before the goodbye.
+    // The place is free, or can be resumed, before the close frame.
     drop(guard);
-    goodbye(socket, end).await;
+    close(socket, end).await;
 }
 
 /// Nothing to do until woken, or the end.
@@ -269,7 +269,7 @@ fn broken(error: axum::Error) -> DropReason {
 }
 
 /// Says why, and lets the peer answer, so that it sees the reason and not a reset.
-async fn goodbye(mut socket: WebSocket, end: DropReason) {
+async fn close(mut socket: WebSocket, end: DropReason) {
     if end == DropReason::Gone {
         return;
     }
@@ -280,5 +280,5 @@ async fn goodbye(mut socket: WebSocket, end: DropReason) {
         }
         while let Some(Ok(_)) = socket.next().await {}
     };
-    let _ = timeout(LAST_WORDS, talk).await;
+    let _ = timeout(CLOSE_LIMIT, talk).await;
 }

@@ -190,12 +190,12 @@ async fn places_numbers_and_sessions_survive_a_restart() {
     let value = json!({"b": 1, "a": [2]});
     let sign = clients[0].ask("Session.create", json!([place[0], "sign", value])).await;
     clients[2].ask("Session.load", json!([place[0], sign["uuid"], "sign", 3])).await;
-    let goodbyes = async {
+    let closed = async {
         for client in &mut clients {
             assert_eq!(client.closed().await, 1012);
         }
     };
-    tokio::join!(server.close(), goodbyes);
+    tokio::join!(server.close(), closed);
     let weak = Arc::downgrade(&store);
     drop((store, clients));
     gone(weak).await;

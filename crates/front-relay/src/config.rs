@@ -18,7 +18,7 @@ pub struct Config {
     pub queue_total_bytes: usize,
     /// Each peer is pinged this often; one that says nothing for two pings is cut.
     pub ping_every: Duration,
-    /// Time for goodbyes when a connection ends or the relay stops.
+    /// Time to close when a connection ends or the relay stops.
     pub grace: Duration,
     /// Parts of the rendezvous, each with its own lock.
     pub parts: usize,

@@ -39,16 +39,16 @@ const PROGRESS: usize = 128 << 10;
 enum End {
     /// The peer is gone.
     Gone,
-    /// The peer said goodbye.
+    /// The peer has closed the connection.
     Closed,
-    /// We say goodbye.
+    /// We close the connection.
     Refused(u16, &'static str),
     /// It is cut from outside.
     Cut(Cut),
 }
 
 impl End {
-    fn goodbye(&self) -> Option<(u16, &'static str)> {
+    fn close_frame(&self) -> Option<(u16, &'static str)> {
         match self {
             Self::Gone => None,
             Self::Closed => Some((1000, "")),
@@ -105,7 +105,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, guard: Conne
         one(&relay.counters().slow_reader);
         desk.writer.cut();
     } else {
-        // What was answered before the end comes before the goodbye.
+        // What was answered before the end comes before the close frame.
         desk.send_queue.take(&mut desk.writer);
     }
     // What is left to say needs no more of the connection's state, and is counted until it is said.
@@ -302,9 +302,9 @@ fn control(opcode: u8, payload: Bytes) -> Out {
     Out { opcode, payload, since: None }
 }
 
-/// Says goodbye, and lets the peer answer so that it sees the reason and not a reset.
+/// Sends a close frame, and lets the peer answer so that it sees the reason and not a reset.
 async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, mut writer: Writer, end: End) {
-    let Some((code, reason)) = end.goodbye() else {
+    let Some((code, reason)) = end.close_frame() else {
         return;
     };
     let mut payload = BytesMut::with_capacity(2 + reason.len());

@@ -49,7 +49,7 @@ async fn a_message_that_is_too_long_is_refused_with_1009() {
 }
 
 #[tokio::test]
-async fn what_was_answered_before_a_refusal_comes_before_the_goodbye() {
+async fn what_was_answered_before_a_refusal_comes_before_the_close_frame() {
     let server = serve(small()).await;
     let mut client = server.client().await;
     let frame = client.publish(1, 10, 0, &[1; 90_000]).await;

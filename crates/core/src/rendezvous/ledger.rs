@@ -1,7 +1,7 @@
 //! What connections hold: bytes and ids, counted against the bounds before anything is stored.
 //!
-//! The counters are shared by all postboxes of a relay, so they are atomic; they are the only
-//! thing two postboxes have in common. What is stored counts for its connection and for the address
+//! The counters are shared by all parts of a relay, so they are atomic; they are the only
+//! thing that two parts have in common. What is stored counts for its connection and for the address
 //! that it came from, also when the connection is gone.
 
 use std::sync::Arc;

@@ -114,7 +114,7 @@ impl Client {
         }
     }
 
-    /// The relay's goodbye: its code, 1005 when there is none.
+    /// The relay's close frame: its code, 1005 when there is none.
     pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match self.frame().await {
@@ -124,12 +124,12 @@ impl Client {
                     return frame.map_or(1005, |frame| frame.code.into());
                 }
                 Some(_) => {}
-                None => panic!("the connection ended without a goodbye"),
+                None => panic!("the connection ended without a close frame"),
             }
         }
     }
 
-    /// Says goodbye, and waits until the relay has noticed.
+    /// Closes the connection, and waits until the relay has noticed.
     pub(crate) async fn leave(mut self) {
         self.socket.close(None).await.unwrap();
         while self.frame().await.is_some() {}

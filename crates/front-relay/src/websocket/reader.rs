@@ -56,7 +56,7 @@ pub enum Incoming<'a> {
     Ping(Payload<'a>),
     /// The answer to a ping, or one that nobody asked for.
     Pong(Payload<'a>),
-    /// The client says goodbye.
+    /// The client closes the connection.
     Close,
 }
 

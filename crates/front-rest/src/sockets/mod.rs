@@ -43,7 +43,7 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Time to finish what is under way when a socket ends.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Requests of one socket under way at once: more wait unread in the socket. A party sends a few
 /// messages a round; this many keep a group commit busy.
@@ -117,9 +117,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 enum End {
     /// The peer is gone, or takes nothing any more.
     Gone,
-    /// The peer said goodbye.
+    /// The peer has closed the connection.
     Closed,
-    /// We say goodbye with an error.
+    /// We close the connection with an error.
     Refused(Error),
     /// The peer broke the WebSocket protocol: a close code and its reason.
     Broken(u16, &'static str),
@@ -186,7 +186,7 @@ pub(crate) async fn run(
     };
     // What the peer asked for before it left is still done: an acknowledgement must not be lost.
     let rest = async { while answers.next().await.is_some() {} };
-    let _ = timeout(LAST_WORDS, rest).await;
+    let _ = timeout(CLOSE_LIMIT, rest).await;
     finish(socket, end).await;
 }
 
@@ -307,7 +307,7 @@ async fn send(socket: &mut WebSocket, message: Message) -> Result<(), End> {
     }
 }
 
-/// Says goodbye and lets the peer answer, so that it sees the reason and not a reset.
+/// Sends a close frame and lets the peer answer, so that it sees the reason and not a reset.
 async fn finish(mut socket: WebSocket, end: End) {
     let frame = match end {
         End::Gone => return,
@@ -325,13 +325,13 @@ async fn finish(mut socket: WebSocket, end: End) {
             reason: close_reason(&Error::unavailable("the service stops; connect again")).into(),
         }),
     };
-    let goodbye = async {
+    let closing = async {
         if frame.is_some() && socket.send(Message::Close(frame)).await.is_err() {
             return;
         }
         while let Some(Ok(_)) = socket.recv().await {}
     };
-    let _ = timeout(LAST_WORDS, goodbye).await;
+    let _ = timeout(CLOSE_LIMIT, closing).await;
 }
 
 /// A frame as text. The shapes of this crate always serialize.
