@@ -27,7 +27,14 @@ pub(super) async fn select_key(
         }
     }
     let id = find_key(coordinator, text).await?;
-    let scheme = coordinator.key(&Caller::Open, id).await?.record.scheme;
+    let found = coordinator.key(&Caller::Open, id).await.map_err(|error| match error.code {
+        ErrorCode::NotFound => {
+            let why = format!("there is no such key as {id}; `quorate keys` lists them");
+            Error::new(ErrorCode::NotFound, why).with_field("key")
+        }
+        _ => error,
+    });
+    let scheme = found?.record.scheme;
     Ok((KeySelector::Id(id), scheme))
 }
 
