@@ -3,23 +3,22 @@
 //! Every envelope carries it, so a party with other facts (another digest, another roster, an old
 //! epoch, an earlier attempt) is found out by its first message, before anything is computed.
 
-use quorate_types::{
-    KeyId, PartyId, PublicKey, Scheme, SessionId, SessionKind, SignInput, Threshold,
-};
+use quorate_types::{KeyId, PartyId, PublicKey, Scheme, SessionId, SignInput, Threshold};
 use sha2::{Digest as _, Sha256};
 
 use crate::handshake::HandshakeView;
 
 /// The facts of an attempt.
 pub(crate) struct Facts<'a> {
-    pub(crate) kind: SessionKind,
+    /// The name of the ceremony.
+    pub(crate) ceremony: &'static str,
     /// The protocol that runs, with its version.
     pub(crate) protocol: &'static str,
     pub(crate) scheme: Scheme,
     pub(crate) session: SessionId,
     /// Counts the attempts of a session, from 0.
     pub(crate) attempt: u32,
-    /// What is signed with; `None` where a key is made.
+    /// What is signed with or refreshed; `None` where a key is made.
     pub(crate) key: Option<KeyFacts<'a>>,
     pub(crate) threshold: Threshold,
     pub(crate) input: Option<&'a SignInput>,
@@ -29,7 +28,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) roster: &'a [(PartyId, HandshakeView)],
 }
 
-/// The key of a signature.
+/// The key of a signature or a refresh.
 pub(crate) struct KeyFacts<'a> {
     pub(crate) key_id: KeyId,
     pub(crate) epoch: u32,
@@ -44,7 +43,7 @@ pub(crate) struct KeyFacts<'a> {
 pub(crate) fn execution_id(facts: &Facts<'_>) -> [u8; 32] {
     let mut hash = Transcript(Sha256::new());
     hash.add(b"quorate/execution/v2");
-    hash.add(facts.kind.name().as_bytes());
+    hash.add(facts.ceremony.as_bytes());
     hash.add(facts.protocol.as_bytes());
     hash.add(facts.scheme.name().as_bytes());
     hash.add(facts.session.0.as_bytes());
@@ -129,7 +128,7 @@ mod tests {
             SignInput::Message(vec![5; 32].into()),
         ];
         let base = || Facts {
-            kind: SessionKind::Sign,
+            ceremony: "sign",
             protocol: "protocol/1",
             scheme: Scheme::EcdsaSecp256k1,
             session: id(1).parse().unwrap(),
@@ -141,7 +140,7 @@ mod tests {
             roster: &roster,
         };
         let changed = [
-            Facts { kind: SessionKind::Keygen, ..base() },
+            Facts { ceremony: "refresh", ..base() },
             Facts { protocol: "protocol/2", ..base() },
             Facts { session: id(9).parse().unwrap(), ..base() },
             Facts { attempt: 1, ..base() },

@@ -6,12 +6,17 @@
 //! attempt, so that a stolen identity opens nothing that was recorded.
 //!
 //! It also shows three things of the party's vault: how often it has changed and which process has
-//! it open, by which the others notice one that was put back from a backup, and the confirmations of the key that is to sign, by
-//! which a holder that missed some of them can use its share.
+//! it open, by which the others notice one that was put back from a backup; and the certificate of
+//! its share of the key that is to sign or to be refreshed: the epoch, the execution that made it and
+//! the confirmations of all holders. By it a holder that missed some confirmations can use its
+//! share, and one that has only an earlier epoch knows that its share is stale. A share of the next
+//! epoch that waits for confirmations is shown with the party's own: where all holders show theirs,
+//! they are the certificate.
 //!
 //! ```text
-//! version 2 (1) | identity key (32) | HPKE key (32) | nonce (32) | generation (8) | process (16)
-//! | confirmations: count (1), 64 bytes each | signature (64)
+//! version 3 (1) | identity key (32) | HPKE key (32) | nonce (32) | generation (8) | process (16)
+//! | epoch (4) | execution (32) | confirmations: count (1), 64 bytes each
+//! | pending: 0 (1), or 1 (1), epoch (4), execution (32), own confirmation (64) | signature (64)
 //! ```
 
 use hpke::kem::X25519HkdfSha256;
@@ -23,10 +28,14 @@ use crate::confirmation::CONFIRMATION;
 use crate::fault::{Fault, FaultCode};
 use crate::identity::{Identity, verify_identity};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Up to the epoch.
+const BEFORE_EPOCH: usize = 1 + 32 + 32 + 32 + 8 + 16;
 /// Up to and with the count of confirmations.
-const FIXED: usize = 1 + 32 + 32 + 32 + 8 + 16 + 1;
-const DOMAIN: &str = "quorate/hello/v2";
+const FIXED: usize = BEFORE_EPOCH + 4 + 32 + 1;
+/// A pending share behind its flag.
+const PENDING: usize = 4 + 32 + CONFIRMATION;
+const DOMAIN: &str = "quorate/handshake/v3";
 
 pub(crate) type SealKem = X25519HkdfSha256;
 
@@ -54,8 +63,25 @@ pub struct Shown {
     /// Random, and the same for as long as one process has the vault open: handshakes of one
     /// process may be seen out of order.
     pub process: [u8; 16],
-    /// The confirmations of the key that is to sign, 64 bytes each. Empty for none.
+    /// The epoch of its share of the key that is to sign or to be refreshed; 0 for none.
+    pub epoch: u32,
+    /// The execution that made that epoch; zeros for none, and for a key of the first version.
+    pub execution: [u8; 32],
+    /// The holders' confirmations of that epoch, 64 bytes each in their order. Empty for none.
     pub confirmations: Vec<u8>,
+    /// A share of the next epoch that has not been confirmed by all holders.
+    pub pending: Option<Pending>,
+}
+
+/// A share that waits for the confirmations of the other holders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its epoch.
+    pub epoch: u32,
+    /// The execution that made it.
+    pub execution: [u8; 32],
+    /// The party's own confirmation: see [`Statement::confirm`](crate::Statement::confirm).
+    pub confirmation: [u8; CONFIRMATION],
 }
 
 /// What a handshake says.
@@ -85,16 +111,24 @@ pub fn make_handshake(
     shown: &Shown,
 ) -> (Handshake, HandshakeSecret) {
     let (decryption_key, encryption_key) = SealKem::gen_keypair();
-    let mut bytes = Vec::with_capacity(FIXED + shown.confirmations.len() + 64);
+    let mut bytes = Vec::with_capacity(FIXED + shown.confirmations.len() + 1 + PENDING + 64);
     bytes.push(VERSION);
     bytes.extend_from_slice(&identity.public());
     bytes.extend_from_slice(&encryption_key.to_bytes());
     bytes.extend_from_slice(&random::<32>());
     bytes.extend_from_slice(&shown.generation.to_be_bytes());
     bytes.extend_from_slice(&shown.process);
+    bytes.extend_from_slice(&shown.epoch.to_be_bytes());
+    bytes.extend_from_slice(&shown.execution);
     let count = u8::try_from(shown.confirmations.len() / CONFIRMATION).expect("few holders");
     bytes.push(count);
     bytes.extend_from_slice(&shown.confirmations);
+    bytes.push(u8::from(shown.pending.is_some()));
+    if let Some(Pending { epoch, execution, confirmation }) = &shown.pending {
+        bytes.extend_from_slice(&epoch.to_be_bytes());
+        bytes.extend_from_slice(execution);
+        bytes.extend_from_slice(confirmation);
+    }
     let signature = identity.sign(DOMAIN, &signed(&bytes, session, party));
     bytes.extend_from_slice(&signature);
     let handshake = Handshake::from(bytes);
@@ -106,10 +140,18 @@ fn signed(body: &[u8], session: SessionId, party: &PartyId) -> Vec<u8> {
 }
 
 /// The generation and the process that a handshake shows, unchecked: for one that was checked
-/// before it was kept.
+/// before it was kept, of this version or the one before.
 pub fn standing(handshake: &[u8]) -> Option<(u64, [u8; 16])> {
     let (generation, rest) = handshake.get(97..)?.split_first_chunk()?;
     Some((u64::from_be_bytes(*generation), *rest.first_chunk()?))
+}
+
+/// The pending share that these bytes show; `None` for no bytes.
+fn pending(bytes: &[u8]) -> Option<Pending> {
+    let (epoch, rest) = bytes.split_first_chunk()?;
+    let (execution, confirmation) = rest.split_first_chunk()?;
+    let (epoch, execution) = (u32::from_be_bytes(*epoch), *execution);
+    Some(Pending { epoch, execution, confirmation: confirmation.try_into().ok()? })
 }
 
 /// Reads a handshake and checks that its identity key signed it for this session and party.
@@ -131,7 +173,12 @@ pub fn read_handshake(
         return Err(Fault::benign(FaultCode::VersionMismatch, message).blaming(party));
     }
     let count = handshake.get(FIXED - 1).copied().unwrap_or_default();
-    let signed_len = FIXED + usize::from(count) * CONFIRMATION;
+    let flag = FIXED + usize::from(count) * CONFIRMATION;
+    let signed_len = match handshake.get(flag) {
+        Some(0) => flag + 1,
+        Some(1) => flag + 1 + PENDING,
+        _ => return Err(invalid("is cut off or damaged")),
+    };
     if u16::from(count) > MAX_PARTIES || handshake.len() != signed_len + 64 {
         return Err(invalid("is cut off or too long"));
     }
@@ -139,7 +186,15 @@ pub fn read_handshake(
         handshake[from..from + 32].try_into().expect("inside the checked length")
     };
     let (generation, process) = standing(handshake).expect("inside the checked length");
-    let shown = Shown { generation, process, confirmations: handshake[FIXED..signed_len].to_vec() };
+    let epoch = handshake[BEFORE_EPOCH..BEFORE_EPOCH + 4].try_into().expect("4 bytes");
+    let shown = Shown {
+        generation,
+        process,
+        epoch: u32::from_be_bytes(epoch),
+        execution: part(BEFORE_EPOCH + 4),
+        confirmations: handshake[FIXED..flag].to_vec(),
+        pending: pending(&handshake[flag + 1..signed_len]),
+    };
     let view =
         HandshakeView { identity: part(1), encryption_key: part(33), nonce: part(65), shown };
     let signature: [u8; 64] = handshake[signed_len..].try_into().expect("the checked length");
@@ -161,22 +216,37 @@ mod tests {
         let session = |n: u128| format!("{n:032x}").parse::<SessionId>().unwrap();
         let (p, q): (PartyId, PartyId) = ("p".parse().unwrap(), "q".parse().unwrap());
         let identity = Identity::generate();
-        let shown = Shown { generation: 7, process: [8; 16], confirmations: vec![3; 128] };
-        let (handshake, _) = make_handshake(&identity, session(1), &p, &shown);
-        let view = read_handshake(&handshake, session(1), &p).unwrap();
-        assert_eq!(view.identity, identity.public());
-        assert_eq!(view.shown, shown);
-        assert!(read_handshake(&handshake, session(2), &p).is_err());
-        assert!(read_handshake(&handshake, session(1), &q).is_err());
-        for at in 0..handshake.len() {
-            let mut bad = handshake.to_vec();
-            bad[at] ^= 1;
-            let fault = read_handshake(&bad, session(1), &p).unwrap_err();
-            let code =
-                if at == 0 { FaultCode::VersionMismatch } else { FaultCode::HandshakeInvalid };
-            assert_eq!(fault.code, code, "byte {at}");
+        let waiting = Pending { epoch: 6, execution: [1; 32], confirmation: [2; 64] };
+        for pending in [None, Some(waiting)] {
+            let shown = Shown {
+                generation: 7,
+                process: [8; 16],
+                epoch: 0x0102_0304,
+                execution: [9; 32],
+                confirmations: vec![3; 128],
+                pending,
+            };
+            let (handshake, _) = make_handshake(&identity, session(1), &p, &shown);
+            let view = read_handshake(&handshake, session(1), &p).unwrap();
+            assert_eq!(view.identity, identity.public());
+            assert_eq!(view.shown, shown);
+            assert_eq!(standing(&handshake), Some((7, [8; 16])));
+            assert!(read_handshake(&handshake, session(2), &p).is_err());
+            assert!(read_handshake(&handshake, session(1), &q).is_err());
+            for at in 0..handshake.len() {
+                let mut bad = handshake.to_vec();
+                bad[at] ^= 1;
+                let fault = read_handshake(&bad, session(1), &p).unwrap_err();
+                let code =
+                    if at == 0 { FaultCode::VersionMismatch } else { FaultCode::HandshakeInvalid };
+                assert_eq!(fault.code, code, "byte {at}");
+            }
+            for length in 1..handshake.len() {
+                let fault = read_handshake(&handshake[..length], session(1), &p).unwrap_err();
+                assert_eq!(fault.code, FaultCode::HandshakeInvalid, "{length} bytes");
+            }
+            assert!(read_handshake(&handshake[1..], session(1), &p).is_err());
         }
-        assert!(read_handshake(&handshake[1..], session(1), &p).is_err());
     }
 
     #[test]

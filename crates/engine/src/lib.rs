@@ -34,7 +34,7 @@ mod trial;
 pub use confirmation::{CONFIRMATION, Statement};
 pub use fault::{Fault, FaultCode, Severity};
 pub use handshake::{
-    HandshakeSecret, HandshakeView, Shown, make_handshake, read_handshake, standing,
+    HandshakeSecret, HandshakeView, Pending, Shown, make_handshake, read_handshake, standing,
 };
 pub use identity::{Identity, verify_identity};
 pub use proof::{Nonce, PartyProof, ProvenCall};

@@ -1,10 +1,13 @@
 //! Machines that run in step in one process, for tests that cheat inside them.
 
+use std::sync::Arc;
+
 use quorate_types::{Scheme, Threshold};
 
 use crate::fault::{FaultCode, Severity};
 use crate::machine::{Input, Machine, MachineFault, OutboundMessage, Position};
 use crate::registry;
+use crate::share::Share;
 use crate::task::Output;
 
 /// How a machine ended: `Ok(None)` where it still waits.
@@ -16,6 +19,21 @@ pub(crate) fn keygen(scheme: Scheme, t: i64, n: u16) -> Vec<Box<dyn Machine>> {
     let machine =
         |position| registry::keygen_machine(scheme, position, threshold, [3; 32]).unwrap();
     (0..n.into()).map(machine).collect()
+}
+
+/// The shares that a keygen by `n` parties makes.
+pub(crate) fn shares(scheme: Scheme, t: i64, n: u16) -> Vec<Arc<Share>> {
+    let share = |ending: Ending| match ending {
+        Ok(Some(Output::Key { share, .. })) => Arc::new(share),
+        _ => panic!("a key"),
+    };
+    drive(&mut keygen(scheme, t, n), |_, _| {}).into_iter().map(share).collect()
+}
+
+/// The machines of a refresh of these shares, in the order of the holders.
+pub(crate) fn refresh(shares: &[Arc<Share>]) -> Vec<Box<dyn Machine>> {
+    let machine = |(position, share)| registry::refresh_machine(share, position, [5; 32]).unwrap();
+    shares.iter().enumerate().map(machine).collect()
 }
 
 /// Runs all in step; `tamper` sees what each machine sends.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_types::threshold::MAX_PARTIES;
-use quorate_types::{Handshake, PartyId, SessionId, SessionKind};
+use quorate_types::{Handshake, PartyId, SessionId};
 use zeroize::Zeroizing;
 
 use crate::channel::Channel;
@@ -71,7 +71,7 @@ pub struct Run {
     roster: Vec<Peer>,
     me: Position,
     machine: Box<dyn Machine>,
-    /// Of a keygen: the round behind those of its machine.
+    /// Where shares are made: the round behind those of the machine.
     confirmation: Option<u16>,
     /// Envelopes, one per round, kind and sender: no machine expects more than 8 × 2 × 15.
     inbox: BTreeMap<MessageKey, Bytes>,
@@ -118,8 +118,7 @@ impl Run {
         let execution = execution_id(&facts(session, &task, &views)?);
         let parties: Vec<_> = views.iter().map(|(party, _)| party).collect();
         let machine = registry::start(&task, position, &parties, execution)?;
-        let confirmation =
-            (task.kind() == SessionKind::Keygen).then(|| machine.rounds().saturating_add(1));
+        let confirmation = task.makes_shares().then(|| machine.rounds().saturating_add(1));
         Ok(Self {
             identity: Identity::from_secret(&identity.secret()),
             secret,
@@ -443,28 +442,22 @@ fn facts<'a>(
 ) -> Result<Facts<'a>, Fault> {
     let row = registry::row(task.scheme());
     let row = row.map_err(|error| Fault::benign(FaultCode::BadInput, error.message))?;
-    let (key, input) = match task {
-        Task::Keygen { .. } => (None, None),
-        Task::Sign { share, key, made_by, input } => {
-            let facts = KeyFacts {
-                key_id: key.key_id,
-                epoch: key.epoch,
-                public_key: share.public_key(),
-                made_by: *made_by,
-                holders: &key.holders,
-            };
-            (Some(facts), Some(input))
-        }
-    };
+    let key = task.key().map(|(share, key, made_by)| KeyFacts {
+        key_id: key.key_id,
+        epoch: key.epoch,
+        public_key: share.public_key(),
+        made_by,
+        holders: &key.holders,
+    });
     Ok(Facts {
-        kind: task.kind(),
-        protocol: row.protocol(task.kind()),
+        ceremony: task.name(),
+        protocol: row.protocol(task),
         scheme: task.scheme(),
         session,
         attempt: FIRST_ATTEMPT,
         key,
         threshold: task.threshold(),
-        input,
+        input: task.input(),
         path: "",
         roster,
     })

@@ -1,6 +1,6 @@
-//! The test signatures by which a new key is tried before anybody keeps it.
+//! The test signatures by which new shares are tried before anybody keeps them.
 //!
-//! They follow the last round of the keygen, in as many rounds as the scheme signs in. The quorums
+//! They follow the last round of the keygen or refresh, in as many rounds as the scheme signs in. The quorums
 //! together cover every pair of holders: a key is tried by each pair that may later sign. Each
 //! quorum signs a message of its own, which follows from the execution and the public key. What a
 //! party sends for all its quorums travels in one message a round.
@@ -13,6 +13,7 @@ use quorate_types::{Digest, Scheme, ShareIndex, SignInput, Threshold};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::fault::Severity;
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, decode, encode,
 };
@@ -32,15 +33,17 @@ pub(crate) type StartSign = fn(
 /// Bodies of one envelope, each with the number of its quorum.
 type Bundle = Vec<(u8, Zeroizing<Vec<u8>>)>;
 
-/// A keygen whose key is tried before it is given out.
+/// A keygen or refresh whose shares are tried before they are given out.
 pub(crate) struct Tried {
-    keygen: Box<dyn Machine>,
+    making: Box<dyn Machine>,
     sign: StartSign,
     /// How the messages of a signature travel, by round from 1.
     rounds: &'static [Kind],
     me: Position,
     parties: usize,
     execution: [u8; 32],
+    /// Of a refresh: our share of the epoch that it replaces.
+    before: Option<Arc<Share>>,
     trial: Option<Trial>,
 }
 
@@ -55,20 +58,21 @@ struct Trial {
 
 impl Tried {
     pub(crate) fn new(
-        keygen: Box<dyn Machine>,
+        making: Box<dyn Machine>,
         sign: StartSign,
         rounds: &'static [Kind],
         me: Position,
         threshold: Threshold,
         execution: [u8; 32],
+        before: Option<Arc<Share>>,
     ) -> Self {
         let parties = threshold.parties().into();
-        Self { keygen, sign, rounds, me, parties, execution, trial: None }
+        Self { making, sign, rounds, me, parties, execution, before, trial: None }
     }
 
-    /// The round of a signature that this round of the keygen is, from 1.
+    /// The round of a signature that this round is, from 1.
     fn signing_round(&self, round: u16) -> Option<u16> {
-        let round = round.checked_sub(self.keygen.rounds()).filter(|round| *round > 0)?;
+        let round = round.checked_sub(self.making.rounds()).filter(|round| *round > 0)?;
         (usize::from(round) <= self.rounds.len()).then_some(round)
     }
 
@@ -76,8 +80,23 @@ impl Tried {
         self.signing_round(round).map(|round| self.rounds[usize::from(round) - 1])
     }
 
+    /// A refresh leaves everything but the secret as it was.
+    fn check_same_key(&self, share: &Share) -> Result<(), MachineFault> {
+        let facts = |share: &Share| {
+            let numbers = (share.scheme(), share.threshold(), share.share_index());
+            (share.public_key().clone(), numbers)
+        };
+        match &self.before {
+            Some(before) if facts(before) != facts(share) => {
+                Err(MachineFault::result_invalid("the refresh has made another key"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Begins the test signatures of the key that this share is of.
     fn begin(&mut self, share: Share) -> Result<Stepped, MachineFault> {
+        self.check_same_key(&share)?;
         let share = Arc::new(share);
         let mut signing = BTreeMap::new();
         let signers = share.threshold().signers().into();
@@ -95,7 +114,7 @@ impl Tried {
             signing.insert(number, (quorum, sign));
         }
         let trial = Trial { share: Some(share), signing, taken: 0 };
-        let first = self.keygen.rounds() + 1;
+        let first = self.making.rounds() + 1;
         let (sends, _) = self.trial.insert(trial).step_all(first, BTreeMap::new())?;
         Ok(Stepped { sends, output: None })
     }
@@ -103,7 +122,7 @@ impl Tried {
 
 impl Machine for Tried {
     fn need(&self) -> Need {
-        let Some(trial) = &self.trial else { return self.keygen.need() };
+        let Some(trial) = &self.trial else { return self.making.need() };
         let others = (0..self.parties).filter(|position| *position != self.me).collect();
         let (broadcasts, directs) = match self.rounds.get(trial.taken) {
             Some(Kind::Broadcast) => (others, vec![]),
@@ -111,15 +130,24 @@ impl Machine for Tried {
             None => (vec![], vec![]),
         };
         let taken = u16::try_from(trial.taken).expect("few rounds");
-        Need { round: self.keygen.rounds() + 1 + taken, broadcasts, directs }
+        Need { round: self.making.rounds() + 1 + taken, broadcasts, directs }
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
         let Need { round, .. } = self.need();
         if let Some(trial) = &mut self.trial {
-            return trial.step(round, self.rounds, self.me, input);
+            let stepped = trial.step(round, self.rounds, self.me, input);
+            // The shares that were tried are dropped with the run: a ban would be of those before,
+            // with which nobody has cheated.
+            let refreshes = self.before.is_some();
+            return stepped.map_err(|fault| match fault.severity {
+                Severity::Ban if refreshes => {
+                    MachineFault { severity: Severity::Recoverable, ..fault }
+                }
+                _ => fault,
+            });
         }
-        let stepped = self.keygen.step(input)?;
+        let stepped = self.making.step(input)?;
         match stepped.output {
             Some(Output::Key { share, .. }) => {
                 let mut begun = self.begin(share)?;
@@ -131,20 +159,20 @@ impl Machine for Tried {
     }
 
     fn expects(&self, round: u16, kind: Kind, from: Position) -> bool {
-        self.keygen.expects(round, kind, from) || self.kind(round) == Some(kind)
+        self.making.expects(round, kind, from) || self.kind(round) == Some(kind)
     }
 
     fn rounds(&self) -> u16 {
-        self.keygen.rounds() + u16::try_from(self.rounds.len()).expect("few rounds")
+        self.making.rounds() + u16::try_from(self.rounds.len()).expect("few rounds")
     }
 
     fn echoed(&self, round: u16) -> Option<RangeInclusive<u16>> {
         let Some(signing_round) = self.signing_round(round) else {
-            return self.keygen.echoed(round);
+            return self.making.echoed(round);
         };
         let (_, sign) = self.trial.as_ref()?.signing.values().next()?;
         let echoed = sign.echoed(signing_round)?;
-        let before = self.keygen.rounds();
+        let before = self.making.rounds();
         Some(echoed.start() + before..=echoed.end() + before)
     }
 }

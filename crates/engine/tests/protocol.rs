@@ -180,7 +180,7 @@ fn signers_of_different_digests_find_out_by_the_first_message() {
 fn a_share_opens_for_its_party_key_epoch_and_seal_key_only() {
     for scheme in SCHEMES {
         let made = two_of_two(*scheme);
-        let Made { holders, shares, key } = made;
+        let Made { holders, shares, key, .. } = made;
         let seal = |n| SealKey::from_bytes(Secret::new([n; 32]));
         let context = |party, key_id, epoch| SealContext { party_id: party, key_id, epoch };
         let key_id: KeyId = session(1).into();
@@ -252,7 +252,7 @@ fn a_run_refuses_a_roster_it_does_not_fit() {
 }
 
 #[test]
-fn shares_that_the_first_version_sealed_open_as_ecdsa_and_sign() {
+fn shares_that_the_first_version_sealed_open_as_ecdsa_sign_and_are_refreshed() {
     let sealed: [&[u8]; 2] =
         [include_bytes!("data/share-v1-1.bin"), include_bytes!("data/share-v1-2.bin")];
     let seal = SealKey::from_bytes(Secret::new([1; 32]));
@@ -270,7 +270,9 @@ fn shares_that_the_first_version_sealed_open_as_ecdsa_and_sign() {
         shares.push(Arc::new(Share::open(&again, &seal, &context).unwrap()));
     }
     let key = PublicKey(hex::decode(FIRST_VERSION_KEY).unwrap());
-    sign_with(&Made { holders, shares, key }, &[&[0, 1]]);
+    let made = Made { holders, shares, key, refreshes: 0 };
+    sign_with(&made, &[&[0, 1]]);
+    sign_with(&refresh(&made, 3), &[&[0, 1]]);
 }
 
 #[test]

@@ -65,8 +65,7 @@ impl OpenKey {
     /// What the holders confirm of this key.
     pub fn statement(&self) -> Statement {
         let SealedShare { record, execution, identities, .. } = &self.stored;
-        let KeyEpoch { public_key, threshold, holders, .. } = &*record.key;
-        Statement::new(execution, public_key, *threshold, holders, identities)
+        Statement::new(&record.key, execution, identities)
     }
 }
 
@@ -259,9 +258,11 @@ impl Keyring {
 
     /// What this party shows of its vault when it joins.
     pub async fn shown(&self, key: Option<&OpenKey>) -> Result<Shown> {
-        let confirmations = key.map(|key| key.stored.confirmations.clone()).unwrap_or_default();
         let generation = self.vault.generation().await?;
-        Ok(Shown { generation, process: self.process, confirmations })
+        let shown = Shown { generation, process: self.process, ..Shown::default() };
+        let Some(OpenKey { stored, .. }) = key else { return Ok(shown) };
+        let (epoch, execution) = (stored.epoch, stored.execution);
+        Ok(Shown { epoch, execution, confirmations: stored.confirmations.clone(), ..shown })
     }
 
     /// Refuses a peer whose vault is older than one that it has shown before. Of one process of the

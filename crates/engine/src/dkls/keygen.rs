@@ -21,15 +21,15 @@ use std::ops::RangeInclusive;
 use dkls23_secp256k1::DkgSession;
 use dkls23_secp256k1::protocols::dkg::{
     BroadcastDerivationPhase2to4, BroadcastDerivationPhase3to4, ProofCommitment,
-    TransmitInitMulPhase3to4, TransmitInitZeroSharePhase2to4, TransmitInitZeroSharePhase3to4,
 };
-use dkls23_secp256k1::protocols::{Parameters, PartiesMessage, PartyIndex};
+use dkls23_secp256k1::protocols::{Parameters, PartyIndex};
 use dkls23_secp256k1::utilities::proofs::DLogProof;
 use quorate_types::Threshold;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Curve, check_parties, fault};
+use super::setup::{Received, Setup, broadcast, direct, index_of, position_of};
+use super::{Curve, fault};
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, check_distinct,
     decode, encode,
@@ -49,12 +49,6 @@ struct Openings {
     chain_code: BroadcastDerivationPhase3to4,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Setup {
-    zero: TransmitInitZeroSharePhase3to4,
-    multiplication: TransmitInitMulPhase3to4<Curve>,
-}
-
 /// One party's key generation.
 pub(crate) struct Keygen {
     me: Position,
@@ -65,9 +59,7 @@ pub(crate) struct Keygen {
     own_proof: Option<ProofCommitment<Curve>>,
     commitments: BTreeMap<Position, Commitments>,
     openings: BTreeMap<Position, Openings>,
-    zero_commitments: Vec<TransmitInitZeroSharePhase2to4>,
-    zero_seeds: Vec<TransmitInitZeroSharePhase3to4>,
-    multiplications: Vec<TransmitInitMulPhase3to4<Curve>>,
+    received: Received,
 }
 
 impl Keygen {
@@ -87,9 +79,7 @@ impl Keygen {
             own_proof: None,
             commitments: BTreeMap::new(),
             openings: BTreeMap::new(),
-            zero_commitments: Vec::new(),
-            zero_seeds: Vec::new(),
-            multiplications: Vec::new(),
+            received: Received::default(),
         }
     }
 
@@ -139,11 +129,7 @@ impl Keygen {
             check_sender(*position, message.chain_code.sender_index)?;
             self.commitments.insert(*position, message);
         }
-        for (position, body) in &input.directs {
-            let message: TransmitInitZeroSharePhase2to4 = decode(*position, body)?;
-            self.check_direct(*position, &message.parties)?;
-            self.zero_commitments.push(message);
-        }
+        self.received.commitments(self.me, input)?;
         let proofs = self.commitments.iter().map(|(position, message)| (*position, message.proof));
         check_distinct(proofs, "commitment")?;
         let (zero, multiplication, chain_code) =
@@ -165,13 +151,7 @@ impl Keygen {
             check_sender(*position, message.chain_code.sender_index)?;
             self.openings.insert(*position, message);
         }
-        for (position, body) in &input.directs {
-            let message: Setup = decode(*position, body)?;
-            self.check_direct(*position, &message.zero.parties)?;
-            self.check_direct(*position, &message.multiplication.parties)?;
-            self.zero_seeds.push(message.zero);
-            self.multiplications.push(message.multiplication);
-        }
+        self.received.setups(self.me, input)?;
         let points =
             self.openings.iter().map(|(position, message)| (*position, message.proof.point));
         check_distinct(points, "point")?;
@@ -195,24 +175,15 @@ impl Keygen {
         let (party, _) = session
             .phase4(
                 &proofs,
-                &self.zero_commitments,
-                &self.zero_seeds,
-                &self.multiplications,
+                &self.received.zero_commitments,
+                &self.received.zero_seeds,
+                &self.received.multiplications,
                 &committed,
                 &opened,
                 |_| String::new(),
             )
             .map_err(|abort| fault(&abort, position_of))?;
         super::share::share(Box::new(party)).map_err(|error| MachineFault::ours(error.message))
-    }
-
-    /// Refuses a direct message whose inside names other parties than its envelope.
-    fn check_direct(
-        &self,
-        position: Position,
-        inside: &PartiesMessage,
-    ) -> Result<(), MachineFault> {
-        check_parties(position, inside, index_of(position), index_of(self.me))
     }
 }
 
@@ -259,24 +230,6 @@ impl Machine for Keygen {
     fn echoed(&self, round: u16) -> Option<RangeInclusive<u16>> {
         (round == 4).then_some(2..=3)
     }
-}
-
-fn broadcast(round: u16, message: &impl Serialize) -> OutboundMessage {
-    OutboundMessage { round, to: None, body: encode(message) }
-}
-
-fn direct(round: u16, receiver: PartyIndex, message: &impl Serialize) -> OutboundMessage {
-    OutboundMessage { round, to: position_of(receiver), body: encode(message) }
-}
-
-/// In key generation a party's index is its position plus one.
-fn index_of(position: Position) -> PartyIndex {
-    let index = u8::try_from(position + 1).expect("at most MAX_PARTIES");
-    PartyIndex::new(index).expect("one more than something")
-}
-
-fn position_of(index: PartyIndex) -> Option<Position> {
-    Some(usize::from(index.as_u8()) - 1)
 }
 
 /// Refuses a broadcast whose inside names another sender than its envelope.

@@ -1,6 +1,8 @@
 //! DKLs23 (<https://eprint.iacr.org/2023/765>) over secp256k1, by the library `dkls23-secp256k1`.
 
 mod keygen;
+mod refresh;
+mod setup;
 mod share;
 mod sign;
 
@@ -22,6 +24,15 @@ type Curve = k256::Secp256k1;
 /// Starts a keygen.
 pub(crate) fn keygen(me: Position, threshold: Threshold, execution: [u8; 32]) -> Box<dyn Machine> {
     Box::new(keygen::Keygen::new(me, threshold, execution))
+}
+
+/// Starts a refresh.
+pub(crate) fn refresh(
+    share: Arc<Share>,
+    me: Position,
+    execution: [u8; 32],
+) -> Result<Box<dyn Machine>, MachineFault> {
+    Ok(Box::new(refresh::Refresh::new(share, me, execution)?))
 }
 
 /// Starts a signature.

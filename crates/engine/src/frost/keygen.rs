@@ -15,11 +15,11 @@ use frost_ed25519::keys::SigningShare;
 use frost_ed25519::keys::VerifiableSecretSharingCommitment;
 use frost_ed25519::keys::dkg::{part1, part2, part3, round1, round2};
 use frost_ed25519::{Error, Identifier, Signature};
-use quorate_types::{ShareIndex, Threshold};
+use quorate_types::Threshold;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{SystemRandom, array, identifier, share};
+use super::{SystemRandom, array, fault, index, name, share};
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, check_distinct,
     decode, encode,
@@ -175,31 +175,6 @@ fn commitments(package: &round1::Package) -> Result<Commitments, Error> {
 fn package(commitments: &Commitments) -> Result<round1::Package, Error> {
     let commitment = VerifiableSecretSharingCommitment::deserialize(&commitments.coefficients)?;
     Ok(round1::Package::new(commitment, Signature::deserialize(&commitments.proof.concat())?))
-}
-
-/// In key generation a party's index is its position plus one.
-fn index(position: Position) -> ShareIndex {
-    ShareIndex(u8::try_from(position + 1).expect("at most MAX_PARTIES"))
-}
-
-fn name(position: Position) -> Identifier {
-    identifier(index(position))
-}
-
-/// Translates the library's error, which names who is to blame for the two that somebody is.
-fn fault(error: &Error) -> MachineFault {
-    let culprit = error.culprits().first().copied();
-    let positions = 0..usize::from(quorate_types::threshold::MAX_PARTIES);
-    let position = positions.into_iter().find(|position| Some(name(*position)) == culprit);
-    let problem = match error {
-        Error::InvalidProofOfKnowledge { .. } => "does not know what it committed to",
-        Error::InvalidSecretShare { .. } => "dealt a share that does not fit its commitment",
-        _ => "broke the protocol",
-    };
-    match position {
-        Some(position) => MachineFault::violation(position, problem),
-        None => MachineFault::ours(error.to_string()),
-    }
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 //! encodings that are not canonical wherever it reads one.
 
 mod keygen;
+mod refresh;
 mod share;
 mod sign;
 
 use std::sync::Arc;
 
-use frost_ed25519::Identifier;
 use frost_ed25519::rand_core::{self, CryptoRng, RngCore};
+use frost_ed25519::{Error, Identifier};
 use quorate_types::{ShareIndex, SignInput, Threshold};
 pub(crate) use share::read as read_share;
 pub(crate) use sign::ROUNDS as SIGN_ROUNDS;
@@ -22,6 +23,15 @@ use crate::share::Share;
 /// Starts a keygen.
 pub(crate) fn keygen(me: Position, threshold: Threshold, _: [u8; 32]) -> Box<dyn Machine> {
     Box::new(keygen::Keygen::new(me, threshold))
+}
+
+/// Starts a refresh.
+pub(crate) fn refresh(
+    share: Arc<Share>,
+    me: Position,
+    _: [u8; 32],
+) -> Result<Box<dyn Machine>, MachineFault> {
+    Ok(Box::new(refresh::Refresh::new(share, me)?))
 }
 
 /// Starts a signature.
@@ -38,6 +48,32 @@ pub(crate) fn sign(
 /// The library's name of a holder.
 fn identifier(share: ShareIndex) -> Identifier {
     Identifier::try_from(u16::from(share.0)).expect("share indices start at 1")
+}
+
+/// Where all holders take part in their order, a party's index is its position plus one.
+fn index(position: Position) -> ShareIndex {
+    ShareIndex(u8::try_from(position + 1).expect("at most MAX_PARTIES"))
+}
+
+/// The library's name of the party in this place, where all holders take part.
+fn name(position: Position) -> Identifier {
+    identifier(index(position))
+}
+
+/// Translates the library's error, which names who is to blame for the two that somebody is.
+fn fault(error: &Error) -> MachineFault {
+    let culprit = error.culprits().first().copied();
+    let positions = 0..usize::from(quorate_types::threshold::MAX_PARTIES);
+    let position = positions.into_iter().find(|position| Some(name(*position)) == culprit);
+    let problem = match error {
+        Error::InvalidProofOfKnowledge { .. } => "does not know what it committed to",
+        Error::InvalidSecretShare { .. } => "dealt a share that does not fit its commitment",
+        _ => "broke the protocol",
+    };
+    match position {
+        Some(position) => MachineFault::violation(position, problem),
+        None => MachineFault::ours(error.to_string()),
+    }
 }
 
 /// The 32 bytes of a point or scalar that the library has encoded.

@@ -16,6 +16,7 @@ use crate::handshake::make_handshake;
 use crate::machine::{Need, Stepped, decode, encode};
 
 mod frost;
+mod refresh;
 
 const ECDSA: Scheme = Scheme::EcdsaSecp256k1;
 
@@ -106,7 +107,7 @@ fn guessing(made: &Made, row: usize, guess: bool) -> Made {
     let unseen = if guess { &mut receiver.seeds0 } else { &mut receiver.seeds1 };
     unseen[row][0] ^= 1;
     let shares = vec![Arc::clone(&made.shares[0]), Arc::new(dkls::share(Box::new(party)).unwrap())];
-    Made { holders: made.holders.clone(), shares, key: made.key.clone() }
+    Made { holders: made.holders.clone(), shares, key: made.key.clone(), refreshes: 0 }
 }
 
 #[test]
@@ -393,40 +394,57 @@ fn a_party_that_repeats_a_commitment_makes_no_key() {
     assert!(!first.lock().unwrap().is_empty());
 }
 
+/// Runs that have made a key or an epoch confirm it: with one that lies about its execution, all
+/// others name it.
+fn confirmed_by_all(
+    parties: &[PartyId],
+    mut runs: Vec<Run>,
+    key: impl Fn(PublicKey) -> KeyEpoch,
+    liar: Option<Position>,
+) {
+    let keys: Vec<_> = deliver(parties, &mut runs, 4, |_, _| {})
+        .into_iter()
+        .map(|ending| match ending {
+            Ok(Some(Output::Key { public_key, .. })) => public_key,
+            _ => panic!("a key"),
+        })
+        .collect();
+    let identities = runs[0].identities();
+    let key = key(keys[0].clone());
+    let statement = |execution: [u8; 32]| Statement::new(&key, &execution, &identities);
+    let made = statement(runs[0].execution());
+    for (at, run) in runs.iter_mut().enumerate() {
+        assert!(run.waiting_for().is_empty() && run.advance().unwrap().outgoing.is_empty());
+        let lies = liar == Some(at);
+        run.kept(if lies { statement([0; 32]) } else { made.clone() });
+    }
+    let endings = deliver(parties, &mut runs, 6, |_, _| {});
+    for (at, ending) in endings.into_iter().enumerate() {
+        match (liar, ending) {
+            (None, Ok(Some(Output::Confirmed(all)))) => assert!(made.confirmed_by(&all)),
+            (Some(liar), Err(fault)) if at != liar => {
+                let violation = FaultCode::ProtocolViolation;
+                assert_fault(&fault, violation, Severity::Recoverable, Some(liar + 1));
+            }
+            (Some(liar), Err(_)) => assert_eq!(at, liar),
+            _ => panic!("{at} ended otherwise"),
+        }
+    }
+}
+
 #[test]
 fn a_new_key_is_confirmed_by_all_its_holders() {
-    let threshold = Threshold::new(2, 3).unwrap();
     for liar in [None, Some(1)] {
-        let (parties, mut runs) = making(ECDSA, 2, 3);
-        let keys: Vec<_> = deliver(&parties, &mut runs, 4, |_, _| {})
-            .into_iter()
-            .map(|ending| match ending {
-                Ok(Some(Output::Key { public_key, .. })) => public_key,
-                _ => panic!("a key"),
-            })
-            .collect();
-        let identities = runs[0].identities();
-        let statement = |key: &PublicKey, execution: [u8; 32]| {
-            Statement::new(&execution, key, threshold, &parties, &identities)
+        let (parties, runs) = making(ECDSA, 2, 3);
+        let key = |public_key| KeyEpoch {
+            key_id: session(1).into(),
+            epoch: 0,
+            scheme: ECDSA,
+            threshold: Threshold::new(2, 3).unwrap(),
+            public_key,
+            holders: parties.clone(),
         };
-        let made = statement(&keys[0], runs[0].execution());
-        for (at, run) in runs.iter_mut().enumerate() {
-            assert!(run.waiting_for().is_empty() && run.advance().unwrap().outgoing.is_empty());
-            let lies = liar == Some(at);
-            run.kept(if lies { statement(&keys[0], [0; 32]) } else { made.clone() });
-        }
-        let endings = deliver(&parties, &mut runs, 6, |_, _| {});
-        for (at, ending) in endings.into_iter().enumerate() {
-            match (liar, ending) {
-                (None, Ok(Some(Output::Confirmed(all)))) => assert!(made.confirmed_by(&all)),
-                (Some(liar), Err(fault)) if at != liar => {
-                    let violation = FaultCode::ProtocolViolation;
-                    assert_fault(&fault, violation, Severity::Recoverable, Some(liar + 1));
-                }
-                (Some(liar), Err(_)) => assert_eq!(at, liar),
-                _ => panic!("{at} ended otherwise"),
-            }
-        }
+        confirmed_by_all(&parties, runs, key, liar);
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Made {
     pub(crate) holders: Vec<PartyId>,
     pub(crate) shares: Vec<Arc<Share>>,
     pub(crate) key: PublicKey,
+    /// How often it was refreshed.
+    pub(crate) refreshes: u32,
 }
 
 impl Made {
@@ -39,7 +41,7 @@ impl Made {
     pub(crate) fn epoch(&self) -> Arc<KeyEpoch> {
         Arc::new(KeyEpoch {
             key_id: session(1).into(),
-            epoch: 0,
+            epoch: self.refreshes,
             scheme: self.scheme(),
             threshold: self.shares[0].threshold(),
             public_key: self.key.clone(),
@@ -183,17 +185,42 @@ pub(crate) fn making(scheme: Scheme, t: i64, n: usize) -> (Vec<PartyId>, Vec<Run
 /// Makes a key.
 pub(crate) fn keygen(scheme: Scheme, t: i64, n: usize, seed: u64) -> Made {
     let (holders, mut runs) = making(scheme, t, n);
+    let endings = deliver(&holders, &mut runs, seed, |_, _| {});
+    made(holders, endings, 0)
+}
+
+/// The key that these runs have made or refreshed.
+fn made(holders: Vec<PartyId>, endings: Vec<Ending>, refreshes: u32) -> Made {
     let mut shares = Vec::new();
     let mut keys = Vec::new();
-    for ending in deliver(&holders, &mut runs, seed, |_, _| {}) {
+    for ending in endings {
         let Some(Output::Key { share, public_key }) = ending.expect("no fault") else {
-            panic!("keygen ends with a key");
+            panic!("it ends with a key");
         };
         shares.push(Arc::new(share));
         keys.push(public_key);
     }
     assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
-    Made { holders, shares, key: keys.remove(0) }
+    Made { holders, shares, key: keys.remove(0), refreshes }
+}
+
+/// Runs of a refresh by all holders.
+pub(crate) fn refreshing(id: SessionId, made: &Made) -> (Vec<PartyId>, Vec<Run>) {
+    let runs = runs(id, &made.holders, |at| Task::Refresh {
+        share: Arc::clone(&made.shares[at]),
+        key: made.epoch(),
+        made_by: [0; 32],
+    });
+    (made.holders.clone(), runs)
+}
+
+/// Refreshes a key: its next epoch, under the same public key.
+pub(crate) fn refresh(before: &Made, seed: u64) -> Made {
+    let (holders, mut runs) = refreshing(session(2), before);
+    let endings = deliver(&holders, &mut runs, seed, |_, _| {});
+    let after = made(holders, endings, before.refreshes + 1);
+    assert_eq!(after.key, before.key);
+    after
 }
 
 /// Signing runs of the holders at these positions.

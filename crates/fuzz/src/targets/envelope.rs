@@ -56,12 +56,13 @@ static PARTIES: LazyLock<Parties> = LazyLock::new(|| {
 pub(crate) fn run(input: &[u8]) -> Vec<u64> {
     let mut notes = Notes::default();
     let (&first, rest) = input.split_first().unwrap_or((&0, &[]));
-    match first % 5 {
+    match first % 6 {
         0 => handshake(rest, &mut notes),
         1 => forged(rest, &mut notes),
         2 => signed(begin(keygen(Scheme::EcdsaSecp256k1)), rest, &mut notes),
         3 => signed(begin(keygen(Scheme::Ed25519)), rest, &mut notes),
-        _ => signed(begin(signature()), rest, &mut notes),
+        4 => signed(begin(signature()), rest, &mut notes),
+        _ => signed(begin(refresh()), rest, &mut notes),
     }
     notes.end()
 }
@@ -108,19 +109,27 @@ static SHARE: LazyLock<Arc<Share>> = LazyLock::new(|| {
     }
 });
 
-fn signature() -> Task {
+/// The key of our share.
+fn key() -> Arc<KeyEpoch> {
     let Parties { me, peer, session, .. } = &*PARTIES;
-    let share = Arc::clone(&SHARE);
-    let key = KeyEpoch {
+    let share = &*SHARE;
+    Arc::new(KeyEpoch {
         key_id: (*session).into(),
         epoch: 0,
         scheme: share.scheme(),
         threshold: share.threshold(),
         public_key: share.public_key().clone(),
         holders: vec![me.clone(), peer.clone()],
-    };
+    })
+}
+
+fn signature() -> Task {
     let input = SignInput::Message(Bytes::from_static(b"message"));
-    Task::Sign { share, key: Arc::new(key), made_by: [0; 32], input }
+    Task::Sign { share: Arc::clone(&SHARE), key: key(), made_by: [0; 32], input }
+}
+
+fn refresh() -> Task {
+    Task::Refresh { share: Arc::clone(&SHARE), key: key(), made_by: [0; 32] }
 }
 
 fn roster(own: Handshake, their: Handshake) -> Vec<Member> {

@@ -170,7 +170,7 @@ async fn a_peer_with_an_older_vault_than_before_is_refused() {
     let (peer, session) = ("peer".parse().unwrap(), SessionId(uuid::Uuid::nil()));
     let first = keyring(&vault);
     let shows = async |keyring: &Keyring, identity, generation, process| {
-        let shown = Shown { generation, process: [process; 16], confirmations: Vec::new() };
+        let shown = Shown { generation, process: [process; 16], ..Shown::default() };
         let handshake =
             quorate_engine::make_handshake(&Identity::generate(), session, &peer, &shown).0;
         keyring.check_generation(&peer, identity, &shown, &handshake).await

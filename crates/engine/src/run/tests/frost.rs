@@ -27,7 +27,7 @@ fn bytes(
 }
 
 /// The generator: a point of the group that is not the commitment to the sender's nonce.
-fn generator() -> [u8; 32] {
+pub(super) fn generator() -> [u8; 32] {
     let mut point = [0x66; 32];
     point[0] = 0x58;
     point
