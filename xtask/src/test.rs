@@ -9,9 +9,9 @@ pub(crate) fn run() -> Result<(), String> {
     check::run_all(false)?;
     let python = setup::python()?;
     let chromium = setup::chromium()?;
-    step("binary", || cargo(&["build", "--quiet", "--locked", "-p", "quorate"]))?;
-    step("examples", || {
-        cargo(&["build", "--quiet", "--locked", "-p", "quorate-client", "--examples"])
+    // Of the whole workspace: one package alone has other features, and all is compiled again.
+    step("binaries and examples", || {
+        cargo(&["build", "--quiet", "--locked", "--workspace", "--bins", "--examples"])
     })?;
     let target = root().join("target/debug");
     execute(

@@ -210,7 +210,7 @@ impl Accounts for AccountsApp {
 
 /// An account's key in canonical form.
 fn canonical(key: PublicKey) -> Result<PublicKey> {
-    quorate_schemes::normalize_any_public_key(&key.0)
+    quorate_schemes::identify_public_key(&key.0).map(|(_, key)| key)
 }
 
 fn active(account: Account) -> Result<Account> {

@@ -19,7 +19,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use coordinator::{CoordinatorApp, CoordinatorConfig, CoordinatorParts};
 pub use keys::ApiKeys;
 pub use links::{EventSink, LateProgress, ProgressSink, RemoteEvents, RemoteProgress};
-pub use restore::restore_keys;
+pub use restore::{HeldKey, restore_keys};
 pub use router::{RouterApp, RouterConfig, RouterParts};
 pub use tokens::JoinTokens;
 

@@ -142,7 +142,10 @@ async fn a_result_that_is_not_on_disk_is_told_to_nobody() {
     let report = |name: &str| Report {
         session_id: id,
         party_id: party(name),
-        outcome: PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap()),
+        outcome: PartyOutcome::Key {
+            public_key: hex::decode(GENERATOR).unwrap(),
+            attestation: None,
+        },
     };
     world.coordinator.complete(&Caller::Open, report("a")).await.unwrap();
     let coordinator = world.coordinator.clone();
@@ -179,7 +182,8 @@ async fn a_failed_store_is_told_to_lists_and_other_waiters() {
     let mut waiting = Box::pin(world.coordinator.status(&Caller::Open, other, wait));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     for name in ["a", "b"] {
-        let outcome = PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap());
+        let outcome =
+            PartyOutcome::Key { public_key: hex::decode(GENERATOR).unwrap(), attestation: None };
         let report = Report { session_id: failing, party_id: party(name), outcome };
         let _ = world.coordinator.complete(&Caller::Open, report).await;
     }
@@ -339,7 +343,10 @@ async fn a_silent_party_is_named_at_the_deadline() {
     let report = Report {
         session_id: id,
         party_id: party("a"),
-        outcome: PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap()),
+        outcome: PartyOutcome::Key {
+            public_key: hex::decode(GENERATOR).unwrap(),
+            attestation: None,
+        },
     };
     world.coordinator.complete(&Caller::Open, report).await.unwrap();
     world.clock.advance(301_000);
@@ -378,7 +385,10 @@ async fn a_finished_key_is_attached_to_its_account() {
         let report = Report {
             session_id: created.session.session_id,
             party_id: party(name),
-            outcome: PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap()),
+            outcome: PartyOutcome::Key {
+                public_key: hex::decode(GENERATOR).unwrap(),
+                attestation: None,
+            },
         };
         world.coordinator.complete(&Caller::Open, report).await.unwrap();
     }
@@ -396,7 +406,8 @@ async fn a_key_shows_which_of_its_holders_sign_no_more_together() {
     let world = open(&folder).await;
     let made = started(&world, &["a", "b"]).await.session.session_id;
     for name in ["a", "b"] {
-        let outcome = PartyOutcome::PublicKey(hex::decode(GENERATOR).unwrap());
+        let outcome =
+            PartyOutcome::Key { public_key: hex::decode(GENERATOR).unwrap(), attestation: None };
         let report = Report { session_id: made, party_id: party(name), outcome };
         world.coordinator.complete(&Caller::Open, report).await.unwrap();
     }

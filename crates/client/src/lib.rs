@@ -23,12 +23,14 @@
 //! # }
 //! ```
 
+mod attestation;
 mod credentials;
 mod device;
 mod link;
 pub mod peers;
 mod web;
 
+pub use attestation::{KnownPeers, Verdict, Wanted, verify_key, verify_new_key};
 pub use credentials::{PARTY_SCHEME, PartyCredentials};
 pub use device::Device;
 pub use link::Link;

@@ -10,6 +10,7 @@ pub mod budget;
 pub mod events;
 pub mod groups;
 pub mod inbox;
+pub mod key;
 pub mod links;
 pub mod policy;
 pub mod presence;

@@ -121,8 +121,8 @@ pub struct Effects {
     pub persist: Durability,
     /// What to tell the parties, in this order.
     pub events: Vec<EventKind>,
-    /// The key that a completed keygen made.
-    pub key: Option<KeyRecord>,
+    /// The key that a completed keygen made, in its first epoch.
+    pub key: Option<(KeyRecord, EpochRecord)>,
     /// Pairs of holders that sign no more, as one of them says.
     pub bans: Vec<ReportedBan>,
     /// All parties of a keygen are ready, and it waits to be admitted.
@@ -172,6 +172,9 @@ pub struct Session {
     status: SessionStatus,
     /// The result that is known so far; final once the session has completed.
     outcome: Option<Outcome>,
+    /// What the holders of the key that it makes have signed of it, once one of them has shown it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attestation: Option<Attestation>,
     failure: Option<Failure>,
     created_at: Timestamp,
     expires_at: Timestamp,
@@ -202,6 +205,7 @@ impl Session {
             servers: new.servers,
             status: SessionStatus::Created,
             outcome: None,
+            attestation: None,
             failure: None,
             created_at: new.now,
             expires_at: new.expires_at,
@@ -437,20 +441,31 @@ impl Session {
         self.status = SessionStatus::Completed;
         self.note(now, None, "completed");
         if let Some(Outcome::PublicKey(public_key)) = &self.outcome {
-            let key = KeyEpoch {
-                key_id: self.session_id.into(),
-                epoch: 0,
-                scheme: self.ceremony.scheme(),
-                threshold: self.ceremony.threshold(),
-                public_key: public_key.clone(),
-                holders: self.participants.iter().map(|p| p.party_id.clone()).collect(),
+            let key = Arc::new(self.made(public_key));
+            let epoch = EpochRecord {
+                epoch: key.epoch,
+                session_id: self.session_id,
+                made_at: now,
+                attestation: self.attestation.take(),
             };
-            let tenant = self.tenant.clone();
-            effects.key = Some(KeyRecord { key: Arc::new(key), tenant, created_at: now });
+            let record = KeyRecord { key, tenant: self.tenant.clone(), created_at: now };
+            effects.key = Some((record, epoch));
         }
         effects.persist(Durability::Now);
         effects.events.push(EventKind::SessionCompleted);
         effects.ended = true;
+    }
+
+    /// The key that a keygen makes, with this public key.
+    fn made(&self, public_key: &PublicKey) -> KeyEpoch {
+        KeyEpoch {
+            key_id: self.session_id.into(),
+            epoch: 0,
+            scheme: self.ceremony.scheme(),
+            threshold: self.ceremony.threshold(),
+            public_key: public_key.clone(),
+            holders: self.participants.iter().map(|p| p.party_id.clone()).collect(),
+        }
     }
 
     fn note(&mut self, at: Timestamp, party: Option<&PartyId>, what: &str) {

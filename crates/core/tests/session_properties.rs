@@ -25,7 +25,10 @@ fn public(seed: u8) -> Vec<u8> {
 /// A party's result: right, or wrong in the way of the session's kind.
 fn result(kind: SessionKind, right: bool) -> PartyOutcome {
     if kind == SessionKind::Keygen {
-        return PartyOutcome::PublicKey(public(if right { 1 } else { 2 }));
+        return PartyOutcome::Key {
+            public_key: public(if right { 1 } else { 2 }),
+            attestation: None,
+        };
     }
     let secret = SigningKey::from_slice(&[7; 32]).unwrap();
     let signature: Ecdsa = secret.sign_prehash(&DIGEST.0).unwrap();
@@ -244,7 +247,7 @@ proptest! {
         prop_assert_eq!(view.status, SessionStatus::Completed);
         prop_assert_eq!(view.completed_parties(), parties);
         let expected = match result(kind, true) {
-            PartyOutcome::PublicKey(bytes) => bytes,
+            PartyOutcome::Key { public_key, .. } => public_key,
             PartyOutcome::Signature { bytes, .. } => bytes,
             PartyOutcome::Failure(_) => unreachable!("a right result"),
         };

@@ -17,9 +17,10 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use quorate_schemes::IdentityVerifier;
+
 use crate::envelope::{self, Address, SIGNATURE};
 use crate::fault::FaultCode;
-use crate::identity::Verifier;
 use crate::machine::{MachineFault, Position};
 
 /// A hash of a body and the signature over it.
@@ -76,7 +77,7 @@ impl Broadcasts {
         echoing: Position,
         body: &[u8],
         execution: [u8; 32],
-        verifier: impl Fn(Position) -> &'a Verifier,
+        verifier: impl Fn(Position) -> &'a IdentityVerifier,
     ) -> Result<usize, MachineFault> {
         let mut rest = body;
         for (round, from, envelope) in self.echoed_by(rounds, echoing) {
@@ -152,8 +153,10 @@ mod tests {
         echoing: Position,
         body: &[u8],
     ) -> Result<usize, MachineFault> {
-        let verifiers: Vec<_> =
-            identities.iter().map(|identity| Verifier::new(&identity.public()).unwrap()).collect();
+        let verifiers: Vec<_> = identities
+            .iter()
+            .map(|identity| IdentityVerifier::new(&identity.public()).unwrap())
+            .collect();
         kept.compare(2..=3, echoing, body, EXECUTION, |position| &verifiers[position])
     }
 
@@ -179,7 +182,7 @@ mod tests {
         let [held, echoed] = fault.evidence.as_slice() else { panic!("two signatures") };
         assert_eq!(held, ours.get(3, 0).unwrap());
         // Header, hash and signature: what a third party needs to check it.
-        let verifier = Verifier::new(&identities[0].public()).unwrap();
+        let verifier = IdentityVerifier::new(&identities[0].public()).unwrap();
         let (header, rest) = echoed.split_first_chunk().unwrap();
         let (hash, signature) = rest.split_first_chunk().unwrap();
         let signature = signature.try_into().unwrap();

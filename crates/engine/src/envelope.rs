@@ -18,9 +18,11 @@
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use quorate_schemes::IdentityVerifier;
+
 use crate::channel::{self, Channel};
 use crate::fault::{Fault, FaultCode};
-use crate::identity::{Identity, Verifier};
+use crate::identity::Identity;
 
 const VERSION: u8 = 1;
 pub(crate) const HEADER: usize = 38;
@@ -113,7 +115,7 @@ pub(crate) fn signature(envelope: &[u8]) -> &[u8] {
 
 /// Whether this party signed a body with this hash under this header.
 pub(crate) fn signed_by(
-    sender: &Verifier,
+    sender: &IdentityVerifier,
     header: &[u8; HEADER],
     body_hash: &[u8; 32],
     signature: &[u8; SIGNATURE],
@@ -149,7 +151,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// The fingerprint, once the sender's signature over all of it holds.
-    pub(crate) fn verified(&self, sender: &Verifier) -> Result<Fingerprint, Fault> {
+    pub(crate) fn verified(&self, sender: &IdentityVerifier) -> Result<Fingerprint, Fault> {
         let fingerprint = self.fingerprint();
         if signed_by(sender, self.header, &fingerprint.0, self.signature) {
             return Ok(fingerprint);
@@ -173,8 +175,8 @@ mod tests {
         Identity::from_secret(&quorate_types::Secret::new([5; 32]))
     }
 
-    fn verifier() -> Verifier {
-        Verifier::new(&identity().public()).unwrap()
+    fn verifier() -> IdentityVerifier {
+        IdentityVerifier::new(&identity().public()).unwrap()
     }
 
     #[test]

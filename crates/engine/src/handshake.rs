@@ -21,12 +21,12 @@
 
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable as _, Kem as _, Serializable as _};
+use quorate_schemes::verify_identity;
 use quorate_types::threshold::MAX_PARTIES;
-use quorate_types::{Handshake, PartyId, SessionId};
+use quorate_types::{CONFIRMATION, Handshake, PartyId, SessionId};
 
-use crate::confirmation::CONFIRMATION;
 use crate::fault::{Fault, FaultCode};
-use crate::identity::{Identity, verify_identity};
+use crate::identity::Identity;
 
 const VERSION: u8 = 3;
 /// Up to the epoch.
@@ -80,7 +80,7 @@ pub struct Pending {
     pub epoch: u32,
     /// The execution that made it.
     pub execution: [u8; 32],
-    /// The party's own confirmation: see [`Statement::confirm`](crate::Statement::confirm).
+    /// The party's own confirmation: see [`Identity::confirm`].
     pub confirmation: [u8; CONFIRMATION],
 }
 

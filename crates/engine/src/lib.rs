@@ -31,12 +31,11 @@ mod share;
 mod task;
 mod trial;
 
-pub use confirmation::{CONFIRMATION, Statement};
 pub use fault::{Fault, FaultCode, Severity};
 pub use handshake::{
     HandshakeSecret, HandshakeView, Pending, Shown, make_handshake, read_handshake, standing,
 };
-pub use identity::{Identity, verify_identity};
+pub use identity::Identity;
 pub use proof::{Nonce, PartyProof, ProvenCall};
 pub use run::{Member, Outgoing, Run, Step};
 pub use seal::{RowKey, SealContext, SealKey};

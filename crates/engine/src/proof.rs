@@ -7,10 +7,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use quorate_schemes::verify_identity;
 use quorate_types::{Error, ErrorCode, PartyId, Result};
 use sha2::{Digest as _, Sha256};
 
-use crate::identity::{Identity, verify_identity};
+use crate::identity::Identity;
 
 const DOMAIN: &str = "quorate/party-call/v2";
 /// Longest audience: a DNS name and a port.

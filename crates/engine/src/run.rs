@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use quorate_schemes::{IdentityVerifier, Statement};
 use quorate_types::threshold::MAX_PARTIES;
 use quorate_types::{Handshake, PartyId, SessionId};
 use zeroize::Zeroizing;
 
 use crate::channel::Channel;
-use crate::confirmation::{Confirm, Statement};
+use crate::confirmation::Confirm;
 use crate::echo::Broadcasts;
 use crate::envelope::{self, Address, Envelope, Fingerprint};
 use crate::execution::{Facts, KeyFacts, execution_id};
 use crate::fault::{Fault, FaultCode, Severity};
 use crate::handshake::{HandshakeSecret, HandshakeView, Shown, read_handshake};
-use crate::identity::{Identity, Verifier};
+use crate::identity::Identity;
 use crate::machine::{Input, Kind, Machine, MachineFault, OutboundMessage, Position};
 use crate::registry;
 use crate::task::{Expected, Output, Task};
@@ -59,7 +60,7 @@ struct Peer {
     party: PartyId,
     identity: [u8; 32],
     shown: Shown,
-    verifier: Verifier,
+    verifier: IdentityVerifier,
     channel: Channel,
 }
 
@@ -428,7 +429,7 @@ fn views(session: SessionId, roster: &[Member]) -> Result<Vec<(PartyId, Handshak
 
 fn peer((party, handshake): (PartyId, HandshakeView)) -> Result<Peer, Fault> {
     let HandshakeView { identity, encryption_key, shown, .. } = handshake;
-    let verifier = Verifier::new(&identity).ok_or_else(|| {
+    let verifier = IdentityVerifier::new(&identity).ok_or_else(|| {
         let message = format!("the identity key of {party} cannot be used");
         Fault::benign(FaultCode::HandshakeInvalid, message).blaming(&party)
     })?;

@@ -13,9 +13,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
-use quorate_engine::{Identity, SealContext, SealKey, Share, Shown, Statement, standing};
+use quorate_engine::{Identity, SealContext, SealKey, Share, Shown, standing};
 use quorate_ports::Vault;
 use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
+use quorate_schemes::Statement;
 use quorate_types::*;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;

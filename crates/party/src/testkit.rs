@@ -464,7 +464,7 @@ impl TakePart for Net {
     async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
         caller.speaks_for(&report.party_id)?;
         let vault = self.state().vaults.get(&report.party_id).cloned();
-        if let (PartyOutcome::PublicKey(_), Some(vault)) = (&report.outcome, vault) {
+        if let (PartyOutcome::Key { .. }, Some(vault)) = (&report.outcome, vault) {
             let share = vault.share(report.session_id.into()).await?;
             assert!(share.is_some(), "the share is stored before it is reported");
         }
@@ -511,7 +511,7 @@ impl Session {
         assert!(self.results.iter().all(|result| *result == self.results[0]), "results differ");
         view.status = SessionStatus::Completed;
         view.outcome = Some(match &self.results[0] {
-            PartyOutcome::PublicKey(key) => {
+            PartyOutcome::Key { public_key: key, .. } => {
                 let key_id = view.session_id.into();
                 let record = KeyRecord {
                     key: Arc::new(KeyEpoch {

@@ -84,9 +84,10 @@ pub struct ApiKeyRow {
 pub enum Write {
     /// Inserts or replaces a session.
     Session(SessionRow),
-    /// Inserts a key; a key never changes here.
-    Key(KeyRecord),
-    /// Inserts a ban; of two of one pair under one key the first stays.
+    /// Inserts a key, or the next epoch of one with the same public key; anything else of a key
+    /// that is here changes nothing.
+    Key(KeyRecord, EpochRecord),
+    /// Inserts a ban; of two of one pair under one epoch the first stays.
     Ban(ReportedBan),
     /// Inserts or replaces an account.
     Account(Account),
@@ -191,7 +192,10 @@ pub trait Store: Send + Sync + 'static {
     /// One key.
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>>;
 
-    /// What holders of a key have reported of each other, oldest first.
+    /// The epochs of a key, oldest first; none for a key of an earlier version.
+    async fn epochs(&self, key: KeyId) -> Result<Vec<EpochRecord>>;
+
+    /// What holders of a key have reported of each other, by epoch, oldest first.
     async fn bans(&self, key: KeyId) -> Result<Vec<ReportedBan>>;
 
     /// The key with this verifying key.

@@ -51,6 +51,17 @@ pub struct SealedShare {
     pub sealed: Vec<u8>,
 }
 
+impl SealedShare {
+    /// What all holders have signed of this epoch, once they have.
+    pub fn attestation(&self) -> Option<Attestation> {
+        (!self.confirmations.is_empty()).then(|| Attestation {
+            execution: self.execution,
+            identities: self.identities.clone(),
+            confirmations: self.confirmations.clone(),
+        })
+    }
+}
+
 /// A holder this party must not sign with under this key until a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {

@@ -381,7 +381,10 @@ pub fn ready_in(response: &ro::MarkPartyReadyResponse) -> ReadyCount {
 pub fn report_in(request: ro::ReportCompletionRequest) -> Result<Report> {
     let results = (request.public_key.is_empty(), request.signature.is_empty(), request.failure);
     let outcome = match results {
-        (false, true, None) => PartyOutcome::PublicKey(request.public_key.to_vec()),
+        (false, true, None) => PartyOutcome::Key {
+            public_key: request.public_key.to_vec(),
+            attestation: request.attestation.map(attestation_in).transpose()?.map(Box::new),
+        },
         (true, false, None) => {
             PartyOutcome::Signature { bytes: request.signature.to_vec(), recovery_id: None }
         }
@@ -408,13 +411,37 @@ pub fn report_out(report: Report) -> ro::ReportCompletionRequest {
         ..Default::default()
     };
     match report.outcome {
-        PartyOutcome::PublicKey(key) => request.public_key = key.into(),
+        PartyOutcome::Key { public_key, attestation } => {
+            request.public_key = public_key.into();
+            request.attestation = attestation.map(|attestation| attestation_out(*attestation));
+        }
         PartyOutcome::Signature { bytes, recovery_id } => {
             request.signature = signature_out(&Signature { bytes, recovery_id });
         }
         PartyOutcome::Failure(failure) => request.failure = Some(failure_out(&failure)),
     }
     request
+}
+
+fn attestation_out(attestation: Attestation) -> ro::Attestation {
+    let Attestation { execution, identities, confirmations } = attestation;
+    ro::Attestation {
+        execution: execution.to_vec().into(),
+        identities: identities.into_iter().map(|identity| identity.to_vec().into()).collect(),
+        confirmations: confirmations.into(),
+    }
+}
+
+fn attestation_in(attestation: ro::Attestation) -> Result<Attestation> {
+    let fixed = |bytes: &[u8]| {
+        let problem = "execution and each of identities are 32 bytes";
+        <[u8; 32]>::try_from(bytes).map_err(|_| Error::invalid_field("attestation", problem))
+    };
+    Ok(Attestation {
+        execution: fixed(&attestation.execution)?,
+        identities: attestation.identities.iter().map(|one| fixed(one)).collect::<Result<_>>()?,
+        confirmations: attestation.confirmations.to_vec(),
+    })
 }
 
 /// The answer to a report.
@@ -477,9 +504,20 @@ pub fn key_view_out(view: KeyView) -> co::GetKeyResponse {
         reason: ban.reason,
         session_id: ban.session_id.to_string(),
         at: millis(ban.at),
+        epoch: ban.epoch,
     };
-    let bans = view.bans.into_iter().map(ban).collect();
-    co::GetKeyResponse { key: Some(key_out(view.record)), bans }
+    let epoch = |epoch: EpochRecord| co::KeyEpoch {
+        epoch: epoch.epoch,
+        session_id: epoch.session_id.to_string(),
+        made_at: millis(epoch.made_at),
+        attestation: epoch.attestation.map(attestation_out),
+    };
+    co::GetKeyResponse {
+        key: Some(key_out(view.record)),
+        bans: view.bans.into_iter().map(ban).collect(),
+        state: view.state.name().into(),
+        epochs: view.epochs.into_iter().map(epoch).collect(),
+    }
 }
 
 /// A key with its bans, as they come back.
@@ -490,6 +528,7 @@ pub fn key_view_in(answer: co::GetKeyResponse) -> Result<KeyView> {
     let ban = |ban: co::Ban| {
         Ok(ReportedBan {
             key_id: record.key_id,
+            epoch: ban.epoch,
             reporter: ban.reporter.parse()?,
             peer: ban.party_id.parse()?,
             reason: ban.reason,
@@ -498,7 +537,16 @@ pub fn key_view_in(answer: co::GetKeyResponse) -> Result<KeyView> {
         })
     };
     let bans = answer.bans.into_iter().map(ban).collect::<Result<_>>()?;
-    Ok(KeyView { record, bans })
+    let epoch = |epoch: co::KeyEpoch| {
+        Ok(EpochRecord {
+            epoch: epoch.epoch,
+            session_id: epoch.session_id.parse()?,
+            made_at: Timestamp(epoch.made_at),
+            attestation: epoch.attestation.map(attestation_in).transpose()?,
+        })
+    };
+    let epochs = answer.epochs.into_iter().map(epoch).collect::<Result<_>>()?;
+    Ok(KeyView { state: answer.state.parse()?, record, epochs, bans })
 }
 
 /// A timeline.

@@ -2,11 +2,15 @@
 //!
 //! Pure and without secrets. The functions dispatch on [`Scheme`]; each scheme has its module.
 
+mod attestation;
 mod ed25519;
 mod hash;
+mod identity;
 mod secp256k1;
 
+pub use attestation::{Statement, check_attestation};
 pub use hash::{HashKind, hash_message};
+pub use identity::{IdentityVerifier, in_domain, verify_identity};
 use quorate_types::{Digest, Error, PublicKey, Result, Scheme, SignInput, Signature};
 
 /// Reads a public key in any encoding its scheme knows and gives the canonical one.
@@ -21,15 +25,15 @@ pub fn normalize_public_key(scheme: Scheme, bytes: &[u8]) -> Result<PublicKey> {
     }
 }
 
-/// The canonical form of a public key of any scheme: their encodings differ in length.
+/// The scheme and the canonical form of a public key: the schemes' encodings differ in length.
 ///
 /// # Errors
 /// `invalid_request` with what each scheme takes, when it is a key of none.
-pub fn normalize_any_public_key(bytes: &[u8]) -> Result<PublicKey> {
+pub fn identify_public_key(bytes: &[u8]) -> Result<(Scheme, PublicKey)> {
     let mut problems = Vec::new();
     for scheme in Scheme::ALL {
         match normalize_public_key(*scheme, bytes) {
-            Ok(key) => return Ok(key),
+            Ok(key) => return Ok((*scheme, key)),
             Err(error) => problems.push(error.message),
         }
     }
@@ -132,9 +136,11 @@ mod tests {
     fn a_key_of_any_scheme_is_read_and_of_none_is_told_what_each_takes() {
         let ed25519 = [&[0x58][..], &[0x66; 31]].concat();
         let secp256k1 = [&[2][..], &[1; 32]].concat();
-        assert_eq!(normalize_any_public_key(&ed25519).unwrap().0, ed25519);
-        assert_eq!(normalize_any_public_key(&secp256k1).unwrap().0.len(), 65);
-        let error = normalize_any_public_key(&secp256k1[..31]).unwrap_err();
+        let (scheme, key) = identify_public_key(&ed25519).unwrap();
+        assert_eq!((scheme, key.0), (Scheme::Ed25519, ed25519));
+        let (scheme, key) = identify_public_key(&secp256k1).unwrap();
+        assert_eq!((scheme, key.0.len()), (Scheme::EcdsaSecp256k1, 65));
+        let error = identify_public_key(&secp256k1[..31]).unwrap_err();
         let text = &error.details.fields["public_key"];
         assert!(text.contains("secp256k1") && text.contains("Ed25519"), "{text}");
     }

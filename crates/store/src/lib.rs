@@ -37,6 +37,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0003_pages.sql"),
         include_str!("migrations/0004_generation.sql"),
         include_str!("migrations/0005_bans.sql"),
+        include_str!("migrations/0006_epochs.sql"),
     ],
     secure_delete: false,
 };
@@ -127,6 +128,10 @@ impl Store for SqliteStore {
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>> {
         self.reader.run(move |c| reads::key(c, id)).await
+    }
+
+    async fn epochs(&self, key: KeyId) -> Result<Vec<EpochRecord>> {
+        self.reader.run(move |c| reads::epochs(c, key)).await
     }
 
     async fn bans(&self, key: KeyId) -> Result<Vec<ReportedBan>> {

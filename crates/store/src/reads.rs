@@ -132,20 +132,32 @@ pub(crate) fn keys(
              ORDER BY created_at DESC, id DESC LIMIT ?4"
         }
     };
-    page(connection, sql, (tenant, before, limit), |row| document(row, 2))
+    page(connection, sql, (tenant, before, limit), key_record)
+}
+
+/// A key was created when its first epoch was, whatever its document says of a later one.
+fn key_record(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
+    let record: KeyRecord = document(row, 2)?;
+    Ok(KeyRecord { created_at: Timestamp(row.get(1)?), ..record })
 }
 
 pub(crate) fn key(connection: &Connection, id: KeyId) -> rusqlite::Result<Option<KeyRecord>> {
-    let sql = "SELECT version, document FROM keys WHERE id = ?1";
-    one(connection, sql, [id.0.as_bytes()], |row| document(row, 0))
+    let sql = "SELECT id, created_at, version, document FROM keys WHERE id = ?1";
+    one(connection, sql, [id.0.as_bytes()], key_record)
+}
+
+pub(crate) fn epochs(connection: &Connection, key: KeyId) -> rusqlite::Result<Vec<EpochRecord>> {
+    let sql = "SELECT version, document FROM key_epochs WHERE key_id = ?1 ORDER BY epoch";
+    all(connection, sql, [key.0.as_bytes()], |row| document(row, 0))
 }
 
 pub(crate) fn bans(connection: &Connection, key: KeyId) -> rusqlite::Result<Vec<ReportedBan>> {
-    let sql = "SELECT reporter, peer, reason, session, at FROM bans WHERE key_id = ?1
-               ORDER BY at, reporter, peer";
+    let sql = "SELECT reporter, peer, reason, session, at, epoch FROM bans WHERE key_id = ?1
+               ORDER BY epoch, at, reporter, peer";
     let ban = |row: &Row<'_>| {
         Ok(ReportedBan {
             key_id: key,
+            epoch: row.get(5)?,
             reporter: name(row, 0)?,
             peer: name(row, 1)?,
             reason: row.get(2)?,
@@ -161,9 +173,9 @@ pub(crate) fn key_by_public_key(
     connection: &Connection,
     public_key: &PublicKey,
 ) -> rusqlite::Result<Option<KeyRecord>> {
-    let sql =
-        "SELECT version, document FROM keys WHERE public_key = ?1 ORDER BY created_at, id LIMIT 1";
-    one(connection, sql, [&public_key.0], |row| document(row, 0))
+    let sql = "SELECT id, created_at, version, document FROM keys WHERE public_key = ?1
+               ORDER BY created_at, id LIMIT 1";
+    one(connection, sql, [&public_key.0], key_record)
 }
 
 pub(crate) fn idempotency(

@@ -30,7 +30,7 @@ pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<
 fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::Session(row) => session(connection, row),
-        Write::Key(key) => self::key(connection, key),
+        Write::Key(record, epoch) => key(connection, record, epoch),
         Write::Ban(ban) => self::ban(connection, ban),
         Write::Account(account) => execute(
             connection,
@@ -113,20 +113,34 @@ fn session(connection: &Connection, row: &SessionRow) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-/// A key never changes: the first one of an id stays.
-fn key(connection: &Connection, key: &KeyRecord) -> rusqlite::Result<()> {
+/// Of a key only the next epoch is taken, with the same public key: what is here stays, but for
+/// what is not yet known of its current epoch.
+fn key(connection: &Connection, key: &KeyRecord, epoch: &EpochRecord) -> rusqlite::Result<()> {
+    let id = key.key_id.0.as_bytes();
     execute(
         connection,
-        "INSERT OR IGNORE INTO keys (id, tenant, public_key, created_at, version, document)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO keys (id, tenant, public_key, created_at, version, document, epoch)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (id) DO UPDATE
+         SET version = excluded.version, document = excluded.document, epoch = excluded.epoch
+         WHERE excluded.epoch = keys.epoch + 1 AND excluded.public_key = keys.public_key",
         params![
-            key.key_id.0.as_bytes(),
+            id,
             key.tenant.as_str(),
             key.public_key.0,
             key.created_at.0,
             DOCUMENT_VERSION,
-            to_json(key)
+            to_json(key),
+            key.epoch
         ],
+    )?;
+    // Also where the key is of a version without epochs.
+    execute(
+        connection,
+        "INSERT OR IGNORE INTO key_epochs (key_id, epoch, version, document)
+         SELECT ?1, ?2, ?3, ?4
+         WHERE EXISTS (SELECT 1 FROM keys WHERE id = ?1 AND epoch = ?2 AND public_key = ?5)",
+        params![id, epoch.epoch, DOCUMENT_VERSION, to_json(epoch), key.public_key.0],
     )
     .map(drop)
 }
@@ -134,10 +148,11 @@ fn key(connection: &Connection, key: &KeyRecord) -> rusqlite::Result<()> {
 fn ban(connection: &Connection, ban: &ReportedBan) -> rusqlite::Result<()> {
     execute(
         connection,
-        "INSERT OR IGNORE INTO bans (key_id, reporter, peer, reason, session, at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT OR IGNORE INTO bans (key_id, epoch, reporter, peer, reason, session, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             ban.key_id.0.as_bytes(),
+            ban.epoch,
             ban.reporter.as_str(),
             ban.peer.as_str(),
             ban.reason,
@@ -319,20 +334,63 @@ mod tests {
         assert_eq!(steps, ["SCAN sessions USING INDEX sessions_open_by_time"]);
     }
 
+    fn write_key(connection: &Connection, record: KeyRecord) {
+        let epoch = EpochRecord {
+            epoch: record.epoch,
+            session_id: SessionId(Uuid::from_u128(u128::from(record.epoch))),
+            made_at: Timestamp(9),
+            attestation: None,
+        };
+        assert!(apply(connection, &Write::Key(record, epoch)).unwrap());
+    }
+
     #[test]
-    fn a_key_never_changes() {
+    fn of_a_key_only_the_next_epoch_is_taken() {
         let connection = database();
-        apply(&connection, &Write::Key(key(1, "first"))).unwrap();
-        apply(&connection, &Write::Key(key(1, "second"))).unwrap();
+        let epoch = |epoch, holder, public_key| {
+            let mut record = KeyRecord { created_at: Timestamp(epoch), ..key(1, holder) };
+            let key = Arc::make_mut(&mut record.key);
+            (key.epoch, key.public_key) = (u32::try_from(epoch).unwrap(), public_key);
+            record
+        };
+        let public_key = || PublicKey(vec![4; 65]);
+        let (first, second) = (epoch(0, "first", public_key()), epoch(1, "first", public_key()));
+        write_key(&connection, first.clone());
         let id = KeyId(Uuid::from_u128(1));
-        assert_eq!(reads::key(&connection, id).unwrap(), Some(key(1, "first")));
+        let here = || reads::key(&connection, id).unwrap().unwrap();
+        for ignored in [
+            epoch(0, "second", public_key()),
+            epoch(2, "second", public_key()),
+            epoch(1, "second", PublicKey(vec![5; 65])),
+        ] {
+            write_key(&connection, ignored);
+            assert_eq!(here(), first);
+        }
+        write_key(&connection, second.clone());
+        assert_eq!(here(), KeyRecord { created_at: first.created_at, ..second });
+        write_key(&connection, first);
+        assert_eq!(here().epoch, 1);
+        let epochs = reads::epochs(&connection, id).unwrap();
+        assert_eq!(epochs.iter().map(|epoch| epoch.epoch).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn bans_of_the_version_before_are_of_the_first_epoch() {
+        let connection = Connection::open_in_memory().unwrap();
+        let (before, after) = crate::SCHEMA.steps.split_at(5);
+        before.iter().for_each(|step| connection.execute_batch(step).unwrap());
+        let old = "INSERT INTO bans VALUES (zeroblob(16), 'a', 'b', 'why', zeroblob(16), 7)";
+        connection.execute(old, []).unwrap();
+        after.iter().for_each(|step| connection.execute_batch(step).unwrap());
+        let bans = reads::bans(&connection, KeyId(Uuid::nil())).unwrap();
+        assert_eq!((bans[0].epoch, bans[0].at), (0, Timestamp(7)));
     }
 
     #[test]
     fn of_two_keys_with_one_public_key_the_older_is_found() {
         let connection = database();
         for id in [2, 1, 3] {
-            apply(&connection, &Write::Key(key(id, "a"))).unwrap();
+            write_key(&connection, key(id, "a"));
         }
         let found = reads::key_by_public_key(&connection, &PublicKey(vec![4; 65])).unwrap();
         assert_eq!(found, Some(key(1, "a")));

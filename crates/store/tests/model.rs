@@ -21,7 +21,8 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 struct Model {
     sessions: BTreeMap<SessionId, SessionRow>,
     keys: BTreeMap<KeyId, KeyRecord>,
-    bans: BTreeMap<(KeyId, PartyId, PartyId), ReportedBan>,
+    epochs: BTreeMap<KeyId, EpochRecord>,
+    bans: BTreeMap<(KeyId, u32, PartyId, PartyId), ReportedBan>,
     accounts: BTreeMap<AccountId, Account>,
     pending: HashMap<SessionId, AccountId>,
     idempotency: BTreeMap<(Tenant, String), IdempotencyRow>,
@@ -46,9 +47,14 @@ impl Model {
     fn apply(&mut self, write: Write) {
         match write {
             Write::Session(row) => drop(self.sessions.insert(row.session_id, row)),
-            Write::Key(key) => drop(self.keys.entry(key.key_id).or_insert(key)),
+            Write::Key(key, epoch) => {
+                let known = self.keys.entry(key.key_id).or_insert(key.clone());
+                if known.public_key == key.public_key {
+                    self.epochs.entry(key.key_id).or_insert(epoch);
+                }
+            }
             Write::Ban(ban) => {
-                let pair = (ban.key_id, ban.reporter.clone(), ban.peer.clone());
+                let pair = (ban.key_id, ban.epoch, ban.reporter.clone(), ban.peer.clone());
                 self.bans.entry(pair).or_insert(ban);
             }
             Write::Account(account) => drop(self.accounts.insert(account.id, account)),
@@ -136,8 +142,10 @@ impl Model {
             assert_eq!(store.key(key).await.unwrap(), self.keys.get(&key).cloned());
             let mut bans: Vec<_> =
                 self.bans.values().filter(|ban| ban.key_id == key).cloned().collect();
-            bans.sort_by_key(|ban| ban.at);
+            bans.sort_by_key(|ban| (ban.epoch, ban.at));
             assert_eq!(store.bans(key).await.unwrap(), bans);
+            let epochs: Vec<_> = self.epochs.get(&key).cloned().into_iter().collect();
+            assert_eq!(store.epochs(key).await.unwrap(), epochs);
             let public_key = PublicKey(vec![n; 65]);
             let all = self.keys(None);
             let oldest = all.iter().rev().find(|key| key.public_key == public_key);
@@ -294,13 +302,14 @@ async fn paged<T>(limit: u32, ask: impl AsyncFn(Option<Cursor>) -> Result<Page<T
 fn any_write() -> impl Strategy<Value = Write> {
     let any_key = (small_id(), name(), 0..4_u8, 0..3_i64, 0..2_u8).prop_map(
         |(id, holder, key_byte, at, owner)| {
-            Write::Key(key(id, holder.as_str(), key_byte, at, tenant(owner)))
+            Write::Key(key(id, holder.as_str(), key_byte, at, tenant(owner)), epoch(id))
         },
     );
-    let ban = (small_id(), (name(), name()), any::<i32>(), "\\PC*").prop_map(
-        |(key, (reporter, peer), at, reason)| {
+    let ban = (small_id(), 0..2_u32, (name(), name()), any::<i32>(), "\\PC*").prop_map(
+        |(key, epoch, (reporter, peer), at, reason)| {
             Write::Ban(ReportedBan {
                 key_id: KeyId(Uuid::from_u128(key)),
+                epoch,
                 reporter,
                 peer,
                 reason,

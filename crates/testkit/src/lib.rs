@@ -305,6 +305,7 @@ pub fn key_view(key_id: KeyId) -> KeyView {
     let holders: Vec<PartyId> = ["a", "b"].map(|name| name.parse().unwrap()).to_vec();
     let ban = ReportedBan {
         key_id,
+        epoch: 0,
         reporter: holders[0].clone(),
         peer: holders[1].clone(),
         reason: "ot_check_failed: a check failed".into(),
@@ -323,7 +324,17 @@ pub fn key_view(key_id: KeyId) -> KeyView {
         tenant: Tenant::default(),
         created_at: Timestamp(5),
     };
-    KeyView { record, bans: vec![ban] }
+    let epoch = EpochRecord {
+        epoch: 0,
+        session_id: SessionId(key_id.0),
+        made_at: Timestamp(5),
+        attestation: Some(Attestation {
+            execution: [1; 32],
+            identities: vec![[2; 32], [3; 32]],
+            confirmations: vec![4; 128],
+        }),
+    };
+    KeyView { record, state: KeyState::Locked, epochs: vec![epoch], bans: vec![ban] }
 }
 
 /// An account as the fake has it.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::ids::{KeyId, PartyId};
+use crate::ids::KeyId;
+use crate::key::KeyEpoch;
 use crate::scheme::{Digest, PublicKey, Scheme};
 use crate::threshold::Threshold;
 
@@ -44,24 +45,6 @@ impl FromStr for SessionKind {
             }
         }
     }
-}
-
-/// One epoch of a key: what its holders need to know to use it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyEpoch {
-    /// The key.
-    pub key_id: KeyId,
-    /// Counts the refreshes of the key, from 0.
-    #[serde(default)]
-    pub epoch: u32,
-    /// Its scheme.
-    pub scheme: Scheme,
-    /// Signers needed and holders.
-    pub threshold: Threshold,
-    /// The verifying key.
-    pub public_key: PublicKey,
-    /// The holders; position + 1 is the share index.
-    pub holders: Vec<PartyId>,
 }
 
 /// Longest message that can be signed, in bytes. Every signer gets all of it.

@@ -8,6 +8,7 @@ pub mod address;
 pub mod ceremony;
 pub mod error;
 pub mod ids;
+pub mod key;
 pub mod message;
 pub mod page;
 pub mod party;
@@ -19,15 +20,14 @@ pub mod time;
 
 pub use account::*;
 pub use address::ClientAddress;
-pub use ceremony::{
-    Ceremony, CeremonyRequest, KeyEpoch, KeySelector, MAX_MESSAGE, SessionKind, SignInput,
-};
+pub use ceremony::{Ceremony, CeremonyRequest, KeySelector, MAX_MESSAGE, SessionKind, SignInput};
 pub use error::{Blame, Details, Error, ErrorCode, Result};
 pub use ids::*;
+pub use key::*;
 pub use message::*;
 pub use page::{Cursor, Page};
 pub use party::*;
-pub use scheme::{Digest, KeyRecord, KeyView, PublicKey, ReportedBan, Scheme, Signature};
+pub use scheme::{Digest, PublicKey, Scheme, Signature};
 pub use secret::Secret;
 pub use session::*;
 pub use threshold::{PartyIndex, ShareIndex, Threshold};

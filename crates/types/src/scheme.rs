@@ -1,16 +1,11 @@
 //! Signature schemes and their public values as bytes.
 
 use std::fmt;
-use std::ops::Deref;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ceremony::KeyEpoch;
 use crate::error::Error;
-use crate::ids::{KeyId, PartyId, SessionId, Tenant};
-use crate::time::Timestamp;
 
 /// A signature scheme a key can be made for.
 #[derive(
@@ -90,49 +85,3 @@ macro_rules! hex_debug {
     };
 }
 hex_debug!(Digest: 0, PublicKey: 0, Signature: bytes);
-
-/// The public side of a key: everything but the shares.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyRecord {
-    /// Its current epoch.
-    #[serde(flatten)]
-    pub key: Arc<KeyEpoch>,
-    /// Who owns it.
-    pub tenant: Tenant,
-    /// When the last holder confirmed its share.
-    pub created_at: Timestamp,
-}
-
-impl Deref for KeyRecord {
-    type Target = KeyEpoch;
-
-    fn deref(&self) -> &KeyEpoch {
-        &self.key
-    }
-}
-
-/// A holder's word that it signs no more with another one under a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReportedBan {
-    /// The key.
-    pub key_id: KeyId,
-    /// Who says so.
-    pub reporter: PartyId,
-    /// Whom it found at fault.
-    pub peer: PartyId,
-    /// What the other did, in the reporter's words.
-    pub reason: String,
-    /// The session in which it happened.
-    pub session_id: SessionId,
-    /// When it was reported.
-    pub at: Timestamp,
-}
-
-/// A key with what its holders have reported of each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyView {
-    /// The key.
-    pub record: KeyRecord,
-    /// Oldest first.
-    pub bans: Vec<ReportedBan>,
-}

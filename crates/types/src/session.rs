@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ceremony::{Ceremony, CeremonyRequest};
 use crate::error::Error;
 use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
+use crate::key::Attestation;
 use crate::party::{DeviceInfo, Handshake};
 use crate::scheme::{PublicKey, Signature};
 use crate::secret::Secret;
@@ -228,8 +229,13 @@ pub struct Report {
 /// A party's result, before the coordinator has checked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartyOutcome {
-    /// Keygen: the key, in any encoding its scheme knows.
-    PublicKey(Vec<u8>),
+    /// Keygen: a key that all holders keep.
+    Key {
+        /// In any encoding its scheme knows.
+        public_key: Vec<u8>,
+        /// What all holders signed of it; none from a party without an identity.
+        attestation: Option<Box<Attestation>>,
+    },
     /// Sign: 64 or 65 bytes for ECDSA.
     Signature {
         /// r ‖ s.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use quorate_types::{
-    Cursor, Error, KeyEpoch, KeyId, KeyRecord, KeyView, PartyId, ReportedBan, Result, Scheme,
-    SessionId, Tenant, Threshold, Timestamp,
+    Attestation, CONFIRMATION, Cursor, Digest, EpochRecord, Error, KeyEpoch, KeyId, KeyRecord,
+    KeyView, PartyId, ReportedBan, Result, Scheme, SessionId, Tenant, Threshold, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::codec::PublicKeyText;
+use crate::codec::{DigestText, IdentityText, PublicKeyText, SignatureText};
 use crate::schema;
 
 /// A threshold key.
@@ -71,9 +71,65 @@ impl KeyJson {
     }
 }
 
+/// What all holders of a key have signed of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttestationJson {
+    /// The id of the execution that made it.
+    pub execution: DigestText,
+    /// The holders' Ed25519 identity keys, in the order of their shares.
+    pub identities: Vec<IdentityText>,
+    /// Their signatures, in the same order.
+    pub confirmations: Vec<SignatureText>,
+}
+
+impl From<Attestation> for AttestationJson {
+    fn from(attestation: Attestation) -> Self {
+        let Attestation { execution, identities, confirmations } = attestation;
+        let each = confirmations.chunks(CONFIRMATION);
+        Self {
+            execution: DigestText(Digest(execution)),
+            identities: identities.into_iter().map(IdentityText).collect(),
+            confirmations: each.map(|one| SignatureText(one.to_vec())).collect(),
+        }
+    }
+}
+
+impl From<AttestationJson> for Attestation {
+    fn from(json: AttestationJson) -> Self {
+        Self {
+            execution: json.execution.0.0,
+            identities: json.identities.into_iter().map(|identity| identity.0).collect(),
+            confirmations: json.confirmations.into_iter().flat_map(|one| one.0).collect(),
+        }
+    }
+}
+
+/// An epoch of a key: the keygen makes the first, each refresh the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EpochJson {
+    /// From 0.
+    pub epoch: u32,
+    /// `active`, or `retired` once there is a later one.
+    pub state: String,
+    /// The session that made it.
+    #[schema(value_type = Uuid)]
+    pub session_id: SessionId,
+    /// When its last holder reported it, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub made_at: Timestamp,
+    /// What its holders have signed of it. Absent where one of them took part without an identity,
+    /// and for keys of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<AttestationJson>,
+}
+
 /// A holder's word that it signs no more with another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReportedBanJson {
+    /// The epoch in which it does not: a refresh ends it.
+    #[serde(default)]
+    pub epoch: u32,
     /// Who says so.
     #[schema(value_type = String)]
     pub reporter: PartyId,
@@ -90,26 +146,44 @@ pub struct ReportedBanJson {
     pub at: Timestamp,
 }
 
-/// A key with what its holders have reported of each other.
+/// A key with its epochs and what its holders have reported of each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeyDetailJson {
     /// The key.
     #[serde(flatten)]
     pub key: KeyJson,
+    /// `active`, or `locked` when bans leave no set of holders that is large enough to sign.
+    pub state: String,
+    /// Oldest first.
+    pub epochs: Vec<EpochJson>,
     /// Pairs of holders that do not sign together, oldest first.
     pub bans: Vec<ReportedBanJson>,
 }
 
 impl From<KeyView> for KeyDetailJson {
     fn from(view: KeyView) -> Self {
+        let active = view.record.epoch;
+        let epoch = |epoch: EpochRecord| EpochJson {
+            epoch: epoch.epoch,
+            state: if epoch.epoch == active { "active" } else { "retired" }.to_owned(),
+            session_id: epoch.session_id,
+            made_at: epoch.made_at,
+            attestation: epoch.attestation.map(Into::into),
+        };
         let ban = |ban: ReportedBan| ReportedBanJson {
+            epoch: ban.epoch,
             reporter: ban.reporter,
             party_id: ban.peer,
             reason: ban.reason,
             session_id: ban.session_id,
             at: ban.at,
         };
-        Self { key: view.record.into(), bans: view.bans.into_iter().map(ban).collect() }
+        Self {
+            key: view.record.into(),
+            state: view.state.name().to_owned(),
+            epochs: view.epochs.into_iter().map(epoch).collect(),
+            bans: view.bans.into_iter().map(ban).collect(),
+        }
     }
 }
 
@@ -140,6 +214,9 @@ pub struct HeldKeyJson {
     pub epoch: u32,
     /// `pending` until all holders have confirmed the key, then `active`.
     pub state: String,
+    /// What all holders have signed of it, once they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<AttestationJson>,
     /// Whom this party does not sign with under this key.
     pub bans: Vec<HeldBanJson>,
 }

@@ -36,7 +36,10 @@ pub use codec::{
 pub use device::{DeviceJson, NewParticipantJson};
 pub use error::{BlameJson, DetailsJson, ErrorJson, close_reason};
 pub use event::EventJson;
-pub use key::{HeldBanJson, HeldKeyJson, KeyDetailJson, KeyJson, KeysJson, ReportedBanJson};
+pub use key::{
+    AttestationJson, EpochJson, HeldBanJson, HeldKeyJson, KeyDetailJson, KeyJson, KeysJson,
+    ReportedBanJson,
+};
 pub use message::{
     AckAnswerJson, AckJson, DeliveryJson, MessageJson, MessageStatusJson, MessagesJson,
     RouteAnswerJson, RouteJson,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::codec::{PublicKeyText, SignatureText};
+use crate::key::AttestationJson;
 use crate::schema;
 
 /// How and through whom a session failed.
@@ -52,6 +53,9 @@ pub struct ReportJson {
     /// Keygen: the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
+    /// Keygen: what all holders have signed of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<AttestationJson>,
     /// Sign: r and s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<SignatureText>,
@@ -70,6 +74,9 @@ impl ReportJson {
     /// `invalid_request` naming the member that is missing or one too many.
     pub fn into_report(self, session_id: SessionId) -> Result<Report> {
         let refused = |field, problem: &str| Err(Error::invalid_field(field, problem));
+        if self.attestation.is_some() && self.public_key.is_none() {
+            return refused("attestation", "attestation goes with a public_key; give both");
+        }
         if self.recovery_id.is_some() && self.signature.is_none() {
             return refused("recovery_id", "recovery_id goes with a signature; give both");
         }
@@ -77,7 +84,10 @@ impl ReportJson {
             return refused("recovery_id", "recovery_id is 0 to 3");
         }
         let outcome = match (self.public_key, self.signature, self.failure) {
-            (Some(key), None, None) => PartyOutcome::PublicKey(key.0.0),
+            (Some(key), None, None) => PartyOutcome::Key {
+                public_key: key.0.0,
+                attestation: self.attestation.map(|json| Box::new(json.into())),
+            },
             (None, Some(signature), None) => {
                 PartyOutcome::Signature { bytes: signature.0, recovery_id: self.recovery_id }
             }
@@ -99,12 +109,16 @@ impl From<Report> for ReportJson {
         let mut json = Self {
             party_id: report.party_id,
             public_key: None,
+            attestation: None,
             signature: None,
             recovery_id: None,
             failure: None,
         };
         match report.outcome {
-            PartyOutcome::PublicKey(key) => json.public_key = Some(PublicKeyText(PublicKey(key))),
+            PartyOutcome::Key { public_key, attestation } => {
+                json.public_key = Some(PublicKeyText(PublicKey(public_key)));
+                json.attestation = attestation.map(|attestation| (*attestation).into());
+            }
             PartyOutcome::Signature { mut bytes, recovery_id } => {
                 let last = if bytes.len() == 65 { bytes.pop() } else { None };
                 json.recovery_id = recovery_id.or(last);
@@ -169,9 +183,8 @@ mod tests {
     #[test]
     fn documented_keygen_report_is_read() {
         let json = format!(r#"{{"party_id":"a","public_key":"04{}"}}"#, "a1".repeat(64));
-        assert!(
-            matches!(read(&json).unwrap().outcome, PartyOutcome::PublicKey(key) if key.len() == 65)
-        );
+        assert!(matches!(read(&json).unwrap().outcome,
+                PartyOutcome::Key { public_key, attestation: None } if public_key.len() == 65));
     }
 
     #[test]
@@ -185,6 +198,14 @@ mod tests {
             ),
             ("failure", format!(r#"{{"party_id":"a","public_key":"{key}","failure":{{}}}}"#)),
             ("recovery_id", r#"{"party_id":"a","recovery_id":1}"#.to_owned()),
+            (
+                "attestation",
+                format!(
+                    r#"{{"party_id":"a","attestation":
+                        {{"execution":"{}","identities":[],"confirmations":[]}}}}"#,
+                    "00".repeat(32)
+                ),
+            ),
             (
                 "recovery_id",
                 format!(r#"{{"party_id":"a","signature":"{signature}","recovery_id":4}}"#),
@@ -205,7 +226,15 @@ mod tests {
             parties: vec!["b".parse().unwrap()],
         };
         for outcome in [
-            PartyOutcome::PublicKey(vec![2; 33]),
+            PartyOutcome::Key { public_key: vec![2; 33], attestation: None },
+            PartyOutcome::Key {
+                public_key: vec![2; 33],
+                attestation: Some(Box::new(Attestation {
+                    execution: [1; 32],
+                    identities: vec![[2; 32], [3; 32]],
+                    confirmations: vec![4; 128],
+                })),
+            },
             PartyOutcome::Signature { bytes: vec![1; 64], recovery_id: Some(3) },
             PartyOutcome::Failure(failure),
         ] {

@@ -264,7 +264,7 @@ impl CoordinatorApp {
                 let record = match key {
                     KeySelector::Id(id) => self.key_by_id(*id).await?,
                     KeySelector::PublicKey(public_key) => {
-                        let key = quorate_schemes::normalize_any_public_key(&public_key.0)?;
+                        let (_, key) = quorate_schemes::identify_public_key(&public_key.0)?;
                         self.0.parts.store.key_by_public_key(&key).await?.map(Arc::new)
                     }
                     KeySelector::ByParticipants => {

@@ -75,8 +75,8 @@ pub(super) fn is_same(request: &CreateSession, row: &IdempotencyRow, made: &Sess
             let same_key = match key {
                 KeySelector::Id(id) => used.key_id == *id,
                 KeySelector::PublicKey(public_key) => {
-                    let wanted = quorate_schemes::normalize_any_public_key(&public_key.0);
-                    wanted.is_ok_and(|wanted| used.public_key == wanted)
+                    let wanted = quorate_schemes::identify_public_key(&public_key.0);
+                    wanted.is_ok_and(|(_, wanted)| used.public_key == wanted)
                 }
                 KeySelector::ByParticipants => true,
             };

@@ -178,7 +178,7 @@ impl CoordinatorApp {
         let mut view = entry.session.view();
         let after = if effects.ended {
             if let Some(key) = effects.key {
-                remember_key(&mut state.keys, Arc::new(key));
+                remember_key(&mut state.keys, Arc::new(key.0));
             }
             state.ended(id, monotonic);
             effects.events
@@ -238,7 +238,7 @@ impl CoordinatorApp {
             return None;
         }
         let mut writes = vec![Write::Session(encode(session))];
-        writes.extend(effects.key.clone().map(Write::Key));
+        writes.extend(effects.key.clone().map(|(record, epoch)| Write::Key(record, epoch)));
         writes.extend(effects.bans.iter().cloned().map(Write::Ban));
         let commit = self.0.parts.store.submit(writes, Urgency::Now);
         (effects.persist == Durability::Now).then_some(commit)

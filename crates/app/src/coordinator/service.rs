@@ -155,7 +155,18 @@ impl ManageSessions for CoordinatorApp {
         let record = found
             .filter(|record| policy::sees_key(caller, record))
             .ok_or_else(|| Error::not_found("key", key))?;
-        Ok(KeyView { record, bans: self.0.parts.store.bans(key).await? })
+        let bans = self.0.parts.store.bans(key).await?;
+        let mut epochs = self.0.parts.store.epochs(key).await?;
+        if epochs.is_empty() {
+            // Of a version that kept no epochs: it had the first only.
+            epochs.push(EpochRecord {
+                epoch: record.epoch,
+                session_id: SessionId(key.0),
+                made_at: record.created_at,
+                attestation: None,
+            });
+        }
+        Ok(KeyView { state: quorate_core::key::state(&record, &bans), record, epochs, bans })
     }
 
     async fn keys(

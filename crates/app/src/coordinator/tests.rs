@@ -80,6 +80,10 @@ impl Store for Held {
         self.inner.key(id).await
     }
 
+    async fn epochs(&self, key: KeyId) -> Result<Vec<EpochRecord>> {
+        self.inner.epochs(key).await
+    }
+
     async fn bans(&self, key: KeyId) -> Result<Vec<ReportedBan>> {
         self.inner.bans(key).await
     }
@@ -368,7 +372,13 @@ async fn signed(world: &World) -> SessionId {
         created_at: START,
     };
     let key_id = key.key_id;
-    world.store.submit(vec![Write::Key(key)], Urgency::Now).await.unwrap();
+    let epoch = EpochRecord {
+        epoch: 0,
+        session_id: SessionId(key_id.0),
+        made_at: START,
+        attestation: None,
+    };
+    world.store.submit(vec![Write::Key(key, epoch)], Urgency::Now).await.unwrap();
     let request = CreateSession {
         ceremony: CeremonyRequest::Sign {
             key: KeySelector::Id(key_id),

@@ -261,7 +261,9 @@ impl<'a, 'h> Run<'a, 'h> {
     /// Says that we have our result, and waits for the others to say so.
     async fn confirm(&mut self, outcome: &PartyOutcome) -> Result<()> {
         let result = match outcome {
-            PartyOutcome::PublicKey(bytes) | PartyOutcome::Signature { bytes, .. } => bytes.clone(),
+            PartyOutcome::Key { public_key: bytes, .. } | PartyOutcome::Signature { bytes, .. } => {
+                bytes.clone()
+            }
             PartyOutcome::Failure(failure) => {
                 return Err(self.told(failure.clone()));
             }

@@ -32,24 +32,38 @@ impl Session {
             Ok(outcome) => outcome,
             Err(error) => return Err(self.refuse_result(now, at, error, effects)),
         };
-        match &self.outcome {
-            Some(known) if *known != outcome => self.differ(now, at, effects),
-            known => {
-                if known.is_none() {
-                    self.outcome = Some(outcome);
-                }
-                self.take_result(now, at, effects);
-                Ok(Reply::Done)
-            }
+        let (outcome, attestation) = outcome;
+        if self.outcome.as_ref().is_some_and(|known| *known != outcome)
+            || self.differs(attestation.as_ref())
+        {
+            return self.differ(now, at, effects);
+        }
+        self.outcome.get_or_insert(outcome);
+        self.attestation = self.attestation.take().or(attestation);
+        self.take_result(now, at, effects);
+        Ok(Reply::Done)
+    }
+
+    /// Whether this attestation is of another run or of other identities than the known one. The
+    /// signatures need not be the same: a holder may sign twice.
+    fn differs(&self, attestation: Option<&Attestation>) -> bool {
+        let about = |of: &Attestation| (of.execution, of.identities.clone());
+        match (&self.attestation, attestation) {
+            (Some(known), Some(shown)) => about(known) != about(shown),
+            _ => false,
         }
     }
 
-    /// A party's result in canonical form. Signatures are verified, unless they repeat the one
-    /// that has been.
-    fn checked(&self, outcome: PartyOutcome) -> Result<Outcome> {
+    /// A party's result in canonical form. Signatures and attestations are verified, unless they
+    /// repeat what has been.
+    fn checked(&self, outcome: PartyOutcome) -> Result<(Outcome, Option<Attestation>)> {
         match (outcome, &self.ceremony) {
-            (PartyOutcome::PublicKey(bytes), Ceremony::Keygen { scheme, .. }) => {
-                quorate_schemes::normalize_public_key(*scheme, &bytes).map(Outcome::PublicKey)
+            (PartyOutcome::Key { public_key, attestation }, Ceremony::Keygen { scheme, .. }) => {
+                let public_key = quorate_schemes::normalize_public_key(*scheme, &public_key)?;
+                if let Some(attestation) = &attestation {
+                    quorate_schemes::check_attestation(&self.made(&public_key), attestation)?;
+                }
+                Ok((Outcome::PublicKey(public_key), attestation.map(|boxed| *boxed)))
             }
             (PartyOutcome::Signature { bytes, recovery_id }, Ceremony::Sign { key, input }) => {
                 let signature = quorate_schemes::parse_signature(key.scheme, &bytes, recovery_id)?;
@@ -57,10 +71,10 @@ impl Session {
                     && known.bytes == signature.bytes
                     && signature.recovery_id.is_none_or(|id| Some(id) == known.recovery_id)
                 {
-                    return Ok(Outcome::Signature(known.clone()));
+                    return Ok((Outcome::Signature(known.clone()), None));
                 }
                 quorate_schemes::complete_signature(key.scheme, &key.public_key, input, signature)
-                    .map(Outcome::Signature)
+                    .map(|signature| (Outcome::Signature(signature), None))
             }
             (_, ceremony) => {
                 let kind = ceremony.kind();
@@ -203,6 +217,7 @@ impl Session {
         let others = failure.parties.iter().filter(|peer| *peer != reporter);
         let ban = |peer: &PartyId| ReportedBan {
             key_id: key.key_id,
+            epoch: key.epoch,
             reporter: reporter.clone(),
             peer: peer.clone(),
             reason: reason.clone(),

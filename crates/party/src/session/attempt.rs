@@ -132,7 +132,10 @@ impl Attempt<'_> {
                 let holders = record.holders.iter().zip(identities);
                 let pinned = worker.keyring.pin_holders(&record.tenant, holders).await;
                 pinned.map_err(|error| of_error(me, error))?;
-                Ok(PartyOutcome::PublicKey(made.stored.record.public_key.0.clone()))
+                Ok(PartyOutcome::Key {
+                    public_key: made.stored.record.public_key.0.clone(),
+                    attestation: made.stored.attestation().map(Box::new),
+                })
             }
             (Ok((_, Output::Signature(signature))), Some(_)) => {
                 let Signature { bytes, recovery_id } = signature;

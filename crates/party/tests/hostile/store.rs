@@ -25,7 +25,7 @@ impl Store for MemoryStore {
         for write in writes {
             match write {
                 Write::Session(row) => drop(rows.sessions.insert(row.session_id, row)),
-                Write::Key(key) => rows.keys.push(key),
+                Write::Key(key, _) => rows.keys.push(key),
                 _ => {}
             }
         }
@@ -63,6 +63,10 @@ impl Store for MemoryStore {
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>> {
         Ok(self.0.lock().unwrap().keys.iter().find(|key| key.key_id == id).cloned())
+    }
+
+    async fn epochs(&self, _: KeyId) -> Result<Vec<EpochRecord>> {
+        Ok(Vec::new())
     }
 
     async fn bans(&self, _: KeyId) -> Result<Vec<ReportedBan>> {

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use quorate_client::{Verdict, Wanted, verify_new_key};
 use quorate_ports::ManageSessions;
 use quorate_schemes::HashKind;
 use quorate_types::*;
 use serde_json::json;
 
+use super::Answer;
 use super::client::{ClientArgs, PATIENCE, finish};
+use super::keys::told;
 use super::output::{Output, table, tell};
+use super::peers::PeersFile;
 use super::values::{select_key, value};
 use crate::serve::compose::interrupted;
 
@@ -20,6 +24,8 @@ const CLOSING: Duration = Duration::from_secs(3);
 pub(crate) struct KeygenArgs {
     #[command(flatten)]
     client: ClientArgs,
+    #[command(flatten)]
+    peers: PeersFile,
     /// Signers needed
     #[arg(short = 't', long, default_value_t = 2)]
     threshold: u16,
@@ -145,14 +151,17 @@ pub(crate) fn plain(parties: &[PartyId]) -> Vec<NewParticipant> {
     parties.iter().map(plain).collect()
 }
 
-/// Makes a key and shows it.
-pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<()> {
+/// Makes a key, shows it, and says whether its holders have signed that they made it.
+pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
     let coordinator = args.client.connect()?;
+    let peers = args.peers.known(&args.client.coordinator)?;
+    let wanted = Wanted {
+        scheme: args.scheme,
+        threshold: Threshold::new(args.threshold.into(), args.parties.into())?,
+        holders: &args.participants,
+    };
     let request = CreateSession {
-        ceremony: CeremonyRequest::Keygen {
-            scheme: args.scheme,
-            threshold: Threshold::new(args.threshold.into(), args.parties.into())?,
-        },
+        ceremony: CeremonyRequest::Keygen { scheme: wanted.scheme, threshold: wanted.threshold },
         participants: plain(&args.participants),
         expires_in_seconds: args.expires_in,
         idempotency_key: None,
@@ -160,6 +169,12 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<()> {
     let view = run_session(&*coordinator, request, "making a key", out).await?;
     let public_key = view.public_key().ok_or_else(Error::internal)?;
     let key_id = view.key_id().ok_or_else(Error::internal)?;
+    let key = coordinator.key(&Caller::Open, key_id).await?;
+    let verdict = verify_new_key(&key, view.session_id, public_key, &wanted, &peers);
+    if let Verdict::False(reason) = verdict {
+        let why = format!("do not use key {key_id}: {reason}");
+        return Err(Error::new(ErrorCode::Conflict, why));
+    }
     let (scheme, threshold) = (view.ceremony.scheme(), view.ceremony.threshold());
     let value = json!({
         "key_id": key_id,
@@ -169,9 +184,10 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<()> {
         "public_key": hex::encode(&public_key.0),
         "ethereum_address": quorate_schemes::ethereum_address(scheme, public_key),
         "parties": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
+        "verified": verdict == Verdict::Verified,
     });
     out.show(&value, || lines(&value));
-    Ok(())
+    Ok(told(&verdict, key_id, out))
 }
 
 /// Makes a signature and shows it.

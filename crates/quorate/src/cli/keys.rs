@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use quorate_app::restore_keys;
+use quorate_app::{HeldKey, restore_keys};
+use quorate_client::{Verdict, verify_key};
 use quorate_ports::vault::ShareState;
 use quorate_types::*;
-use quorate_wire::{KeyDetailJson, KeyJson};
+use quorate_wire::{AttestationJson, KeyDetailJson, KeyJson};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::DataArgs;
-use super::ask::{ListArgs, paged};
+use super::ask::{ListArgs, lines, paged};
 use super::client::ClientArgs;
-use super::output::{Output, table};
+use super::output::{Output, table, tell};
+use super::peers::PeersFile;
 use super::values::find_key;
+use super::{Answer, DataArgs};
 use crate::serve::compose::open_store;
 
 /// Arguments of `keys`.
@@ -36,7 +38,18 @@ enum KeysCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Register keys again in a coordinator's database that has lost them, while it does not run
+    /// Check that the holders of a key have signed it, with identities that are known here
+    Verify {
+        /// The key: its id, public key or Ethereum address, or enough of its beginning
+        key: String,
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(flatten)]
+        peers: PeersFile,
+    },
+    /// Register keys that a coordinator's database has lost, or what holders have signed of their
+    /// key and it does not have, while it does not run
+    #[command(visible_alias = "attest")]
     Restore {
         #[command(flatten)]
         data: DataArgs,
@@ -47,12 +60,61 @@ enum KeysCommand {
 }
 
 /// Lists keys, shows one, or brings back what was lost.
-pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<()> {
+pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<Answer> {
     match args.command {
-        None => list(args.list, out).await,
-        Some(KeysCommand::Show { key, client }) => show(&key, &client, out).await,
-        Some(KeysCommand::Restore { data, lists }) => restore(&data.data, &lists, out).await,
+        None => list(args.list, out).await?,
+        Some(KeysCommand::Show { key, client }) => show(&key, &client, out).await?,
+        Some(KeysCommand::Verify { key, client, peers }) => {
+            return verify(&key, &client, &peers, out).await;
+        }
+        Some(KeysCommand::Restore { data, lists }) => restore(&data.data, &lists, out).await?,
     }
+    Ok(Answer::Yes)
+}
+
+async fn verify(key: &str, client: &ClientArgs, peers: &PeersFile, out: Output) -> Result<Answer> {
+    let peers = peers.known(&client.coordinator)?;
+    let coordinator = client.connect()?;
+    let id = find_key(&*coordinator, key).await?;
+    let view = coordinator.key(&Caller::Open, id).await?;
+    let verdict = verify_key(&view, &peers);
+    let reason = match &verdict {
+        Verdict::Verified => None,
+        Verdict::Unverified { reason, .. } | Verdict::False(reason) => Some(reason.as_str()),
+    };
+    let name = match &verdict {
+        Verdict::Verified => "verified",
+        Verdict::Unverified { .. } => "unverified",
+        Verdict::False(_) => "false",
+    };
+    let value = json!({
+        "key_id": id,
+        "epoch": view.record.epoch,
+        "public_key": hex::encode(&view.record.public_key.0),
+        "holders": view.record.holders,
+        "verdict": name,
+        "reason": reason,
+    });
+    out.show(&value, || lines(&value));
+    Ok(told(&verdict, id, out))
+}
+
+/// Tells people what is to be done about a key that is not verified.
+pub(super) fn told(verdict: &Verdict, key: KeyId, out: Output) -> Answer {
+    match verdict {
+        Verdict::Unverified { .. } | Verdict::False(_) if out.json => {}
+        Verdict::Verified => return Answer::Yes,
+        Verdict::False(reason) => tell(&format!("do not use key {key}: {reason}")),
+        Verdict::Unverified { reason, unknown } if unknown.is_empty() => {
+            tell(&format!("key {key} is unverified: {reason}"));
+        }
+        Verdict::Unverified { reason, .. } => tell(&format!(
+            "key {key} is unverified: {reason}; ask its operator for the line that `quorate party \
+             --print-identity` prints there, give it to `quorate peers add`, then run `quorate \
+             keys verify {key}`"
+        )),
+    }
+    Answer::No
 }
 
 async fn list(args: ListArgs, out: Output) -> Result<()> {
@@ -83,7 +145,7 @@ async fn show(key: &str, client: &ClientArgs, out: Output) -> Result<()> {
 }
 
 fn described(view: &KeyView) -> String {
-    let KeyView { record, bans } = view;
+    let KeyView { record, state, epochs, bans } = view;
     let holders: Vec<_> = record.holders.iter().map(|holder| holder.as_str()).collect();
     let signers = format!("{} of {}", record.threshold.signers(), record.threshold.parties());
     let address = quorate_schemes::ethereum_address(record.scheme, &record.public_key);
@@ -93,11 +155,19 @@ fn described(view: &KeyView) -> String {
         ("signers", signers),
         ("holders", holders.join(", ")),
         ("public key", hex::encode(&record.public_key.0)),
+        ("state", state.name().to_owned()),
+        ("epoch", record.epoch.to_string()),
     ];
+    let attested = epochs.last().is_some_and(|epoch| epoch.attestation.is_some());
+    let signed = if attested { "by all holders; check with `quorate keys verify`" } else { "no" };
+    lines.push(("attested", signed.to_owned()));
     lines.extend(address.map(|address| ("address", address)));
     lines.extend(bans.iter().map(|ban| {
-        let ReportedBan { reporter, peer, reason, session_id, .. } = ban;
-        ("banned", format!("{reporter} does not sign with {peer}: {reason} (session {session_id})"))
+        let ReportedBan { reporter, peer, reason, session_id, epoch, .. } = ban;
+        let until = if *epoch < record.epoch { ", ended by a refresh" } else { "" };
+        let what =
+            format!("{reporter} does not sign with {peer}: {reason} (session {session_id}{until})");
+        ("banned", what)
     }));
     let lines = lines.into_iter().map(|(name, value)| format!("{:<12}{value}", format!("{name}:")));
     lines.collect::<Vec<_>>().join("\n")
@@ -129,15 +199,19 @@ struct ListedShare {
     key: KeyJson,
     tenant: Tenant,
     state: String,
+    #[serde(default)]
+    attestation: Option<AttestationJson>,
 }
 
 /// The keys of the shares that sign.
-fn active(list: &str) -> std::result::Result<Vec<KeyRecord>, String> {
+fn active(list: &str) -> std::result::Result<Vec<HeldKey>, String> {
     let shares: Vec<ListedShare> =
         serde_json::from_str(list).map_err(|error| format!("no list of shares: {error}"))?;
     let active = shares.into_iter().filter(|share| share.state == ShareState::Active.name());
-    let records = active.map(|share| share.key.into_record(share.tenant));
-    records.collect::<Result<_>>().map_err(|error| error.message)
+    let keys = active.map(|share| {
+        Ok((share.key.into_record(share.tenant)?, share.attestation.map(Attestation::from)))
+    });
+    keys.collect::<Result<_>>().map_err(|error| error.message)
 }
 
 #[cfg(test)]

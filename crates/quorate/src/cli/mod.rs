@@ -10,6 +10,7 @@ mod group;
 mod keys;
 mod output;
 mod party;
+mod peers;
 mod relay;
 mod roles;
 mod up;
@@ -70,6 +71,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// List keys, or show one
     Keys(keys::KeysArgs),
+    /// Note whose identity is known, by which keys are verified
+    Peers(peers::PeersArgs),
     /// List sessions
     Sessions(ask::ListArgs),
     /// Close a session: it ends without a result
@@ -222,11 +225,12 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let done = match cli.command {
         Command::Verify(args) => return answered(verify::run(&args, out)),
         Command::Watch(args) => return answered(watch::run(args, out).await),
+        Command::Keygen(args) => return answered(ask::keygen(args, out).await),
+        Command::Keys(args) => return answered(keys::run(args, out).await),
         Command::Up(args) => up::run(args, out).await,
         Command::Demo(args) => demo::run(args, out).await,
-        Command::Keygen(args) => ask::keygen(args, out).await,
         Command::Sign(args) => ask::sign(args, out).await,
-        Command::Keys(args) => keys::run(args, out).await,
+        Command::Peers(args) => peers::run(args, out),
         Command::Sessions(args) => ask::sessions(args, out).await,
         Command::Close(args) => ask::close(args, out).await,
         Command::Coordinator(args) => roles::coordinator(args, out).await,

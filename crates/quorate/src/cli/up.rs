@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quorate_app::restore_keys;
+use quorate_client::KnownPeers;
 use quorate_front_grpc::Services;
 use quorate_party::{Compute, PartyHandle};
 use quorate_ports::{Router, TakePart};
@@ -13,6 +14,7 @@ use quorate_types::*;
 use tokio::net::TcpListener;
 
 use super::output::{Output, table, tell};
+use super::peers::LocalPeers;
 use crate::serve::compose::{self, Bound, Host};
 use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
 use crate::serve::listener::bind;
@@ -94,6 +96,21 @@ async fn restore_lost(host: &Host, parties: &[LocalParty]) -> Result<()> {
     Ok(())
 }
 
+/// Tells the commands on this machine who the parties are, so that they can verify keys. Elsewhere
+/// the user notes it.
+fn local_peers(served: &Endpoints, parties: &[PartyHandle]) -> Result<Option<LocalPeers>> {
+    let address = served.coordinator.grpc;
+    if !address.ip().is_loopback() {
+        return Ok(None);
+    }
+    let mut known = KnownPeers::default();
+    for party in parties {
+        let keyring = party.keyring();
+        known.add(keyring.party().clone(), keyring.identity().public());
+    }
+    LocalPeers::write(address.port(), &known)
+}
+
 /// What an operator should know who serves others from one machine.
 fn together(host: IpAddr, data: &Path) -> Option<String> {
     (!host.is_loopback()).then(|| {
@@ -135,6 +152,8 @@ pub(crate) struct Running {
     parties: Vec<PartyHandle>,
     accounts: Arc<quorate_app::AccountsApp>,
     pub(crate) endpoints: Endpoints,
+    /// What the commands of this user are told of the parties.
+    _peers: Option<LocalPeers>,
 }
 
 impl Running {
@@ -208,7 +227,8 @@ impl Running {
         for party in &parties {
             party.connected().await;
         }
-        Ok(Self { host, parties, accounts, endpoints: served })
+        let peers = local_peers(&served, &parties)?;
+        Ok(Self { host, parties, accounts, endpoints: served, _peers: peers })
     }
 
     /// Sessions in which the parties of this process compute.

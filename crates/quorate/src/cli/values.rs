@@ -21,10 +21,8 @@ pub(super) async fn select_key(
     text: &str,
 ) -> Result<(KeySelector, Scheme)> {
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).unwrap_or_default();
-    for scheme in Scheme::ALL {
-        if let Ok(key) = quorate_schemes::normalize_public_key(*scheme, &bytes) {
-            return Ok((KeySelector::PublicKey(key), *scheme));
-        }
+    if let Ok((scheme, key)) = quorate_schemes::identify_public_key(&bytes) {
+        return Ok((KeySelector::PublicKey(key), scheme));
     }
     let id = find_key(coordinator, text).await?;
     let found = coordinator.key(&Caller::Open, id).await.map_err(|error| match error.code {

@@ -31,10 +31,10 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<Answer> {
         hex::decode(text).map_err(|_| Error::invalid_field(field, format!("{field} is not hex")))
     };
     let key = unhex("public_key", &args.public_key)?;
-    let reads = |scheme: &Scheme| quorate_schemes::normalize_public_key(*scheme, &key).is_ok();
-    let scheme = args.scheme.or_else(|| Scheme::ALL.iter().copied().find(reads));
-    let scheme = scheme.unwrap_or_default();
-    let key = quorate_schemes::normalize_public_key(scheme, &key)?;
+    let (scheme, key) = match args.scheme {
+        Some(scheme) => (scheme, quorate_schemes::normalize_public_key(scheme, &key)?),
+        None => quorate_schemes::identify_public_key(&key)?,
+    };
     let input = args.signed.input(scheme)?;
     let digest = input.digest().map(|digest| hex::encode(digest.0));
     let signature = unhex("signature", &args.signature)?;

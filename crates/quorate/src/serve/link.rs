@@ -17,6 +17,8 @@ use quorate_types::{Error, Result, Secret};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
+use super::data::state_folder;
+
 /// The scheme of the `Authorization` header.
 pub(crate) const LINK_SCHEME: &str = "Quorate-Link";
 const DOMAIN: &[u8] = b"quorate/link/v1";
@@ -106,9 +108,7 @@ impl Credentials for LinkCredentials {
 
 /// Where the roles of one user on one machine find their secret.
 pub(crate) fn default_path() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
-    state.map(|state| state.join("quorate/link.key"))
+    state_folder().map(|state| state.join("link.key"))
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quorate_app::HeldKey;
 use quorate_client::PartyCredentials;
 use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
 use quorate_party::{Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource};
 use quorate_ports::Vault as _;
-use quorate_ports::vault::{Ban, Pin, SealedShare};
+use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteRouter;
 use quorate_store::SqliteVault;
@@ -90,8 +91,10 @@ impl LocalParty {
     }
 
     /// The keys that it can sign with.
-    pub(crate) async fn keys(&self) -> Result<Vec<KeyRecord>> {
-        self.keyring.keys().await
+    pub(crate) async fn keys(&self) -> Result<Vec<HeldKey>> {
+        let active = |share: &SealedShare| share.state == ShareState::Active;
+        let shares = self.vault.shares().await?.into_iter().filter(active);
+        Ok(shares.map(|share| (share.record.clone(), share.attestation())).collect())
     }
 
     /// All shares, newest first, each with the bans under its key.
@@ -170,6 +173,7 @@ pub(crate) fn held_key(share: SealedShare, bans: Vec<Ban>) -> HeldKeyJson {
         signed_messages: ban.evidence.len(),
     };
     HeldKeyJson {
+        attestation: share.attestation().map(Into::into),
         key: share.record.into(),
         epoch: share.epoch,
         state: share.state.name().to_owned(),

@@ -50,6 +50,16 @@ pub(crate) fn acknowledged(n: u64, by: &str) -> Write {
     Write::Acknowledged { message: message_id(n.into()), party: party(by) }
 }
 
+/// How a key of [`key`] came to its epoch.
+pub(crate) fn epoch(n: u128) -> EpochRecord {
+    EpochRecord {
+        epoch: 0,
+        session_id: SessionId(Uuid::from_u128(n)),
+        made_at: Timestamp(1),
+        attestation: None,
+    }
+}
+
 pub(crate) fn key(
     n: u128,
     holder: &str,

@@ -135,7 +135,10 @@ fn ready(n: usize) -> Command {
 }
 
 fn made(n: usize, key: Vec<u8>) -> Command {
-    Command::Report { party: name(n), outcome: PartyOutcome::PublicKey(key) }
+    Command::Report {
+        party: name(n),
+        outcome: PartyOutcome::Key { public_key: key, attestation: None },
+    }
 }
 
 fn signed(n: usize, bytes: Vec<u8>) -> Command {

@@ -28,7 +28,13 @@ fn a_keygen_completes_when_all_report_one_key_in_any_encoding() {
         tenant: Tenant::default(),
         created_at: Timestamp(5),
     };
-    assert_eq!(effects.key, Some(record));
+    let epoch = EpochRecord {
+        epoch: 0,
+        session_id: session.id(),
+        made_at: Timestamp(5),
+        attestation: None,
+    };
+    assert_eq!(effects.key, Some((record, epoch)));
     let view = session.view();
     assert_eq!(view.outcome, Some(Outcome::PublicKey(key.clone())));
     assert_eq!((view.key_id(), view.public_key()), (Some(session.id().into()), Some(&key)));
@@ -46,6 +52,55 @@ fn different_keys_fail_the_session_and_name_both_sides() {
     assert_eq!(failure.reason, FailureReason::ResultsDiffer);
     assert_eq!(failure.parties, names(&[2, 0]));
     assert_eq!(session.view().outcome, None);
+}
+
+/// What these identities sign of the key that `session` makes.
+fn attested(session: &Session, identities: [u8; 3]) -> Attestation {
+    use ed25519_dalek::{Signer as _, SigningKey};
+    let signers = identities.map(|seed| SigningKey::from_bytes(&[seed; 32]));
+    let identities: Vec<_> = signers.iter().map(|key| key.verifying_key().to_bytes()).collect();
+    let key = session.made(&PublicKey(public(1, false)));
+    let statement = quorate_schemes::Statement::new(&key, &[6; 32], &identities);
+    let (domain, bytes) = statement.signed();
+    let message = quorate_schemes::in_domain(domain, bytes);
+    let confirmations = signers.iter().flat_map(|key| key.sign(&message).to_bytes()).collect();
+    Attestation { execution: [6; 32], identities, confirmations }
+}
+
+fn made_and_attested(n: usize, attestation: &Attestation) -> Command {
+    let attestation = Some(Box::new(attestation.clone()));
+    let outcome = PartyOutcome::Key { public_key: public(1, true), attestation };
+    Command::Report { party: name(n), outcome }
+}
+
+#[test]
+fn what_the_holders_signed_is_kept_with_the_key() {
+    let mut session = running(SessionKind::Keygen, 3);
+    let attestation = attested(&session, [1, 2, 3]);
+    at(&mut session, 2, made(0, public(1, true))).0.unwrap();
+    at(&mut session, 2, made_and_attested(1, &attestation)).0.unwrap();
+    let (_, effects) = at(&mut session, 3, made_and_attested(2, &attestation));
+    assert_eq!(effects.key.unwrap().1.attestation, Some(attestation));
+}
+
+#[test]
+fn an_attestation_of_another_key_is_refused() {
+    let mut session = running(SessionKind::Keygen, 3);
+    let mut attestation = attested(&session, [1, 2, 3]);
+    attestation.execution[0] ^= 1;
+    let error = refused(&mut session, 2, made_and_attested(0, &attestation));
+    assert!(error.details.fields.contains_key("attestation"), "{error:?}");
+}
+
+#[test]
+fn holders_that_show_other_identities_fail_the_session() {
+    let mut session = running(SessionKind::Keygen, 3);
+    let (first, other) = (attested(&session, [1, 2, 3]), attested(&session, [1, 2, 4]));
+    at(&mut session, 2, made_and_attested(0, &first)).0.unwrap();
+    let (reply, effects) = at(&mut session, 3, made_and_attested(1, &other));
+    assert_eq!(reply.unwrap_err().code, ErrorCode::Conflict);
+    assert_eq!((effects.ended, effects.key), (true, None));
+    assert_eq!(session.view().failure.unwrap().reason, FailureReason::ResultsDiffer);
 }
 
 #[test]
