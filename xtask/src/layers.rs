@@ -13,7 +13,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quorate-engine", &["quorate-types", "quorate-schemes"]),
     ("quorate-ports", &["quorate-types"]),
     ("quorate-app", &["quorate-types", "quorate-schemes", "quorate-core", "quorate-ports"]),
-    ("quorate-party", &["quorate-types", "quorate-schemes", "quorate-engine", "quorate-ports"]),
+    ("quorate-participant", &["quorate-types", "quorate-schemes", "quorate-engine"]),
+    (
+        "quorate-party",
+        &[
+            "quorate-types",
+            "quorate-schemes",
+            "quorate-engine",
+            "quorate-participant",
+            "quorate-ports",
+        ],
+    ),
     ("quorate-store", &["quorate-types", "quorate-ports"]),
     ("quorate-rpc", &["quorate-types", "quorate-ports"]),
     ("quorate-front-rest", &["quorate-types", "quorate-ports", "quorate-wire"]),
@@ -26,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "quorate-types",
             "quorate-schemes",
             "quorate-engine",
+            "quorate-participant",
             "quorate-ports",
             "quorate-party",
             "quorate-rpc",
@@ -47,6 +58,7 @@ const PURE: &[&str] = &[
     "quorate-core",
     "quorate-wire",
     "quorate-engine",
+    "quorate-participant",
     "quorate-ports",
 ];
 const IMPURE: &[&str] = &["tokio", "axum", "tonic", "hyper"];

@@ -1,13 +1,16 @@
-//! Drives one run over one transport: compute, send, receive, again.
+//! Carries out what an attempt asks for.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use quorate_engine::{Fault, Output, Run, Step};
-use quorate_types::{Error, MessageId, PartyId};
+use quorate_participant::{Action, Computation, Ended, Event, Gate, Progress, VaultAction};
+use quorate_types::Result;
+use tokio::sync::watch;
 
-use crate::compute::Compute;
-use crate::gate::Gate;
-use crate::transport::{Incoming, Transport};
+use crate::clock;
+use crate::session::Worker;
+use crate::transport::RouterTransport;
 
 /// Messages handed to the run in one go: one from each peer of the largest session.
 const BATCH_LEN: usize = 16;
@@ -15,144 +18,154 @@ const BATCH_LEN: usize = 16;
 /// How long the acknowledgements of a run that has failed may take.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Why a run ended without an output.
-#[derive(Debug)]
-pub enum Ended {
-    /// The protocol cannot go on; the fault says why and through whom.
-    Fault(Fault),
-    /// Another run has banned one of the signers meanwhile.
-    Locked(Error),
-    /// The messages cannot go on: the router refused for good, or the stream has ended.
-    Transport(Error),
+/// What carries out the actions of one attempt.
+pub struct Driver {
+    worker: Worker,
+    gate: Gate,
+    changes: watch::Receiver<u64>,
 }
 
-impl From<Error> for Ended {
-    fn from(error: Error) -> Self {
-        Self::Transport(error)
+impl Driver {
+    /// A driver that computes and keeps with `worker`.
+    pub fn new(worker: Worker) -> Self {
+        let changes = worker.keyring.ban_changes();
+        Self { worker, gate: Gate::open(), changes }
     }
-}
 
-/// What the driver tells while it runs.
-#[derive(Clone, Debug)]
-pub enum Progress {
-    /// The run waits for messages of this round.
-    Round {
-        /// The round.
-        round: u16,
-        /// Who has not sent its message of it.
-        waiting_for: Vec<PartyId>,
-    },
-    /// A message was refused; the run goes on as if it had not come.
-    Refused {
-        /// Who the router says sent it.
-        from: PartyId,
-        /// Why.
-        fault: Fault,
-    },
-}
-
-/// The run with what a job on the compute pool made of it.
-struct Turn {
-    run: Run,
-    refused: Vec<(Incoming, Fault)>,
-    accepted: Vec<MessageId>,
-    step: Result<Step, Ended>,
-}
-
-/// Takes the messages in, then computes if nobody is missing. `first` computes in any case.
-fn turn(mut run: Run, batch: Vec<Incoming>, first: bool, gate: &Gate) -> Turn {
-    let mut refused = Vec::new();
-    let mut accepted = Vec::with_capacity(batch.len());
-    for incoming in batch {
-        match run.receive(&incoming.from, &incoming.payload) {
-            Ok(()) => accepted.push(incoming.message_id),
-            Err(fault) => refused.push((incoming, fault)),
+    /// Carries out one action of an attempt but those with messages, which its transport is for;
+    /// `None` when nothing is to be answered. The vault is never left, a computation as soon as a
+    /// signer is banned.
+    pub async fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Vault(action) => return Some(self.vault(action).await),
+            Action::Compute(work) => return Some(self.compute(work).await),
+            Action::Fence => return Some(Event::Passed),
+            Action::Guard(gate) => self.gate = gate,
+            Action::Tell(progress) => note(&progress),
+            _ => {}
         }
+        None
     }
-    let due = first || (!accepted.is_empty() && run.waiting_for().is_empty());
-    let step = match due {
-        true => gate.pass().and_then(|()| run.advance().map_err(|fault| gate.settle(fault))),
-        false => Ok(Step { outgoing: Vec::new(), output: None }),
-    };
-    Turn { run, refused, accepted, step }
-}
 
-/// Does one thing with the transport, unless a signer is banned or becomes so meanwhile.
-async fn unless_locked<T>(
-    gate: &Gate,
-    work: impl Future<Output = quorate_types::Result<T>>,
-) -> Result<T, Ended> {
-    tokio::select! {
-        biased;
-        ended = gate.locked() => Err(ended),
-        done = work => done.map_err(Ended::Transport),
-    }
-}
-
-/// Runs `run` to its next output: a keygen has two, the key and its confirmations.
-///
-/// Everything the run computes happens on `compute`. Sending never waits for durability, and a
-/// refused message is acknowledged as failed and ignored: only the run's own step, a ban of a
-/// signer or a transport that is gone for good ends it. There is no time limit here; put one
-/// around it. Dropping the future stops the run after the computation under way, whose fault still
-/// takes effect: it is settled where it arises, before the transport is asked for anything.
-///
-/// # Errors
-/// [`Ended`] says whether the protocol or the transport stopped it.
-pub async fn drive(
-    mut run: Run,
-    transport: &mut dyn Transport,
-    compute: &Compute,
-    gate: &Gate,
-    mut progress: impl FnMut(Progress) + Send,
-) -> Result<(Run, Output), Ended> {
-    let mut batch = Vec::new();
-    let mut first = true;
-    let mut round = None;
-    loop {
-        let messages = std::mem::take(&mut batch);
-        let (settling, under_way) = (gate.clone(), gate.computing());
-        let computing = compute.run_unless_stopped(move || {
-            let turn = turn(run, messages, first, &settling);
-            drop(under_way);
-            turn
-        });
-        let done = unless_locked(gate, computing).await?;
-        run = done.run;
-        first = false;
-        let step = match done.step {
-            Ok(step) => step,
-            Err(ended) => {
-                // The session is lost: a peer that waits for its acknowledgement learns it anyway.
+    /// Carries out one action of an attempt over the router.
+    pub(crate) async fn over_router(
+        &mut self,
+        action: Action,
+        transport: &mut RouterTransport,
+    ) -> Option<Event> {
+        let sent = match action {
+            Action::Receive => return Some(self.receive(transport).await),
+            Action::Send(outgoing) => self.unless_locked(transport.send(outgoing)).await,
+            Action::Refused(message) => self.unless_locked(transport.refused(message)).await,
+            Action::Flush => self.unless_locked(transport.flush()).await,
+            Action::Leave => {
                 let _ = tokio::time::timeout(LEAVE_LIMIT, transport.flush()).await;
-                return Err(ended);
+                Ok(())
+            }
+            Action::Accepted(message) => {
+                transport.accepted(message);
+                Ok(())
+            }
+            action => {
+                if let Action::Guard(gate) = &action {
+                    transport.guard(gate);
+                }
+                return self.perform(action).await;
             }
         };
-        for message in done.accepted {
-            transport.accepted(message);
+        sent.err().map(Event::Broken)
+    }
+
+    /// Asks the vault, which needs no messages.
+    async fn vault(&self, action: VaultAction) -> Event {
+        let Worker { keyring, compute } = &self.worker;
+        Event::Vault(keyring.answer(action, compute).await)
+    }
+
+    /// Runs a computation on the pool. It runs to its end though nobody waits for it, and whoever
+    /// stops the process waits for it, if it may ban somebody.
+    async fn compute(&mut self, work: Computation) -> Event {
+        let (keyring, runtime) = (self.worker.keyring.clone(), tokio::runtime::Handle::current());
+        let compute = self.worker.compute.clone();
+        let under_way = work.may_ban().then(|| keyring.writes().token());
+        let job = move || {
+            let computed = work.run(clock::now());
+            if let Some(ban) = computed.ban() {
+                keyring.write_new_ban(ban.clone(), &runtime);
+            }
+            drop(under_way);
+            computed
+        };
+        match self.unless_locked(compute.run_unless_stopped(job)).await {
+            Ok(computed) => Event::Computed(Box::new(computed)),
+            Err(ended) => Event::Broken(ended),
         }
-        for (incoming, fault) in done.refused {
-            unless_locked(gate, transport.refused(incoming.message_id)).await?;
-            progress(Progress::Refused { from: incoming.from, fault });
-        }
-        for outgoing in step.outgoing {
-            unless_locked(gate, transport.send(outgoing)).await?;
-        }
-        // At the end nothing needs an acknowledgement any more: the messages go with the session.
-        if let Some(output) = step.output {
-            gate.pass()?;
-            return Ok((run, output));
-        }
-        unless_locked(gate, transport.flush()).await?;
-        if round.replace(run.round()) != Some(run.round()) {
-            progress(Progress::Round { round: run.round(), waiting_for: run.waiting_for() });
-        }
-        batch.push(unless_locked(gate, transport.receive()).await?);
+    }
+
+    async fn receive(&mut self, transport: &mut RouterTransport) -> Event {
+        let first = match self.unless_locked(transport.receive()).await {
+            Ok(first) => first,
+            Err(ended) => return Event::Broken(ended),
+        };
+        let mut batch = vec![first];
         while batch.len() < BATCH_LEN {
             match transport.try_receive() {
                 Some(incoming) => batch.push(incoming),
                 None => break,
             }
+        }
+        Event::Messages(batch)
+    }
+
+    /// Does one thing, unless a signer is banned or becomes so meanwhile.
+    ///
+    /// # Errors
+    /// How the run ends.
+    pub async fn unless_locked<T>(
+        &mut self,
+        work: impl Future<Output = Result<T>>,
+    ) -> std::result::Result<T, Ended> {
+        tokio::select! {
+            biased;
+            ended = locked(&self.gate, &mut self.changes) => Err(ended),
+            done = work => done.map_err(Ended::Transport),
+        }
+    }
+}
+
+/// Waits until a signer of a run is banned.
+async fn locked(gate: &Gate, changes: &mut watch::Receiver<u64>) -> Ended {
+    if gate.guards() {
+        loop {
+            changes.mark_unchanged();
+            if let Err(ended) = gate.pass() {
+                return ended;
+            }
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// Begins to hand something over, unless a signer is banned, and waits for its end. No ban can be
+/// set between the question and the beginning.
+pub(crate) async fn release<T>(gate: &Gate, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = pin!(work);
+    let begin =
+        std::future::poll_fn(|context| Poll::Ready(gate.release(|| work.as_mut().poll(context))));
+    match begin.await? {
+        Poll::Ready(done) => done,
+        Poll::Pending => work.await,
+    }
+}
+
+fn note(progress: &Progress) {
+    match progress {
+        Progress::Round { round, .. } => tracing::debug!(round, "waiting for messages"),
+        Progress::Refused { from, fault } => {
+            tracing::warn!(%from, code = fault.code.name(), "refused a message: {}", fault.message);
         }
     }
 }

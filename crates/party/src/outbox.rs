@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use quorate_participant::Gate;
 use quorate_ports::Deliver;
 use quorate_types::*;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::retry;
-use crate::gate::Gate;
+use crate::drive::release;
 
 /// Calls that wait to be started. A step of a run makes at most one message per peer and one
 /// broadcast, 16; the acknowledgements of a round are as many.
@@ -115,13 +116,13 @@ async fn empty(
 async fn carry(router: &dyn Deliver, caller: &Caller, post: Post) -> Result<()> {
     match post {
         Post::Route(request, gate) => {
-            let routed = retry(|| gate.release(router.route(caller, request.clone()))).await;
+            let routed = retry(|| release(&gate, router.route(caller, request.clone()))).await;
             routed.map(drop).inspect_err(|error| {
                 tracing::warn!(round = request.round, %error, "a message was refused");
             })
         }
         Post::Acknowledge(ack, gate) => {
-            if let Err(error) = gate.release(router.acknowledge(caller, ack)).await {
+            if let Err(error) = release(&gate, router.acknowledge(caller, ack)).await {
                 tracing::debug!(%error, "an acknowledgement was refused");
             }
             Ok(())

@@ -1,15 +1,12 @@
-//! One party's part in one session, from joining to the session's end.
+//! One party's part in one session: the runtime around [`Session`], from joining to the end.
 
-mod attempt;
-mod failure;
-mod peers;
-
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use quorate_engine::make_handshake;
+use futures_util::future::FusedFuture as _;
+use quorate_participant::{Input, JOIN_LIMIT, Session, SessionAction};
 use quorate_ports::{Deliver, TakePart};
 use quorate_types::*;
 use tokio::sync::{Notify, mpsc, watch};
@@ -18,25 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::retry;
 use crate::compute::Compute;
+use crate::drive::Driver;
 use crate::keyring::Keyring;
 use crate::transport::RouterTransport;
-use attempt::{Attempt, prepare};
-pub(crate) use failure::{busy, could_not, restarted};
-pub use peers::compute_with_peers;
 
 /// Length of a session's inbox. A keygen of 16 parties brings a party fewer than 256 messages and,
 /// after a reconnect, some of them again: a full inbox means that a peer sends what no protocol
 /// asks for.
 pub const INBOX_LEN: usize = 1024;
-
-/// How long a party tries to join.
-const JOIN_LIMIT: Duration = Duration::from_secs(30);
-
-/// How much longer than the session a party's task lives, for the answer to arrive.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// Longest life of a session, whatever the coordinator says: what it may grant at most.
-const LONGEST_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How long one question for a session's start may wait for its answer.
 const START_WAIT: Duration = Duration::from_secs(20);
@@ -123,6 +109,13 @@ impl Party {
             }
         }
     }
+
+    async fn join(&self, request: JoinSession) -> Result<JoinedSession> {
+        let caller = self.caller();
+        let joining = retry(|| self.coordinator.join(&caller, request.clone()));
+        let late = |_| Err(Error::unavailable("the join was not answered in time"));
+        tokio::time::timeout(JOIN_LIMIT, joining).await.unwrap_or_else(late)
+    }
 }
 
 /// Refuses an answer about another session than the one asked for.
@@ -152,10 +145,9 @@ pub struct Feed {
 
 /// Joins with `token`, computes, stores the share or reports the signature, and waits for the end.
 ///
-/// Answers with the session as it ended, also when it failed: what went wrong is in the view. A
-/// party that cannot take part joins all the same and reports why, so that the creator reads the
-/// reason instead of a deadline. The share of a keygen is on disk before it is reported, and stays
-/// there however the coordinator says that the session ended: nothing it says removes a share.
+/// Answers with the session as it ended, also when it failed: what went wrong is in the view. The
+/// share of a keygen stays in the vault however the coordinator says that the session ended:
+/// nothing it says removes a share.
 ///
 /// # Errors
 /// When the party could not join, or could not learn how the session ended.
@@ -165,207 +157,193 @@ pub async fn take_part(
     token: JoinToken,
     feed: Feed,
 ) -> Result<SessionView> {
-    let early = feed.views.borrow().clone();
-    let (key, refusal) = match &early {
-        Some(view) => match prepare(&party.worker, view).await {
-            Ok(key) => (key, None),
-            Err(failure) => (None, Some(failure)),
-        },
-        None => (None, None),
-    };
-    let ready = refusal.is_none();
-    let keyring = &party.worker.keyring;
-    let shown = keyring.shown(key.as_deref()).await?;
-    let (handshake, secret) = make_handshake(keyring.identity(), session, party.id(), &shown);
-    let joining = || join(party, session, token.clone(), handshake.clone(), ready);
-    let joined = match joining().await {
-        // It runs with a handshake whose secret half this process does not have.
-        Err(error) if error.code == ErrorCode::Conflict => {
-            let outcome = PartyOutcome::Failure(restarted(party.id()));
-            return in_time(Instant::now() + JOIN_LIMIT, party.report(session, outcome)).await;
-        }
-        joined => joined?,
-    };
-    tracing::debug!(index = joined.party_index.0, "joined");
-
-    let unjoined = Arc::clone(&feed.unjoined);
-    let deadline = deadline(&joined.session);
+    let Feed { mut views, unjoined, inbox } = feed;
+    let early = views.borrow_and_update().clone();
+    let me = party.worker.keyring.me();
+    let (mut machine, mut actions) = Session::begin(me, session, early.map(Box::new));
     let stop = CancellationToken::new();
-    let compute = party.worker.compute.for_session(joined.session.ceremony.kind(), stop.clone());
-    let worker = Worker { compute, ..party.worker.clone() };
-    let attempt = Attempt { worker: &worker, session, handshake: handshake.clone(), secret };
-    let staying = stay(party, attempt, refusal, feed, deadline, stop);
-    let joined_again = async {
-        // What was told before we joined.
-        let _ = unjoined.notified().now_or_never();
-        loop {
-            unjoined.notified().await;
-            match joining().await {
-                Ok(_) => tracing::info!("joined again: the coordinator had forgotten it"),
-                Err(error) => tracing::debug!(%error, "could not join again"),
-            }
-        }
+    let join = Joining { party, session, token };
+    let mut work = Work {
+        driver: Driver::new(party.worker.clone()),
+        transport: None,
+        inbox: Some(inbox),
+        unjoined: &unjoined,
+        join: &join,
+        stop: &stop,
     };
-    let ended = tokio::select! {
-        ended = staying => ended?,
-        () = joined_again => return Err(Error::internal()),
-    };
-    Ok(ended)
-}
-
-/// Computes, reports and waits for the end.
-async fn stay(
-    party: &Party,
-    attempt: Attempt<'_>,
-    refusal: Option<Failure>,
-    Feed { mut views, inbox, .. }: Feed,
-    deadline: Instant,
-    stop: CancellationToken,
-) -> Result<SessionView> {
-    let session = attempt.session;
-    let router = Arc::clone(&party.router);
-    let me = party.id().clone();
-    let mut transport = RouterTransport::start(router, session, me, inbox, stop.clone());
-    let left = match refusal {
-        Some(failure) => Left::Outcome(PartyOutcome::Failure(failure)),
-        None => work(attempt, &mut views, &mut transport, &stop, deadline).await?,
-    };
-    match left {
-        Left::Ended(view) => Ok(*view),
-        Left::Outcome(outcome) => {
-            let report =
-                async { tokio::join!(party.report(session, outcome.clone()), transport.close()).0 };
-            let view = in_time(deadline, report).await?;
-            if view.status.is_final() {
-                return Ok(view);
-            }
-            in_time(deadline, ended(party, session, outcome, &mut views)).await
-        }
-    }
-}
-
-/// Waits for the end of a session whose outcome has been reported. A coordinator that was restarted
-/// has forgotten a report that was not the last one: it is told again.
-async fn ended(
-    party: &Party,
-    session: SessionId,
-    outcome: PartyOutcome,
-    views: &mut watch::Receiver<Option<SessionView>>,
-) -> Result<SessionView> {
-    let forgotten = |view: &SessionView| {
-        let me = view.participants.iter().find(|seat| seat.party_id == *party.id());
-        view.status == SessionStatus::InProgress
-            && me.is_some_and(|seat| {
-                !matches!(seat.status, ParticipantStatus::Completed | ParticipantStatus::Failed)
-            })
-    };
+    let mut outside =
+        Outside { views, lost: false, unjoined: &unjoined, again: None, deadline: None };
     loop {
-        // What was shown before the report tells nothing about it.
-        let shown = views.borrow_and_update().clone();
-        if let Some(view) = shown.filter(|view| view.status.is_final()) {
-            return Ok(view);
-        }
-        views.changed().await.map_err(|_| lost())?;
-        let again = views.borrow().as_ref().is_some_and(forgotten);
-        if again {
-            tracing::info!("reporting again: the coordinator had forgotten it");
-            let view = party.report(session, outcome.clone()).await?;
-            if view.status.is_final() {
-                return Ok(view);
+        let mut working = pin!(work.perform(actions).fuse());
+        actions = loop {
+            let input = tokio::select! {
+                biased;
+                input = &mut working, if !working.is_terminated() => input,
+                input = outside.next() => input,
+            };
+            let mut more = Vec::new();
+            for action in machine.handle(input) {
+                match action {
+                    SessionAction::Done(end) => return end.map(|view| *view),
+                    SessionAction::Stop => stop.cancel(),
+                    SessionAction::Deadline(after) => {
+                        outside.deadline = Some(Instant::now() + after);
+                    }
+                    SessionAction::JoinAgain { handshake, ready } => {
+                        outside.again = Some(Box::pin(join.again(handshake, ready)));
+                    }
+                    work => more.push(work),
+                }
             }
-        }
+            if !more.is_empty() {
+                break more;
+            }
+        };
     }
 }
 
-fn lost() -> Error {
-    Error::unavailable("the connection to the coordinator is gone; ask it later")
-}
-
-async fn join(
-    party: &Party,
+/// A seat that is asked for, maybe more than once.
+struct Joining<'a> {
+    party: &'a Party,
     session: SessionId,
     token: JoinToken,
-    handshake: Handshake,
-    ready: bool,
-) -> Result<JoinedSession> {
-    let request = JoinSession {
-        session_id: Some(session),
-        party_id: party.id().clone(),
-        token,
-        device: party.device.clone(),
-        handshake: Some(handshake),
-        ready,
-    };
-    let caller = party.caller();
-    let joining = retry(|| party.coordinator.join(&caller, request.clone()));
-    let late = |_| Err(Error::unavailable("the join was not answered in time"));
-    tokio::time::timeout(JOIN_LIMIT, joining).await.unwrap_or_else(late)
 }
 
-/// How the work on a session was left.
-enum Left {
-    /// The session is over.
-    Ended(Box<SessionView>),
-    /// This is to be reported.
-    Outcome(PartyOutcome),
-}
-
-/// Waits for the start and computes until there is an outcome, the session ends or its time is up.
-///
-/// The computation is stopped, never cut off: a fault it has come upon must reach the vault.
-async fn work(
-    attempt: Attempt<'_>,
-    views: &mut watch::Receiver<Option<SessionView>>,
-    transport: &mut RouterTransport,
-    stop: &CancellationToken,
-    deadline: Instant,
-) -> Result<Left> {
-    let goes_on = |status: SessionStatus| status == SessionStatus::InProgress || status.is_final();
-    let view = in_time(deadline, until(views, goes_on)).await?;
-    if view.status.is_final() {
-        return Ok(Left::Ended(Box::new(view)));
+impl Joining<'_> {
+    async fn ask(&self, handshake: Handshake, ready: bool) -> Result<JoinedSession> {
+        let request = JoinSession {
+            session_id: Some(self.session),
+            party_id: self.party.id().clone(),
+            token: self.token.clone(),
+            device: self.party.device.clone(),
+            handshake: Some(handshake),
+            ready,
+        };
+        self.party.join(request).await
     }
-    let mut computation = pin!(attempt.compute(&view, transport, |_| ()));
-    let over = tokio::select! {
-        biased;
-        outcome = &mut computation => return Ok(Left::Outcome(outcome.unwrap_or_else(give_up))),
-        ended = in_time(deadline, until(views, SessionStatus::is_final)) => ended,
-    };
-    stop.cancel();
-    let _ = computation.await;
-    over.map(|view| Left::Ended(Box::new(view)))
+
+    async fn again(&self, handshake: Handshake, ready: bool) {
+        match self.ask(handshake, ready).await {
+            Ok(_) => tracing::info!("joined again: the coordinator had forgotten it"),
+            Err(error) => tracing::debug!(%error, "could not join again"),
+        }
+    }
 }
 
-fn give_up(failure: Failure) -> PartyOutcome {
-    tracing::warn!(reason = failure.reason.name(), "gave up: {}", failure.message);
-    PartyOutcome::Failure(failure)
+/// What happens beside the work.
+struct Outside<'a> {
+    views: watch::Receiver<Option<SessionView>>,
+    /// No more views come.
+    lost: bool,
+    unjoined: &'a Notify,
+    /// Joining again, while that is under way.
+    again: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    deadline: Option<Instant>,
 }
 
-async fn in_time<T>(deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(silent()))
+impl Outside<'_> {
+    async fn next(&mut self) -> Input {
+        loop {
+            let late = async {
+                match self.deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = self.views.changed(), if !self.lost => match changed {
+                    Ok(()) => {
+                        let view = self.views.borrow_and_update();
+                        let minded = view.as_ref().filter(|view| Session::minds(view.status));
+                        if let Some(view) = minded {
+                            return Input::View(Box::new(view.clone()));
+                        }
+                    }
+                    Err(_) => {
+                        self.lost = true;
+                        return Input::Lost;
+                    }
+                },
+                () = async {
+                    match &mut self.again {
+                        Some(again) => again.await,
+                        None => std::future::pending().await,
+                    }
+                } => self.again = None,
+                () = self.unjoined.notified(), if self.again.is_none() => return Input::Forgotten,
+                () = late => {
+                    self.deadline = None;
+                    return Input::Late;
+                }
+            }
+        }
+    }
 }
 
-/// Waits for a view whose status is as wanted.
-async fn until(
-    views: &mut watch::Receiver<Option<SessionView>>,
-    wanted: impl Fn(SessionStatus) -> bool,
-) -> Result<SessionView> {
-    let fits = |view: &Option<SessionView>| view.as_ref().is_some_and(|v| wanted(v.status));
-    let view = views.wait_for(fits).await.map_err(|_| lost())?;
-    view.clone().ok_or_else(lost)
+/// What carries out a session's work, one thing at a time.
+struct Work<'a> {
+    driver: Driver,
+    transport: Option<RouterTransport>,
+    /// The session's messages, until the transport takes them.
+    inbox: Option<mpsc::Receiver<Message>>,
+    unjoined: &'a Notify,
+    join: &'a Joining<'a>,
+    stop: &'a CancellationToken,
 }
 
-/// When to give up on a session, by this machine's own clock: its lifetime from now and a grace.
-/// A device's wall clock may be hours off, so the deadline itself is not compared with it; and a
-/// coordinator that lies about it gets no more than the longest lifetime there is.
-fn deadline(session: &SessionView) -> Instant {
-    let millis = session.expires_at.millis_since(session.created_at);
-    Instant::now() + Duration::from_millis(millis).min(LONGEST_LIFE) + GRACE
-}
+impl Work<'_> {
+    /// Carries actions out in their order, up to the first that has an answer.
+    async fn perform(&mut self, actions: Vec<SessionAction>) -> Input {
+        for action in actions {
+            match action {
+                SessionAction::Attempt(action) => {
+                    let event = match &mut self.transport {
+                        Some(transport) => self.driver.over_router(action, transport).await,
+                        None => self.driver.perform(action).await,
+                    };
+                    if let Some(event) = event {
+                        return Input::Attempt(event);
+                    }
+                }
+                SessionAction::Join { handshake, ready } => {
+                    return Input::Joined(self.join(handshake, ready).await.map(Box::new));
+                }
+                SessionAction::Report(outcome) => {
+                    return Input::Reported(self.report(outcome).await.map(Box::new));
+                }
+                _ => {}
+            }
+        }
+        std::future::pending().await
+    }
 
-fn silent() -> Error {
-    Error::new(
-        ErrorCode::SessionExpired,
-        "the session's time is over and how it ended is not known; ask the coordinator for it",
-    )
+    async fn join(&mut self, handshake: Handshake, ready: bool) -> Result<JoinedSession> {
+        let joined = self.join.ask(handshake, ready).await?;
+        // What was told before we joined.
+        let _ = self.unjoined.notified().now_or_never();
+        tracing::debug!(index = joined.party_index.0, "joined");
+        let Joining { party, session, .. } = self.join;
+        let stop = self.stop.clone();
+        let worker = &party.worker;
+        let compute = worker.compute.for_session(joined.session.ceremony.kind(), stop.clone());
+        self.driver = Driver::new(Worker { compute, ..worker.clone() });
+        if let Some(inbox) = self.inbox.take() {
+            let (router, me) = (Arc::clone(&party.router), party.id().clone());
+            self.transport = Some(RouterTransport::start(router, *session, me, inbox, stop));
+        }
+        Ok(joined)
+    }
+
+    /// Reports; what was sent before goes its way beside it.
+    async fn report(&mut self, outcome: PartyOutcome) -> Result<SessionView> {
+        if let PartyOutcome::Failure(failure) = &outcome {
+            tracing::warn!(reason = failure.reason.name(), "gave up: {}", failure.message);
+        }
+        let reporting = self.join.party.report(self.join.session, outcome);
+        match self.transport.take() {
+            Some(transport) => tokio::join!(reporting, transport.close()).0,
+            None => reporting.await,
+        }
+    }
 }

@@ -3,15 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use quorate_engine::{Expected, Outgoing};
+use quorate_engine::Outgoing;
+use quorate_participant::{Gate, Incoming};
 use quorate_ports::Deliver;
 use quorate_types::*;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::Gate;
 use crate::outbox::Outbox;
 
 /// Message ids remembered per session to drop what a new stream delivers again. An honest keygen
@@ -21,53 +19,9 @@ const SEEN_LEN: usize = 4096;
 /// What the router calls our messages; opaque to it.
 const MESSAGE_TYPE: &str = "quorate";
 
-/// A message as the driver takes it.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    /// What to acknowledge it by.
-    pub message_id: MessageId,
-    /// The sender as the router names it; the engine checks the signature against it.
-    pub from: PartyId,
-    /// The sealed envelope.
-    pub payload: Bytes,
-}
-
-/// The messages of ONE session of ONE party.
-#[async_trait]
-pub trait Transport: Send {
-    /// Told once, before anything is sent, which messages the run will need: a relay that delivers
-    /// only what was asked for is asked for them.
-    async fn expect(&mut self, expected: &[Expected]) -> Result<()> {
-        let _ = expected;
-        Ok(())
-    }
-
-    /// Told once, before anything is sent: what is queued asks this gate again before it leaves.
-    fn guard(&mut self, gate: &Gate);
-
-    /// Hands a message over, in order. Returns before it is delivered or durable; a failure shows
-    /// at a later call.
-    async fn send(&mut self, outgoing: Outgoing) -> Result<()>;
-
-    /// The next message, none twice. Cancelling it loses nothing.
-    async fn receive(&mut self) -> Result<Incoming>;
-
-    /// A message that has arrived already, without waiting.
-    fn try_receive(&mut self) -> Option<Incoming>;
-
-    /// The run has taken the message: acknowledge it with the next `send` or `flush`.
-    fn accepted(&mut self, message: MessageId);
-
-    /// The run has refused the message: acknowledge it as failed.
-    async fn refused(&mut self, message: MessageId) -> Result<()>;
-
-    /// Nothing is sent for now: acknowledge what was accepted, in the background.
-    async fn flush(&mut self) -> Result<()>;
-}
-
-/// A [`Transport`] over [`Deliver`]: sends through a bounded queue of its own, receives from a bounded queue
-/// that somebody's subscription fills.
-pub struct RouterTransport {
+/// The messages of one session of one party: it sends through a bounded queue of its own and receives
+/// from a bounded queue that somebody's subscription fills.
+pub(crate) struct RouterTransport {
     session: SessionId,
     me: PartyId,
     inbox: mpsc::Receiver<Message>,
@@ -81,7 +35,7 @@ pub struct RouterTransport {
 impl RouterTransport {
     /// Starts the outbox's task on the current runtime. After `stop` nothing is sent or received
     /// any more: the way to end a run without cutting off a computation whose fault must be kept.
-    pub fn start(
+    pub(crate) fn start(
         router: Arc<dyn Deliver>,
         session: SessionId,
         me: PartyId,
@@ -94,8 +48,81 @@ impl RouterTransport {
     }
 
     /// Waits until everything sent is delivered or refused for good.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.outbox.close().await;
+    }
+
+    /// What is queued from now on asks this gate again before it leaves.
+    pub(crate) fn guard(&mut self, gate: &Gate) {
+        self.gate = gate.clone();
+    }
+
+    /// Hands a message over, in order. Returns before it is delivered or durable; a failure shows
+    /// at a later call.
+    pub(crate) async fn send(&mut self, outgoing: Outgoing) -> Result<()> {
+        let request = RouteRequest {
+            session_id: self.session,
+            from_party: self.me.clone(),
+            to_parties: outgoing.to.into_iter().collect(),
+            round: i32::from(outgoing.round),
+            message_type: MESSAGE_TYPE.to_owned(),
+            payload: outgoing.payload,
+            acknowledges: std::mem::take(&mut self.acknowledges),
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(stopped()),
+            queued = self.outbox.route(request, self.gate.clone()) => queued,
+        }
+    }
+
+    /// The next message, none twice. Cancelling it loses nothing.
+    pub(crate) async fn receive(&mut self) -> Result<Incoming> {
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(stopped()),
+                error = self.outbox.last_error() => return Err(error),
+                message = self.inbox.recv() => message,
+            };
+            let Some(message) = message else {
+                return Err(Error::unavailable("the session's message stream has ended"));
+            };
+            if let Some(incoming) = self.take(message)? {
+                return Ok(incoming);
+            }
+        }
+    }
+
+    /// A message that has arrived already, without waiting.
+    pub(crate) fn try_receive(&mut self) -> Option<Incoming> {
+        // A refusal here comes again at the next `receive`: the set of seen ids stays full.
+        loop {
+            let message = self.inbox.try_recv().ok()?;
+            if let Some(incoming) = self.take(message).ok()? {
+                return Some(incoming);
+            }
+        }
+    }
+
+    /// The run has taken the message: acknowledge it with the next `send` or `flush`.
+    pub(crate) fn accepted(&mut self, message: MessageId) {
+        self.acknowledges.push(message);
+    }
+
+    /// The run has refused the message: acknowledge it as failed.
+    pub(crate) async fn refused(&mut self, message: MessageId) -> Result<()> {
+        let refusal = self.acknowledgement(message, false);
+        self.acknowledge(refusal).await
+    }
+
+    /// Nothing is sent for now: acknowledge what was accepted, in the background.
+    pub(crate) async fn flush(&mut self) -> Result<()> {
+        for message in std::mem::take(&mut self.acknowledges) {
+            let ack = self.acknowledgement(message, true);
+            self.acknowledge(ack).await?;
+        }
+        Ok(())
     }
 
     /// Queues an acknowledgement, unless the run is to stop: a router that lets the queue fill up
@@ -135,76 +162,10 @@ fn stopped() -> Error {
     Error::new(ErrorCode::SessionExpired, "the session is over; start a new one")
 }
 
-#[async_trait]
-impl Transport for RouterTransport {
-    fn guard(&mut self, gate: &Gate) {
-        self.gate = gate.clone();
-    }
-
-    async fn send(&mut self, outgoing: Outgoing) -> Result<()> {
-        let request = RouteRequest {
-            session_id: self.session,
-            from_party: self.me.clone(),
-            to_parties: outgoing.to.into_iter().collect(),
-            round: i32::from(outgoing.round),
-            message_type: MESSAGE_TYPE.to_owned(),
-            payload: outgoing.payload,
-            acknowledges: std::mem::take(&mut self.acknowledges),
-        };
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(stopped()),
-            queued = self.outbox.route(request, self.gate.clone()) => queued,
-        }
-    }
-
-    async fn receive(&mut self) -> Result<Incoming> {
-        loop {
-            let message = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(stopped()),
-                error = self.outbox.last_error() => return Err(error),
-                message = self.inbox.recv() => message,
-            };
-            let Some(message) = message else {
-                return Err(Error::unavailable("the session's message stream has ended"));
-            };
-            if let Some(incoming) = self.take(message)? {
-                return Ok(incoming);
-            }
-        }
-    }
-
-    fn try_receive(&mut self) -> Option<Incoming> {
-        // A refusal here comes again at the next `receive`: the set of seen ids stays full.
-        loop {
-            let message = self.inbox.try_recv().ok()?;
-            if let Some(incoming) = self.take(message).ok()? {
-                return Some(incoming);
-            }
-        }
-    }
-
-    fn accepted(&mut self, message: MessageId) {
-        self.acknowledges.push(message);
-    }
-
-    async fn refused(&mut self, message: MessageId) -> Result<()> {
-        let refusal = self.acknowledgement(message, false);
-        self.acknowledge(refusal).await
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        for message in std::mem::take(&mut self.acknowledges) {
-            let ack = self.acknowledgement(message, true);
-            self.acknowledge(ack).await?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::testkit::{Net, party};
 

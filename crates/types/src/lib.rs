@@ -17,6 +17,7 @@ pub mod secret;
 pub mod session;
 pub mod threshold;
 pub mod time;
+pub mod vault;
 
 pub use account::*;
 pub use address::ClientAddress;

@@ -3,12 +3,11 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use quorate_party::Gate;
+use quorate_participant::Gate;
+use quorate_participant::devices::{MessageKind, SignedMessage};
 use quorate_types::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
-
-use super::message::{MessageKind, SignedMessage};
 
 /// Orders and messages that wait: a run of 16 devices has about 15 messages each way in a round.
 const QUEUE: usize = 256;
@@ -86,18 +85,8 @@ impl Channel {
         self.order(Order::Expect { kind, from }).await
     }
 
-    /// Sends a message.
-    pub(crate) async fn send(
-        &self,
-        kind: MessageKind,
-        to: Option<usize>,
-        payload: Bytes,
-    ) -> Result<()> {
-        self.send_through(Gate::open(), kind, to, payload).await
-    }
-
     /// Sends a message that leaves only while the gate is open.
-    pub(crate) async fn send_through(
+    pub(crate) async fn send(
         &self,
         gate: Gate,
         kind: MessageKind,
@@ -124,9 +113,9 @@ impl Channel {
         self.messages.try_recv().ok()
     }
 
-    /// Why the relay is out of reach, if it is.
-    pub(crate) fn last_error(&self) -> Option<String> {
-        self.last_error.get()
+    /// Why the relay is out of reach, while it is.
+    pub(crate) fn watch_errors(&self) -> LastError {
+        self.last_error.clone()
     }
 
     /// Lets the transport end in its own way.

@@ -14,13 +14,11 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use quorate_participant::devices::{InstanceId, VerifyingKey};
 use quorate_types::threshold::MAX_PARTIES;
 use quorate_types::{Error, KeyId, Result, Scheme};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
-
-use super::message::InstanceId;
-use super::signer::VerifyingKey;
 
 /// Something that one device shows another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,7 +233,9 @@ mod tests {
     use quorate_types::Secret;
 
     use super::*;
-    use crate::peers::signer::{KeyType, MessageSigner as _, SoftwareSigner};
+    use quorate_participant::devices::KeyType;
+
+    use crate::peers::signer::{MessageSigner as _, SoftwareSigner};
 
     fn key(seed: u8) -> VerifyingKey {
         SoftwareSigner::new(KeyType::EcdsaP256Sec1, &Secret::new([seed; 32]))

@@ -15,14 +15,14 @@ mod peer;
 mod run;
 mod session;
 mod signer;
-mod signing_request;
 mod transport;
 
 pub use connect::relay_url;
 pub use group::{GroupCeremony, GroupOutcome, GroupSession, Invitation, Participation};
 pub use link::{DeviceLink, DeviceName};
-pub use message::InstanceId;
+pub use quorate_participant::devices::{
+    InstanceId, KeyType, MessageHash, SigningRequest, VerifyingKey,
+};
 pub use run::{Approve, Observer, Progress};
 pub use session::RelaySession;
-pub use signer::{KeyType, MessageSigner, SoftwareSigner, VerifyingKey};
-pub use signing_request::{MessageHash, SigningRequest};
+pub use signer::{MessageSigner, SoftwareSigner};

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_participant::devices::{
+    InstanceId, ProposedCeremony, RunParameters, SigningRequest, VerifyingKey,
+};
 use quorate_party::Keyring;
 use quorate_types::*;
 use tokio::time::Instant;
 
-use super::message::{InstanceId, ProposedCeremony};
 use super::peer::{self, Peer};
-use super::run::{Observer, Run, RunParameters};
-use super::signer::{MessageSigner, VerifyingKey};
-use super::signing_request::SigningRequest;
+use super::run::{Observer, run};
+use super::signer::MessageSigner;
 use super::transport::Route;
 
 /// A device and the relay over which it meets others.
@@ -172,9 +173,8 @@ impl RelaySession {
             instance,
             deadline,
         };
-        let known = members.iter().map(VerifyingKey::party_id).collect();
-        let parameters =
-            RunParameters { instance, ceremony, key, me, members: members.len(), deadline };
-        Run::new(&self.0.worker, parameters, route.start(), observer, known).finish().await
+        let members = members.iter().map(VerifyingKey::party_id).collect();
+        let parameters = RunParameters { instance, ceremony, key, members, me };
+        run(&self.0.worker, parameters, deadline, route.start(), observer).await
     }
 }

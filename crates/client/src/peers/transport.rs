@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use quorate_participant::Gate;
+use quorate_participant::devices::{InstanceId, MessageKind, SignedMessage, VerifyingKey, open};
 use quorate_party::Backoff;
-use quorate_party::Gate;
 use quorate_types::{Error, ErrorCode, RelayId, Result};
 use quorate_wire::relay::{HEADER, Header, Ttl, ask, message_id, publish};
 use tokio::time::Instant;
@@ -21,8 +22,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::channel::{Channel, Ends, Order};
 use super::connect::{SILENCE, Socket, connect, unreachable};
-use super::message::{InstanceId, MessageKind, SignedMessage, open, seal};
-use super::signer::{MessageSigner, VerifyingKey};
+use super::message::seal;
+use super::signer::MessageSigner;
 
 /// How often a message goes out anew when somebody takes its place.
 const MAX_ATTEMPTS: u32 = 16;

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use quorate_participant::OpenKey;
 use quorate_types::KeyId;
-
-use super::OpenKey;
 
 /// A bounded map of opened shares. Small enough that finding the oldest is a scan.
 pub(super) struct ShareCache {

@@ -88,7 +88,7 @@ impl Keyring {
         }
         let open = self.key(key, compute).await?.ok_or_else(|| Error::not_found("key", key))?;
         let mut bans = self.vault.bans(key).await?;
-        bans.extend(self.unwritten(&open.stored));
+        bans.extend(self.bans.unwritten(&open.stored));
         let (party, stored) = (self.party.clone(), open.stored.clone());
         let passphrase = Secret::new(passphrase.expose().clone());
         let job = move || {

@@ -1,6 +1,8 @@
 //! Pins and files, without cryptography of the threshold kind.
 
 use quorate_engine::{Identity, SealKey};
+use quorate_participant::Witness;
+use quorate_ports::vault::Pin;
 
 use super::*;
 use crate::MemoryVault;
@@ -14,31 +16,37 @@ fn tenant(name: &str) -> Tenant {
     name.parse().unwrap()
 }
 
+/// Whether a name may show this identity.
+async fn fits(keyring: &Keyring, tenant: &Tenant, peer: &PartyId, identity: [u8; 32]) -> bool {
+    let pinned = keyring.pinned(tenant, peer).await.unwrap();
+    pinned.is_none_or(|pinned| pinned == identity)
+}
+
 #[tokio::test]
 async fn a_name_is_pinned_by_a_key_that_was_made_and_not_by_a_look() {
     let vault = Arc::new(MemoryVault::default());
     let first = keyring(&vault);
-    let (acme, peer) = (tenant("acme"), "peer".parse().unwrap());
-    first.check_pin(&acme, &peer, [1; 32]).await.unwrap();
-    first.check_pin(&acme, &peer, [2; 32]).await.unwrap();
-    first.pin_holders(&acme, [(&peer, &[3; 32])]).await.unwrap();
+    let (acme, peer): (_, PartyId) = (tenant("acme"), "peer".parse().unwrap());
+    assert!(fits(&first, &acme, &peer, [1; 32]).await);
+    assert!(fits(&first, &acme, &peer, [2; 32]).await);
+    assert_eq!(first.pin(&acme, peer.clone(), [3; 32]).await.unwrap(), [3; 32]);
     // The pin is the vault's, not this keyring's.
     for keyring in [&first, &keyring(&vault)] {
-        let error = keyring.check_pin(&acme, &peer, [2; 32]).await.unwrap_err();
-        assert_eq!(error.details.blame.unwrap().party_id, peer);
-        assert!(keyring.pin_holders(&acme, [(&peer, &[2; 32])]).await.is_err());
-        keyring.check_pin(&acme, &peer, [3; 32]).await.unwrap();
+        assert!(!fits(keyring, &acme, &peer, [2; 32]).await);
+        assert_eq!(keyring.pin(&acme, peer.clone(), [2; 32]).await.unwrap(), [3; 32]);
+        assert!(fits(keyring, &acme, &peer, [3; 32]).await);
     }
 }
 
 #[tokio::test]
 async fn a_name_of_one_tenant_is_free_in_another() {
     let keyring = keyring(&Arc::default());
-    let (acme, evil, phone) = (tenant("acme"), tenant("evil"), "alice-phone".parse().unwrap());
-    keyring.pin_holders(&evil, [(&phone, &[1; 32])]).await.unwrap();
-    keyring.check_pin(&acme, &phone, [2; 32]).await.unwrap();
-    keyring.pin_holders(&acme, [(&phone, &[2; 32])]).await.unwrap();
-    assert!(keyring.check_pin(&evil, &phone, [2; 32]).await.is_err());
+    let phone: PartyId = "alice-phone".parse().unwrap();
+    let (acme, evil) = (tenant("acme"), tenant("evil"));
+    keyring.pin(&evil, phone.clone(), [1; 32]).await.unwrap();
+    assert!(fits(&keyring, &acme, &phone, [2; 32]).await);
+    assert_eq!(keyring.pin(&acme, phone.clone(), [2; 32]).await.unwrap(), [2; 32]);
+    assert!(!fits(&keyring, &evil, &phone, [2; 32]).await);
 }
 
 #[tokio::test]
@@ -47,8 +55,8 @@ async fn the_operators_pin_holds_for_every_tenant() {
     let keyring = keyring(&vault);
     let (acme, peer): (_, PartyId) = (tenant("acme"), "server-party-2".parse().unwrap());
     vault.pin(Pin { tenant: None, peer: peer.clone(), identity: [1; 32] }).await.unwrap();
-    assert!(keyring.check_pin(&acme, &peer, [2; 32]).await.is_err());
-    keyring.pin_holders(&acme, [(&peer, &[1; 32])]).await.unwrap();
+    assert!(!fits(&keyring, &acme, &peer, [2; 32]).await);
+    assert_eq!(keyring.pin(&acme, peer, [1; 32]).await.unwrap(), [1; 32]);
     assert_eq!(vault.pins().await.unwrap().len(), 1, "it needs no second pin");
 }
 
@@ -56,12 +64,12 @@ async fn the_operators_pin_holds_for_every_tenant() {
 async fn pins_hold_after_the_memory_was_cleared() {
     let (keyring, acme) = (keyring(&Arc::default()), tenant("acme"));
     for number in 0..=PINS_LEN {
-        let name = format!("p{number}").parse().unwrap();
-        keyring.pin_holders(&acme, [(&name, &[1; 32])]).await.unwrap();
-        keyring.check_pin(&acme, &name, [1; 32]).await.unwrap();
+        let name: PartyId = format!("p{number}").parse().unwrap();
+        keyring.pin(&acme, name.clone(), [1; 32]).await.unwrap();
+        assert!(fits(&keyring, &acme, &name, [1; 32]).await);
     }
     assert!(keyring.memory().pins.len() <= PINS_LEN);
-    assert!(keyring.check_pin(&acme, &"p0".parse().unwrap(), [2; 32]).await.is_err());
+    assert!(!fits(&keyring, &acme, &"p0".parse().unwrap(), [2; 32]).await);
 }
 
 #[tokio::test]
@@ -165,26 +173,22 @@ async fn a_key_nobody_gave_us_is_none() {
 }
 
 #[tokio::test]
-async fn a_peer_with_an_older_vault_than_before_is_refused() {
+async fn how_far_a_peers_vault_has_come_is_known_after_a_restart() {
     let vault = Arc::new(MemoryVault::default());
     let (peer, session) = ("peer".parse().unwrap(), SessionId(uuid::Uuid::nil()));
     let first = keyring(&vault);
-    let shows = async |keyring: &Keyring, identity, generation, process| {
-        let shown = Shown { generation, process: [process; 16], ..Shown::default() };
-        let handshake =
-            quorate_engine::make_handshake(&Identity::generate(), session, &peer, &shown).0;
-        keyring.check_generation(&peer, identity, &shown, &handshake).await
-    };
-    for generation in [5, 5, 7] {
-        shows(&first, [1; 32], generation, 1).await.unwrap();
+    let identity = [1; 32];
+    for generation in [5, 7] {
+        let standing = (generation, [1; 16]);
+        let shown = Shown { generation, process: [1; 16], ..Shown::default() };
+        let made = quorate_engine::make_handshake(&Identity::generate(), session, &peer, &shown);
+        let witness = Witness { identity, standing, handshake: Some(made.0) };
+        first.witness(witness).await.unwrap();
     }
     for keyring in [&first, &keyring(&vault)] {
-        shows(keyring, [1; 32], 6, 1).await.unwrap();
-        let refused = shows(keyring, [1; 32], 6, 2).await.unwrap_err();
-        assert!(refused.message.contains("--accept-rollback"), "{refused}");
-        assert_eq!(refused.details.blame.unwrap().party_id, peer);
+        assert_eq!(keyring.witnessed(identity).await.unwrap(), (7, [1; 16]));
+        assert_eq!(keyring.witnessed([2; 32]).await.unwrap(), (0, [0; 16]));
     }
-    shows(&first, [1; 32], 7, 2).await.unwrap();
-    shows(&first, [1; 32], 1 << 32, 3).await.unwrap();
-    shows(&first, [2; 32], 0, 3).await.unwrap();
+    first.witness(Witness { identity, standing: (7, [2; 16]), handshake: None }).await.unwrap();
+    assert_eq!(first.witnessed(identity).await.unwrap(), (7, [2; 16]));
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
+use quorate_participant::{busy, could_not, restarted};
 use quorate_ports::BoxStream;
 use quorate_types::*;
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use tracing::Instrument;
 use super::PartyServer;
 use super::table::Asked;
 use crate::backoff::Backoff;
-use crate::session::{Feed, busy, could_not, restarted, take_part};
+use crate::session::{Feed, take_part};
 
 /// Longest wait for an answer of the router before the connection counts as broken.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);

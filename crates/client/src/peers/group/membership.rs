@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_participant::devices::VerifyingKey;
 use quorate_types::*;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::super::signer::{MessageSigner, VerifyingKey};
+use super::super::signer::MessageSigner;
 use super::connection::{Heard, RelayConnection};
 use super::message::{Body, GroupMessage, SessionContext};
 use super::transport::Roster;

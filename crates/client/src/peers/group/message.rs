@@ -3,13 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use quorate_participant::devices::{InstanceId, MessageKind, VerifyingKey, open};
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::super::message::{InstanceId, MessageKind, open, seal};
-use super::super::signer::{MessageSigner, VerifyingKey};
+use super::super::message::seal;
+use super::super::signer::MessageSigner;
 use super::Invitation;
 
 /// A session, and what its messages are bound to.

@@ -10,17 +10,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_participant::devices::{ProposedCeremony, RunParameters, SigningRequest};
 use quorate_party::Keyring;
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::message::ProposedCeremony;
 use super::peer::{self, Peer};
-use super::run::{Observer, Progress, Run, RunParameters};
+use super::run::{Observer, Progress, run};
 use super::signer::MessageSigner;
-use super::signing_request::SigningRequest;
 use connection::{RelayConnection, RelayError, ResumeTokens};
 use membership::{Membership, join_group, strange};
 use message::SessionContext;
@@ -314,12 +313,10 @@ impl Participation<'_> {
             ceremony: ceremony.clone(),
             key: peer.signer.verifying_key(),
             me: roster.me,
-            members: roster.members.len(),
-            deadline,
+            members: roster.members.iter().map(|(_, key)| key.party_id()).collect(),
         };
-        let known = roster.members.iter().map(|(_, key)| key.party_id()).collect();
         let channel = roster.start(connection, Arc::clone(&peer.signer));
-        let outcome = Run::new(&peer.worker, parameters, channel, observer, known).finish().await?;
+        let outcome = run(&peer.worker, parameters, deadline, channel, observer).await?;
         match ceremony {
             ProposedCeremony::Keygen { .. } => {
                 peer.key(instance.session().into()).await.map(GroupOutcome::Key)

@@ -6,13 +6,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use quorate_party::Gate;
+use quorate_participant::Gate;
+use quorate_participant::devices::{MessageKind, SignedMessage, VerifyingKey};
 use quorate_types::{Result, SessionKind};
 use serde_json::{Value, json};
 
 use super::super::channel::{Channel, Ends, Order};
-use super::super::message::{MessageKind, SignedMessage};
-use super::super::signer::{MessageSigner, VerifyingKey};
+use super::super::signer::MessageSigner;
 use super::connection::{Heard, RelayConnection};
 use super::message::{Body, GroupMessage, SessionContext};
 

@@ -4,7 +4,7 @@ use quorate_engine::{Fault, Severity};
 use quorate_types::*;
 
 /// This party cannot take part, or its own machine let it down.
-pub(crate) fn could_not(me: &PartyId, message: impl Into<String>) -> Failure {
+pub fn could_not(me: &PartyId, message: impl Into<String>) -> Failure {
     Failure {
         reason: FailureReason::PartyFailed,
         message: message.into(),
@@ -13,17 +13,17 @@ pub(crate) fn could_not(me: &PartyId, message: impl Into<String>) -> Failure {
 }
 
 /// This party has no place for another session.
-pub(crate) fn busy(me: &PartyId) -> Failure {
+pub fn busy(me: &PartyId) -> Failure {
     could_not(me, format!("{me} takes part in as many sessions as it can; try again later"))
 }
 
 /// The session runs with a handshake that this process knows nothing of.
-pub(crate) fn restarted(me: &PartyId) -> Failure {
+pub fn restarted(me: &PartyId) -> Failure {
     could_not(me, format!("{me} was restarted in the middle of the session; start a new one"))
 }
 
 /// An error met on the way; the parties are those it blames.
-pub(super) fn of_error(me: &PartyId, error: Error) -> Failure {
+pub(crate) fn of_error(me: &PartyId, error: Error) -> Failure {
     let parties = match error.details.blame {
         Some(blame) => vec![blame.party_id],
         None => vec![me.clone()],
@@ -32,7 +32,7 @@ pub(super) fn of_error(me: &PartyId, error: Error) -> Failure {
 }
 
 /// A fault of the protocol; only a ban is called cheating.
-pub(super) fn of_fault(fault: Fault) -> Failure {
+pub(crate) fn of_fault(fault: Fault) -> Failure {
     let reason = match fault.severity {
         Severity::Ban => FailureReason::PartyCheated,
         Severity::Benign | Severity::Recoverable => FailureReason::PartyFailed,

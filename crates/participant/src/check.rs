@@ -1,0 +1,280 @@
+//! What must hold before a party takes part: of the view, the key, the roster and its identities.
+
+use std::sync::Arc;
+
+use quorate_engine::{Member, Shown, Task};
+use quorate_types::*;
+
+use crate::Me;
+use crate::failure::{could_not, of_error};
+use crate::key::OpenKey;
+use crate::vault::{KnownPeer, Standing, VaultAction, VaultAnswer, Witness};
+
+/// Shares of one tenant that may wait for confirmations. A keygen that breaks off in its last round
+/// leaves one, of 50 to 500 kB, until its owner discards it.
+const MAX_PENDING: u64 = 256;
+
+/// What the vault must be asked before a session can be judged.
+pub(crate) fn question(view: &SessionView) -> VaultAction {
+    match &view.ceremony {
+        Ceremony::Keygen { .. } => {
+            let (key, tenant) = (view.session_id.into(), view.tenant.clone());
+            VaultAction::CountShares { key, tenant }
+        }
+        Ceremony::Sign { key, .. } => VaultAction::OpenKey(key.key_id),
+    }
+}
+
+/// Whether this party can take part, by what its vault answered; with the key it signs with.
+pub(crate) fn judge(
+    me: &Me,
+    view: &SessionView,
+    answer: Result<VaultAnswer>,
+) -> Result<Option<Arc<OpenKey>>, Failure> {
+    let answer = answer.map_err(|error| of_error(&me.party, error))?;
+    match (&view.ceremony, answer) {
+        (Ceremony::Keygen { .. }, VaultAnswer::Shares { held, pending }) => {
+            new_key(me, view, held, pending).map(|()| None)
+        }
+        (Ceremony::Sign { key, .. }, VaultAnswer::Key(held)) => {
+            signer(me, view, key.key_id, held).map(Some)
+        }
+        _ => Err(confused(me)),
+    }
+}
+
+/// The vault answered something else than it was asked, which is a bug of this party's.
+pub(crate) fn confused(me: &Me) -> Failure {
+    could_not(&me.party, format!("{} met a bug of its own; its log names it", me.party))
+}
+
+/// A keygen must not be of a key that is held already.
+fn new_key(me: &Me, view: &SessionView, held: bool, pending: u64) -> Result<(), Failure> {
+    let (me, key) = (&me.party, KeyId::from(view.session_id));
+    if held {
+        let message = format!(
+            "{me} holds a share of key {key} already and does not replace it; start a new keygen"
+        );
+        return Err(could_not(me, message));
+    }
+    if pending >= MAX_PENDING {
+        let message = format!(
+            "{me} keeps too many shares of this tenant that are not confirmed; its operator can \
+             discard them with `quorate party shares`"
+        );
+        return Err(could_not(me, message));
+    }
+    Ok(())
+}
+
+/// A signature is made with a share that is held, among holders none of whom is banned.
+fn signer(
+    me: &Me,
+    view: &SessionView,
+    key_id: KeyId,
+    held: Option<Arc<OpenKey>>,
+) -> Result<Arc<OpenKey>, Failure> {
+    let party = &me.party;
+    let Some(key) = held else {
+        let message = format!(
+            "{party} holds no share of key {key_id}; choose signers that took part in its keygen"
+        );
+        return Err(could_not(party, message));
+    };
+    let holders = &key.stored.record.holders;
+    let signers = parties(view);
+    if let Some(stranger) = signers.iter().find(|signer| !holders.contains(signer)) {
+        let mut failure = could_not(party, format!("{stranger} is no holder of key {key_id}"));
+        failure.parties = vec![stranger.clone()];
+        return Err(failure);
+    }
+    if key.pinned(party) != Some(me.identity.public()) {
+        let message = format!(
+            "{party} has another identity than when key {key_id} was made; restore its identity \
+             file"
+        );
+        return Err(could_not(party, message));
+    }
+    me.bans.check(&key, &signers).map_err(|error| of_error(party, error))?;
+    Ok(key)
+}
+
+/// The participants of a session, in their order.
+pub(crate) fn parties(view: &SessionView) -> Vec<PartyId> {
+    view.participants.iter().map(|seat| seat.party_id.clone()).collect()
+}
+
+/// What the run is to do.
+pub(crate) fn task(me: &Me, ceremony: &Ceremony, key: Option<&OpenKey>) -> Result<Task, Failure> {
+    match (ceremony, key) {
+        (Ceremony::Keygen { scheme, threshold }, None) => {
+            Ok(Task::Keygen { scheme: *scheme, threshold: *threshold })
+        }
+        // The key is the one that this party holds, whatever the session says of it.
+        (Ceremony::Sign { input, .. }, Some(key)) => Ok(Task::Sign {
+            share: Arc::clone(&key.share),
+            key: Arc::clone(&key.stored.record.key),
+            made_by: key.stored.execution,
+            input: input.clone(),
+        }),
+        _ => Err(could_not(&me.party, "the session has changed its kind")),
+    }
+}
+
+/// The participants with their handshakes, in their order; ours must be the one we sent.
+pub(crate) fn roster(
+    me: &Me,
+    mine: &Handshake,
+    view: &SessionView,
+) -> Result<Vec<Member>, Failure> {
+    let me = &me.party;
+    let mut roster = Vec::with_capacity(view.participants.len());
+    for participant in &view.participants {
+        let party_id = participant.party_id.clone();
+        let Some(handshake) = participant.handshake.clone() else {
+            let mut failure = could_not(
+                me,
+                format!(
+                    "{party_id} joined without a handshake; only parties with one can compute \
+                     with {me}"
+                ),
+            );
+            failure.parties = vec![party_id];
+            return Err(failure);
+        };
+        if party_id == *me && handshake != *mine {
+            let message = format!(
+                "{me} is shown with another handshake than it sent; it may have restarted while \
+                 the session was starting"
+            );
+            return Err(could_not(me, message));
+        }
+        roster.push(Member { party_id, handshake });
+    }
+    Ok(roster)
+}
+
+/// A peer of a run: its place in the view, its identity and what it shows of its vault.
+pub(crate) struct Peer {
+    pub(crate) party: PartyId,
+    pub(crate) identity: [u8; 32],
+    pub(crate) shown: Shown,
+    pub(crate) handshake: Handshake,
+}
+
+/// Everybody must be who its name is pinned to be and, for signing, who it was when the key was
+/// made, with a vault that is not older than it was. Answers with what is to be remembered of the
+/// vaults.
+pub(crate) fn identities<'a>(
+    peers: impl Iterator<Item = &'a Peer>,
+    known: &[KnownPeer],
+    key: Option<&OpenKey>,
+) -> Result<Vec<Witness>> {
+    let mut witnessed = Vec::new();
+    for (peer, known) in peers.zip(known) {
+        if key.is_some_and(|key| key.pinned(&peer.party) != Some(peer.identity)) {
+            return Err(foreign_identity(&peer.party, "it had when the key was made"));
+        }
+        pin(&peer.party, peer.identity, known.pin)?;
+        if key.is_some() {
+            witnessed.extend(standing(peer, known.standing)?);
+        }
+    }
+    Ok(witnessed)
+}
+
+/// Compares a peer's identity with the one pinned for its name. A name without a pin may show any.
+pub(crate) fn pin(peer: &PartyId, identity: [u8; 32], pinned: Option<[u8; 32]>) -> Result<()> {
+    match pinned.is_none_or(|pinned| pinned == identity) {
+        true => Ok(()),
+        false => Err(foreign_identity(peer, "it first made a key with")),
+    }
+}
+
+/// Refuses a peer whose vault is older than one that it has shown before. Of one process of the
+/// peer sessions may be seen in another order than it joined them.
+fn standing(peer: &Peer, (known, by): Standing) -> Result<Option<Witness>> {
+    let Shown { generation, process, .. } = peer.shown;
+    if generation < known && process != by {
+        let reason = format!(
+            "its vault is older than the one it had (change {generation}, it was at {known})"
+        );
+        let message = format!(
+            "{} may have forgotten bans: {reason}; put its newest folder back, or start it once \
+             with --accept-rollback and refresh its keys",
+            peer.party
+        );
+        let blame = Blame { party_id: peer.party.clone(), reason };
+        return Err(Error::new(ErrorCode::Conflict, message).blaming(blame));
+    }
+    if generation < known || (generation, process) == (known, by) {
+        return Ok(None);
+    }
+    let handshake = (generation > known).then(|| peer.handshake.clone());
+    Ok(Some(Witness { identity: peer.identity, standing: (generation, process), handshake }))
+}
+
+/// The refusal of a peer whose identity is not the one expected.
+fn foreign_identity(peer: &PartyId, expected: &str) -> Error {
+    let reason = format!("its identity key is not the one {expected}");
+    let message = format!(
+        "{peer} is not who it was: {reason}; if it lost its identity on purpose, give it a new \
+         party id"
+    );
+    let blame = Blame { party_id: peer.clone(), reason };
+    Error::new(ErrorCode::Forbidden, message).blaming(blame)
+}
+
+/// The confirmations that another signer shows of a share which missed them.
+pub(crate) fn shown_confirmations<'a>(
+    me: &Me,
+    key: &OpenKey,
+    mut peers: impl Iterator<Item = &'a Peer>,
+) -> Result<Vec<u8>, Failure> {
+    let statement = key.statement();
+    let all = peers.find(|peer| statement.confirmed_by(&peer.shown.confirmations));
+    all.map(|peer| peer.shown.confirmations.clone()).ok_or_else(|| {
+        let message = format!(
+            "the share of {} is not confirmed by all holders of key {}: it signs with a holder \
+             that has all confirmations, or make another key",
+            me.party, key.stored.key_id
+        );
+        could_not(&me.party, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(generation: u64, process: u8) -> Peer {
+        let shown = Shown { generation, process: [process; 16], ..Shown::default() };
+        let party = "peer".parse().unwrap();
+        Peer { party, identity: [1; 32], shown, handshake: Handshake::from_static(b"handshake") }
+    }
+
+    #[test]
+    fn a_peer_with_an_older_vault_than_before_is_refused() {
+        let known = (7, [1; 16]);
+        for (generation, process) in [(7, 1), (6, 1)] {
+            assert!(standing(&peer(generation, process), known).unwrap().is_none(), "out of order");
+        }
+        let refused = standing(&peer(6, 2), known).err().unwrap();
+        assert!(refused.message.contains("--accept-rollback"), "{refused}");
+        assert_eq!(refused.details.blame.unwrap().party_id, "peer".parse().unwrap());
+        let restarted = standing(&peer(7, 2), known).unwrap().unwrap();
+        assert_eq!((restarted.standing, restarted.handshake), ((7, [2; 16]), None));
+        let newer = standing(&peer(1 << 32, 3), known).unwrap().unwrap();
+        assert!(newer.handshake.is_some(), "it proves a rollback later");
+        assert!(standing(&peer(0, 3), (0, [0; 16])).is_ok(), "one that was never seen");
+    }
+
+    #[test]
+    fn a_name_shows_the_identity_that_it_is_pinned_to() {
+        let name: PartyId = "peer".parse().unwrap();
+        assert!(pin(&name, [2; 32], None).is_ok() && pin(&name, [2; 32], Some([2; 32])).is_ok());
+        let refused = pin(&name, [2; 32], Some([3; 32])).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Forbidden);
+        assert_eq!(refused.details.blame.unwrap().party_id, name);
+    }
+}
