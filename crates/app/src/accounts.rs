@@ -193,7 +193,7 @@ impl Accounts for AccountsApp {
         };
         match &mut request.ceremony {
             CeremonyRequest::Sign { key, .. } => *key = selector,
-            CeremonyRequest::Keygen { .. } => return Err(Error::internal()),
+            _ => return Err(Error::internal()),
         }
         self.0.coordinator.create(caller, request).await
     }

@@ -50,6 +50,46 @@ pub(crate) fn keygen(t: u8, n: u8) -> Vec<Party> {
     sessions.into_iter().enumerate().map(finish).collect()
 }
 
+/// Refreshes a key; the parties in the order of their indices.
+pub(crate) fn refresh(parties: &[Party]) -> Vec<Party> {
+    let id = b"bench refresh";
+    let fragments: Vec<_> = parties.iter().map(Party::refresh_complete_phase1).collect();
+    let (mut proofs, mut zero2, mut second) = (Vec::new(), Vec::new(), Vec::new());
+    for (me, party) in parties.iter().enumerate() {
+        let mine: Vec<_> = fragments.iter().map(|points| points[me]).collect();
+        let (correction, proof, kept, zero) = party.refresh_complete_phase2(id, &mine);
+        proofs.push(proof);
+        zero2.extend(zero);
+        second.push((correction, kept));
+    }
+    let (mut zero3, mut mul, mut third) = (Vec::new(), Vec::new(), Vec::new());
+    for (party, (correction, kept)) in parties.iter().zip(second) {
+        let (zero_kept, zero, mul_kept, transmit) = party.refresh_complete_phase3(id, &kept);
+        zero3.extend(zero);
+        mul.extend(transmit);
+        third.push((correction, zero_kept, mul_kept));
+    }
+    let finish = |(party, (correction, zero_kept, mul_kept)): (&Party, _)| {
+        let me = party.party_index;
+        let zero2: Vec<_> = zero2.iter().filter(|m| m.parties.receiver == me).cloned().collect();
+        let zero3: Vec<_> = zero3.iter().filter(|m| m.parties.receiver == me).cloned().collect();
+        let mul: Vec<_> = mul.iter().filter(|m| m.parties.receiver == me).cloned().collect();
+        party
+            .refresh_complete_phase4(
+                id,
+                &correction,
+                &proofs,
+                &zero_kept,
+                &zero2,
+                &zero3,
+                &mul_kept,
+                &mul,
+            )
+            .expect("honest parties")
+    };
+    parties.iter().zip(third).map(finish).collect()
+}
+
 /// Signs with the given parties, one after the other in each phase.
 pub(crate) fn sign(signers: &[&Party], digest: [u8; 32], sign_id: &[u8]) -> [u8; 64] {
     let mut sessions = Vec::new();

@@ -1,4 +1,4 @@
-//! ECDSA: keys and signatures through coordinator, router and three server parties.
+//! ECDSA: keys, signatures and refreshes through coordinator, router and three server parties.
 
 use std::time::{Duration, Instant};
 
@@ -198,13 +198,41 @@ pub(crate) async fn keygen(clusters: &[Cluster], effort: Effort) {
         }
     }
     let theirs = Times::new(theirs);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let floor = theirs.percentile(50) / u32::try_from(cores).unwrap_or(1);
+    let floor = theirs.percentile(50) / cores();
     println!("\n2-of-3 ECDSA keys");
     println!("  bare protocol, one core   {}", theirs.summary());
     let ours = summaries(measured);
     println!("  ratio of p50 to CPU/cores {:.2}  (target ≤ 1.25)", ratio(ours[0], floor));
     against(&ours);
+}
+
+/// Refreshes of one key, as [`keygen`] is measured. Another version may not have them.
+pub(crate) async fn refresh(clusters: &[Cluster], effort: Effort) {
+    let mut measured = with_keys(&clusters[..1]).await;
+    let mut parties = bare::keygen(2, 3);
+    let mut theirs = Vec::new();
+    for _ in 0..effort.count(20) {
+        let began = Instant::now();
+        parties = tokio::task::block_in_place(|| bare::refresh(&parties));
+        theirs.push(began.elapsed());
+        for one in &mut measured {
+            let ceremony =
+                CeremonyRequest::Refresh { key: KeySelector::Id(one.key), threshold: None };
+            let began = Instant::now();
+            finish(&one.coordinator, request(ceremony)).await;
+            one.times.push(began.elapsed());
+        }
+    }
+    let theirs = Times::new(theirs);
+    let floor = theirs.percentile(50) / cores();
+    println!("\n2-of-3 ECDSA refreshes");
+    println!("  bare protocol, one core   {}", theirs.summary());
+    let ours = summaries(measured);
+    println!("  ratio of p50 to CPU/cores {:.2}  (target ≤ 1.25)", ratio(ours[0], floor));
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
 }
 
 /// Memory that stays flat.

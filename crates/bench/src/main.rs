@@ -27,6 +27,7 @@ quorate-bench [WHAT] [--quick] [--against BINARY]
   sign        sequential 2-of-3 signatures: bare protocol and Quorate in turn
   throughput  signatures with 64 in flight, against the CPU bound
   keygen      2-of-3 keys: wall time against the protocol's CPU time over the cores
+  refresh     refreshes of a 2-of-3 key, as keygen
   memory      resident memory over 1 000 sequential signatures and 100 sessions at once
   route       one routed and acknowledged message, against a bare gRPC call
   relay       the binary relay, against a WebSocket echo and a plain relay
@@ -75,7 +76,8 @@ fn main() -> ExitCode {
         }
     }
     let effort = Effort { quick };
-    let known = ["sign", "throughput", "keygen", "memory", "route", "relay", "jsonrpc", "all"];
+    let known =
+        ["sign", "throughput", "keygen", "refresh", "memory", "route", "relay", "jsonrpc", "all"];
     if !known.contains(&what) {
         eprint!("{USAGE}");
         return ExitCode::from(2);
@@ -121,6 +123,9 @@ async fn protocols(what: &str, effort: Effort, against: Option<&Path>) {
     }
     if chosen("keygen") {
         ecdsa::keygen(&clusters, effort).await;
+    }
+    if chosen("refresh") {
+        ecdsa::refresh(&clusters, effort).await;
     }
     if chosen("memory") {
         ecdsa::memory(&clusters, effort).await;

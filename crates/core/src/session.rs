@@ -4,6 +4,7 @@
 //! commute: in whichever order the parties' commands arrive, the session ends the same.
 
 mod create;
+mod refresh;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -65,7 +66,7 @@ pub enum Command {
     },
     /// Somebody asks for the start.
     Start,
-    /// The server parties have places for this keygen, whose parties are all ready.
+    /// The server parties have places for this keygen or refresh, whose parties are all ready.
     Admit,
     /// A party reports its end.
     Report {
@@ -121,11 +122,11 @@ pub struct Effects {
     pub persist: Durability,
     /// What to tell the parties, in this order.
     pub events: Vec<EventKind>,
-    /// The key that a completed keygen made, in its first epoch.
+    /// The key that a completed keygen or refresh made, with how it came to that epoch.
     pub key: Option<(KeyRecord, EpochRecord)>,
     /// Pairs of holders that sign no more, as one of them says.
     pub bans: Vec<ReportedBan>,
-    /// All parties of a keygen are ready, and it waits to be admitted.
+    /// All parties of a keygen or refresh are ready, and it waits to be admitted.
     pub ready: bool,
     /// The session has ended by this command.
     pub ended: bool,
@@ -319,7 +320,7 @@ impl Session {
         }
         let count = self.ready_count();
         if count.all_ready() && self.status == SessionStatus::Waiting {
-            if self.kind() == SessionKind::Keygen && !self.servers.is_empty() {
+            if self.kind().makes_shares() && !self.servers.is_empty() {
                 effects.ready = true;
             } else {
                 self.begin(now, effects);
@@ -456,8 +457,11 @@ impl Session {
         effects.ended = true;
     }
 
-    /// The key that a keygen makes, with this public key.
+    /// The epoch that a session makes which ends with this public key.
     fn made(&self, public_key: &PublicKey) -> KeyEpoch {
+        if let Ceremony::Refresh { key } = &self.ceremony {
+            return refresh::made(key);
+        }
         KeyEpoch {
             key_id: self.session_id.into(),
             epoch: 0,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use proptest::prelude::*;
 use quorate_core::groups::*;
-use quorate_types::{ClientAddress, GroupId, SessionId, SessionKind, Timestamp};
+use quorate_types::{ClientAddress, GroupId, GroupKind, SessionId, Timestamp};
 use uuid::Uuid;
 
 const CLIENTS: usize = 5;
@@ -24,17 +24,17 @@ enum Step {
     Open {
         by: usize,
         group: usize,
-        kind: SessionKind,
+        kind: GroupKind,
     },
     Signup {
         by: usize,
         session: usize,
-        kind: SessionKind,
+        kind: GroupKind,
     },
     Load {
         by: usize,
         session: usize,
-        kind: SessionKind,
+        kind: GroupKind,
         number: u16,
     },
     Participant {
@@ -82,7 +82,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let (by, group, session) = (0..CLIENTS, 0..3_usize, 0..4_usize);
-    let kind = prop_oneof![3 => Just(SessionKind::Keygen), 2 => Just(SessionKind::Sign)];
+    let kind = prop_oneof![3 => Just(GroupKind::Keygen), 2 => Just(GroupKind::Sign)];
     let number = 0..PARTIES + 2;
     let at = (by.clone(), session.clone());
     prop_oneof![
@@ -132,7 +132,7 @@ struct World {
     last: u64,
     peers: Vec<Peer>,
     groups: Vec<GroupId>,
-    sessions: Vec<(Place, SessionKind)>,
+    sessions: Vec<(Place, GroupKind)>,
     started: HashSet<SessionId>,
     closed: HashSet<SessionId>,
     /// What a store would have.
@@ -381,7 +381,7 @@ impl World {
         prop_assert_eq!(numbers.len(), record.signups.len(), "numbers are unique");
         prop_assert_eq!(owners.len(), record.signups.len(), "a client has one number");
         prop_assert!(numbers.iter().all(|number| (1..=PARTIES).contains(number)));
-        let quorum = if record.kind == SessionKind::Keygen { PARTIES.into() } else { 2 };
+        let quorum = if record.kind == GroupKind::Keygen { PARTIES.into() } else { 2 };
         prop_assert!(numbers.len() <= quorum, "never more than the quorum");
         prop_assert_eq!(
             record.started,

@@ -24,11 +24,12 @@ fn public(seed: u8) -> Vec<u8> {
 
 /// A party's result: right, or wrong in the way of the session's kind.
 fn result(kind: SessionKind, right: bool) -> PartyOutcome {
-    if kind == SessionKind::Keygen {
-        return PartyOutcome::Key {
-            public_key: public(if right { 1 } else { 2 }),
-            attestation: None,
-        };
+    let key = |seed| PartyOutcome::Key { public_key: public(seed), attestation: None };
+    match kind {
+        SessionKind::Keygen => return key(if right { 1 } else { 2 }),
+        // The key that there is.
+        SessionKind::Refresh => return key(if right { 7 } else { 2 }),
+        SessionKind::Sign => {}
     }
     let secret = SigningKey::from_slice(&[7; 32]).unwrap();
     let signature: Ecdsa = secret.sign_prehash(&DIGEST.0).unwrap();
@@ -58,6 +59,7 @@ fn session(kind: SessionKind, parties: usize) -> Session {
         ceremony: match kind {
             SessionKind::Keygen => Ceremony::Keygen { scheme: Scheme::default(), threshold },
             SessionKind::Sign => Ceremony::Sign { key, input: SignInput::Digest(DIGEST) },
+            SessionKind::Refresh => Ceremony::Refresh { key },
         },
         participants: (0..parties).map(participant).collect(),
         servers: Vec::new(),
@@ -91,7 +93,7 @@ fn gave_up(n: usize) -> Command {
 }
 
 fn kind() -> impl Strategy<Value = SessionKind> {
-    prop_oneof![Just(SessionKind::Keygen), Just(SessionKind::Sign)]
+    prop::sample::select(SessionKind::ALL)
 }
 
 fn command(kind: SessionKind) -> impl Strategy<Value = Command> {
@@ -143,7 +145,7 @@ fn check_state(view: &SessionView) -> Result<(), TestCaseError> {
             prop_assert!(standing.iter().all(began), "all have joined and are ready");
             prop_assert!(standing.contains(&ParticipantStatus::Computing), "it would have ended");
         }
-        SessionStatus::Completed if view.ceremony.kind() == SessionKind::Keygen => {
+        SessionStatus::Completed if view.ceremony.kind().makes_shares() => {
             prop_assert!(standing.iter().all(|p| *p == ParticipantStatus::Completed));
         }
         SessionStatus::Completed => {
@@ -171,7 +173,11 @@ fn check_step(
     prop_assert_eq!(effects.ended, ends);
     prop_assert_eq!(effects.persist == Durability::Now, ends);
     let makes = ends && after.status == SessionStatus::Completed;
-    prop_assert_eq!(effects.key.is_some(), makes && after.ceremony.kind() == SessionKind::Keygen);
+    prop_assert_eq!(effects.key.is_some(), makes && after.ceremony.kind().makes_shares());
+    if let (Some((made, _)), Some(before)) = (&effects.key, after.ceremony.key()) {
+        let next = KeyEpoch { epoch: before.epoch + 1, ..(**before).clone() };
+        prop_assert_eq!(&*made.key, &next, "only the epoch is another");
+    }
     for (was, is) in before.participants.iter().zip(&after.participants) {
         if matches!(was.status, ParticipantStatus::Completed | ParticipantStatus::Failed) {
             prop_assert_eq!(was.status, is.status, "what a party reported first stands");

@@ -21,7 +21,7 @@ pub(crate) fn question(view: &SessionView) -> VaultAction {
             let (key, tenant) = (view.session_id.into(), view.tenant.clone());
             VaultAction::CountShares { key, tenant }
         }
-        Ceremony::Sign { key, .. } => VaultAction::OpenKey(key.key_id),
+        Ceremony::Sign { key, .. } | Ceremony::Refresh { key } => VaultAction::OpenKey(key.key_id),
     }
 }
 
@@ -38,6 +38,10 @@ pub(crate) fn judge(
         }
         (Ceremony::Sign { key, .. }, VaultAnswer::Key(held)) => {
             signer(me, view, key.key_id, held).map(Some)
+        }
+        (Ceremony::Refresh { .. }, _) => {
+            let me = &me.party;
+            Err(could_not(me, format!("{me} does not refresh shares; update it")))
         }
         _ => Err(confused(me)),
     }

@@ -1,5 +1,5 @@
 //! Bounded pools for CPU-heavy cryptography, apart from the async workers: one for signatures, one
-//! for keygens.
+//! for keygens and refreshes.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Compute {
 
     fn places(&self) -> &Arc<Semaphore> {
         match self.kind {
-            SessionKind::Keygen => &self.keygens,
+            SessionKind::Keygen | SessionKind::Refresh => &self.keygens,
             SessionKind::Sign => &self.signs,
         }
     }

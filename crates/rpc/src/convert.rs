@@ -155,8 +155,12 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
     let scheme: Scheme = detail.scheme.parse()?;
     let threshold = Threshold::new(detail.threshold_t.into(), detail.threshold_n.into())?;
     let public_key = (!detail.public_key.is_empty()).then(|| PublicKey(detail.public_key.to_vec()));
+    let status: SessionStatus = detail.status.parse()?;
     let outcome = match kind {
         SessionKind::Keygen => public_key.clone().map(Outcome::PublicKey),
+        // Its key is known from the start.
+        SessionKind::Refresh if status != SessionStatus::Completed => None,
+        SessionKind::Refresh => public_key.clone().map(Outcome::PublicKey),
         SessionKind::Sign if detail.signature.is_empty() => None,
         SessionKind::Sign => {
             let (bytes, recovery_id) = match detail.signature.split_at_checked(64) {
@@ -167,7 +171,8 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
         }
     };
     let key = match (kind, public_key) {
-        (SessionKind::Sign, Some(public_key)) => Some(Arc::new(KeyEpoch {
+        (SessionKind::Keygen, _) | (_, None) => None,
+        (_, Some(public_key)) => Some(Arc::new(KeyEpoch {
             key_id: detail.key_id.parse()?,
             epoch: detail.key_epoch,
             scheme,
@@ -175,7 +180,6 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
             public_key,
             holders: parse_all(&detail.holders)?,
         })),
-        _ => None,
     };
     let input = SignInput::from_fields(parse_digest(&detail.message_hash)?, detail.message)?;
     Ok(SessionView {
@@ -185,7 +189,7 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
             name => name.parse()?,
         },
         ceremony: Ceremony::from_parts(kind, scheme, threshold, key, input)?,
-        status: detail.status.parse()?,
+        status,
         participants: detail.participants.into_iter().map(party_in).collect::<Result<_>>()?,
         outcome,
         failure: detail.failure.map(failure_in).transpose()?,

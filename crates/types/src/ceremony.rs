@@ -21,14 +21,25 @@ pub enum SessionKind {
     Keygen,
     /// Makes a signature under such a key.
     Sign,
+    /// Replaces the shares of such a key; the key stays.
+    Refresh,
 }
 
 impl SessionKind {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Keygen, Self::Sign, Self::Refresh];
+
+    /// Whether it makes shares: heavy, and by all holders of a key.
+    pub fn makes_shares(self) -> bool {
+        matches!(self, Self::Keygen | Self::Refresh)
+    }
+
     /// The wire's `session_type`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Keygen => "keygen",
             Self::Sign => "sign",
+            Self::Refresh => "refresh",
         }
     }
 }
@@ -37,13 +48,10 @@ impl FromStr for SessionKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "keygen" => Ok(Self::Keygen),
-            "sign" => Ok(Self::Sign),
-            _ => {
-                Err(Error::invalid_field("session_type", "session_type is \"keygen\" or \"sign\""))
-            }
-        }
+        Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| {
+            let problem = "session_type is \"keygen\", \"sign\" or \"refresh\"";
+            Error::invalid_field("session_type", problem)
+        })
     }
 }
 
@@ -131,6 +139,11 @@ pub enum Ceremony {
         /// Of this.
         input: SignInput,
     },
+    /// Makes the shares of the next epoch of a key, by all its holders in their order.
+    Refresh {
+        /// The epoch that is replaced.
+        key: Arc<KeyEpoch>,
+    },
 }
 
 impl Ceremony {
@@ -148,6 +161,10 @@ impl Ceremony {
         match (kind, key, input) {
             (SessionKind::Keygen, None, None) => Ok(Self::Keygen { scheme, threshold }),
             (SessionKind::Sign, Some(key), Some(input)) => Ok(Self::Sign { key, input }),
+            (SessionKind::Refresh, Some(key), None) => Ok(Self::Refresh { key }),
+            (SessionKind::Refresh, ..) => {
+                Err(Error::invalid("a refresh session has a key and nothing to sign"))
+            }
             (SessionKind::Keygen, ..) => {
                 Err(Error::invalid("a keygen session has no key and nothing to sign"))
             }
@@ -162,6 +179,7 @@ impl Ceremony {
         match self {
             Self::Keygen { .. } => SessionKind::Keygen,
             Self::Sign { .. } => SessionKind::Sign,
+            Self::Refresh { .. } => SessionKind::Refresh,
         }
     }
 
@@ -169,7 +187,7 @@ impl Ceremony {
     pub fn scheme(&self) -> Scheme {
         match self {
             Self::Keygen { scheme, .. } => *scheme,
-            Self::Sign { key, .. } => key.scheme,
+            Self::Sign { key, .. } | Self::Refresh { key } => key.scheme,
         }
     }
 
@@ -177,7 +195,7 @@ impl Ceremony {
     pub fn threshold(&self) -> Threshold {
         match self {
             Self::Keygen { threshold, .. } => *threshold,
-            Self::Sign { key, .. } => key.threshold,
+            Self::Sign { key, .. } | Self::Refresh { key } => key.threshold,
         }
     }
 
@@ -185,14 +203,14 @@ impl Ceremony {
     pub fn key(&self) -> Option<&Arc<KeyEpoch>> {
         match self {
             Self::Keygen { .. } => None,
-            Self::Sign { key, .. } => Some(key),
+            Self::Sign { key, .. } | Self::Refresh { key } => Some(key),
         }
     }
 
     /// What it signs.
     pub fn input(&self) -> Option<&SignInput> {
         match self {
-            Self::Keygen { .. } => None,
+            Self::Keygen { .. } | Self::Refresh { .. } => None,
             Self::Sign { input, .. } => Some(input),
         }
     }
@@ -238,7 +256,7 @@ impl TryFrom<Flat> for Ceremony {
     }
 }
 
-/// Which key a signing session uses.
+/// Which key a session uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySelector {
     /// By id.
@@ -268,6 +286,13 @@ pub enum CeremonyRequest {
         /// This.
         input: SignInput,
     },
+    /// To refresh the shares of a key.
+    Refresh {
+        /// This key.
+        key: KeySelector,
+        /// Checked against the key's own where given.
+        threshold: Option<Threshold>,
+    },
 }
 
 impl CeremonyRequest {
@@ -289,6 +314,15 @@ impl CeremonyRequest {
                 "message_hash",
                 "a keygen session signs nothing: leave message_hash and message out",
             ),
+            (SessionKind::Refresh, _, Some(_)) => missing(
+                "message_hash",
+                "a refresh session signs nothing: leave message_hash and message out",
+            ),
+            // A key is not guessed for what cannot be taken back.
+            (SessionKind::Refresh, _, None) if matches!(key, KeySelector::ByParticipants) => {
+                missing("key_id", "a refresh session needs key_id or public_key")
+            }
+            (SessionKind::Refresh, threshold, None) => Ok(Self::Refresh { key, threshold }),
             (SessionKind::Keygen, Some(threshold), None) => Ok(Self::Keygen { scheme, threshold }),
             (SessionKind::Keygen, None, None) => missing(
                 "threshold_n",
@@ -302,11 +336,12 @@ impl CeremonyRequest {
         }
     }
 
-    /// The scheme (keygen), the key and what is signed (sign).
+    /// The scheme (keygen), the key (sign and refresh) and what is signed (sign).
     pub fn into_parts(self) -> (Option<Scheme>, KeySelector, Option<SignInput>) {
         match self {
             Self::Keygen { scheme, .. } => (Some(scheme), KeySelector::ByParticipants, None),
             Self::Sign { key, input, .. } => (None, key, Some(input)),
+            Self::Refresh { key, .. } => (None, key, None),
         }
     }
 
@@ -315,6 +350,15 @@ impl CeremonyRequest {
         match self {
             Self::Keygen { .. } => SessionKind::Keygen,
             Self::Sign { .. } => SessionKind::Sign,
+            Self::Refresh { .. } => SessionKind::Refresh,
+        }
+    }
+
+    /// The key, where it uses one.
+    pub fn key(&self) -> Option<&KeySelector> {
+        match self {
+            Self::Keygen { .. } => None,
+            Self::Sign { key, .. } | Self::Refresh { key, .. } => Some(key),
         }
     }
 
@@ -322,7 +366,7 @@ impl CeremonyRequest {
     pub fn threshold(&self) -> Option<Threshold> {
         match self {
             Self::Keygen { threshold, .. } => Some(*threshold),
-            Self::Sign { threshold, .. } => *threshold,
+            Self::Sign { threshold, .. } | Self::Refresh { threshold, .. } => *threshold,
         }
     }
 }
@@ -350,6 +394,7 @@ mod tests {
             Ceremony::Sign { key: key(), input: SignInput::Digest(Digest([7; 32])) },
             Ceremony::Sign { key: key(), input: SignInput::Message(Bytes::from_static(b"pay")) },
             Ceremony::Sign { key: key(), input: SignInput::Message(Bytes::new()) },
+            Ceremony::Refresh { key: key() },
         ];
         for ceremony in ceremonies {
             let text = serde_json::to_string(&ceremony).unwrap();
@@ -366,8 +411,28 @@ mod tests {
         assert!(read("").is_ok());
         assert!(read(r#","message":"00""#).is_err());
         assert!(read(&format!(r#","digest":{:?}"#, [0; 32])).is_err());
-        let sign = keygen.replace("keygen", "sign");
-        assert!(serde_json::from_str::<Ceremony>(&format!("{sign}}}")).is_err());
+        for kind in ["sign", "refresh"] {
+            let without_key = keygen.replace("keygen", kind);
+            assert!(serde_json::from_str::<Ceremony>(&format!("{without_key}}}")).is_err());
+        }
+        let refresh = serde_json::to_string(&Ceremony::Refresh { key: key() }).unwrap();
+        let message = refresh.replacen('{', r#"{"message":"00","#, 1);
+        assert!(serde_json::from_str::<Ceremony>(&message).is_err(), "{message}");
+    }
+
+    #[test]
+    fn a_refresh_names_its_key_and_signs_nothing() {
+        let request = |key, input| {
+            let (kind, scheme) = (SessionKind::Refresh, Scheme::default());
+            CeremonyRequest::from_parts(kind, scheme, None, key, input)
+        };
+        let id = KeySelector::Id(key().key_id);
+        let field = |error: Error| error.details.fields.into_keys().next().unwrap();
+        assert!(request(id.clone(), None).is_ok());
+        let unnamed = request(KeySelector::ByParticipants, None).unwrap_err();
+        assert_eq!(field(unnamed), "key_id");
+        let signing = request(id, Some(SignInput::Digest(Digest([0; 32])))).unwrap_err();
+        assert_eq!(field(signing), "message_hash");
     }
 
     #[test]

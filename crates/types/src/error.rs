@@ -70,6 +70,8 @@ codes! {
     MethodNotAllowed     "method_not_allowed"    405  12  -32601   1002  false;
     /// The thing exists already, or its state does not allow this now.
     Conflict             "conflict"              409  10  -32603   1008  true;
+    /// The key has been refreshed: this is an epoch before its active one.
+    StaleEpoch           "stale_epoch"           409  10  -32603   1008  false;
     /// All seats of the session are taken.
     SessionFull          "session_full"          409   8  -32603   1008  false;
     /// The session's deadline has passed or it has ended.

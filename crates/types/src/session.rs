@@ -229,7 +229,7 @@ pub struct Report {
 /// A party's result, before the coordinator has checked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartyOutcome {
-    /// Keygen: a key that all holders keep.
+    /// Keygen: a key that all holders keep. Refresh: the same key, in its next epoch.
     Key {
         /// In any encoding its scheme knows.
         public_key: Vec<u8>,
@@ -251,7 +251,7 @@ pub enum PartyOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// A key.
+    /// A key, or the next epoch of one.
     PublicKey(PublicKey),
     /// A signature that verifies under the key.
     Signature(Signature),
@@ -299,7 +299,7 @@ impl SessionView {
     /// The key that it uses, or that a completed keygen has made.
     pub fn key_id(&self) -> Option<KeyId> {
         match (&self.ceremony, &self.outcome) {
-            (Ceremony::Sign { key, .. }, _) => Some(key.key_id),
+            (Ceremony::Sign { key, .. } | Ceremony::Refresh { key }, _) => Some(key.key_id),
             (Ceremony::Keygen { .. }, Some(_)) => Some(self.session_id.into()),
             (Ceremony::Keygen { .. }, None) => None,
         }
@@ -308,7 +308,7 @@ impl SessionView {
     /// The verifying key of the key that it uses or has made.
     pub fn public_key(&self) -> Option<&PublicKey> {
         match (&self.ceremony, &self.outcome) {
-            (Ceremony::Sign { key, .. }, _) => Some(&key.public_key),
+            (Ceremony::Sign { key, .. } | Ceremony::Refresh { key }, _) => Some(&key.public_key),
             (Ceremony::Keygen { .. }, Some(Outcome::PublicKey(key))) => Some(key),
             (Ceremony::Keygen { .. }, _) => None,
         }

@@ -36,7 +36,7 @@ pub(crate) fn scheme() -> Object {
 }
 
 pub(crate) fn session_kind() -> Object {
-    words([SessionKind::Keygen, SessionKind::Sign].map(SessionKind::name), "Keygen or sign.")
+    words(SessionKind::ALL.iter().map(|kind| kind.name()), "Keygen, sign or refresh.")
 }
 
 pub(crate) fn party_role() -> Object {

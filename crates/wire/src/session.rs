@@ -15,10 +15,10 @@ use crate::view::{SeatJson, SessionJson};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSessionJson {
-    /// Keygen or sign.
+    /// Keygen, sign or refresh.
     #[schema(schema_with = schema::session_kind)]
     pub session_type: SessionKind,
-    /// Holders of the key, 2 to 16. Required for keygen; for sign it is checked where given.
+    /// Holders of the key, 2 to 16. Required for keygen; otherwise it is checked where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 3)]
     pub threshold_n: Option<i64>,
@@ -26,7 +26,8 @@ pub struct CreateSessionJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 2)]
     pub threshold_t: Option<i64>,
-    /// The parties. Missing ones are filled from registered online persistent parties.
+    /// The parties. Missing ones are filled from registered online persistent parties; of a refresh
+    /// they are all holders of the key, named or not.
     #[serde(default)]
     pub participants: Vec<NewParticipantJson>,
     /// Sign only: the 32-byte hash to sign, for a key whose scheme signs hashes (ECDSA).
@@ -41,12 +42,12 @@ pub struct CreateSessionJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 300, minimum = 1, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
-    /// Sign only: the key by id. If neither this nor `public_key` is given, the participants' only shared
-    /// key is used.
+    /// Sign and refresh: the key by id. If neither this nor `public_key` is given, a signature is made
+    /// with the participants' only shared key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub key_id: Option<KeyId>,
-    /// Sign only: the key by its verifying key.
+    /// Sign and refresh: the key by its verifying key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
     /// Keygen only: the scheme.
@@ -92,7 +93,9 @@ impl CreateSessionJson {
                 only("key_id", kind, self.key_id.is_some())?;
                 only("public_key", kind, self.public_key.is_some())?;
             }
-            SessionKind::Sign => only("scheme", kind, self.scheme.is_some())?,
+            SessionKind::Sign | SessionKind::Refresh => {
+                only("scheme", kind, self.scheme.is_some())?;
+            }
         }
         let key = match (self.key_id, self.public_key) {
             (Some(_), Some(_)) => {
@@ -409,6 +412,24 @@ mod tests {
                     r#"{{"session_type":"sign","message_hash":"{hash}","scheme":"ecdsa-secp256k1"}}"#
                 ),
             ),
+            ("key_id", r#"{"session_type":"refresh"}"#.to_owned()),
+            (
+                "key_id",
+                r#"{"session_type":"refresh","participants":[{"party_id":"a"}]}"#.to_owned(),
+            ),
+            (
+                "message_hash",
+                format!(
+                    r#"{{"session_type":"refresh","public_key":"02{0}","message_hash":"{hash}"}}"#,
+                    "11".repeat(32)
+                ),
+            ),
+            (
+                "scheme",
+                r#"{"session_type":"refresh","key_id":"550e8400-e29b-41d4-a716-446655440000",
+                    "scheme":"ed25519"}"#
+                    .to_owned(),
+            ),
             ("sesion_type", r#"{"sesion_type":"sign"}"#.to_owned()),
             ("expires_in_seconds", r#"{"session_type":"sign","expires_in_seconds":-1}"#.to_owned()),
         ] {
@@ -418,23 +439,27 @@ mod tests {
 
     #[test]
     fn a_request_survives_its_json() {
-        let request = CreateSession {
-            ceremony: CeremonyRequest::Sign {
-                key: KeySelector::Id("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
-                threshold: Some(Threshold::new(2, 3).unwrap()),
-                input: SignInput::Digest(Digest([7; 32])),
-            },
-            participants: vec![NewParticipant {
-                party_id: "a".parse().unwrap(),
-                device: DeviceInfo { platform: "x".into(), ..DeviceInfo::default() },
-            }],
-            expires_in_seconds: Some(9),
-            idempotency_key: Some("k".into()),
-        };
-        let text = serde_json::to_string(&CreateSessionJson::from(request.clone())).unwrap();
-        let back = parse::<CreateSessionJson>(text.as_bytes()).unwrap();
-        let back = back.into_request(Some("k".into())).unwrap();
-        assert_eq!(format!("{back:?}"), format!("{request:?}"));
+        let key = KeySelector::Id("550e8400-e29b-41d4-a716-446655440000".parse().unwrap());
+        let threshold = Some(Threshold::new(2, 3).unwrap());
+        let input = SignInput::Digest(Digest([7; 32]));
+        for ceremony in [
+            CeremonyRequest::Sign { key: key.clone(), threshold, input },
+            CeremonyRequest::Refresh { key, threshold },
+        ] {
+            let request = CreateSession {
+                ceremony,
+                participants: vec![NewParticipant {
+                    party_id: "a".parse().unwrap(),
+                    device: DeviceInfo { platform: "x".into(), ..DeviceInfo::default() },
+                }],
+                expires_in_seconds: Some(9),
+                idempotency_key: Some("k".into()),
+            };
+            let text = serde_json::to_string(&CreateSessionJson::from(request.clone())).unwrap();
+            let back = parse::<CreateSessionJson>(text.as_bytes()).unwrap();
+            let back = back.into_request(Some("k".into())).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{request:?}"));
+        }
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct SessionJson {
     /// The session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// Keygen or sign.
+    /// Keygen, sign or refresh.
     #[schema(schema_with = schema::session_kind)]
     pub session_type: SessionKind,
     /// Where it stands.
@@ -100,18 +100,18 @@ pub struct SessionJson {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub waiting_for: Vec<PartyId>,
-    /// The key used (sign) or made (completed keygen).
+    /// The key used (sign, refresh) or made (completed keygen).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub key_id: Option<KeyId>,
     /// The verifying key, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
-    /// Sign: the holders of the key in the order of their shares.
+    /// Sign and refresh: the holders of the key in the order of their shares.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub holders: Vec<PartyId>,
-    /// Sign: the epoch of the key.
+    /// Sign: the epoch of the key. Refresh: the one that is replaced; the next is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_epoch: Option<u32>,
     /// Sign: the hash that is signed, for a scheme that signs hashes.
@@ -181,11 +181,12 @@ impl TryFrom<SessionJson> for SessionView {
         let recovery_id = json.recovery_id;
         let signature =
             json.signature.map(|text| Outcome::Signature(Signature { bytes: text.0, recovery_id }));
-        let made = (json.status == SessionStatus::Completed && kind == SessionKind::Keygen)
+        let made = (json.status == SessionStatus::Completed && kind.makes_shares())
             .then(|| public_key.clone().map(Outcome::PublicKey))
             .flatten();
         let key = match (kind, json.key_id, public_key) {
-            (SessionKind::Sign, Some(key_id), Some(public_key)) => Some(Arc::new(KeyEpoch {
+            (SessionKind::Keygen, ..) => None,
+            (_, Some(key_id), Some(public_key)) => Some(Arc::new(KeyEpoch {
                 key_id,
                 epoch: json.key_epoch.unwrap_or_default(),
                 scheme: json.scheme,

@@ -55,10 +55,10 @@ fn too_many_waiting((party, over): (PartyId, Over)) -> Error {
     Error::rate_limited(problem, RETRY_SECONDS)
 }
 
-/// Refuses a keygen that would hardly have its turn before its deadline. Half of its lifetime is
+/// Refuses what makes shares and would hardly have its turn before its deadline. Half of its lifetime is
 /// left to what cannot be foreseen: other work on the same machines.
 fn check_turn(admission: &Admission, session: &Session) -> Result<()> {
-    if session.kind() != SessionKind::Keygen || session.servers().is_empty() {
+    if !session.kind().makes_shares() || session.servers().is_empty() {
         return Ok(());
     }
     let lifetime = session.expires_at().millis_since(session.created_at());
@@ -69,7 +69,7 @@ fn check_turn(admission: &Admission, session: &Session) -> Result<()> {
         return Ok(());
     }
     let problem = format!(
-        "so many keygens of this tenant and others wait that this one would take about {} \
+        "so many keygens and refreshes of this tenant and others wait that this one would take about {} \
          seconds; try again later, or give it more time with expires_in_seconds",
         expected.as_secs()
     );
@@ -173,6 +173,7 @@ impl CoordinatorApp {
         state.open.check(session.tenant(), 1).map_err(too_many_open)?;
         state.check_waiting(&session).map_err(too_many_waiting)?;
         check_turn(&state.admission, &session)?;
+        state.check_epoch(&session)?;
         let mut writes = vec![Write::Session(encode(&session))];
         if let (Some(entry), Some(row)) = (entry.clone(), idempotency) {
             state.idempotency.insert(entry, row.clone());
@@ -261,26 +262,40 @@ impl CoordinatorApp {
                 Ok(Ceremony::Keygen { scheme: *scheme, threshold: *threshold })
             }
             CeremonyRequest::Sign { key, threshold, input } => {
-                let record = match key {
-                    KeySelector::Id(id) => self.key_by_id(*id).await?,
-                    KeySelector::PublicKey(public_key) => {
-                        let (_, key) = quorate_schemes::identify_public_key(&public_key.0)?;
-                        self.0.parts.store.key_by_public_key(&key).await?.map(Arc::new)
-                    }
-                    KeySelector::ByParticipants => {
-                        Some(self.key_of_participants(caller, request).await?)
-                    }
-                };
-                let owned = |key: &Arc<KeyRecord>| policy::sees(caller, &key.tenant);
-                let record = record.filter(owned).ok_or_else(|| {
-                    let problem = "there is no such key for this caller; the list of keys has those \
-                                   there are";
-                    Error::new(ErrorCode::NotFound, problem).with_field("key_id")
-                })?;
-                check_threshold(*threshold, record.threshold)?;
-                Ok(Ceremony::Sign { key: record.key.clone(), input: input.clone() })
+                let key = self.key_of(caller, request, key, *threshold).await?;
+                Ok(Ceremony::Sign { key, input: input.clone() })
+            }
+            CeremonyRequest::Refresh { key, threshold } => {
+                let key = self.key_of(caller, request, key, *threshold).await?;
+                Ok(Ceremony::Refresh { key })
             }
         }
+    }
+
+    /// The key that a request means, in its active epoch.
+    async fn key_of(
+        &self,
+        caller: &Caller,
+        request: &CreateSession,
+        key: &KeySelector,
+        threshold: Option<Threshold>,
+    ) -> Result<Arc<KeyEpoch>> {
+        let record = match key {
+            KeySelector::Id(id) => self.key_by_id(*id).await?,
+            KeySelector::PublicKey(public_key) => {
+                let (_, key) = quorate_schemes::identify_public_key(&public_key.0)?;
+                self.0.parts.store.key_by_public_key(&key).await?.map(Arc::new)
+            }
+            KeySelector::ByParticipants => Some(self.key_of_participants(caller, request).await?),
+        };
+        let owned = |key: &Arc<KeyRecord>| policy::sees(caller, &key.tenant);
+        let record = record.filter(owned).ok_or_else(|| {
+            let problem =
+                "there is no such key for this caller; the list of keys has those there are";
+            Error::new(ErrorCode::NotFound, problem).with_field("key_id")
+        })?;
+        check_threshold(threshold, record.threshold)?;
+        Ok(record.key.clone())
     }
 
     async fn key_by_id(&self, id: KeyId) -> Result<Option<Arc<KeyRecord>>> {
@@ -345,9 +360,13 @@ impl CoordinatorApp {
         let wanted = match ceremony {
             Ceremony::Keygen { threshold, .. } => usize::from(threshold.parties()),
             Ceremony::Sign { key, .. } => usize::from(key.threshold.signers()),
+            Ceremony::Refresh { key } => key.holders.len(),
         };
         let known = self.0.parts.directory.parties(caller, None, false).await?;
-        let mut participants = request.participants.clone();
+        let mut participants = match ceremony {
+            Ceremony::Refresh { key } => all_holders(key, &request.participants, &known),
+            _ => request.participants.clone(),
+        };
         let missing = wanted.saturating_sub(participants.len());
         participants.extend(self.least_busy(&known, &participants, key, missing));
         if participants.len() < wanted {
@@ -425,7 +444,28 @@ impl CoordinatorApp {
     }
 }
 
-/// A signature has the threshold of its key, which a request may repeat.
+/// All holders of a key in their order, whether named or not, and whoever else was named.
+fn all_holders(
+    key: &KeyEpoch,
+    named: &[NewParticipant],
+    known: &[PartyView],
+) -> Vec<NewParticipant> {
+    let holder = |holder: &PartyId| {
+        let server = known.iter().any(|view| {
+            view.registration.party_id == *holder && view.registration.role == PartyRole::Persistent
+        });
+        let device_type = if server { "server".into() } else { String::new() };
+        let unnamed = NewParticipant {
+            party_id: holder.clone(),
+            device: DeviceInfo { device_type, ..DeviceInfo::default() },
+        };
+        named.iter().find(|named| named.party_id == *holder).cloned().unwrap_or(unnamed)
+    };
+    let others = named.iter().filter(|named| !key.holders.contains(&named.party_id));
+    key.holders.iter().map(holder).chain(others.cloned()).collect()
+}
+
+/// A signature or refresh has the threshold of its key, which a request may repeat.
 fn check_threshold(asked: Option<Threshold>, key: Threshold) -> Result<()> {
     if asked.is_none_or(|asked| asked == key) {
         return Ok(());

@@ -18,8 +18,8 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
     hash.field(1, ceremony.kind().name().as_bytes());
     let scheme = match ceremony {
         CeremonyRequest::Keygen { scheme, threshold: _ } => *scheme,
-        // What version 2 has always written here: a signature names no scheme.
-        CeremonyRequest::Sign { .. } => Scheme::EcdsaSecp256k1,
+        // What version 2 has always written where no scheme is named.
+        CeremonyRequest::Sign { .. } | CeremonyRequest::Refresh { .. } => Scheme::EcdsaSecp256k1,
     };
     hash.field(2, scheme.name().as_bytes());
     if let Some(threshold) = ceremony.threshold() {
@@ -35,12 +35,12 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
             }
         }
     }
-    if let CeremonyRequest::Sign { key, threshold: _, input } = ceremony {
-        match key {
-            KeySelector::Id(id) => hash.field(10, id.0.as_bytes()),
-            KeySelector::PublicKey(public_key) => hash.field(11, &public_key.0),
-            KeySelector::ByParticipants => {}
-        }
+    match ceremony.key() {
+        Some(KeySelector::Id(id)) => hash.field(10, id.0.as_bytes()),
+        Some(KeySelector::PublicKey(public_key)) => hash.field(11, &public_key.0),
+        Some(KeySelector::ByParticipants) | None => {}
+    }
+    if let CeremonyRequest::Sign { input, .. } = ceremony {
         match input {
             SignInput::Digest(digest) => hash.field(12, &digest.0),
             SignInput::Message(message) => hash.field(14, message),
@@ -69,18 +69,21 @@ pub(super) fn is_same(request: &CreateSession, row: &IdempotencyRow, made: &Sess
     if row.version == VERSION {
         return row.request_hash == of(request);
     }
+    let same_key = |key: &KeySelector, used: &KeyEpoch| match key {
+        KeySelector::Id(id) => used.key_id == *id,
+        KeySelector::PublicKey(public_key) => {
+            let wanted = quorate_schemes::identify_public_key(&public_key.0);
+            wanted.is_ok_and(|(_, wanted)| used.public_key == wanted)
+        }
+        KeySelector::ByParticipants => true,
+    };
     let same_subject = match (&request.ceremony, &made.ceremony) {
         (CeremonyRequest::Keygen { .. }, Ceremony::Keygen { .. }) => true,
         (CeremonyRequest::Sign { key, input, .. }, Ceremony::Sign { key: used, input: signed }) => {
-            let same_key = match key {
-                KeySelector::Id(id) => used.key_id == *id,
-                KeySelector::PublicKey(public_key) => {
-                    let wanted = quorate_schemes::identify_public_key(&public_key.0);
-                    wanted.is_ok_and(|(_, wanted)| used.public_key == wanted)
-                }
-                KeySelector::ByParticipants => true,
-            };
-            same_key && input == signed
+            same_key(key, used) && input == signed
+        }
+        (CeremonyRequest::Refresh { key, .. }, Ceremony::Refresh { key: used }) => {
+            same_key(key, used)
         }
         _ => false,
     };
@@ -125,10 +128,14 @@ mod tests {
         ) -> (&mut KeySelector, &mut Option<Threshold>, &mut SignInput) {
             match &mut request.ceremony {
                 CeremonyRequest::Sign { key, threshold, input } => (key, threshold, input),
-                CeremonyRequest::Keygen { .. } => unreachable!("the request is to sign"),
+                _ => unreachable!("the request is to sign"),
             }
         }
-        let changes: [fn(&mut CreateSession); 13] = [
+        let changes: [fn(&mut CreateSession); 14] = [
+            |r| {
+                let (key, threshold) = (sign(r).0.clone(), *sign(r).1);
+                r.ceremony = CeremonyRequest::Refresh { key, threshold };
+            },
             |r| {
                 let (scheme, threshold) = (Scheme::EcdsaSecp256k1, Threshold::new(2, 3).unwrap());
                 r.ceremony = CeremonyRequest::Keygen { scheme, threshold };

@@ -88,6 +88,8 @@ pub(super) struct State {
     pub(super) deadlines: BTreeSet<(Duration, SessionId)>,
     pub(super) idempotency: HashMap<(Tenant, String), IdempotencyRow>,
     pub(super) keys: HashMap<KeyId, Arc<KeyRecord>>,
+    /// Keys whose shares are being refreshed, each by one session.
+    refreshing: HashMap<KeyId, SessionId>,
 }
 
 impl State {
@@ -103,6 +105,25 @@ impl State {
             deadlines: BTreeSet::new(),
             idempotency: HashMap::new(),
             keys: HashMap::new(),
+            refreshing: HashMap::new(),
+        }
+    }
+
+    /// Refuses a session with an epoch that was replaced while it was being created, and a second
+    /// refresh of one key at once: both would make the same epoch.
+    pub(super) fn check_epoch(&self, session: &Session) -> Result<()> {
+        let Some(key) = session.ceremony().key() else { return Ok(()) };
+        let id = key.key_id;
+        if self.keys.get(&id).is_some_and(|known| known.epoch != key.epoch) {
+            let problem = format!("key {id} has just been refreshed; ask again");
+            return Err(Error::new(ErrorCode::StaleEpoch, problem));
+        }
+        match self.refreshing.get(&id) {
+            Some(other) if session.kind() == SessionKind::Refresh => {
+                let problem = format!("key {id} is being refreshed by session {other}");
+                Err(Error::new(ErrorCode::Conflict, problem).with_field("key_id"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -133,7 +154,10 @@ impl State {
                 waiting.add(session.tenant(), 1);
             }
         }
-        if session.kind() == SessionKind::Keygen && !session.servers().is_empty() {
+        if let Ceremony::Refresh { key } = session.ceremony() {
+            self.refreshing.insert(key.key_id, id);
+        }
+        if session.kind().makes_shares() && !session.servers().is_empty() {
             let (tenant, servers) = (session.tenant(), session.servers());
             match session.status() {
                 SessionStatus::InProgress => self.admission.runs(monotonic, id, tenant, servers),
@@ -149,6 +173,9 @@ impl State {
         let Some(entry) = self.sessions.get(&id) else { return };
         let session = &entry.session;
         self.deadlines.remove(&(entry.ends, id));
+        if let Ceremony::Refresh { key } = session.ceremony() {
+            self.refreshing.remove(&key.key_id);
+        }
         self.open.give_back(session.tenant(), 1);
         self.admission.leave(monotonic, id, session.status() == SessionStatus::Completed);
         for party in session.servers() {
@@ -201,4 +228,58 @@ pub(super) fn remember_key(keys: &mut HashMap<KeyId, Arc<KeyRecord>>, record: Ar
         keys.clear();
     }
     keys.insert(record.key_id, record);
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::session::{Effects, NewSession};
+
+    use super::*;
+
+    fn session(id: u128, ceremony: Ceremony) -> Session {
+        let holders = ceremony.key().map(|key| key.holders.clone()).unwrap_or_default();
+        let participant = |party_id: PartyId| {
+            (NewParticipant { party_id, device: DeviceInfo::default() }, [0; 32])
+        };
+        let new = NewSession {
+            session_id: format!("{id:032x}").parse().unwrap(),
+            tenant: Tenant::default(),
+            ceremony,
+            participants: holders.into_iter().map(participant).collect(),
+            servers: Vec::new(),
+            now: Timestamp(0),
+            expires_at: Timestamp(1_000),
+        };
+        Session::create(new, &mut Effects::default()).unwrap()
+    }
+
+    #[test]
+    fn a_session_that_was_created_with_an_epoch_of_before_is_refused() {
+        let epoch = |epoch| {
+            Arc::new(KeyEpoch {
+                key_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
+                epoch,
+                scheme: Scheme::EcdsaSecp256k1,
+                threshold: Threshold::new(2, 2).unwrap(),
+                public_key: PublicKey(vec![4; 65]),
+                holders: vec!["a".parse().unwrap(), "b".parse().unwrap()],
+            })
+        };
+        let (tenant, created_at) = (Tenant::default(), Timestamp(0));
+        let mut state = State::new(10, 1);
+        remember_key(&mut state.keys, Arc::new(KeyRecord { key: epoch(1), tenant, created_at }));
+        let input = SignInput::Digest(Digest([7; 32]));
+        for ceremony in [
+            Ceremony::Refresh { key: epoch(0) },
+            Ceremony::Sign { key: epoch(0), input: input.clone() },
+        ] {
+            let refused = state.check_epoch(&session(1, ceremony)).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::StaleEpoch);
+        }
+        for ceremony in
+            [Ceremony::Refresh { key: epoch(1) }, Ceremony::Sign { key: epoch(1), input }]
+        {
+            state.check_epoch(&session(2, ceremony)).unwrap();
+        }
+    }
 }

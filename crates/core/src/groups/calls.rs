@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use quorate_types::{ClientAddress, GroupId, SessionId, SessionKind, Timestamp};
+use quorate_types::{ClientAddress, GroupId, GroupKind, SessionId, Timestamp};
 
 use super::model::*;
 use super::session::{Session, Taken};
@@ -20,7 +20,7 @@ pub(super) struct Call<'a> {
 
 /// A message on its way.
 pub(super) struct Words {
-    pub(super) kind: SessionKind,
+    pub(super) kind: GroupKind,
     pub(super) round: u16,
     pub(super) sender: u16,
     pub(super) receiver: Option<u16>,
@@ -61,7 +61,7 @@ impl Call<'_> {
     fn session_of(
         &mut self,
         place: Place,
-        kind: SessionKind,
+        kind: GroupKind,
     ) -> Result<(Parameters, &mut Session), CallError> {
         let strict = self.strict();
         let (params, session) = self.session(place)?;
@@ -149,7 +149,7 @@ impl Call<'_> {
         &mut self,
         id: GroupId,
         session: SessionId,
-        kind: SessionKind,
+        kind: GroupKind,
         value: Bytes,
     ) -> Answer {
         let (now, limits, address) = (self.now, self.core.rules.limits, self.address);
@@ -182,24 +182,24 @@ impl Call<'_> {
         let others: Vec<_> = group.members.iter().copied().filter(|m| *m != self.client).collect();
         self.core.watch_session(place);
         self.core.keep_session(place, self.effects);
-        if kind == SessionKind::Keygen {
+        if kind == GroupKind::Keygen {
             self.core.tell(others, Event::SessionCreate(view.clone()), self.effects);
         }
         Ok(Reply::Session(view))
     }
 
-    pub(super) fn session_join(&mut self, place: Place, kind: SessionKind) -> Answer {
+    pub(super) fn session_join(&mut self, place: Place, kind: GroupKind) -> Answer {
         Ok(Reply::Session(self.session_of(place, kind)?.1.view()))
     }
 
-    pub(super) fn session_signup(&mut self, place: Place, kind: SessionKind) -> Answer {
+    pub(super) fn session_signup(&mut self, place: Place, kind: GroupKind) -> Answer {
         let (rules, client) = (self.core.rules, self.client);
         let (params, session) = self.session_of(place, kind)?;
         let taken = session.signup(&rules, params, kind, client)?;
         self.taken(place, taken, Event::SessionSignup(place.session))
     }
 
-    pub(super) fn session_load(&mut self, place: Place, kind: SessionKind, number: u16) -> Answer {
+    pub(super) fn session_load(&mut self, place: Place, kind: GroupKind, number: u16) -> Answer {
         let (rules, client) = (self.core.rules, self.client);
         let (params, session) = self.session_of(place, kind)?;
         let taken = session.load(&rules, params, kind, client, number)?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{ClientAddress, ErrorCode, GroupId, SessionId, SessionKind};
+use quorate_types::{ClientAddress, ErrorCode, GroupId, GroupKind, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Over;
@@ -155,16 +155,16 @@ pub enum Command {
         /// Its id, fresh.
         id: SessionId,
         /// What it makes.
-        kind: SessionKind,
+        kind: GroupKind,
         /// What its members are to know, as JSON text.
         value: Bytes,
     },
     /// Looks at a session.
-    SessionJoin(Place, SessionKind),
+    SessionJoin(Place, GroupKind),
     /// Takes the next number.
-    SessionSignup(Place, SessionKind),
+    SessionSignup(Place, GroupKind),
     /// Takes this number.
-    SessionLoad(Place, SessionKind, u16),
+    SessionLoad(Place, GroupKind, u16),
     /// Says which index the party with a number has among the signers.
     SessionParticipant {
         /// Where.
@@ -179,7 +179,7 @@ pub enum Command {
         /// Where.
         place: Place,
         /// The kind of the session.
-        kind: SessionKind,
+        kind: GroupKind,
         /// Its round.
         round: u16,
         /// Who says it.
@@ -212,7 +212,7 @@ pub struct SessionView {
     /// Its id.
     pub id: SessionId,
     /// What it makes.
-    pub kind: SessionKind,
+    pub kind: GroupKind,
     /// What its members are to know, as JSON text.
     pub value: Bytes,
 }
@@ -336,7 +336,7 @@ pub struct GroupRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// What it makes.
-    pub kind: SessionKind,
+    pub kind: GroupKind,
     /// What its members are to know, as JSON text.
     pub value: String,
     /// Numbers and who has them, in the order of their taking.
@@ -394,7 +394,7 @@ pub enum CallError {
     /// The session has all its parties.
     SessionFull(SessionId),
     /// The call names another kind than the session's.
-    WrongKind(SessionId, SessionKind),
+    WrongKind(SessionId, GroupKind),
     /// No place belongs to this token.
     UnknownToken,
     /// A connection that has a place already cannot take another.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{ClientAddress, SessionId, SessionKind, Timestamp};
+use quorate_types::{ClientAddress, GroupKind, SessionId, Timestamp};
 
 use super::model::*;
 
@@ -12,7 +12,7 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     /// Who made it.
     pub(super) address: ClientAddress,
-    pub(super) kind: SessionKind,
+    pub(super) kind: GroupKind,
     pub(super) value: Bytes,
     /// In the order of their taking. Under [`Compat::Original`] a client may be here twice.
     pub(super) signups: Vec<(u16, ClientId)>,
@@ -43,10 +43,10 @@ pub(super) struct Finished {
 }
 
 /// How many parties a kind of session needs.
-pub(super) fn quorum(kind: SessionKind, params: Parameters) -> usize {
+pub(super) fn quorum(kind: GroupKind, params: Parameters) -> usize {
     match kind {
-        SessionKind::Keygen => params.parties.into(),
-        SessionKind::Sign => usize::from(params.threshold) + 1,
+        GroupKind::Keygen => params.parties.into(),
+        GroupKind::Sign => usize::from(params.threshold) + 1,
     }
 }
 
@@ -54,7 +54,7 @@ impl Session {
     pub(super) fn new(
         id: SessionId,
         address: ClientAddress,
-        kind: SessionKind,
+        kind: GroupKind,
         value: Bytes,
         now: Timestamp,
     ) -> Self {
@@ -122,8 +122,8 @@ impl Session {
     /// Who is meant by a receiver: a number in a keygen, a participant's index in a signature.
     pub(super) fn resolve(&self, receiver: u16) -> Option<ClientId> {
         let number = match self.kind {
-            SessionKind::Keygen => receiver,
-            SessionKind::Sign => *self.participants.get(&receiver)?,
+            GroupKind::Keygen => receiver,
+            GroupKind::Sign => *self.participants.get(&receiver)?,
         };
         self.owner_of(number)
     }
@@ -135,7 +135,7 @@ impl Session {
             return false;
         };
         number == sender
-            || self.kind == SessionKind::Sign
+            || self.kind == GroupKind::Sign
                 && (round == 0 || self.participants.get(&sender) == Some(&number))
     }
 
@@ -144,7 +144,7 @@ impl Session {
         &mut self,
         rules: &Rules,
         params: Parameters,
-        kind: SessionKind,
+        kind: GroupKind,
         client: ClientId,
     ) -> Result<Taken, CallError> {
         let next = self.signups.last().map_or(1, |(number, _)| number.saturating_add(1));
@@ -169,7 +169,7 @@ impl Session {
         &mut self,
         rules: &Rules,
         params: Parameters,
-        kind: SessionKind,
+        kind: GroupKind,
         client: ClientId,
         number: u16,
     ) -> Result<Taken, CallError> {

@@ -3,7 +3,7 @@
 mod places;
 mod rules;
 
-use quorate_types::{ErrorCode, SessionKind};
+use quorate_types::{ErrorCode, GroupKind};
 use uuid::Uuid;
 
 use super::*;
@@ -69,7 +69,7 @@ impl Bench {
     }
 
     /// Connections 1 to `parties` in a group, and a session in it.
-    fn session(&mut self, parties: u16, threshold: u16, kind: SessionKind) -> Place {
+    fn session(&mut self, parties: u16, threshold: u16, kind: GroupKind) -> Place {
         let group = self.create(1, parties, threshold).unwrap();
         for member in 2..=parties.into() {
             self.ask(member, Command::GroupJoin(group));
@@ -77,7 +77,7 @@ impl Bench {
         Place { group, session: self.open(1, group, kind).unwrap() }
     }
 
-    fn open(&mut self, by: u64, group: GroupId, kind: SessionKind) -> Result<SessionId, CallError> {
+    fn open(&mut self, by: u64, group: GroupId, kind: GroupKind) -> Result<SessionId, CallError> {
         let id = SessionId(self.uuid());
         let value = "null".into();
         self.call(by, Command::SessionCreate { group, id, kind, value }).0.map(|_| id)
@@ -87,7 +87,7 @@ impl Bench {
         &mut self,
         by: u64,
         place: Place,
-        kind: SessionKind,
+        kind: GroupKind,
     ) -> (Result<Reply, CallError>, Told) {
         self.call(by, Command::SessionSignup(place, kind))
     }
@@ -113,7 +113,7 @@ fn peer(connection: u64) -> Peer {
 }
 
 /// A message under a number.
-fn say(place: Place, kind: SessionKind, round: u16, sender: u16, receiver: Option<u16>) -> Command {
+fn say(place: Place, kind: GroupKind, round: u16, sender: u16, receiver: Option<u16>) -> Command {
     let frame = "m".into();
     Command::SessionMessage { place, kind, round, sender, receiver, frame }
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use quorate_types::*;
 
-use super::NewSession;
+use super::{NewSession, refresh};
 
 /// Longest free text about a device, in bytes. Every view and event carries those of all parties.
 const MAX_DEVICE_TEXT: usize = 256;
@@ -32,6 +32,9 @@ pub(super) fn check_participants(new: &NewSession) -> Result<()> {
                 Ordering::Equal => Ok(()),
                 Ordering::Greater => Err(Error::invalid_field("participants", problem)),
             }
+        }
+        Ceremony::Refresh { key } => {
+            refresh::roster_ok(key, new.participants.iter().map(|(p, _)| &p.party_id))
         }
         Ceremony::Sign { .. } if count < t => {
             too_few(format!("{t} signers are needed, {count} take part"))
@@ -72,7 +75,7 @@ pub(super) fn check_device(device: &DeviceInfo) -> Result<()> {
 /// Whether the key's scheme signs what the creator gave.
 pub(super) fn check_input(ceremony: &Ceremony) -> Result<()> {
     match ceremony {
-        Ceremony::Keygen { .. } => Ok(()),
+        Ceremony::Keygen { .. } | Ceremony::Refresh { .. } => Ok(()),
         Ceremony::Sign { key, input } => quorate_schemes::check_input(key.scheme, input),
     }
 }

@@ -2,7 +2,7 @@
 
 use quorate_types::*;
 
-use super::{Effects, MAX_FAILURE_TEXT, Reply, Session};
+use super::{Effects, MAX_FAILURE_TEXT, Reply, Session, refresh};
 
 impl Session {
     pub(super) fn report(
@@ -60,10 +60,10 @@ impl Session {
         match (outcome, &self.ceremony) {
             (PartyOutcome::Key { public_key, attestation }, Ceremony::Keygen { scheme, .. }) => {
                 let public_key = quorate_schemes::normalize_public_key(*scheme, &public_key)?;
-                if let Some(attestation) = &attestation {
-                    quorate_schemes::check_attestation(&self.made(&public_key), attestation)?;
-                }
-                Ok((Outcome::PublicKey(public_key), attestation.map(|boxed| *boxed)))
+                self.attested(public_key, attestation)
+            }
+            (PartyOutcome::Key { public_key, attestation }, Ceremony::Refresh { key }) => {
+                self.attested(refresh::check_result(key, &public_key)?, attestation)
             }
             (PartyOutcome::Signature { bytes, recovery_id }, Ceremony::Sign { key, input }) => {
                 let signature = quorate_schemes::parse_signature(key.scheme, &bytes, recovery_id)?;
@@ -78,13 +78,25 @@ impl Session {
             }
             (_, ceremony) => {
                 let kind = ceremony.kind();
-                let expected = if kind == SessionKind::Keygen { "public_key" } else { "signature" };
+                let expected = if kind.makes_shares() { "public_key" } else { "signature" };
                 Err(Error::invalid_field(
                     expected,
                     format!("a {} session is completed with {expected}", kind.name()),
                 ))
             }
         }
+    }
+
+    /// A key with what its holders have signed of the epoch that this session makes.
+    fn attested(
+        &self,
+        public_key: PublicKey,
+        attestation: Option<Box<Attestation>>,
+    ) -> Result<(Outcome, Option<Attestation>)> {
+        if let Some(attestation) = &attestation {
+            quorate_schemes::check_attestation(&self.made(&public_key), attestation)?;
+        }
+        Ok((Outcome::PublicKey(public_key), attestation.map(|boxed| *boxed)))
     }
 
     /// A result that cannot be right: its reporter has failed, and the session ends, completed if
@@ -201,7 +213,8 @@ impl Session {
         Ok(Reply::Done)
     }
 
-    /// The bans that a failure means. Those of a keygen end with it.
+    /// The bans that a failure of a signature means. Where shares are made, who cheated did so with
+    /// those that are dropped now.
     fn bans(
         &self,
         now: Timestamp,
@@ -209,11 +222,11 @@ impl Session {
         failure: &Failure,
         reason: String,
     ) -> Vec<ReportedBan> {
-        let Some(key) =
-            self.ceremony.key().filter(|_| failure.reason == FailureReason::PartyCheated)
-        else {
+        let cheated = failure.reason == FailureReason::PartyCheated;
+        let Ceremony::Sign { key, .. } = &self.ceremony else { return Vec::new() };
+        if !cheated {
             return Vec::new();
-        };
+        }
         let others = failure.parties.iter().filter(|peer| *peer != reporter);
         let ban = |peer: &PartyId| ReportedBan {
             key_id: key.key_id,

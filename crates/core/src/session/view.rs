@@ -20,7 +20,12 @@ impl Session {
         self.status
     }
 
-    /// Keygen or sign.
+    /// What it does.
+    pub fn ceremony(&self) -> &Ceremony {
+        &self.ceremony
+    }
+
+    /// The kind of what it does.
     pub fn kind(&self) -> SessionKind {
         self.ceremony.kind()
     }

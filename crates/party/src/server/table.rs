@@ -126,12 +126,12 @@ impl Table {
         Asked::TakePart { feed: self.enter(me, event.session), token }
     }
 
-    /// Keeps a keygen until a place is free; for anything else there is none.
+    /// Keeps a keygen or refresh until a place is free; for anything else there is none.
     fn postpone(&mut self, event: SessionEvent) -> Asked {
         let session = event.session.session_id;
-        let waits = event.session.ceremony.kind() == SessionKind::Keygen;
+        let waits = event.session.ceremony.kind().makes_shares();
         if waits && self.postponed.len() < POSTPONED_LEN {
-            tracing::warn!(%session, "all places are taken: the keygen waits for one");
+            tracing::warn!(%session, "all places are taken: what makes shares waits for one");
             self.postponed.push_back(event);
             return Asked::Nothing;
         }

@@ -1,4 +1,4 @@
-//! keys: what keys there are, and whether one signs.
+//! keys: what keys there are, and what can be done to one.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use super::client::ClientArgs;
 use super::output::{Output, table, tell};
 use super::peers::PeersFile;
 use super::values::find_key;
-use super::{Answer, DataArgs};
+use super::{Answer, DataArgs, refresh};
 use crate::serve::compose::open_store;
 
 /// Arguments of `keys`.
@@ -47,6 +47,8 @@ enum KeysCommand {
         #[command(flatten)]
         peers: PeersFile,
     },
+    /// Give all holders of a key new shares; the key stays. Bans end with it
+    Refresh(refresh::RefreshArgs),
     /// Register keys that a coordinator's database has lost, or what holders have signed of their
     /// key and it does not have, while it does not run
     #[command(visible_alias = "attest")]
@@ -59,7 +61,7 @@ enum KeysCommand {
     },
 }
 
-/// Lists keys, shows one, or brings back what was lost.
+/// Lists keys, shows, verifies or refreshes one, or brings back what was lost.
 pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<Answer> {
     match args.command {
         None => list(args.list, out).await?,
@@ -67,6 +69,7 @@ pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<Answer> {
         Some(KeysCommand::Verify { key, client, peers }) => {
             return verify(&key, &client, &peers, out).await;
         }
+        Some(KeysCommand::Refresh(args)) => refresh::run(args, out).await?,
         Some(KeysCommand::Restore { data, lists }) => restore(&data.data, &lists, out).await?,
     }
     Ok(Answer::Yes)

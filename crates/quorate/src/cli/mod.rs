@@ -11,6 +11,7 @@ mod keys;
 mod output;
 mod party;
 mod peers;
+mod refresh;
 mod relay;
 mod roles;
 mod up;
@@ -69,7 +70,7 @@ enum Command {
     Sign(ask::SignArgs),
     /// Check a signature, without any server
     Verify(verify::VerifyArgs),
-    /// List keys, or show one
+    /// List keys; show, verify or refresh one
     Keys(keys::KeysArgs),
     /// Note whose identity is known, by which keys are verified
     Peers(peers::PeersArgs),
@@ -197,6 +198,7 @@ fn exit_code(code: ErrorCode) -> ExitCode {
     ExitCode::from(match code {
         ErrorCode::ThresholdNotMet
         | ErrorCode::Conflict
+        | ErrorCode::StaleEpoch
         | ErrorCode::SessionFull
         | ErrorCode::SessionExpired
         | ErrorCode::KeyLocked

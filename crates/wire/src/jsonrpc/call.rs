@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use quorate_types::{GroupId, SessionId, SessionKind};
+use quorate_types::{GroupId, GroupKind, SessionId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -72,16 +72,16 @@ pub enum RpcCall {
         /// Where.
         group: GroupId,
         /// What it makes.
-        kind: SessionKind,
+        kind: GroupKind,
         /// What its members are to know.
         value: Json,
     },
     /// `Session.join`.
-    SessionJoin(GroupId, SessionId, SessionKind),
+    SessionJoin(GroupId, SessionId, GroupKind),
     /// `Session.signup`.
-    SessionSignup(GroupId, SessionId, SessionKind),
+    SessionSignup(GroupId, SessionId, GroupKind),
     /// `Session.load`.
-    SessionLoad(GroupId, SessionId, SessionKind, u16),
+    SessionLoad(GroupId, SessionId, GroupKind, u16),
     /// `Session.participant`: index, then number.
     SessionParticipant(GroupId, SessionId, u16, u16),
     /// `Session.message`.
@@ -91,7 +91,7 @@ pub enum RpcCall {
         /// Where.
         session: SessionId,
         /// The kind of the session.
-        kind: SessionKind,
+        kind: GroupKind,
         /// Its round.
         round: u16,
         /// Who says it.

@@ -1,7 +1,7 @@
 //! Golden bytes, and that no text does harm.
 
 use proptest::prelude::*;
-use quorate_types::SessionKind;
+use quorate_types::GroupKind;
 use serde_json::json;
 
 use super::*;
@@ -47,7 +47,7 @@ fn answers_are_these_bytes() {
 #[test]
 fn results_and_events_are_these_bytes() {
     let (group_id, session_id) = (GROUP.parse().unwrap(), SESSION.parse().unwrap());
-    let keygen = session(session_id, SessionKind::Keygen, "null");
+    let keygen = session(session_id, GroupKind::Keygen, "null");
     let table = [
         (
             group(group_id, "test \"g\"", 3, 1).into_string(),

@@ -1,6 +1,6 @@
 //! What goes back, byte for byte.
 
-use quorate_types::{GroupId, SessionId, SessionKind};
+use quorate_types::{GroupId, GroupKind, SessionId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -60,7 +60,7 @@ pub fn group(id: GroupId, label: &str, parties: u16, threshold: u16) -> Json {
 }
 
 /// A session. Its value is text that a [`Json`] gave out before.
-pub fn session(id: SessionId, kind: SessionKind, value: &str) -> Json {
+pub fn session(id: SessionId, kind: GroupKind, value: &str) -> Json {
     let kind = kind.name();
     Json(format!(r#"{{"kind":"{kind}","uuid":"{id}","value":{value}}}"#))
 }

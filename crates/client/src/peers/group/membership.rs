@@ -94,7 +94,7 @@ impl Membership {
         let me = me.ok_or_else(Error::internal)?;
         let (key_announcement, early) = (self.key_announcement, self.early);
         let roster = Roster { context: self.context, members, me, key_announcement, early };
-        if roster.context.kind == SessionKind::Sign {
+        if roster.context.kind == GroupKind::Sign {
             let SessionContext { group, session, .. } = roster.context;
             let params = json!([group, session, roster.address(me), self.number]);
             self.connection.call("Session.participant", params).await?;
@@ -130,8 +130,8 @@ impl Membership {
         self.number = number(&answer)?;
         let body = self.context.key_announcement(self.signer.as_ref(), self.number).await?;
         let sender = match self.context.kind {
-            SessionKind::Keygen => self.number,
-            SessionKind::Sign => self.key_index,
+            GroupKind::Keygen => self.number,
+            GroupKind::Sign => self.key_index,
         };
         self.key_announcement = self.context.message(sender, None, &body);
         Ok(())
@@ -178,7 +178,7 @@ impl Membership {
             return;
         };
         let theirs = *number != self.number
-            && (self.context.kind == SessionKind::Sign || *number == message.sender)
+            && (self.context.kind == GroupKind::Sign || *number == message.sender)
             && self.context.announces(*number, key, proof)
             && self.others.get(number).is_none_or(|known| known == key);
         if theirs {

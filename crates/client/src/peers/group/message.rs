@@ -18,7 +18,7 @@ use super::Invitation;
 pub(super) struct SessionContext {
     pub(super) group: GroupId,
     pub(super) session: SessionId,
-    pub(super) kind: SessionKind,
+    pub(super) kind: GroupKind,
     pub(super) instance: InstanceId,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct GroupMessage {
 }
 
 impl SessionContext {
-    pub(super) fn new(invitation: Invitation, kind: SessionKind) -> Self {
+    pub(super) fn new(invitation: Invitation, kind: GroupKind) -> Self {
         let Invitation { group, session } = invitation;
         let hash = Sha256::new()
             .chain_update(b"quorate/group-instance/v1")

@@ -130,7 +130,7 @@ impl GroupSession {
             let group = create_group(&mut connection, label, threshold).await?;
             let value = json!(WantedKey { scheme });
             let invitation =
-                create_session(&mut connection, group, SessionKind::Keygen, value).await?;
+                create_session(&mut connection, group, GroupKind::Keygen, value).await?;
             self.seat(connection, invitation, GroupCeremony::Keygen { scheme, threshold }, true)
                 .await
         })
@@ -161,8 +161,7 @@ impl GroupSession {
             };
             let wanted = Wanted { key_id: key, request: request.clone() };
             let value = serde_json::to_value(wanted).expect("plain data");
-            let invitation =
-                create_session(&mut connection, group, SessionKind::Sign, value).await?;
+            let invitation = create_session(&mut connection, group, GroupKind::Sign, value).await?;
             self.seat(connection, invitation, GroupCeremony::Sign(key, request), true).await
         })
         .await
@@ -242,16 +241,14 @@ impl GroupSession {
         starts: bool,
     ) -> Result<Participation<'_>> {
         let (kind, needed, key_index) = match &task {
-            GroupCeremony::Keygen { threshold, .. } => {
-                (SessionKind::Keygen, threshold.parties(), 0)
-            }
+            GroupCeremony::Keygen { threshold, .. } => (GroupKind::Keygen, threshold.parties(), 0),
             GroupCeremony::Sign(key, _) => {
                 let record = self.key(*key).await?;
                 let own = self.peer.worker.id();
                 let at = record.holders.iter().position(|holder| holder == own);
                 let at = at.and_then(|at| u16::try_from(at + 1).ok());
                 let at = at.ok_or_else(|| Error::not_found("key", key))?;
-                (SessionKind::Sign, record.threshold.signers(), at)
+                (GroupKind::Sign, record.threshold.signers(), at)
             }
         };
         let context = SessionContext::new(invitation, kind);
@@ -349,7 +346,7 @@ async fn create_group(
 async fn create_session(
     connection: &mut RelayConnection,
     group: GroupId,
-    kind: SessionKind,
+    kind: GroupKind,
     value: Value,
 ) -> Result<Invitation> {
     let answer = connection.call("Session.create", json!([group, kind, value])).await?;
@@ -360,7 +357,7 @@ async fn create_session(
 /// Joins a session, of which the relay wants to hear the kind first.
 async fn join_session(connection: &mut RelayConnection, invitation: Invitation) -> Result<Value> {
     let mut refused: Option<RelayError> = None;
-    for kind in [SessionKind::Keygen, SessionKind::Sign] {
+    for kind in [GroupKind::Keygen, GroupKind::Sign] {
         let params = SessionContext::new(invitation, kind).params();
         match connection.try_call("Session.join", params).await? {
             Ok(session) => return Ok(session),

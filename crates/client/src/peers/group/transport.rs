@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use quorate_participant::Gate;
 use quorate_participant::devices::{MessageKind, SignedMessage, VerifyingKey};
-use quorate_types::{Result, SessionKind};
+use quorate_types::{GroupKind, Result};
 use serde_json::{Value, json};
 
 use super::super::channel::{Channel, Ends, Order};
@@ -33,8 +33,8 @@ impl Roster {
     /// How the relay calls the member at this place: by number, but by index in a signature.
     pub(super) fn address(&self, at: usize) -> u16 {
         match self.context.kind {
-            SessionKind::Keygen => self.members[at].0,
-            SessionKind::Sign => u16::try_from(at + 1).expect("there are few members"),
+            GroupKind::Keygen => self.members[at].0,
+            GroupKind::Sign => u16::try_from(at + 1).expect("there are few members"),
         }
     }
 

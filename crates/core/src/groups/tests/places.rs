@@ -1,6 +1,6 @@
 //! Leaving, coming back, and what ends by itself.
 
-use SessionKind::{Keygen, Sign};
+use GroupKind::{Keygen, Sign};
 
 use super::*;
 

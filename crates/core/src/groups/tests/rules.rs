@@ -1,6 +1,6 @@
 //! Groups, sessions, numbers and messages.
 
-use SessionKind::{Keygen, Sign};
+use GroupKind::{Keygen, Sign};
 
 use super::*;
 

@@ -2,6 +2,7 @@
 
 mod ending;
 mod entering;
+mod refreshing;
 mod reporting;
 
 use k256::ecdsa::SigningKey;
@@ -71,6 +72,7 @@ fn new(kind: SessionKind, t: i64, n: i64, parties: &[usize]) -> NewSession {
         ceremony: match kind {
             SessionKind::Keygen => Ceremony::Keygen { scheme: Scheme::default(), threshold },
             SessionKind::Sign => Ceremony::Sign { key, input: SignInput::Digest(DIGEST) },
+            SessionKind::Refresh => Ceremony::Refresh { key },
         },
         participants: parties.iter().map(participant).collect(),
         servers: Vec::new(),

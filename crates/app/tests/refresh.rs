@@ -1,0 +1,141 @@
+//! Refreshes as the coordinator keeps them: all holders, one at a time, the next epoch for everybody.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
+
+use std::sync::Arc;
+
+use quorate_app::*;
+use quorate_core::inbox::InboxLimits;
+use quorate_ports::{ManageSessions as _, TakePart as _};
+use quorate_store::SqliteStore;
+use quorate_types::*;
+use tempfile::TempDir;
+
+const GENERATOR: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+const HOLDERS: [&str; 3] = ["a", "b", "c"];
+
+async fn open(folder: &TempDir) -> CoordinatorApp {
+    let clock = Arc::new(ManualClock::at(Timestamp(1_700_000_000_000)));
+    let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
+    let late = Arc::new(LateProgress::default());
+    let parts = RouterParts {
+        config: RouterConfig { limits: InboxLimits::default() },
+        store: store.clone(),
+        progress: late,
+        clock: clock.clone(),
+    };
+    let router = Arc::new(RouterApp::open(parts).await.unwrap());
+    let parts = CoordinatorParts {
+        config: CoordinatorConfig::default(),
+        store,
+        join_tokens: JoinTokens::new(Secret::new([7; 32])),
+        directory: router.clone(),
+        events: router,
+        clock,
+    };
+    CoordinatorApp::open(parts).await.unwrap()
+}
+
+fn party(name: &str) -> PartyId {
+    name.parse().unwrap()
+}
+
+fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSession {
+    let device = DeviceInfo { platform: "iOS".into(), ..DeviceInfo::default() };
+    let participant =
+        |name: &&str| NewParticipant { party_id: party(name), device: device.clone() };
+    CreateSession {
+        ceremony,
+        participants: parties.iter().map(participant).collect(),
+        expires_in_seconds: None,
+        idempotency_key: None,
+    }
+}
+
+fn refresh(key: KeyId) -> CeremonyRequest {
+    CeremonyRequest::Refresh { key: KeySelector::Id(key), threshold: None }
+}
+
+/// All participants join and report the same key.
+async fn complete(coordinator: &CoordinatorApp, created: &CreatedSession) -> SessionView {
+    let session_id = created.session.session_id;
+    for participant in &created.session.participants {
+        let party_id = participant.party_id.clone();
+        let join = JoinSession {
+            session_id: None,
+            token: created.join_tokens[&party_id].clone(),
+            party_id,
+            device: DeviceInfo::default(),
+            handshake: None,
+            ready: true,
+        };
+        coordinator.join(&Caller::Open, join).await.unwrap();
+    }
+    let mut last = None;
+    for participant in &created.session.participants {
+        let public_key = hex::decode(GENERATOR).unwrap();
+        let outcome = PartyOutcome::Key { public_key, attestation: None };
+        let report = Report { session_id, party_id: participant.party_id.clone(), outcome };
+        last = Some(coordinator.complete(&Caller::Open, report).await.unwrap());
+    }
+    last.unwrap()
+}
+
+async fn make_key(coordinator: &CoordinatorApp) -> KeyId {
+    let threshold = Threshold::new(2, 3).unwrap();
+    let keygen = CeremonyRequest::Keygen { scheme: Scheme::default(), threshold };
+    let created = coordinator.create(&Caller::Open, request(keygen, &HOLDERS)).await.unwrap();
+    complete(coordinator, &created).await.key_id().unwrap()
+}
+
+#[tokio::test]
+async fn a_refresh_takes_all_holders_and_makes_the_next_epoch_for_everybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = open(&folder).await;
+    let key = make_key(&coordinator).await;
+    let create = async |ceremony, named: &[&str]| {
+        coordinator.create(&Caller::Open, request(ceremony, named)).await
+    };
+    for epoch in 1..=2 {
+        let created = create(refresh(key), &["b"]).await.unwrap();
+        let seats = &created.session.participants;
+        let names: Vec<_> = seats.iter().map(|seat| seat.party_id.as_str()).collect();
+        assert_eq!(names, HOLDERS, "in the order of their shares");
+        assert_eq!((&*seats[1].device.platform, &*seats[0].device.platform), ("iOS", ""));
+        let view = complete(&coordinator, &created).await;
+        assert_eq!((view.status, view.key_id()), (SessionStatus::Completed, Some(key)));
+        let shown = coordinator.key(&Caller::Open, key).await.unwrap();
+        assert_eq!((shown.record.key_id, shown.record.epoch), (key, epoch));
+        let sessions: Vec<_> = shown.epochs.iter().map(|epoch| epoch.session_id).collect();
+        assert_eq!(sessions.len(), usize::try_from(epoch).unwrap() + 1);
+        assert_eq!(sessions.last(), Some(&view.session_id));
+        let input = SignInput::Digest(Digest([7; 32]));
+        let sign = CeremonyRequest::Sign { key: KeySelector::Id(key), threshold: None, input };
+        let signing = create(sign, &["a", "c"]).await.unwrap();
+        assert_eq!(signing.session.ceremony.key().unwrap().epoch, epoch);
+    }
+    let refused = create(refresh(key), &["b", "stranger"]).await.err().unwrap();
+    assert!(refused.message.contains("stranger"), "{refused}");
+    let other = KeyId("550e8400-e29b-41d4-a716-446655440000".parse().unwrap());
+    assert_eq!(create(refresh(other), &[]).await.err().unwrap().code, ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_key_is_refreshed_by_one_session_at_a_time_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = open(&folder).await;
+    let (key, other) = (make_key(&coordinator).await, make_key(&coordinator).await);
+    let create = async |coordinator: &CoordinatorApp, key| {
+        coordinator.create(&Caller::Open, request(refresh(key), &[])).await
+    };
+    let first = create(&coordinator, key).await.unwrap().session.session_id;
+    create(&coordinator, other).await.unwrap();
+    let refused = create(&coordinator, key).await.err().unwrap();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert!(refused.message.contains(&first.to_string()), "{refused}");
+    drop(coordinator);
+    let coordinator = open(&folder).await;
+    assert_eq!(create(&coordinator, key).await.err().unwrap().code, ErrorCode::Conflict);
+    coordinator.close(&Caller::Open, first).await.unwrap();
+    create(&coordinator, key).await.unwrap();
+}

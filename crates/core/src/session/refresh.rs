@@ -1,0 +1,48 @@
+//! The rules of a refresh: who takes part, what may come out, and what follows.
+
+use quorate_types::*;
+
+/// All holders take part, in the order of their shares.
+///
+/// # Errors
+/// `invalid_request` for who holds no share, `threshold_not_met` naming who is missing.
+pub(super) fn roster_ok<'a>(
+    key: &KeyEpoch,
+    parties: impl Iterator<Item = &'a PartyId> + Clone,
+) -> Result<()> {
+    if key.holders.iter().eq(parties.clone()) {
+        return Ok(());
+    }
+    let key_id = key.key_id;
+    if let Some(stranger) = parties.clone().find(|party| !key.holders.contains(party)) {
+        let problem = format!("no share of key {key_id} is held by {stranger}");
+        return Err(Error::invalid_field("participants", problem));
+    }
+    let missing =
+        key.holders.iter().filter(|holder| !parties.clone().any(|party| party == *holder));
+    let missing: Vec<_> = missing.cloned().collect();
+    let problem = format!("key {key_id} is refreshed by all its holders, in their order");
+    if missing.is_empty() {
+        return Err(Error::invalid_field("participants", problem));
+    }
+    let error = Error::new(ErrorCode::ThresholdNotMet, problem).with_field("participants");
+    Err(error.waiting_for(missing))
+}
+
+/// The key must come out as it was, in whatever encoding.
+///
+/// # Errors
+/// `invalid_request` naming `public_key`.
+pub(super) fn check_result(key: &KeyEpoch, reported: &[u8]) -> Result<PublicKey> {
+    let public_key = quorate_schemes::normalize_public_key(key.scheme, reported)?;
+    if public_key == key.public_key {
+        return Ok(public_key);
+    }
+    let problem = "a refresh leaves the public key as it is; this is another";
+    Err(Error::invalid_field("public_key", problem))
+}
+
+/// The epoch that a completed refresh has made.
+pub(super) fn made(key: &KeyEpoch) -> KeyEpoch {
+    KeyEpoch { epoch: key.epoch.saturating_add(1), ..key.clone() }
+}
