@@ -14,10 +14,6 @@ mod memory;
 mod outbox;
 mod server;
 mod session;
-#[cfg(test)]
-mod testkit;
-#[cfg(test)]
-mod tests;
 mod transport;
 
 pub use backoff::Backoff;

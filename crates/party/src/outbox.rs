@@ -132,13 +132,14 @@ async fn carry(router: &dyn Deliver, caller: &Caller, post: Post) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::testkit::{Net, party};
+    use quorate_testkit::Fake;
 
-    fn request(session_id: SessionId, round: i32) -> RouteRequest {
+    use super::*;
+
+    fn request(round: i32) -> RouteRequest {
         RouteRequest {
-            session_id,
-            from_party: party("a"),
+            session_id: quorate_testkit::session().session_id,
+            from_party: "a".parse().unwrap(),
             to_parties: vec![],
             round,
             message_type: String::new(),
@@ -147,31 +148,33 @@ mod tests {
         }
     }
 
+    fn start(router: &Arc<Fake>) -> Outbox {
+        Outbox::start(router.clone(), Caller::Party("a".parse().unwrap()))
+    }
+
     #[tokio::test]
-    async fn messages_arrive_in_the_order_they_were_queued() {
-        let net = Net::new();
-        let session = net.keygen(2, &["a", "b"]);
-        let mut outbox = Outbox::start(net.clone(), Caller::Party(party("a")));
-        let rounds: Vec<i32> = (0..200).collect();
-        for round in &rounds {
-            outbox.route(request(session, *round), Gate::open()).await.unwrap();
+    async fn messages_leave_in_the_order_they_were_queued() {
+        let router = Arc::<Fake>::default();
+        let mut outbox = start(&router);
+        for round in 0..200 {
+            outbox.route(request(round), Gate::open()).await.unwrap();
         }
         outbox.close().await;
-        let stream = net.subscribe(&Caller::Open, None, &party("b"), Timestamp(0)).await.unwrap();
-        let arrived = stream.take(rounds.len()).map(|message| message.unwrap().round);
-        assert_eq!(arrived.collect::<Vec<_>>().await, rounds);
+        let left: Vec<_> = (0..200).map(|round| format!("route a {round} 1")).collect();
+        assert_eq!(router.seen(), left);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_router_that_is_away_is_asked_again() {
-        let net = Net::new();
-        let session = net.keygen(2, &["a", "b"]);
-        net.away(3);
-        let mut outbox = Outbox::start(net.clone(), Caller::Party(party("a")));
-        outbox.route(request(session, 1), Gate::open()).await.unwrap();
+        let router = Fake::refusing(Error::unavailable("away"));
+        let mut outbox = start(&router);
+        outbox.route(request(1), Gate::open()).await.unwrap();
+        while router.seen().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        router.refusal.lock().unwrap().take();
+        let refused = router.seen().len();
         outbox.close().await;
-        let mut stream =
-            net.subscribe(&Caller::Open, None, &party("b"), Timestamp(0)).await.unwrap();
-        assert_eq!(stream.next().await.unwrap().unwrap().round, 1);
+        assert_eq!(router.seen().len(), refused + 1, "and no more once it is taken");
     }
 }

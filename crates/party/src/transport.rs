@@ -165,27 +165,24 @@ fn stopped() -> Error {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use quorate_testkit::Fake;
 
     use super::*;
-    use crate::testkit::{Net, party};
 
-    fn message(session: SessionId, from: &str, number: u128) -> Message {
-        Message {
-            message_id: MessageId(uuid::Uuid::from_u128(number)),
-            session_id: session,
-            from_party: party(from),
-            is_broadcast: true,
-            round: 1,
-            message_type: String::new(),
-            payload: Bytes::new(),
-            created_at: Timestamp(0),
-        }
+    fn session() -> SessionId {
+        quorate_testkit::session().session_id
     }
 
-    fn start(net: &Arc<Net>, session: SessionId) -> (mpsc::Sender<Message>, RouterTransport) {
+    fn message(session_id: SessionId, from: &str, number: u128) -> Message {
+        let message_id = MessageId(uuid::Uuid::from_u128(number));
+        let from_party = from.parse().unwrap();
+        Message { message_id, session_id, from_party, ..quorate_testkit::message(1) }
+    }
+
+    fn start(router: &Arc<Fake>) -> (mpsc::Sender<Message>, RouterTransport) {
         let (sender, inbox) = mpsc::channel(SEEN_LEN * 2);
-        let stop = CancellationToken::new();
-        (sender, RouterTransport::start(net.clone(), session, party("a"), inbox, stop))
+        let (me, stop) = ("a".parse().unwrap(), CancellationToken::new());
+        (sender, RouterTransport::start(router.clone(), session(), me, inbox, stop))
     }
 
     fn outgoing(round: u16) -> Outgoing {
@@ -194,16 +191,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_is_received_once_and_only_of_its_session_and_of_others() {
-        let net = Net::new();
-        let session = net.keygen(2, &["a", "b"]);
-        let (sender, mut transport) = start(&net, session);
+        let (sender, mut transport) = start(&Arc::default());
         let elsewhere = SessionId(uuid::Uuid::nil());
         for message in [
-            message(session, "b", 1),
-            message(session, "b", 1),
+            message(session(), "b", 1),
+            message(session(), "b", 1),
             message(elsewhere, "b", 2),
-            message(session, "a", 3),
-            message(session, "b", 4),
+            message(session(), "a", 3),
+            message(session(), "b", 4),
         ] {
             sender.try_send(message).unwrap();
         }
@@ -216,53 +211,35 @@ mod tests {
 
     #[tokio::test]
     async fn acknowledgements_ride_on_the_next_message_or_go_alone() {
-        let net = Net::new();
-        let session = net.keygen(2, &["a", "b"]);
-        let from_b = |round| RouteRequest {
-            session_id: session,
-            from_party: party("b"),
-            to_parties: vec![],
-            round,
-            message_type: String::new(),
-            payload: Bytes::new(),
-            acknowledges: vec![],
-        };
-        let (_sender, mut transport) = start(&net, session);
-        for round in 0..3 {
-            let id = net.route(&Caller::Open, from_b(round)).await.unwrap();
-            match round {
-                0 => {
-                    transport.accepted(id);
-                    transport.send(outgoing(0)).await.unwrap();
-                }
-                1 => {
-                    transport.accepted(id);
-                    transport.flush().await.unwrap();
-                }
-                _ => transport.refused(id).await.unwrap(),
-            }
-        }
+        let router = Arc::<Fake>::default();
+        let (_sender, mut transport) = start(&router);
+        let id = |number| MessageId(uuid::Uuid::from_u128(number));
+        transport.accepted(id(1));
+        transport.send(outgoing(7)).await.unwrap();
+        transport.accepted(id(2));
+        transport.flush().await.unwrap();
+        transport.refused(id(3)).await.unwrap();
         transport.close().await;
-        assert_eq!(net.acknowledged(session), (2, 1));
+        let told = [
+            "route a 7 1 acknowledges 1".to_owned(),
+            format!("acknowledge a {} true", id(2)),
+            format!("acknowledge a {} false", id(3)),
+        ];
+        assert_eq!(router.seen(), told);
     }
 
     #[tokio::test]
     async fn a_final_refusal_shows_at_a_later_call_and_while_waiting() {
-        let net = Net::new();
-        let session = net.keygen(2, &["a", "b"]);
-        net.expire(session);
-        let (_sender, mut transport) = start(&net, session);
+        let over = Error::new(ErrorCode::SessionExpired, "the session has ended");
+        let (_sender, mut transport) = start(&Fake::refusing(over.clone()));
         transport.send(outgoing(0)).await.unwrap();
-        let refused = transport.receive().await.unwrap_err();
-        assert_eq!(refused.code, ErrorCode::SessionExpired);
-        assert_eq!(transport.send(outgoing(1)).await.unwrap_err(), refused);
+        assert_eq!(transport.receive().await.unwrap_err(), over);
+        assert_eq!(transport.send(outgoing(1)).await.unwrap_err(), over);
     }
 
     #[tokio::test]
     async fn a_stopped_transport_neither_sends_nor_waits() {
-        let net = Net::new();
-        let session = net.keygen(2, &["a", "b"]);
-        let (_sender, mut transport) = start(&net, session);
+        let (_sender, mut transport) = start(&Arc::default());
         transport.stop.cancel();
         assert!(transport.send(outgoing(0)).await.is_err());
         assert!(transport.receive().await.is_err());
@@ -270,11 +247,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_of_messages_ends_the_session_not_the_memory() {
-        let net = Net::new();
-        let session = net.keygen(2, &["a", "b"]);
-        let (sender, mut transport) = start(&net, session);
+        let (sender, mut transport) = start(&Arc::default());
         for number in 0..=SEEN_LEN as u128 {
-            sender.try_send(message(session, "b", number)).unwrap();
+            sender.try_send(message(session(), "b", number)).unwrap();
         }
         for _ in 0..SEEN_LEN {
             transport.receive().await.unwrap();

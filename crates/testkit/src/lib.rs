@@ -217,8 +217,12 @@ impl Deliver for Fake {
     }
 
     async fn route(&self, _: &Caller, request: RouteRequest) -> Result<MessageId> {
-        let RouteRequest { from_party, round, payload, .. } = request;
-        self.call(format!("route {from_party} {round} {}", payload.len()))?;
+        let RouteRequest { from_party, round, payload, acknowledges, .. } = request;
+        let riding = match acknowledges.len() {
+            0 => String::new(),
+            count => format!(" acknowledges {count}"),
+        };
+        self.call(format!("route {from_party} {round} {}{riding}", payload.len()))?;
         Ok(MESSAGE.parse().unwrap())
     }
 

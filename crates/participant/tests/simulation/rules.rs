@@ -97,9 +97,8 @@ fn a_keygen_of_a_key_that_is_held_is_refused() {
     assert!(*world.disk("a").share(key.stored.key_id).unwrap() == before);
 }
 
-#[test]
-fn a_party_that_cannot_take_part_joins_all_the_same_and_says_why() {
-    let (_, me, key) = key_of_a();
+/// A session of these that signs with a key, as it is shown when it is created.
+fn signature(key: &OpenKey, names: [&str; 2]) -> SessionView {
     let seat = |(index, name): (u16, &str)| ParticipantView {
         party_id: party(name),
         party_index: PartyIndex(index),
@@ -108,17 +107,23 @@ fn a_party_that_cannot_take_part_joins_all_the_same_and_says_why() {
         handshake: None,
     };
     let input = SignInput::Message(vec![9; 40].into());
-    let view = SessionView {
+    SessionView {
         tenant: Tenant::default(),
         session_id: SessionId(key.stored.key_id.0),
         ceremony: Ceremony::Sign { key: key.stored.record.key.clone(), input },
         status: SessionStatus::Created,
-        participants: (0..).zip(["a", "stranger"]).map(seat).collect(),
+        participants: (0..).zip(names).map(seat).collect(),
         outcome: None,
         failure: None,
         created_at: Timestamp(1),
         expires_at: Timestamp(60_001),
-    };
+    }
+}
+
+#[test]
+fn a_party_that_cannot_take_part_joins_all_the_same_and_says_why() {
+    let (_, me, key) = key_of_a();
+    let view = signature(&key, ["a", "stranger"]);
     let vault = |answer| Input::Attempt(Event::Vault(Ok(answer)));
     let (mut session, _) = Session::begin(me, view.session_id, Some(Box::new(view.clone())));
     session.handle(vault(VaultAnswer::Key(Some(key))));
@@ -134,4 +139,31 @@ fn a_party_that_cannot_take_part_joins_all_the_same_and_says_why() {
     // A minute and the grace.
     let [SessionAction::Deadline(after)] = told.as_slice() else { panic!("and has a deadline") };
     assert_eq!(after.as_secs(), 65);
+}
+
+#[test]
+fn a_report_that_the_coordinator_has_forgotten_is_made_again() {
+    let (_, me, key) = key_of_a();
+    let mut view = signature(&key, ["a", "stranger"]);
+    let vault = |answer| Input::Attempt(Event::Vault(Ok(answer)));
+    let (mut session, _) = Session::begin(me, view.session_id, Some(Box::new(view.clone())));
+    session.handle(vault(VaultAnswer::Key(Some(key))));
+    session.handle(vault(VaultAnswer::Standing((1, [1; 16]))));
+    let joined = JoinedSession { party_index: PartyIndex(0), session: view.clone() };
+    session.handle(Input::Joined(Ok(Box::new(joined))));
+    view.status = SessionStatus::InProgress;
+    view.participants[0].status = ParticipantStatus::Failed;
+    assert!(session.handle(Input::View(Box::new(view.clone()))).is_empty());
+    let reported = session.handle(Input::Reported(Ok(Box::new(view.clone()))));
+    assert!(reported.is_empty(), "it stays for the end");
+    assert!(session.handle(Input::View(Box::new(view.clone()))).is_empty(), "it is known");
+    view.participants[0].status = ParticipantStatus::Computing;
+    let again = session.handle(Input::View(Box::new(view.clone())));
+    assert!(matches!(again.as_slice(), [SessionAction::Report(PartyOutcome::Failure(_))]));
+    view.status = SessionStatus::Failed;
+    session.handle(Input::View(Box::new(view.clone())));
+    view.status = SessionStatus::InProgress;
+    let end = session.handle(Input::Reported(Ok(Box::new(view))));
+    let [SessionAction::Done(Ok(end))] = end.as_slice() else { panic!("it has seen the end") };
+    assert_eq!(end.status, SessionStatus::Failed);
 }

@@ -217,11 +217,15 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::testkit::{Net, party};
+    fn party(name: &str) -> PartyId {
+        name.parse().unwrap()
+    }
 
     fn event(status: SessionStatus) -> SessionEvent {
-        let net = Net::new();
-        let mut session = net.view(net.keygen(2, &["a", "b"]));
+        let mut session = quorate_testkit::session();
+        for (seat, name) in session.participants.iter_mut().zip(["a", "b"]) {
+            seat.party_id = party(name);
+        }
         session.session_id = SessionId(uuid::Uuid::from_u128(1));
         session.status = status;
         let token = Secret::new("token".to_owned());
@@ -318,7 +322,7 @@ mod tests {
         let mut event = event(SessionStatus::Created);
         event.session.session_id = SessionId(uuid::Uuid::from_u128(n));
         if kind == SessionKind::Sign {
-            let key = Net::new().key(event.session.session_id.into());
+            let key = quorate_testkit::key_view(event.session.session_id.into()).record.key;
             let input = SignInput::Digest(Digest([9; 32]));
             event.session.ceremony = Ceremony::Sign { key, input };
         }

@@ -10,5 +10,6 @@ mod liar;
 mod lie;
 mod lies;
 mod middle;
+mod sessions;
 mod store;
 mod world;
