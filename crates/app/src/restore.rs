@@ -1,6 +1,9 @@
 //! Keys that the store has lost and their holders still have.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use quorate_ports::{Store, Urgency, Write};
 use quorate_types::*;
@@ -10,7 +13,9 @@ pub type HeldKey = (KeyRecord, Option<Attestation>);
 
 /// Registers the keys that the store knows nothing of, neither as a key nor as the session that
 /// made it: of such a session it knows how it ended. Of keys that it has it takes the attestation
-/// where it has none. Answers with what it has registered.
+/// where it has none, and the next epoch where its holders have signed one whose end it missed.
+/// Holders need not be at one epoch: one that was away has yet to hear of the newest. Answers with
+/// what it has registered.
 ///
 /// # Errors
 /// `conflict` when two holders have different records of one key, `invalid_request` for an
@@ -21,22 +26,31 @@ pub async fn restore_keys(store: &dyn Store, held: Vec<HeldKey>) -> Result<Vec<K
         if let Some(attestation) = &attestation {
             quorate_schemes::check_attestation(&record.key, attestation)?;
         }
-        let (first, shown) =
-            known.entry(record.key_id).or_insert_with(|| (record.clone(), attestation.clone()));
-        // When it was confirmed is each holder's own time.
-        let same = KeyRecord { created_at: first.created_at, ..record };
-        if *first != same {
+        let mut entry = match known.entry(record.key_id) {
+            Entry::Vacant(entry) => {
+                entry.insert((record, attestation));
+                continue;
+            }
+            Entry::Occupied(entry) => entry,
+        };
+        let (first, shown) = entry.get_mut();
+        if !same_key(first, &record) {
             let why = format!("the holders of key {} have different records of it", first.key_id);
             return Err(Error::new(ErrorCode::Conflict, why));
         }
-        first.created_at = first.created_at.min(record.created_at);
-        *shown = shown.take().or(attestation);
+        let created_at = first.created_at.min(record.created_at);
+        match record.epoch.cmp(&first.epoch) {
+            Ordering::Less => {}
+            Ordering::Equal => *shown = shown.take().or(attestation),
+            Ordering::Greater => (*first, *shown) = (record, attestation),
+        }
+        first.created_at = created_at;
     }
     let (mut lost, mut writes) = (Vec::new(), Vec::new());
     for (id, (record, attestation)) in known {
         let unknown = match store.key(id).await? {
-            // Written as it is here: only what is not known of its epoch is taken.
-            Some(known) if known.key == record.key && attestation.is_some() => false,
+            // Written as it is here: only what is not known of its epoch is taken, or the next one.
+            Some(known) if attestation.is_some() && same_key(&known, &record) => false,
             Some(_) => continue,
             None if store.session(SessionId(id.0)).await?.is_none() => true,
             None => continue,
@@ -57,4 +71,15 @@ pub async fn restore_keys(store: &dyn Store, held: Vec<HeldKey>) -> Result<Vec<K
         store.submit(writes, Urgency::Now).await?;
     }
     Ok(lost)
+}
+
+/// Whether two records are of one key: its epoch may be another, and when it was confirmed is each
+/// holder's own time.
+fn same_key(one: &KeyRecord, other: &KeyRecord) -> bool {
+    let key = KeyEpoch { epoch: one.epoch, ..(*other.key).clone() };
+    *one == KeyRecord {
+        key: Arc::new(key),
+        tenant: other.tenant.clone(),
+        created_at: one.created_at,
+    }
 }

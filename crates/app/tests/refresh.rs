@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use ed25519_dalek::{Signer as _, SigningKey};
 use quorate_app::*;
 use quorate_core::inbox::InboxLimits;
-use quorate_ports::{ManageSessions as _, TakePart as _};
+use quorate_ports::{ManageSessions as _, Store as _, TakePart as _};
+use quorate_schemes::{Statement, in_domain};
 use quorate_store::SqliteStore;
 use quorate_types::*;
 use tempfile::TempDir;
@@ -138,4 +140,44 @@ async fn a_key_is_refreshed_by_one_session_at_a_time_also_after_a_restart() {
     assert_eq!(create(&coordinator, key).await.err().unwrap().code, ErrorCode::Conflict);
     coordinator.close(&Caller::Open, first).await.unwrap();
     create(&coordinator, key).await.unwrap();
+}
+
+/// What all holders have signed of this epoch.
+fn attested(key: &KeyEpoch) -> Attestation {
+    let signers: Vec<_> = (1..=3).map(|n| SigningKey::from_bytes(&[n; 32])).collect();
+    let identities: Vec<_> = signers.iter().map(|key| key.verifying_key().to_bytes()).collect();
+    let statement = Statement::new(key, &[7; 32], &identities);
+    let (domain, bytes) = statement.signed();
+    let sign = |key: &SigningKey| key.sign(&in_domain(domain, bytes)).to_bytes();
+    let confirmations = signers.iter().flat_map(sign).collect();
+    Attestation { execution: [7; 32], identities, confirmations }
+}
+
+#[tokio::test]
+async fn a_refresh_whose_end_was_missed_is_learned_from_its_holders() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = open(&folder).await;
+    let id = make_key(&coordinator).await;
+    let before = coordinator.key(&Caller::Open, id).await.unwrap().record;
+    drop(coordinator);
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let held = |epoch, holders: &[&str]| {
+        let holders = holders.iter().map(|name| party(name)).collect();
+        let key = KeyEpoch { epoch, holders, ..(*before.key).clone() };
+        let attestation = attested(&key);
+        (KeyRecord { key: Arc::new(key), ..before.clone() }, Some(attestation))
+    };
+    let epoch = async || store.key(id).await.unwrap().unwrap().epoch;
+    // What no holder has signed is no epoch.
+    let unsigned = (held(1, &HOLDERS).0, None);
+    assert!(restore_keys(&store, vec![unsigned]).await.unwrap().is_empty());
+    assert_eq!(epoch().await, 0);
+    // One holder has the next epoch, the others have yet to hear of it.
+    for order in [[0, 1, 0], [1, 0, 0]] {
+        let all = order.map(|epoch| held(epoch, &HOLDERS)).to_vec();
+        assert!(restore_keys(&store, all).await.unwrap().is_empty(), "the key was there");
+        assert_eq!(epoch().await, 1);
+    }
+    let others = vec![held(1, &HOLDERS), held(2, &["a", "b", "stranger"])];
+    assert_eq!(restore_keys(&store, others).await.err().unwrap().code, ErrorCode::Conflict);
 }
