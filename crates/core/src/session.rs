@@ -4,8 +4,10 @@
 //! commute: in whichever order the parties' commands arrive, the session ends the same.
 
 mod create;
+mod keygen;
 mod refresh;
 mod report;
+mod sign;
 #[cfg(test)]
 mod tests;
 mod view;

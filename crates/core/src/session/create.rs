@@ -1,10 +1,8 @@
 //! What a creator may ask for.
 
-use std::cmp::Ordering;
-
 use quorate_types::*;
 
-use super::{NewSession, refresh};
+use super::{NewSession, keygen, refresh, sign};
 
 /// Longest free text about a device, in bytes. Every view and event carries those of all parties.
 const MAX_DEVICE_TEXT: usize = 256;
@@ -13,46 +11,16 @@ pub(super) fn check_participants(new: &NewSession) -> Result<()> {
     for (participant, _) in &new.participants {
         check_device(&participant.device)?;
     }
-    let count = new.participants.len();
-    let mut names: Vec<_> = new.participants.iter().map(|(p, _)| &p.party_id).collect();
+    let parties: Vec<_> = new.participants.iter().map(|(p, _)| &p.party_id).collect();
+    let mut names = parties.clone();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Error::invalid_field("participants", format!("{} is named twice", twice[0])));
     }
-    let threshold = new.ceremony.threshold();
-    let (t, n) = (usize::from(threshold.signers()), usize::from(threshold.parties()));
-    let too_few = |problem: String| {
-        Err(Error::new(ErrorCode::ThresholdNotMet, problem).with_field("participants"))
-    };
     match &new.ceremony {
-        Ceremony::Keygen { .. } => {
-            let problem = format!("a key of {n} parties is made by exactly {n}, not {count}");
-            match count.cmp(&n) {
-                Ordering::Less => too_few(problem),
-                Ordering::Equal => Ok(()),
-                Ordering::Greater => Err(Error::invalid_field("participants", problem)),
-            }
-        }
-        Ceremony::Refresh { key } => {
-            refresh::roster_ok(key, new.participants.iter().map(|(p, _)| &p.party_id))
-        }
-        Ceremony::Sign { .. } if count < t => {
-            too_few(format!("{t} signers are needed, {count} take part"))
-        }
-        Ceremony::Sign { key, .. } => {
-            let strangers: Vec<_> = names
-                .iter()
-                .filter(|name| !key.holders.contains(name))
-                .map(|name| name.as_str())
-                .collect();
-            if strangers.is_empty() {
-                return Ok(());
-            }
-            Err(Error::invalid_field(
-                "participants",
-                format!("no share of key {} is held by {}", key.key_id, strangers.join(", ")),
-            ))
-        }
+        Ceremony::Keygen { threshold, .. } => keygen::roster_ok(*threshold, &parties),
+        Ceremony::Sign { key, .. } => sign::roster_ok(key, &parties),
+        Ceremony::Refresh { key } => refresh::roster_ok(key, &parties),
     }
 }
 

@@ -6,20 +6,16 @@ use quorate_types::*;
 ///
 /// # Errors
 /// `invalid_request` for who holds no share, `threshold_not_met` naming who is missing.
-pub(super) fn roster_ok<'a>(
-    key: &KeyEpoch,
-    parties: impl Iterator<Item = &'a PartyId> + Clone,
-) -> Result<()> {
-    if key.holders.iter().eq(parties.clone()) {
+pub(super) fn roster_ok(key: &KeyEpoch, parties: &[&PartyId]) -> Result<()> {
+    if key.holders.iter().eq(parties.iter().copied()) {
         return Ok(());
     }
     let key_id = key.key_id;
-    if let Some(stranger) = parties.clone().find(|party| !key.holders.contains(party)) {
+    if let Some(stranger) = parties.iter().find(|party| !key.holders.contains(party)) {
         let problem = format!("no share of key {key_id} is held by {stranger}");
         return Err(Error::invalid_field("participants", problem));
     }
-    let missing =
-        key.holders.iter().filter(|holder| !parties.clone().any(|party| party == *holder));
+    let missing = key.holders.iter().filter(|holder| !parties.contains(holder));
     let missing: Vec<_> = missing.cloned().collect();
     let problem = format!("key {key_id} is refreshed by all its holders, in their order");
     if missing.is_empty() {

@@ -2,7 +2,7 @@
 
 use quorate_types::*;
 
-use super::{Effects, MAX_FAILURE_TEXT, Reply, Session, refresh};
+use super::{Effects, MAX_FAILURE_TEXT, Reply, Session, keygen, refresh, sign};
 
 impl Session {
     pub(super) fn report(
@@ -59,21 +59,14 @@ impl Session {
     fn checked(&self, outcome: PartyOutcome) -> Result<(Outcome, Option<Attestation>)> {
         match (outcome, &self.ceremony) {
             (PartyOutcome::Key { public_key, attestation }, Ceremony::Keygen { scheme, .. }) => {
-                let public_key = quorate_schemes::normalize_public_key(*scheme, &public_key)?;
-                self.attested(public_key, attestation)
+                self.attested(keygen::check_result(*scheme, &public_key)?, attestation)
             }
             (PartyOutcome::Key { public_key, attestation }, Ceremony::Refresh { key }) => {
                 self.attested(refresh::check_result(key, &public_key)?, attestation)
             }
             (PartyOutcome::Signature { bytes, recovery_id }, Ceremony::Sign { key, input }) => {
-                let signature = quorate_schemes::parse_signature(key.scheme, &bytes, recovery_id)?;
-                if let Some(Outcome::Signature(known)) = &self.outcome
-                    && known.bytes == signature.bytes
-                    && signature.recovery_id.is_none_or(|id| Some(id) == known.recovery_id)
-                {
-                    return Ok((Outcome::Signature(known.clone()), None));
-                }
-                quorate_schemes::complete_signature(key.scheme, &key.public_key, input, signature)
+                let reported = (&*bytes, recovery_id);
+                sign::check_result(key, input, self.outcome.as_ref(), reported)
                     .map(|signature| (Outcome::Signature(signature), None))
             }
             (_, ceremony) => {
