@@ -6,6 +6,7 @@ use crate::files;
 use crate::layers;
 use crate::steps::{cargo, cargo_command, output, run as execute, step};
 use crate::supply;
+use crate::wasm;
 use crate::words;
 
 /// Runs all checks; `fix` mends what can be mended.
@@ -24,6 +25,7 @@ pub(crate) fn run_all(fix: bool) -> Result<(), String> {
         let lint = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
         execute(cargo_command().args(lint).args(["--", "-D", "warnings"]))
     })?;
+    step("browsers", wasm::check)?;
     step("openapi", || openapi(fix))?;
     step("docs", || {
         let doc = ["doc", "--quiet", "--workspace", "--no-deps", "--locked"];

@@ -52,7 +52,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without IO, tasks or clocks, and what must not be reachable from them.
-const PURE: &[&str] = &[
+pub(crate) const PURE: &[&str] = &[
     "quorate-types",
     "quorate-schemes",
     "quorate-core",
