@@ -9,11 +9,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quorate-types", &[]),
     ("quorate-schemes", &["quorate-types"]),
     ("quorate-core", &["quorate-types", "quorate-schemes"]),
+    ("quorate-authority", &["quorate-types"]),
     ("quorate-wire", &["quorate-types"]),
     ("quorate-engine", &["quorate-types", "quorate-schemes"]),
     ("quorate-ports", &["quorate-types"]),
-    ("quorate-app", &["quorate-types", "quorate-schemes", "quorate-core", "quorate-ports"]),
     ("quorate-participant", &["quorate-types", "quorate-schemes", "quorate-engine"]),
+    (
+        "quorate-app",
+        &["quorate-types", "quorate-schemes", "quorate-core", "quorate-authority", "quorate-ports"],
+    ),
     (
         "quorate-party",
         &[
@@ -21,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "quorate-schemes",
             "quorate-engine",
             "quorate-participant",
+            "quorate-authority",
             "quorate-ports",
         ],
     ),
@@ -56,6 +61,7 @@ pub(crate) const PURE: &[&str] = &[
     "quorate-types",
     "quorate-schemes",
     "quorate-core",
+    "quorate-authority",
     "quorate-wire",
     "quorate-engine",
     "quorate-participant",

@@ -30,6 +30,7 @@ async fn open(folder: &TempDir) -> CoordinatorApp {
     let parts = CoordinatorParts {
         config: CoordinatorConfig::default(),
         store,
+        service_initiator: None,
         join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router,
@@ -51,6 +52,7 @@ fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSession {
         participants: parties.iter().map(participant).collect(),
         expires_in_seconds: None,
         idempotency_key: None,
+        authorization: None,
     }
 }
 
@@ -70,6 +72,7 @@ async fn complete(coordinator: &CoordinatorApp, created: &CreatedSession) -> Ses
             device: DeviceInfo::default(),
             handshake: None,
             ready: true,
+            awaiting_approval: false,
         };
         coordinator.join(&Caller::Open, join).await.unwrap();
     }

@@ -43,6 +43,7 @@ async fn open_with(folder: &TempDir, limits: InboxLimits, max_open: usize) -> Wo
     let parts = CoordinatorParts {
         config: CoordinatorConfig { max_open, ..CoordinatorConfig::default() },
         store: store.clone(),
+        service_initiator: None,
         join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router.clone(),
@@ -71,6 +72,7 @@ fn keygen(parties: &[&str], idempotency_key: Option<&str>) -> CreateSession {
         participants: parties.iter().map(participant).collect(),
         expires_in_seconds: None,
         idempotency_key: idempotency_key.map(Into::into),
+        authorization: None,
     }
 }
 
@@ -82,6 +84,7 @@ fn join(created: &CreatedSession, name: &str) -> JoinSession {
         device: DeviceInfo::default(),
         handshake: None,
         ready: false,
+        awaiting_approval: false,
     }
 }
 

@@ -21,6 +21,7 @@ fn request(ceremony: CeremonyRequest) -> CreateSession {
         participants: Vec::new(),
         expires_in_seconds: Some(600),
         idempotency_key: None,
+        authorization: None,
     }
 }
 

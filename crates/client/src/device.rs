@@ -18,7 +18,15 @@ impl Device {
     pub fn new(keyring: Arc<Keyring>, link: Link, device: DeviceInfo) -> Self {
         let (router, coordinator) = link.into_parts();
         let compute = Compute::default();
-        Self { party: Party { worker: Worker { keyring, compute }, router, coordinator, device } }
+        Self {
+            party: Party {
+                worker: Worker { keyring, compute },
+                router,
+                coordinator,
+                device,
+                authority: None,
+            },
+        }
     }
 
     /// The device's name.

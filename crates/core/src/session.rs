@@ -3,6 +3,7 @@
 //! Every command is applied at a given time and leaves the session whole. `ready` and `complete`
 //! commute: in whichever order the parties' commands arrive, the session ends the same.
 
+mod approve;
 mod create;
 mod keygen;
 mod refresh;
@@ -39,6 +40,8 @@ pub struct NewSession {
     pub participants: Vec<(NewParticipant, [u8; 32])>,
     /// Those of them that are server parties.
     pub servers: Vec<PartyId>,
+    /// What the initiator has signed.
+    pub authorization: Option<Arc<Authorization>>,
     /// Now.
     pub now: Timestamp,
     /// The deadline.
@@ -60,6 +63,18 @@ pub enum Command {
         handshake: Option<Handshake>,
         /// Whether it is ready at once.
         ready: bool,
+    },
+    /// A party with its token does not join before the request has more approvals.
+    AwaitApproval {
+        /// Who.
+        party: PartyId,
+        /// SHA-256 of the token it gave.
+        token_hash: [u8; 32],
+    },
+    /// Somebody approves of the request. The signature has been verified.
+    Approve {
+        /// By this signature.
+        approval: Approval,
     },
     /// A party is ready.
     Ready {
@@ -173,6 +188,9 @@ pub struct Session {
     #[serde(default)]
     servers: Vec<PartyId>,
     status: SessionStatus,
+    /// What the initiator has signed; unknown in sessions of the first version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authorization: Option<Arc<Authorization>>,
     /// The result that is known so far; final once the session has completed.
     outcome: Option<Outcome>,
     /// What the holders of the key that it makes have signed of it, once one of them has shown it.
@@ -207,6 +225,7 @@ impl Session {
             participants: new.participants.into_iter().map(participant).collect(),
             servers: new.servers,
             status: SessionStatus::Created,
+            authorization: new.authorization,
             outcome: None,
             attestation: None,
             failure: None,
@@ -228,7 +247,10 @@ impl Session {
         effects: &mut Effects,
     ) -> Result<Reply> {
         // A join is refused for its token first, so that nobody without one learns anything.
-        if !matches!(command, Command::Expire | Command::Join { .. }) {
+        if !matches!(
+            command,
+            Command::Expire | Command::Join { .. } | Command::AwaitApproval { .. }
+        ) {
             self.refuse_overdue(now)?;
         }
         match command {
@@ -236,6 +258,10 @@ impl Session {
                 let joiner = Joiner { party, token_hash, device, handshake, ready };
                 self.join(now, joiner, effects)
             }
+            Command::AwaitApproval { party, token_hash } => {
+                self.await_approval(now, &party, &token_hash, effects)
+            }
+            Command::Approve { approval } => self.approve(now, approval, effects),
             Command::Ready { party } => self.ready(now, &party, effects),
             Command::Start => self.start(),
             Command::Admit => {
@@ -252,16 +278,8 @@ impl Session {
     }
 
     fn join(&mut self, now: Timestamp, joiner: Joiner, effects: &mut Effects) -> Result<Reply> {
-        let place = self
-            .place(&joiner.party)
-            .filter(|&at| bool::from(self.participants[at].token_hash.ct_eq(&joiner.token_hash)));
-        let Some(at) = place else {
-            return Err(Error::new(
-                ErrorCode::Unauthorized,
-                "this join token is not the one made for this party in this session",
-            ));
-        };
-        let party_index = PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES"));
+        let at = self.proven(&joiner.party, &joiner.token_hash)?;
+        let party_index = index(at);
         self.refuse_overdue(now)?;
         self.refuse_ended()?;
         check_device(&joiner.device)?;
@@ -281,7 +299,10 @@ impl Session {
             }
             return Ok(Reply::Joined { party_index });
         }
-        let first = self.participants[at].status == ParticipantStatus::Waiting;
+        let first = matches!(
+            self.participants[at].status,
+            ParticipantStatus::Waiting | ParticipantStatus::AwaitingApproval
+        );
         let participant = &mut self.participants[at];
         if first || changed {
             participant.device = joiner.device;
@@ -289,7 +310,7 @@ impl Session {
             participant.status = ParticipantStatus::Joined;
         }
         if first {
-            self.status = SessionStatus::Waiting;
+            self.status = self.gathering();
             self.note(now, Some(&joiner.party), "joined");
             effects.events.push(EventKind::PartyJoined);
         } else if changed {
@@ -307,7 +328,7 @@ impl Session {
             self.refuse_ended()?;
         }
         match self.participants[at].status {
-            ParticipantStatus::Waiting => {
+            ParticipantStatus::Waiting | ParticipantStatus::AwaitingApproval => {
                 return Err(Error::invalid_field(
                     "party_id",
                     "join the session before saying ready",
@@ -351,7 +372,7 @@ impl Session {
         match self.status {
             SessionStatus::InProgress | SessionStatus::Completed => Ok(Reply::Done),
             SessionStatus::Waiting if self.ready_count().all_ready() => Ok(Reply::Done),
-            SessionStatus::Created | SessionStatus::Waiting => Err(Error::new(
+            status if status.is_gathering() => Err(Error::new(
                 ErrorCode::ThresholdNotMet,
                 "not all parties are ready; the session starts by itself when the last one is",
             )
@@ -483,6 +504,17 @@ impl Session {
         }
     }
 
+    /// The place of a party that shows its token.
+    fn proven(&self, party: &PartyId, token_hash: &[u8; 32]) -> Result<usize> {
+        let genuine = |at: &usize| bool::from(self.participants[*at].token_hash.ct_eq(token_hash));
+        self.place(party).filter(genuine).ok_or_else(|| {
+            Error::new(
+                ErrorCode::Unauthorized,
+                "this join token is not the one made for this party in this session",
+            )
+        })
+    }
+
     fn place(&self, party: &PartyId) -> Option<usize> {
         self.participants.iter().position(|p| p.party_id == *party)
     }
@@ -518,6 +550,10 @@ impl Session {
     fn over(&self, why: &str) -> Error {
         Error::new(ErrorCode::SessionExpired, format!("session {} is over: {why}", self.session_id))
     }
+}
+
+fn index(at: usize) -> PartyIndex {
+    PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES"))
 }
 
 struct Joiner {

@@ -63,6 +63,7 @@ fn session(kind: SessionKind, parties: usize) -> Session {
         },
         participants: (0..parties).map(participant).collect(),
         servers: Vec::new(),
+        authorization: None,
         now: Timestamp(0),
         expires_at: Timestamp(DEADLINE),
     };

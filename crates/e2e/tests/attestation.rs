@@ -133,6 +133,15 @@ impl ManageSessions for Liar {
         self.0.close(caller, session).await
     }
 
+    async fn approve(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        approval: Approval,
+    ) -> Result<SessionView> {
+        self.0.approve(caller, session, approval).await
+    }
+
     async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline> {
         self.0.timeline(caller, session).await
     }

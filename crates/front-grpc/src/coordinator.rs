@@ -153,6 +153,21 @@ impl SessionCoordinator for Service {
         }))
     }
 
+    async fn approve_session(
+        &self,
+        request: Request<co::ApproveSessionRequest>,
+    ) -> Answer<co::ApproveSessionResponse> {
+        let caller = caller(request.extensions())?;
+        let request = request.into_inner();
+        let session = request.session_id.parse().map_err(to_status)?;
+        let approval = convert::approval_in(request.approval.unwrap_or_default());
+        let approval = approval.map_err(to_status)?;
+        answer(self.0.approve(&caller, session, approval).await.map(|view| {
+            let detail = Some(convert::detail(&view));
+            co::ApproveSessionResponse { success: true, detail }
+        }))
+    }
+
     async fn get_timeline(
         &self,
         request: Request<co::GetTimelineRequest>,

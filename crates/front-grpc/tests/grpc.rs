@@ -108,6 +108,7 @@ async fn the_link_carries_what_a_session_needs() {
         device: DeviceInfo::default(),
         handshake: None,
         ready: false,
+        awaiting_approval: false,
     };
     let joined = router.sessions().join(&caller, join).await.unwrap();
     assert_eq!(joined.party_index, PartyIndex(1));

@@ -55,7 +55,7 @@ struct CommonDocument;
 #[openapi(
     paths(
         coordinator::create, coordinator::list, coordinator::join, coordinator::status,
-        coordinator::close, coordinator::ready, coordinator::start, coordinator::complete,
+        coordinator::close, coordinator::approve, coordinator::ready, coordinator::start, coordinator::complete,
         coordinator::timeline, coordinator::keys, coordinator::key,
     ),
     tags(
@@ -146,7 +146,7 @@ pub fn service_document(services: &[Service]) -> Document {
 fn scopes(operation: &str) -> &'static [&'static [&'static str]] {
     match operation {
         "getHealth" | "getReadiness" => &[],
-        "createSession" | "closeSession" | "startKeygen" => &[&["sessions"]],
+        "createSession" | "closeSession" | "approveSession" | "startKeygen" => &[&["sessions"]],
         "startSession" => &[&["sessions"], &["party"]],
         "startSign" => &[&["accounts", "sessions"]],
         "joinSession" | "markPartyReady" | "reportCompletion" | "routeMessage"

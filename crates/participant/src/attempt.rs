@@ -17,6 +17,7 @@ use crate::computation::{Computation, Computed, Done, Incoming, Start, Turn, Tur
 use crate::failure::{could_not, of_error, of_fault};
 use crate::gate::{Ended, Gate};
 use crate::key::{NewShare, OpenKey};
+use crate::session::Allowed;
 use crate::vault::{VaultAction, VaultAnswer};
 
 /// The epoch of a key that a keygen has just made.
@@ -102,6 +103,8 @@ pub(crate) struct Attempt {
     /// The handshake this attempt joined with.
     handshake: Handshake,
     view: Box<SessionView>,
+    /// What the party's authority has allowed. Among devices their users have.
+    allowed: Option<Arc<dyn Allowed>>,
     /// What is signed with.
     key: Option<Arc<OpenKey>>,
     gate: Gate,
@@ -148,6 +151,7 @@ impl Attempt {
         me: &Me,
         (handshake, secret): (Handshake, HandshakeSecret),
         view: Box<SessionView>,
+        allowed: Option<Arc<dyn Allowed>>,
     ) -> (Self, Vec<Action>) {
         let question = check::question(&view);
         let attempt = Self {
@@ -155,6 +159,7 @@ impl Attempt {
             session: view.session_id,
             handshake,
             view,
+            allowed,
             key: None,
             gate: Gate::open(),
             peers: Vec::new(),
@@ -234,6 +239,11 @@ impl Attempt {
             handshake: seat.handshake.clone().unwrap_or_default(),
         };
         self.peers = self.view.participants.iter().zip(shown).map(peer).collect();
+        if let Some(allowed) = &self.allowed {
+            let held = self.key.as_ref().map(|key| &*key.stored.record.key);
+            let identities: Vec<_> = self.peers.iter().map(|peer| peer.identity).collect();
+            allowed.check(&self.view, held, &identities)?;
+        }
         let peers = self.others().map(|peer| (peer.party.clone(), peer.identity)).collect();
         let tenant = self.view.tenant.clone();
         self.stage = Stage::Identifying(run);

@@ -30,7 +30,7 @@ pub use computation::{Computation, Computed, Incoming};
 pub use failure::{busy, could_not, restarted};
 pub use gate::{Ended, Gate};
 pub use key::{NewShare, OpenKey, shown};
-pub use session::{Input, JOIN_LIMIT, Session, SessionAction};
+pub use session::{Allowed, Input, JOIN_LIMIT, Permission, Session, SessionAction, lifetime};
 pub use vault::{KnownPeer, Standing, VaultAction, VaultAnswer, Witness};
 
 use std::sync::Arc;

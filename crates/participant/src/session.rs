@@ -27,6 +27,14 @@ const LONGEST_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 pub enum SessionAction {
     /// Of the attempt: [`Input::Attempt`].
     Attempt(Action),
+    /// Ask the party's authority whether it takes part: [`Input::Authorised`]. It may ask people
+    /// first, so this may take as long as the session.
+    Authorise {
+        /// The session as it was shown.
+        view: Box<SessionView>,
+        /// The key as this party holds it.
+        key: Option<Arc<OpenKey>>,
+    },
     /// Ask the coordinator for a seat: [`Input::Joined`].
     Join {
         /// The handshake to join with.
@@ -55,6 +63,8 @@ pub enum SessionAction {
 pub enum Input {
     /// What came of the attempt's action.
     Attempt(Event),
+    /// What the party's authority has decided.
+    Authorised(Result<Permission>),
     /// The answer to joining.
     Joined(Result<Box<JoinedSession>>),
     /// The answer to a report. It is about this session.
@@ -69,10 +79,38 @@ pub enum Input {
     Late,
 }
 
+/// What was allowed before a session was joined: it may start as that and as nothing else.
+pub trait Allowed: Send + Sync {
+    /// Compares the session that starts with what was allowed. `held` is the key as this party
+    /// holds it, `identities` are those of the participants in their order.
+    ///
+    /// # Errors
+    /// Why this party does not take part in it.
+    fn check(
+        &self,
+        view: &SessionView,
+        held: Option<&KeyEpoch>,
+        identities: &[[u8; 32]],
+    ) -> Result<(), Failure>;
+}
+
+/// What a party's authority decides.
+pub enum Permission {
+    /// It joins.
+    Given(Arc<dyn Allowed>),
+    /// It joins to say why it does not take part.
+    Refused(Failure),
+    /// The session ended while people were asked.
+    Ended(Box<SessionView>),
+}
+
 /// One party's part in one session.
 pub struct Session {
     me: Me,
     session: SessionId,
+    /// Whether its authority is asked before it joins.
+    asks: bool,
+    allowed: Option<Arc<dyn Allowed>>,
     /// The newest view with a start or an end.
     seen: Option<Box<SessionView>>,
     /// No more views will come.
@@ -87,7 +125,9 @@ pub struct Session {
 enum Stage {
     /// The vault is asked for what the early view needs.
     Preparing(Box<SessionView>),
-    /// It is asked what to show of itself.
+    /// The party's authority is asked.
+    Asking(Option<Arc<OpenKey>>),
+    /// The vault is asked what to show of itself.
     Showing(Option<Arc<OpenKey>>, Option<Failure>),
     Joining(HandshakeSecret, Option<Failure>),
     /// The session runs with a handshake of an earlier process, which is being reported.
@@ -118,7 +158,14 @@ impl Session {
             None => (Stage::Showing(None, None), VaultAction::ReadStanding),
         };
         let (seen, lost, joined, over) = (None, false, None, None);
-        (Self { me, session, seen, lost, joined, over, stage }, vec![vault(question)])
+        let (asks, allowed) = (false, None);
+        let session = Self { me, session, asks, allowed, seen, lost, joined, over, stage };
+        (session, vec![vault(question)])
+    }
+
+    /// Asks the party's authority before it joins.
+    pub fn ask_authority(&mut self) {
+        self.asks = true;
     }
 
     /// Whether a session that stands so is news to a machine: others need not be shown.
@@ -145,14 +192,24 @@ impl Session {
     fn answered(&mut self, input: Input) -> Vec<SessionAction> {
         match (std::mem::replace(&mut self.stage, Stage::Over), input) {
             (Stage::Preparing(view), Input::Attempt(Event::Vault(answer))) => {
-                let judged = check::judge(&self.me, &view, answer);
-                let (key, refusal) = match judged {
-                    Ok(key) => (key, None),
-                    Err(failure) => (None, Some(failure)),
-                };
-                self.stage = Stage::Showing(key, refusal);
-                vec![vault(VaultAction::ReadStanding)]
+                match check::judge(&self.me, &view, answer) {
+                    Ok(key) if self.asks => {
+                        self.stage = Stage::Asking(key.clone());
+                        vec![SessionAction::Authorise { view, key }]
+                    }
+                    Ok(key) => self.standing(key, None),
+                    Err(failure) => self.standing(None, Some(failure)),
+                }
             }
+            (Stage::Asking(key), Input::Authorised(decided)) => match decided {
+                Ok(Permission::Given(allowed)) => {
+                    self.allowed = Some(allowed);
+                    self.standing(key, None)
+                }
+                Ok(Permission::Refused(failure)) => self.standing(None, Some(failure)),
+                Ok(Permission::Ended(view)) => self.done(Ok(view)),
+                Err(error) => self.done(Err(error)),
+            },
             (Stage::Showing(key, refusal), Input::Attempt(Event::Vault(answer))) => {
                 self.show(key.as_deref(), refusal, answer)
             }
@@ -168,6 +225,16 @@ impl Session {
                 Vec::new()
             }
         }
+    }
+
+    /// Asks the vault what to show of itself.
+    fn standing(
+        &mut self,
+        key: Option<Arc<OpenKey>>,
+        refusal: Option<Failure>,
+    ) -> Vec<SessionAction> {
+        self.stage = Stage::Showing(key, refusal);
+        vec![vault(VaultAction::ReadStanding)]
     }
 
     fn show(
@@ -232,7 +299,12 @@ impl Session {
         let Some((handshake, _)) = &self.joined else {
             return self.done(Err(Error::internal()));
         };
-        let (attempt, actions) = Attempt::begin(&self.me, (handshake.clone(), secret), view);
+        let allowed = self.allowed.clone();
+        if self.asks && allowed.is_none() {
+            return self.done(Err(Error::internal()));
+        }
+        let (attempt, actions) =
+            Attempt::begin(&self.me, (handshake.clone(), secret), view, allowed);
         self.stage = Stage::Attempting(Box::new(attempt));
         actions.into_iter().map(SessionAction::Attempt).collect()
     }
@@ -309,7 +381,11 @@ impl Session {
     fn forgotten(&mut self) -> Vec<SessionAction> {
         let seated = !matches!(
             self.stage,
-            Stage::Preparing(_) | Stage::Showing(..) | Stage::Joining(..) | Stage::Over
+            Stage::Preparing(_)
+                | Stage::Asking(_)
+                | Stage::Showing(..)
+                | Stage::Joining(..)
+                | Stage::Over
         );
         match &self.joined {
             Some((handshake, ready)) if seated => {
@@ -348,7 +424,7 @@ fn vault(action: VaultAction) -> SessionAction {
 /// When to give up on a session: its lifetime from now and a grace, by this machine's own clock. A
 /// device's wall clock may be hours off, so the deadline itself is not compared with it; and a
 /// coordinator that lies about it gets no more than the longest lifetime there is.
-fn lifetime(session: &SessionView) -> Duration {
+pub fn lifetime(session: &SessionView) -> Duration {
     let millis = session.expires_at.millis_since(session.created_at);
     Duration::from_millis(millis).min(LONGEST_LIFE) + GRACE
 }

@@ -68,7 +68,7 @@ impl Views {
 
     /// Takes in how the coordinator says that the session stands.
     pub(crate) fn now(&self, view: SessionView) {
-        let open = matches!(view.status, SessionStatus::Created | SessionStatus::Waiting);
+        let open = view.status.is_gathering();
         let waits = |seat: &ParticipantView| {
             seat.party_id == self.me && seat.status == ParticipantStatus::Waiting
         };
@@ -103,7 +103,8 @@ impl Views {
 fn stage(status: SessionStatus) -> u8 {
     match status {
         SessionStatus::Created => 0,
-        SessionStatus::Waiting => 1,
+        // A party that waits for approvals joins, and another may then wait: neither leads back.
+        SessionStatus::AwaitingApproval | SessionStatus::Waiting => 1,
         SessionStatus::InProgress => 2,
         SessionStatus::Completed | SessionStatus::Failed | SessionStatus::Expired => 3,
     }

@@ -7,7 +7,7 @@ mod export;
 mod files;
 mod open;
 
-pub use files::{make as make_secret_file, secret as secret_file};
+pub use files::{make as make_secret_file, random as secret_seed, secret as secret_file};
 pub use open::SealSource;
 
 use std::collections::HashMap;

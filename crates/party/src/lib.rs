@@ -4,23 +4,27 @@
 //! [`PartyServer`] keeps a server party connected and calls it for every session it is chosen for.
 //! Nothing here trusts the router or the coordinator with more than delivery.
 
+mod authority;
 mod backoff;
 mod clock;
 mod compute;
 mod drive;
 mod follow;
 mod keyring;
+mod ledger;
 mod memory;
 mod outbox;
 mod server;
 mod session;
 mod transport;
 
+pub use authority::{Authority, AuthorityParts, NoCallback, Rules};
 pub use backoff::Backoff;
 pub use compute::Compute;
 pub use drive::Driver;
 pub use follow::{Following, follow};
-pub use keyring::{Keyring, SealSource, make_secret_file, secret_file};
+pub use keyring::{Keyring, SealSource, make_secret_file, secret_file, secret_seed};
+pub use ledger::MemoryLedger;
 pub use memory::MemoryVault;
 pub use quorate_participant::OpenKey;
 pub use server::{PartyConfig, PartyHandle, PartyServer, PartyStatus};

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authority::Authority;
 use crate::compute::Compute;
 use crate::keyring::Keyring;
 use crate::session::{Party, Worker};
@@ -22,7 +23,7 @@ use table::Table;
 const REFUSALS: usize = 256;
 
 /// How a server party shows itself and how patient it is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PartyConfig {
     /// Its role; only persistent parties are chosen to fill sessions.
     pub role: PartyRole,
@@ -34,6 +35,8 @@ pub struct PartyConfig {
     pub heartbeat: Duration,
     /// How long a shutdown waits for running sessions.
     pub grace: Duration,
+    /// Decides about sessions before they are joined. Without one it takes part in all.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Default for PartyConfig {
@@ -50,6 +53,7 @@ impl Default for PartyConfig {
             version,
             heartbeat: Duration::from_secs(10),
             grace: Duration::from_secs(20),
+            authority: None,
         }
     }
 }
@@ -93,10 +97,16 @@ impl PartyServer {
         keyring: Arc<Keyring>,
         compute: Compute,
     ) -> PartyHandle {
-        let device = config.device.clone();
+        let (device, authority) = (config.device.clone(), config.authority.clone());
         let server = Arc::new(Self {
             config,
-            party: Party { worker: Worker { keyring, compute }, router, coordinator, device },
+            party: Party {
+                worker: Worker { keyring, compute },
+                router,
+                coordinator,
+                device,
+                authority,
+            },
             table: Mutex::default(),
             connected: watch::Sender::new(false),
             tasks: TaskTracker::new(),

@@ -1,23 +1,28 @@
 //! One party's part in one session: the runtime around [`Session`], from joining to the end.
 
+mod permission;
+
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::FusedFuture as _;
-use quorate_participant::{Input, JOIN_LIMIT, Session, SessionAction};
+use quorate_participant::{Input, JOIN_LIMIT, OpenKey, Permission, Session, SessionAction};
 use quorate_ports::{Deliver, TakePart};
 use quorate_types::*;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::authority::{Authority, Stored};
 use crate::backoff::retry;
 use crate::compute::Compute;
 use crate::drive::Driver;
 use crate::keyring::Keyring;
 use crate::transport::RouterTransport;
+
+pub(crate) use permission::denied;
 
 /// Length of a session's inbox. A keygen of 16 parties brings a party fewer than 256 messages and,
 /// after a reconnect, some of them again: a full inbox means that a peer sends what no protocol
@@ -28,7 +33,7 @@ pub const INBOX_LEN: usize = 1024;
 const START_WAIT: Duration = Duration::from_secs(20);
 
 fn started(view: &SessionView) -> bool {
-    !matches!(view.status, SessionStatus::Created | SessionStatus::Waiting)
+    !view.status.is_gathering()
 }
 
 /// What a party computes with.
@@ -58,6 +63,8 @@ pub struct Party {
     pub coordinator: Arc<dyn TakePart>,
     /// What it says about its machine.
     pub device: DeviceInfo,
+    /// Decides about sessions before they are joined. A device has none: its user decides.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Party {
@@ -159,8 +166,14 @@ pub async fn take_part(
 ) -> Result<SessionView> {
     let Feed { mut views, unjoined, inbox } = feed;
     let early = views.borrow_and_update().clone();
+    if party.authority.is_some() && early.is_none() {
+        return Err(Error::internal());
+    }
     let me = party.worker.keyring.me();
     let (mut machine, mut actions) = Session::begin(me, session, early.map(Box::new));
+    if party.authority.is_some() {
+        machine.ask_authority();
+    }
     let stop = CancellationToken::new();
     let join = Joining { party, session, token };
     let mut work = Work {
@@ -168,9 +181,13 @@ pub async fn take_part(
         transport: None,
         inbox: Some(inbox),
         unjoined: &unjoined,
+        views: views.clone(),
+        forgotten: Arc::default(),
+        held: None,
         join: &join,
         stop: &stop,
     };
+    let forgotten = Arc::clone(&work.forgotten);
     let mut outside =
         Outside { views, lost: false, unjoined: &unjoined, again: None, deadline: None };
     loop {
@@ -181,6 +198,9 @@ pub async fn take_part(
                 input = &mut working, if !working.is_terminated() => input,
                 input = outside.next() => input,
             };
+            if matches!(input, Input::Forgotten) {
+                forgotten.notify_one();
+            }
             let mut more = Vec::new();
             for action in machine.handle(input) {
                 match action {
@@ -218,6 +238,7 @@ impl Joining<'_> {
             device: self.party.device.clone(),
             handshake: Some(handshake),
             ready,
+            awaiting_approval: false,
         };
         self.party.join(request).await
     }
@@ -288,6 +309,12 @@ struct Work<'a> {
     /// The session's messages, until the transport takes them.
     inbox: Option<mpsc::Receiver<Message>>,
     unjoined: &'a Notify,
+    /// The session as it is known, for the authority.
+    views: watch::Receiver<Option<SessionView>>,
+    /// Told when the coordinator has forgotten what this party said.
+    forgotten: Arc<Notify>,
+    /// The write of what was allowed.
+    held: Option<Stored>,
     join: &'a Joining<'a>,
     stop: &'a CancellationToken,
 }
@@ -306,6 +333,9 @@ impl Work<'_> {
                         return Input::Attempt(event);
                     }
                 }
+                SessionAction::Authorise { view, key } => {
+                    return Input::Authorised(self.authorise(*view, key).await);
+                }
                 SessionAction::Join { handshake, ready } => {
                     return Input::Joined(self.join(handshake, ready).await.map(Box::new));
                 }
@@ -316,6 +346,23 @@ impl Work<'_> {
             }
         }
         std::future::pending().await
+    }
+
+    async fn authorise(
+        &mut self,
+        view: SessionView,
+        key: Option<Arc<OpenKey>>,
+    ) -> Result<Permission> {
+        let Some(authority) = &self.join.party.authority else { return Err(Error::internal()) };
+        let mut asking = permission::Asking {
+            join: self.join,
+            authority,
+            views: &mut self.views,
+            forgotten: &self.forgotten,
+        };
+        let (permission, held) = asking.ask(view, key.as_deref()).await?;
+        self.held = held;
+        Ok(permission)
     }
 
     async fn join(&mut self, handshake: Handshake, ready: bool) -> Result<JoinedSession> {
@@ -330,7 +377,9 @@ impl Work<'_> {
         self.driver = Driver::new(Worker { compute, ..worker.clone() });
         if let Some(inbox) = self.inbox.take() {
             let (router, me) = (Arc::clone(&party.router), party.id().clone());
-            self.transport = Some(RouterTransport::start(router, *session, me, inbox, stop));
+            let mut transport = RouterTransport::start(router, *session, me, inbox, stop);
+            transport.hold_results(self.held.take());
+            self.transport = Some(transport);
         }
         Ok(joined)
     }

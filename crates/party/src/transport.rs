@@ -10,6 +10,7 @@ use quorate_types::*;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::authority::Stored;
 use crate::outbox::Outbox;
 
 /// Message ids remembered per session to drop what a new stream delivers again. An honest keygen
@@ -30,6 +31,8 @@ pub(crate) struct RouterTransport {
     seen: HashSet<MessageId>,
     stop: CancellationToken,
     gate: Gate,
+    /// A write that must have ended before a message of the second round leaves.
+    held: Option<Stored>,
 }
 
 impl RouterTransport {
@@ -44,7 +47,23 @@ impl RouterTransport {
     ) -> Self {
         let outbox = Outbox::start(router, Caller::Party(me.clone()));
         let (acknowledges, seen) = (Vec::new(), HashSet::new());
-        Self { session, me, inbox, outbox, acknowledges, seen, stop, gate: Gate::open() }
+        Self {
+            session,
+            me,
+            inbox,
+            outbox,
+            acknowledges,
+            seen,
+            stop,
+            gate: Gate::open(),
+            held: None,
+        }
+    }
+
+    /// Lets nothing leave but the messages of the first round before this has been written: they
+    /// tell nothing of a result.
+    pub(crate) fn hold_results(&mut self, until: Option<Stored>) {
+        self.held = until;
     }
 
     /// Waits until everything sent is delivered or refused for good.
@@ -60,6 +79,11 @@ impl RouterTransport {
     /// Hands a message over, in order. Returns before it is delivered or durable; a failure shows
     /// at a later call.
     pub(crate) async fn send(&mut self, outgoing: Outgoing) -> Result<()> {
+        if outgoing.round > 1
+            && let Some(stored) = self.held.take()
+        {
+            stored.await?;
+        }
         let request = RouteRequest {
             session_id: self.session,
             from_party: self.me.clone(),

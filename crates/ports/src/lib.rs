@@ -3,10 +3,11 @@
 //! [`sessions`], [`routing`] and [`accounts`] are what fronts call and what another role may answer
 //! over gRPC, cut by who asks, so that each holds no more than its part; [`store`] is what the
 //! application needs kept; [`groups`] is what the group relay needs kept; [`vault`] is what a party
-//! needs kept on its own machine.
+//! needs kept on its own machine, and [`ledger`] what it has to remember of allowed requests.
 
 pub mod accounts;
 pub mod groups;
+pub mod ledger;
 pub mod routing;
 pub mod sessions;
 pub mod store;
@@ -14,6 +15,7 @@ pub mod vault;
 
 pub use accounts::Accounts;
 pub use groups::{GroupStore, GroupWrite};
+pub use ledger::{AskCallback, CallbackAnswer, Ledger};
 pub use routing::{Announce, BoxStream, Deliver, Directory, ReadMessages, Router};
 pub use sessions::{Coordinator, ManageSessions, NoteProgress, ReadSession, TakePart};
 pub use store::{Commit, Store, Urgency, Write};

@@ -47,6 +47,15 @@ pub trait ManageSessions: ReadSession {
     /// Closes a session that has not ended. Idempotent.
     async fn close(&self, caller: &Caller, session: SessionId) -> Result<SessionView>;
 
+    /// Adds an approval of a session's signed request, whose signature must verify. The same
+    /// approver's again changes nothing.
+    async fn approve(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        approval: Approval,
+    ) -> Result<SessionView>;
+
     /// What happened so far.
     async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline>;
 

@@ -1,9 +1,11 @@
 //! Proto messages to the shared words and back. What comes in is checked here, once.
 
+mod authorization;
 mod routing;
 
 use std::sync::Arc;
 
+pub use authorization::*;
 use bytes::Bytes;
 use quorate_types::*;
 pub use routing::*;
@@ -137,6 +139,7 @@ pub fn detail(view: &SessionView) -> ro::SessionDetail {
         tenant: view.tenant.as_str().into(),
         message: view.ceremony.input().and_then(SignInput::message).cloned(),
         key_epoch: key.map(|key| key.epoch).unwrap_or_default(),
+        authorization: view.authorization.as_deref().map(authorization_out),
     }
 }
 
@@ -190,6 +193,7 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
         },
         ceremony: Ceremony::from_parts(kind, scheme, threshold, key, input)?,
         status,
+        authorization: detail.authorization.map(authorization_in).transpose()?.map(Arc::new),
         participants: detail.participants.into_iter().map(party_in).collect::<Result<_>>()?,
         outcome,
         failure: detail.failure.map(failure_in).transpose()?,
@@ -213,6 +217,7 @@ pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
             })?),
         },
         idempotency_key: (!request.idempotency_key.is_empty()).then_some(request.idempotency_key),
+        authorization: request.authorization.map(authorization_in).transpose()?,
     })
 }
 
@@ -261,6 +266,7 @@ pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
         public_key,
         scheme: scheme.map_or("", Scheme::name).into(),
         idempotency_key: request.idempotency_key.unwrap_or_default(),
+        authorization: request.authorization.as_ref().map(authorization_out),
     }
 }
 
@@ -304,6 +310,7 @@ pub fn join_in(request: ro::JoinSessionRequest) -> Result<JoinSession> {
         device: device_in(request.device_info),
         handshake: handshake_in(request.handshake),
         ready: request.ready,
+        awaiting_approval: request.awaiting_approval,
     })
 }
 
@@ -316,6 +323,7 @@ pub fn join_out(request: JoinSession) -> ro::JoinSessionRequest {
         device_info: Some(device_out(request.device)),
         handshake: request.handshake.unwrap_or_default(),
         ready: request.ready,
+        awaiting_approval: request.awaiting_approval,
     }
 }
 
@@ -345,10 +353,10 @@ pub fn joined_in(response: ro::JoinSessionResponse) -> Result<JoinedSession> {
     Ok(JoinedSession { party_index: PartyIndex(index), session: view(response.detail)? })
 }
 
-/// The router's clients know no `waiting`: they see such a session as created.
+/// The router's clients know a session whose parties come together as created.
 fn status_word(status: SessionStatus) -> &'static str {
     match status {
-        SessionStatus::Waiting => SessionStatus::Created.name(),
+        SessionStatus::Waiting | SessionStatus::AwaitingApproval => SessionStatus::Created.name(),
         other => other.name(),
     }
 }

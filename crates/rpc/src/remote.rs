@@ -147,6 +147,19 @@ impl ManageSessions for RemoteCoordinator {
         convert::view(call!(self.0, caller, close_session, request)?.detail)
     }
 
+    async fn approve(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        approval: Approval,
+    ) -> Result<SessionView> {
+        let request = co::ApproveSessionRequest {
+            session_id: session.to_string(),
+            approval: Some(convert::approval_out(&approval)),
+        };
+        convert::view(call!(self.0, caller, approve_session, request)?.detail)
+    }
+
     async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline> {
         self.follow(caller, session, None).await
     }

@@ -8,6 +8,7 @@ mod columns;
 mod database;
 mod generation;
 mod groups;
+mod ledger;
 mod queue;
 mod reads;
 mod rows;
@@ -18,6 +19,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use async_trait::async_trait;
+pub use ledger::SqliteLedger;
 use quorate_ports::groups::KeptGroups;
 use quorate_ports::store::{ApiKeyRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow};
 use quorate_ports::{Commit, GroupStore, GroupWrite, Store, Urgency, Write};

@@ -38,6 +38,7 @@ pub fn session() -> SessionView {
         session_id: SESSION.parse().unwrap(),
         status: SessionStatus::Created,
         participants: vec![participant("alice", 0), participant("bob", 1)],
+        authorization: None,
         outcome: None,
         failure: None,
         created_at: Timestamp(1_703_145_300_000),
@@ -162,6 +163,10 @@ impl ManageSessions for Fake {
     async fn close(&self, _: &Caller, session_id: SessionId) -> Result<SessionView> {
         self.call(format!("close {session_id}"))?;
         Ok(SessionView { status: SessionStatus::Failed, ..session() })
+    }
+
+    async fn approve(&self, _: &Caller, _: SessionId, _: Approval) -> Result<SessionView> {
+        Ok(session())
     }
 
     async fn timeline(&self, _: &Caller, _: SessionId) -> Result<Timeline> {

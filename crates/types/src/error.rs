@@ -64,6 +64,8 @@ codes! {
     Unauthorized         "unauthorized"          401  16  -32001   1008  false;
     /// The caller is known and may not do this.
     Forbidden            "forbidden"             403   7  -32001   1008  false;
+    /// A party's policy, or what an initiator has signed, does not allow this session.
+    PolicyDenied         "policy_denied"         403   7  -32001   1008  false;
     /// No such thing for this caller.
     NotFound             "not_found"             404   5  -32603   1008  false;
     /// The path exists and does not take this method.

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod address;
+pub mod authority;
 pub mod ceremony;
 pub mod error;
 pub mod group;
@@ -22,6 +23,10 @@ pub mod vault;
 
 pub use account::*;
 pub use address::ClientAddress;
+pub use authority::{
+    Approval, AuthorityAlgorithm, AuthorityKey, AuthoritySignature, Authorization, MAX_APPROVALS,
+    MAX_REQUEST,
+};
 pub use ceremony::{Ceremony, CeremonyRequest, KeySelector, MAX_MESSAGE, SessionKind, SignInput};
 pub use error::{Blame, Details, Error, ErrorCode, Result};
 pub use group::GroupKind;

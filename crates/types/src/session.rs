@@ -1,9 +1,11 @@
 //! Sessions: requests, views, events.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Authorization;
 use crate::ceremony::{Ceremony, CeremonyRequest};
 use crate::error::Error;
 use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
@@ -52,6 +54,8 @@ words!(
     SessionStatus {
         /// Nobody has joined.
         Created = "created",
+        /// A party waits for approvals of the request before it joins.
+        AwaitingApproval = "awaiting_approval",
         /// Some have joined; not all are ready.
         Waiting = "waiting",
         /// All are ready: the protocol runs.
@@ -70,6 +74,11 @@ impl SessionStatus {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Expired)
     }
+
+    /// Whether its parties have yet to come together.
+    pub fn is_gathering(self) -> bool {
+        matches!(self, Self::Created | Self::AwaitingApproval | Self::Waiting)
+    }
 }
 
 words!(
@@ -77,6 +86,8 @@ words!(
     ParticipantStatus {
         /// Has not joined.
         Waiting = "waiting",
+        /// Waits for approvals of the request before it joins.
+        AwaitingApproval = "awaiting_approval",
         /// Joined with its token.
         Joined = "joined",
         /// Says it can start.
@@ -95,6 +106,10 @@ words!(
     EventKind {
         /// Created; a selected party finds its join token in it.
         SessionCreated = "session_created",
+        /// A party waits for approvals of the request.
+        AwaitingApproval = "awaiting_approval",
+        /// An approval of the request has come in.
+        ApprovalAdded = "approval_added",
         /// A party joined.
         PartyJoined = "party_joined",
         /// A party is ready.
@@ -117,6 +132,8 @@ words!(
         PartyFailed = "party_failed",
         /// A party broke the protocol, with evidence.
         PartyCheated = "party_cheated",
+        /// A party's policy, or what the initiator has signed, does not allow it.
+        PolicyDenied = "policy_denied",
         /// Parties reported different results.
         ResultsDiffer = "results_differ",
         /// A reported signature does not verify under the key.
@@ -159,6 +176,9 @@ pub struct CreateSession {
     pub expires_in_seconds: Option<u64>,
     /// Same key and same request → same session, not a second one.
     pub idempotency_key: Option<String>,
+    /// The request as an initiator has signed it. Without one the coordinator's service initiator
+    /// signs, where there is one.
+    pub authorization: Option<Authorization>,
 }
 
 /// A created session.
@@ -188,6 +208,8 @@ pub struct JoinSession {
     pub handshake: Option<Handshake>,
     /// Join and say ready in one call.
     pub ready: bool,
+    /// Do not join: say that the party waits for approvals first.
+    pub awaiting_approval: bool,
 }
 
 /// Answer to joining.
@@ -285,6 +307,8 @@ pub struct SessionView {
     pub status: SessionStatus,
     /// The parties in the order of their indices.
     pub participants: Vec<ParticipantView>,
+    /// What the initiator has signed, and who has approved of it.
+    pub authorization: Option<Arc<Authorization>>,
     /// What came out, once completed.
     pub outcome: Option<Outcome>,
     /// What went wrong, once failed or expired.
@@ -317,10 +341,13 @@ impl SessionView {
     /// Participants that have not done what the session waits for.
     pub fn waiting_for(&self) -> Vec<PartyId> {
         let behind = |p: &&ParticipantView| match self.status {
-            SessionStatus::Created | SessionStatus::Waiting => {
-                matches!(p.status, ParticipantStatus::Waiting | ParticipantStatus::Joined)
-            }
             SessionStatus::InProgress => p.status == ParticipantStatus::Computing,
+            status if status.is_gathering() => matches!(
+                p.status,
+                ParticipantStatus::Waiting
+                    | ParticipantStatus::AwaitingApproval
+                    | ParticipantStatus::Joined
+            ),
             _ => false,
         };
         self.participants.iter().filter(behind).map(|p| p.party_id.clone()).collect()

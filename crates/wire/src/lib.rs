@@ -9,6 +9,7 @@
 //! [`parse`] turns bytes into a request; `into_*` methods and `From` turn it into the shared words.
 
 mod account;
+mod authorization;
 mod codec;
 mod device;
 mod error;
@@ -30,6 +31,7 @@ mod time;
 mod view;
 
 pub use account::{AccountChangeJson, AccountJson, AccountsJson, NewAccountJson};
+pub use authorization::{ApprovalJson, AuthorizationJson};
 pub use codec::{
     Base64Text, DigestText, IdentityText, PublicKeyText, SignatureText, decode_base64, decode_hex,
 };

@@ -6,6 +6,7 @@ use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::authorization::AuthorizationJson;
 use crate::codec::{Base64Text, DigestText, PublicKeyText, SignatureText};
 use crate::device::{NewParticipantJson, participants};
 use crate::report::FailureJson;
@@ -39,6 +40,9 @@ pub struct MpcKeygenJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::scheme, required = false)]
     pub scheme: Option<Scheme>,
+    /// The request as an initiator has signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<AuthorizationJson>,
 }
 
 impl MpcKeygenJson {
@@ -61,6 +65,7 @@ impl MpcKeygenJson {
             key_id: None,
             public_key: None,
             scheme: self.scheme,
+            authorization: self.authorization,
         };
         Ok((self.account_id, request.into_request(idempotency_key)?))
     }
@@ -94,6 +99,9 @@ pub struct MpcSignJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
+    /// The request as an initiator has signed it: the account's own, where it has an `initiatorKey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<AuthorizationJson>,
 }
 
 impl MpcSignJson {
@@ -115,6 +123,7 @@ impl MpcSignJson {
             participants: participants(self.participants)?,
             expires_in_seconds: self.expires_in_seconds,
             idempotency_key,
+            authorization: self.authorization.map(TryInto::try_into).transpose()?,
         };
         Ok((self.account_id, request))
     }

@@ -6,6 +6,7 @@ use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::authorization::AuthorizationJson;
 use crate::codec::{Base64Text, DigestText, PublicKeyText};
 use crate::device::{DeviceJson, NewParticipantJson, device, participants};
 use crate::schema;
@@ -54,6 +55,10 @@ pub struct CreateSessionJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::scheme, required = false)]
     pub scheme: Option<Scheme>,
+    /// The request as an initiator has signed it. Required where the coordinator has no service
+    /// initiator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<AuthorizationJson>,
 }
 
 /// Both numbers of a threshold, or none.
@@ -116,6 +121,7 @@ impl CreateSessionJson {
             participants: participants(self.participants)?,
             expires_in_seconds: self.expires_in_seconds,
             idempotency_key,
+            authorization: self.authorization.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -142,6 +148,7 @@ impl From<CreateSession> for CreateSessionJson {
             key_id,
             public_key,
             scheme,
+            authorization: request.authorization.map(Into::into),
         }
     }
 }
@@ -209,6 +216,9 @@ pub struct JoinSessionJson {
     /// Join and say ready in one call.
     #[serde(default)]
     pub ready: bool,
+    /// Do not join: say that the party waits for approvals of the request first.
+    #[serde(default)]
+    pub awaiting_approval: bool,
 }
 
 impl JoinSessionJson {
@@ -224,6 +234,7 @@ impl JoinSessionJson {
             device: device(self.device_type, self.device_id, self.device_info, "")?,
             handshake: self.handshake.map(|handshake| handshake.0),
             ready: self.ready,
+            awaiting_approval: self.awaiting_approval,
         })
     }
 }
@@ -239,6 +250,7 @@ impl From<JoinSession> for JoinSessionJson {
             session_id: request.session_id,
             handshake: request.handshake.map(Base64Text),
             ready: request.ready,
+            awaiting_approval: request.awaiting_approval,
         }
     }
 }
@@ -454,6 +466,7 @@ mod tests {
                 }],
                 expires_in_seconds: Some(9),
                 idempotency_key: Some("k".into()),
+                authorization: None,
             };
             let text = serde_json::to_string(&CreateSessionJson::from(request.clone())).unwrap();
             let back = parse::<CreateSessionJson>(text.as_bytes()).unwrap();
@@ -481,6 +494,7 @@ mod tests {
             device: DeviceInfo { device_type: "web".into(), ..DeviceInfo::default() },
             handshake: Some(vec![1, 2, 255].into()),
             ready: true,
+            awaiting_approval: false,
         };
         let text = serde_json::to_string(&JoinSessionJson::from(join.clone())).unwrap();
         let back = parse::<JoinSessionJson>(text.as_bytes()).unwrap().into_request().unwrap();

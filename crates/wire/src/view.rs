@@ -6,6 +6,7 @@ use quorate_types::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::authorization::AuthorizationJson;
 use crate::codec::{Base64Text, DigestText, PublicKeyText, SignatureText};
 use crate::device::DeviceJson;
 use crate::report::FailureJson;
@@ -120,6 +121,9 @@ pub struct SessionJson {
     /// Sign: the message that is signed, in base64, for a scheme that signs messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Base64Text>,
+    /// The request as its initiator has signed it, and who has approved of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<AuthorizationJson>,
     /// Sign: the verified signature, once completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<SignatureText>,
@@ -162,6 +166,9 @@ impl From<SessionView> for SessionJson {
             key_epoch: key.map(|key| key.epoch),
             message_hash: input.and_then(SignInput::digest).map(DigestText),
             message: input.and_then(SignInput::message).cloned().map(Base64Text),
+            authorization: view
+                .authorization
+                .map(|authorization| Arc::unwrap_or_clone(authorization).into()),
             recovery_id: signature.as_ref().and_then(|signature| signature.recovery_id),
             signature: signature.map(|signature| SignatureText(signature.bytes)),
             failure: view.failure.map(Into::into),
@@ -204,6 +211,10 @@ impl TryFrom<SessionJson> for SessionView {
             ceremony: Ceremony::from_parts(kind, json.scheme, threshold, key, input)?,
             status: json.status,
             participants: json.participants.into_iter().map(Into::into).collect(),
+            authorization: match json.authorization {
+                Some(json) => Some(Arc::new(json.try_into()?)),
+                None => None,
+            },
             outcome: signature.or(made),
             failure: json.failure.map(Into::into),
             created_at: json.created_at,
@@ -299,6 +310,7 @@ pub(crate) mod tests {
             },
             status: SessionStatus::Completed,
             participants: vec![participant("a", 0), participant("c", 1)],
+            authorization: Some(Arc::new(crate::authorization::tests::authorization())),
             outcome: Some(Outcome::Signature(Signature {
                 bytes: vec![6; 64],
                 recovery_id: Some(1),

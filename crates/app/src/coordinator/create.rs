@@ -11,6 +11,7 @@ use quorate_ports::store::IdempotencyRow;
 use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::*;
 
+use super::authorize;
 use super::state::{SessionEntry, remember_key};
 use super::{CoordinatorApp, encode, fingerprint};
 use crate::lock;
@@ -81,8 +82,17 @@ struct Selection {
     participants: Vec<NewParticipant>,
     /// The server parties among them.
     servers: Vec<PartyId>,
+    /// The identity that each participant has registered, where it has one.
+    identities: Vec<Option<[u8; 32]>>,
     /// Whether one of them is reached only by notification.
     offline: bool,
+}
+
+impl Selection {
+    fn known(&self) -> Vec<authorize::Known<'_>> {
+        let participants = self.participants.iter().map(|participant| &participant.party_id);
+        participants.zip(self.identities.iter().copied()).collect()
+    }
 }
 
 impl CoordinatorApp {
@@ -97,10 +107,26 @@ impl CoordinatorApp {
         if let Some(earlier) = self.repeated(&tenant, &request).await? {
             return Ok(earlier);
         }
-        let ceremony = self.ceremony(caller, &request).await?;
-        let Selection { participants, servers, offline } =
-            self.select_participants(caller, &request, &ceremony).await?;
         let now = self.0.parts.clock.now();
+        let asked = request.authorization.as_ref();
+        let asked = asked.map(|signed| authorize::asked(signed, now)).transpose()?;
+        let named = asked.as_ref().and_then(authorize::named);
+        let ceremony = self.ceremony(caller, &request).await?;
+        let selection = self.select_participants(caller, &request, &ceremony, named.as_deref());
+        let selection = selection.await?;
+        let expires_at = now.plus_seconds(self.lifetime(&request, selection.offline)?);
+        let authorization = match (asked, &self.0.parts.service_initiator) {
+            (Some(asked), _) => {
+                authorize::check_fits(&asked, &ceremony, &selection.known())?;
+                request.authorization.clone().map(Arc::new)
+            }
+            (None, Some(service)) => {
+                let known = selection.known();
+                Some(authorize::sign(service, &ceremony, &known, expires_at)?)
+            }
+            (None, None) => None,
+        };
+        let Selection { participants, servers, .. } = selection;
         let session_id = SessionId(uuid::Uuid::new_v4());
         let mut effects = Effects::default();
         let hashed = |participant: NewParticipant| {
@@ -115,8 +141,9 @@ impl CoordinatorApp {
                 ceremony,
                 participants: participants.into_iter().map(hashed).collect(),
                 servers,
+                authorization,
                 now,
-                expires_at: now.plus_seconds(self.lifetime(&request, offline)?),
+                expires_at,
             },
             &mut effects,
         )?;
@@ -350,11 +377,13 @@ impl CoordinatorApp {
     }
 
     /// The named participants, filled up with those online server parties that have least to do.
+    /// `allowed` are those whom a signed request lets take part.
     async fn select_participants(
         &self,
         caller: &Caller,
         request: &CreateSession,
         ceremony: &Ceremony,
+        allowed: Option<&[PartyId]>,
     ) -> Result<Selection> {
         let key = ceremony.key().map(AsRef::as_ref);
         let wanted = match ceremony {
@@ -367,8 +396,20 @@ impl CoordinatorApp {
             Ceremony::Refresh { key } => all_holders(key, &request.participants, &known),
             _ => request.participants.clone(),
         };
+        if let (true, Some(all)) = (participants.is_empty(), allowed.filter(|a| a.len() == wanted))
+        {
+            participants.extend(
+                all.iter()
+                    .cloned()
+                    .map(|party_id| NewParticipant { party_id, device: DeviceInfo::default() }),
+            );
+        }
         let missing = wanted.saturating_sub(participants.len());
-        participants.extend(self.least_busy(&known, &participants, key, missing));
+        let may = |party: &PartyId| {
+            key.is_none_or(|key| key.holders.contains(party))
+                && allowed.is_none_or(|allowed| allowed.contains(party))
+        };
+        participants.extend(self.least_busy(&known, &participants, may, missing));
         if participants.len() < wanted {
             let absent = key.map(|key| key.holders.clone()).unwrap_or_default();
             let absent =
@@ -398,7 +439,12 @@ impl CoordinatorApp {
         let ours = ours.iter().map(|view| &view.registration);
         let servers = ours.filter(|registration| registration.role == PartyRole::Persistent);
         let servers = servers.map(|registration| registration.party_id.clone()).collect();
-        Ok(Selection { participants, servers, offline })
+        let identity = |participant: &NewParticipant| {
+            let known = known.iter().map(|view| &view.registration);
+            known.filter(|one| one.party_id == participant.party_id).find_map(|one| one.identity)
+        };
+        let identities = participants.iter().map(identity).collect();
+        Ok(Selection { participants, servers, identities, offline })
     }
 
     /// Online server parties that may fill a session: those with the fewest open ones, by name.
@@ -406,7 +452,7 @@ impl CoordinatorApp {
         &self,
         known: &[PartyView],
         named: &[NewParticipant],
-        key: Option<&KeyEpoch>,
+        may: impl Fn(&PartyId) -> bool,
         count: usize,
     ) -> Vec<NewParticipant> {
         let fits = |view: &&PartyView| {
@@ -414,7 +460,7 @@ impl CoordinatorApp {
             view.online
                 && view.registration.role == PartyRole::Persistent
                 && named.iter().all(|p| p.party_id != *id)
-                && key.is_none_or(|key| key.holders.contains(id))
+                && may(id)
         };
         let mut ids: Vec<_> =
             known.iter().filter(fits).map(|view| view.registration.party_id.clone()).collect();

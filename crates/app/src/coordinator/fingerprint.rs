@@ -13,7 +13,14 @@ pub(super) const VERSION: u32 = 2;
 /// requests without it keep their fingerprint; anything else needs another version.
 pub(super) fn of(request: &CreateSession) -> [u8; 32] {
     // Taken apart by name, so that a new field is not forgotten.
-    let CreateSession { ceremony, participants, expires_in_seconds, idempotency_key: _ } = request;
+    // A retry may be signed anew: who may ask is for the first request's session to say.
+    let CreateSession {
+        ceremony,
+        participants,
+        expires_in_seconds,
+        idempotency_key: _,
+        authorization: _,
+    } = request;
     let mut hash = Fields(Sha256::new_with_prefix(b"quorate/create-session/v2"));
     hash.field(1, ceremony.kind().name().as_bytes());
     let scheme = match ceremony {
@@ -109,6 +116,7 @@ mod tests {
             participants: vec![participant("alice"), participant("bob")],
             expires_in_seconds: Some(60),
             idempotency_key: Some("once".into()),
+            authorization: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The session coordinator: one handle, one short lock, ordered writes.
 
+mod authorize;
 mod create;
 mod deadlines;
 mod fingerprint;
@@ -12,6 +13,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use quorate_authority::AuthoritySecret;
 use quorate_core::policy;
 use quorate_core::session::{Command, Durability, Effects, Reply, Session};
 use quorate_ports::store::SessionRow;
@@ -56,6 +58,8 @@ pub struct CoordinatorParts {
     pub config: CoordinatorConfig,
     /// Where sessions and keys are kept.
     pub store: Arc<dyn Store>,
+    /// Signs requests that come without an initiator's signature, where the operator wants that.
+    pub service_initiator: Option<Arc<AuthoritySecret>>,
     /// Join tokens.
     pub join_tokens: JoinTokens,
     /// Who is online.
@@ -336,8 +340,8 @@ impl CoordinatorApp {
     }
 }
 
-/// The shape of a session's document.
-const SESSION_VERSION: u32 = 1;
+/// The shape of a session's document. The second has an authorization.
+const SESSION_VERSION: u32 = 2;
 
 fn encode(session: &Session) -> SessionRow {
     SessionRow {

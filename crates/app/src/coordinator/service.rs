@@ -10,6 +10,7 @@ use quorate_ports::store::SessionRow;
 use quorate_ports::{ManageSessions, NoteProgress, ReadSession, TakePart};
 use quorate_types::*;
 
+use super::authorize::check_approval;
 use super::{CoordinatorApp, Look, Step, decode};
 use crate::links::ProgressSink;
 use crate::lock;
@@ -54,12 +55,16 @@ impl TakePart for CoordinatorApp {
         // An ended session may have left the memory: it answers from the store that it is over.
         let session = self.find(id).await.map_err(unknown)?;
         Self::visible(&session, caller).map_err(unknown)?;
-        let command = Command::Join {
-            party: request.party_id,
-            token_hash: JoinTokens::hash(&request.token),
-            device: request.device,
-            handshake: request.handshake,
-            ready: request.ready,
+        let token_hash = JoinTokens::hash(&request.token);
+        let command = match request.awaiting_approval {
+            true => Command::AwaitApproval { party: request.party_id, token_hash },
+            false => Command::Join {
+                party: request.party_id,
+                token_hash,
+                device: request.device,
+                handshake: request.handshake,
+                ready: request.ready,
+            },
         };
         match self.execute(session.id(), command).await? {
             (Reply::Joined { party_index }, session) => Ok(JoinedSession { party_index, session }),
@@ -109,6 +114,21 @@ impl ManageSessions for CoordinatorApp {
         let session = self.find(session).await?;
         Self::visible(&session, caller)?;
         Ok(self.execute(session.id(), Command::Close).await?.1)
+    }
+
+    async fn approve(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        approval: Approval,
+    ) -> Result<SessionView> {
+        caller.may(Scope::Sessions)?;
+        let session = self.find(session).await?;
+        Self::visible(&session, caller)?;
+        if let Some(authorization) = session.authorization() {
+            check_approval(&authorization.request, &approval)?;
+        }
+        Ok(self.execute(session.id(), Command::Approve { approval }).await?.1)
     }
 
     async fn timeline(&self, caller: &Caller, session: SessionId) -> Result<Timeline> {

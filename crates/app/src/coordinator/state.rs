@@ -247,6 +247,7 @@ mod tests {
             ceremony,
             participants: holders.into_iter().map(participant).collect(),
             servers: Vec::new(),
+            authorization: None,
             now: Timestamp(0),
             expires_at: Timestamp(1_000),
         };

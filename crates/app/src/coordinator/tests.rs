@@ -140,6 +140,7 @@ async fn open(folder: &TempDir, now: Timestamp) -> World {
     let parts = CoordinatorParts {
         config: CoordinatorConfig { keygens_at_once: 2, ..CoordinatorConfig::default() },
         store: store.clone(),
+        service_initiator: None,
         join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router.clone(),
@@ -162,6 +163,7 @@ impl World {
             participants: vec![participant("a"), participant("b")],
             expires_in_seconds: Some(300),
             idempotency_key: idempotency_key.map(Into::into),
+            authorization: None,
         }
     }
 
@@ -194,6 +196,7 @@ async fn setting_the_clock_ends_no_session_and_prolongs_none() {
         device: DeviceInfo::default(),
         handshake: None,
         ready: true,
+        awaiting_approval: false,
     };
     world.app.join(&Caller::Open, join).await.expect("the session has not ended");
     world.clock.set_wall(-2 * HOUR);
@@ -337,7 +340,7 @@ async fn one_damaged_session_stops_neither_the_start_nor_a_list() {
     let hex = |id: SessionId| id.0.simple().to_string();
     let sql = format!("UPDATE sessions SET document = x'7b' WHERE id = x'{}'", hex(damaged));
     alter(&folder, &sql);
-    alter(&folder, &format!("UPDATE sessions SET version = 2 WHERE id = x'{}'", hex(newer)));
+    alter(&folder, &format!("UPDATE sessions SET version = 3 WHERE id = x'{}'", hex(newer)));
     let world = open(&folder, START).await;
     let listed = world.app.list(&Caller::Open, None, 10).await.unwrap();
     assert_eq!(listed.items.iter().map(|v| v.session_id).collect::<Vec<_>>(), [whole]);
@@ -467,6 +470,7 @@ impl World {
                 device: DeviceInfo::default(),
                 handshake: None,
                 ready: true,
+                awaiting_approval: false,
             };
             self.app.join(&Caller::Open, join).await.unwrap();
         }

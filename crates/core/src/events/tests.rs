@@ -23,6 +23,7 @@ fn event(n: u128, kind: EventKind, status: SessionStatus, parties: &[&str]) -> A
         },
         status,
         participants: parties.iter().enumerate().map(participant).collect(),
+        authorization: None,
         outcome: None,
         failure: None,
         created_at: Timestamp(1),

@@ -18,7 +18,7 @@ impl Session {
         }
         match self.status {
             SessionStatus::Failed | SessionStatus::Expired => return Err(self.ended()),
-            SessionStatus::Created | SessionStatus::Waiting => {
+            status if status.is_gathering() => {
                 let status = self.status.name();
                 return Err(Error::new(
                     ErrorCode::Conflict,
@@ -26,7 +26,7 @@ impl Session {
                 )
                 .waiting_for(self.view().waiting_for()));
             }
-            SessionStatus::InProgress | SessionStatus::Completed => {}
+            _ => {}
         }
         let outcome = match self.checked(outcome) {
             Ok(outcome) => outcome,
@@ -196,8 +196,9 @@ impl Session {
         if failure.parties.is_empty() {
             failure.parties.push(party.clone());
         }
-        // Only these two are a party's to say.
-        if failure.reason != FailureReason::PartyCheated {
+        // Only these three are a party's to say.
+        let own = [FailureReason::PartyCheated, FailureReason::PolicyDenied];
+        if !own.contains(&failure.reason) {
             failure.reason = FailureReason::PartyFailed;
         }
         self.note(now, Some(&party), &format!("failed: {text}"));

@@ -2,7 +2,7 @@
 
 use quorate_types::*;
 
-use super::{Participant, Session};
+use super::{Participant, Session, index};
 
 impl Session {
     /// The session's id.
@@ -52,6 +52,11 @@ impl Session {
         if verified == *signature { Ok(()) } else { Err(Error::internal()) }
     }
 
+    /// What the initiator has signed.
+    pub fn authorization(&self) -> Option<&Authorization> {
+        self.authorization.as_deref()
+    }
+
     /// The server parties that take part.
     pub fn servers(&self) -> &[PartyId] {
         &self.servers
@@ -78,7 +83,7 @@ impl Session {
         let outcome = self.outcome.clone().filter(|_| completed);
         let participant = |(at, p): (usize, &Participant)| ParticipantView {
             party_id: p.party_id.clone(),
-            party_index: PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES")),
+            party_index: index(at),
             status: p.status,
             device: p.device.clone(),
             handshake: p.handshake.clone(),
@@ -89,6 +94,7 @@ impl Session {
             ceremony: self.ceremony.clone(),
             status: self.status,
             participants: self.participants.iter().enumerate().map(participant).collect(),
+            authorization: self.authorization.clone(),
             outcome,
             failure: self.failure.clone(),
             created_at: self.created_at,

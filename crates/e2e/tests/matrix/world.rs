@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use quorate_authority::AuthoritySecret;
 use quorate_client::PartyCredentials;
 use quorate_e2e::{Cluster, Role, api_key_in, free_ports, identity_in};
 use quorate_engine::Identity;
+use quorate_types::Secret;
 use reqwest::Url;
 use serde_json::{Value, json};
 
@@ -261,6 +264,13 @@ impl World {
         let holder = if facts["$PARTY"] == "dev-1" { "dev-1" } else { "dev-2" };
         let token = made["join_tokens"][holder].as_str().expect("a token").to_owned();
         facts.insert("$TOKEN", token);
+        let request = made["authorization"]["request"].as_str().expect("the service signs");
+        let request = quorate_wire::decode_base64(request).expect("base64");
+        let approver = AuthoritySecret::from_seed(&Secret::new([5; 32]));
+        let signature = approver.approve(&request).signature.0;
+        facts.insert("$APPROVER", approver.public().to_string());
+        facts.insert("$SIGNHEX", hex::encode(signature));
+        facts.insert("$SIGN64", base64::engine::general_purpose::STANDARD.encode(signature));
         facts.insert("$SESSION", id.clone());
         if state == "created" {
             return;

@@ -32,6 +32,7 @@ pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
         .route("/api/v1/sessions/{session_id}/parties/{party_id}/ready", put(ready))
         .route("/api/v1/sessions/{session_id}/start", post(start))
         .route("/api/v1/sessions/{session_id}/complete", post(complete))
+        .route("/api/v1/sessions/{session_id}/approvals", post(approve))
         .route("/api/v1/sessions/{session_id}/timeline", get(timeline))
         .route("/api/v1/keys", get(keys))
         .route("/api/v1/keys/{key_id}", get(key))
@@ -181,6 +182,24 @@ pub(crate) async fn complete(
     let was_failure = matches!(report.outcome, PartyOutcome::Failure(_));
     let session = coordinator.complete(&caller, report).await?;
     Ok(Json(CompletedJson::new(&session, was_failure)))
+}
+
+/// Add an approval of a session's signed request.
+///
+/// Its signature is verified here and again by each party whose policy asks for it. The same
+/// approver's again changes nothing.
+#[utoipa::path(post, path = "/api/v1/sessions/{session_id}/approvals", operation_id = "approveSession", tag = "sessions",
+    params(("session_id" = Uuid, Path)),
+    request_body = ApprovalJson,
+    responses((status = 200, description = "Taken.", body = SessionJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn approve(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(session): Path<SessionId>,
+    Body(body): Body<ApprovalJson>,
+) -> ApiResult<Json<SessionJson>> {
+    Ok(Json(coordinator.approve(&caller, session, body.try_into()?).await?.into()))
 }
 
 /// What happened in a session so far.

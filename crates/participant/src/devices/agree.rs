@@ -79,6 +79,7 @@ pub(super) fn view(
         ceremony,
         status: SessionStatus::InProgress,
         participants: (0..).zip(proposals).map(participant).collect(),
+        authorization: None,
         outcome: None,
         failure: None,
         created_at: Timestamp(0),

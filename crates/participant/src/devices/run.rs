@@ -301,7 +301,7 @@ impl DeviceRun {
         let key = key.map(|key| Arc::clone(&key.stored.record.key));
         let ceremony = agree::ceremony(&self.parameters.ceremony, key, request.as_ref())?;
         let view = agree::view(self.parameters.instance.session(), &proposals, ceremony);
-        let (attempt, actions) = Attempt::begin(&self.me, (handshake, secret), view);
+        let (attempt, actions) = Attempt::begin(&self.me, (handshake, secret), view, None);
         self.carry_on(Box::new(attempt), actions)
     }
 

@@ -113,6 +113,7 @@ fn signature(key: &OpenKey, names: [&str; 2]) -> SessionView {
         ceremony: Ceremony::Sign { key: key.stored.record.key.clone(), input },
         status: SessionStatus::Created,
         participants: (0..).zip(names).map(seat).collect(),
+        authorization: None,
         outcome: None,
         failure: None,
         created_at: Timestamp(1),

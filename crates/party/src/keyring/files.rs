@@ -48,7 +48,7 @@ pub(super) fn identity(
 ) -> Result<Secret<[u8; LEN]>> {
     let context = [&IDENTITY[..], party.as_str().as_bytes()].concat();
     let sealed = |secret: &Secret<[u8; LEN]>| {
-        Ok([&IDENTITY[..], &seal.seal(secret.expose(), &context)?].concat())
+        Ok::<_, Error>([&IDENTITY[..], &seal.seal(secret.expose(), &context)?].concat())
     };
     match form {
         Form::Missing => {
@@ -77,7 +77,11 @@ pub(super) fn identity(
     }
 }
 
-fn random() -> Result<Secret<[u8; LEN]>> {
+/// 32 random bytes.
+///
+/// # Errors
+/// `internal_error` where the system gives no randomness.
+pub fn random() -> Result<Secret<[u8; LEN]>> {
     let mut bytes = Zeroizing::new([0; LEN]);
     getrandom::fill(&mut *bytes).map_err(|_| Error::internal())?;
     Ok(Secret::new(*bytes))

@@ -96,6 +96,7 @@ impl<'a> Cheat<'a> {
             device: DeviceInfo::default(),
             handshake: Some(handshake),
             ready: true,
+            awaiting_approval: false,
         };
         let caller = Caller::Party(me.clone());
         self.world.coordinator.join(&caller, join).await.unwrap();

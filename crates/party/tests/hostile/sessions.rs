@@ -116,7 +116,8 @@ impl Scene {
         let session = created.session.session_id;
         let (feed, _following) = quorate_party::follow(&router, &coordinator, &me, session);
         let worker = Worker { keyring: machine.keyring.clone(), compute: Compute::new(2, 2) };
-        let device = Party { worker, router, coordinator, device: DeviceInfo::default() };
+        let (device, authority) = (DeviceInfo::default(), None);
+        let device = Party { worker, router, coordinator, device, authority };
         let token = created.join_tokens[&me].clone();
         quorate_party::take_part(&device, session, token, feed).await.unwrap()
     }
@@ -130,6 +131,7 @@ impl Scene {
             device: DeviceInfo::default(),
             handshake: None,
             ready: true,
+            awaiting_approval: false,
         };
         self.world.coordinator.join(&Caller::Party(party(name)), request).await.unwrap();
     }

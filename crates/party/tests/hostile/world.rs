@@ -82,6 +82,7 @@ impl World {
             CoordinatorApp::open(CoordinatorParts {
                 config: CoordinatorConfig::default(),
                 store,
+                service_initiator: None,
                 join_tokens: JoinTokens::new(Secret::new([9; 32])),
                 directory: router.clone(),
                 events: router.clone(),
@@ -141,6 +142,7 @@ fn request(ceremony: CeremonyRequest, names: &[&str]) -> CreateSession {
         participants: names.iter().map(participant).collect(),
         expires_in_seconds: None,
         idempotency_key: None,
+        authorization: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! keygen, sign, keys, sessions: questions to a running coordinator.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_client::{Verdict, Wanted, verify_new_key};
@@ -13,6 +14,7 @@ use super::client::{ClientArgs, PATIENCE, finish};
 use super::keys::told;
 use super::output::{Output, table, tell};
 use super::peers::PeersFile;
+use super::request::{SigningArgs, record};
 use super::values::{select_key, value};
 use crate::serve::compose::interrupted;
 
@@ -41,6 +43,13 @@ pub(crate) struct KeygenArgs {
     /// Seconds until the session gives up
     #[arg(long, value_name = "SECONDS")]
     expires_in: Option<u64>,
+    /// File with an initiator's private key, PEM or JWK: signs the request, for server parties that
+    /// do not know the coordinator's service initiator. Name all holders with --party; their
+    /// identities are those of `quorate peers`
+    #[arg(long, value_name = "FILE", requires = "participants")]
+    initiator_key: Option<PathBuf>,
+    #[command(flatten)]
+    signing: SigningArgs,
 }
 
 /// Arguments of `sign`.
@@ -62,6 +71,12 @@ pub(crate) struct SignArgs {
     /// Repeating a request with the same key gives the same signature session
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// File with an initiator's private key, PEM or JWK: signs the request, for server parties that
+    /// do not know the coordinator's service initiator
+    #[arg(long, value_name = "FILE")]
+    initiator_key: Option<PathBuf>,
+    #[command(flatten)]
+    signing: SigningArgs,
 }
 
 /// What is signed or was signed.
@@ -160,11 +175,19 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
         threshold: Threshold::new(args.threshold.into(), args.parties.into())?,
         holders: &args.participants,
     };
+    let authorization = match &args.initiator_key {
+        Some(key) => {
+            let Wanted { scheme, threshold, holders } = wanted;
+            Some(args.signing.keygen(key, scheme, threshold, holders, &peers)?)
+        }
+        None => None,
+    };
     let request = CreateSession {
         ceremony: CeremonyRequest::Keygen { scheme: wanted.scheme, threshold: wanted.threshold },
         participants: plain(&args.participants),
         expires_in_seconds: args.expires_in,
         idempotency_key: None,
+        authorization,
     };
     let view = run_session(&*coordinator, request, "making a key", out).await?;
     let public_key = view.public_key().ok_or_else(Error::internal)?;
@@ -195,18 +218,33 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
     let coordinator = args.client.connect()?;
     let (key, scheme) = select_key(&*coordinator, &args.key).await?;
     let input = args.signed.input(scheme)?;
-    let digest = input.digest();
+    let authorization = match &args.initiator_key {
+        Some(file) => {
+            let with = record(&*coordinator, &key).await?;
+            Some(args.signing.signature(file, &with, &input, &args.participants)?)
+        }
+        None => None,
+    };
     let request = CreateSession {
         ceremony: CeremonyRequest::Sign { key, threshold: None, input },
         participants: plain(&args.participants),
         expires_in_seconds: args.expires_in,
         idempotency_key: args.idempotency_key,
+        authorization,
     };
     let view = run_session(&*coordinator, request, "signing", out).await?;
+    let value = signed(&view)?;
+    out.show(&value, || lines(&value));
+    Ok(())
+}
+
+/// A signature that a session has made.
+pub(crate) fn signed(view: &SessionView) -> Result<serde_json::Value> {
     let Some(Outcome::Signature(signature)) = &view.outcome else {
         return Err(Error::internal());
     };
-    let value = json!({
+    let digest = view.ceremony.input().and_then(SignInput::digest);
+    Ok(json!({
         "session_id": view.session_id,
         "key_id": view.key_id(),
         "public_key": view.public_key().map(|key| hex::encode(&key.0)),
@@ -214,9 +252,7 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
         "signature": hex::encode(&signature.bytes),
         "recovery_id": signature.recovery_id,
         "signers": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
-    });
-    out.show(&value, || lines(&value));
-    Ok(())
+    }))
 }
 
 /// Creates a session and waits for its end.

@@ -70,6 +70,7 @@ fn succeeded(view: SessionView) -> Result<SessionView> {
     };
     let code = match view.status {
         SessionStatus::Expired => ErrorCode::SessionExpired,
+        _ if failure.reason == FailureReason::PolicyDenied => ErrorCode::PolicyDenied,
         _ => ErrorCode::Conflict,
     };
     let mut error = Error::new(

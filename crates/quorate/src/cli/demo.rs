@@ -10,11 +10,10 @@ use serde_json::json;
 
 use super::ask::run_session;
 use super::output::Output;
-use super::up::Running;
+use super::up::{PartyOptions, Running};
 use super::values::value;
 use crate::serve::endpoints::Ports;
 use crate::serve::options::ServeOptions;
-use crate::serve::party::VaultOptions;
 use crate::serve::peers;
 
 /// Arguments of `demo`.
@@ -44,7 +43,7 @@ pub(crate) async fn run(args: DemoArgs, out: Output) -> Result<()> {
     options.auth = None;
     let bar = out
         .progress("starting a coordinator, a router, an account service and three server parties");
-    let running = Running::start(options, None, Ports::Ephemeral, VaultOptions::default()).await?;
+    let running = Running::start(options, None, Ports::Ephemeral, PartyOptions::default()).await?;
     bar.finish_and_clear();
     let done = make_and_sign(&running, &args, out).await;
     running.stop().await;
@@ -132,6 +131,7 @@ fn keygen(scheme: Scheme) -> Result<CreateSession> {
         participants: Vec::new(),
         expires_in_seconds: None,
         idempotency_key: None,
+        authorization: None,
     })
 }
 
@@ -141,6 +141,7 @@ fn sign(key: KeyId, input: SignInput) -> CreateSession {
         participants: Vec::new(),
         expires_in_seconds: None,
         idempotency_key: None,
+        authorization: None,
     }
 }
 

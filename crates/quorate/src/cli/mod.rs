@@ -13,6 +13,7 @@ mod party;
 mod peers;
 mod refresh;
 mod relay;
+mod request;
 mod roles;
 mod up;
 pub(crate) mod values;
@@ -33,7 +34,7 @@ const EXIT_CODES: &str = "Exit codes:
   1  the answer is no: a signature is not valid, a session failed or expired, a key is locked
   2  wrong usage: an option, an argument or a file
   3  not found
-  4  not allowed: no or wrong credentials, or a missing right
+  4  not allowed: no or wrong credentials, a missing right, or a party's policy
   5  unavailable now: no connection, starting, stopping or too many requests; try again
   6  internal error";
 
@@ -78,6 +79,12 @@ enum Command {
     Sessions(ask::ListArgs),
     /// Close a session: it ends without a result
     Close(ask::CloseArgs),
+    /// Sign requests apart from sending them, for parties that check who asks
+    Request(request::RequestArgs),
+    /// Approve a signed request, of a session that waits or in a file
+    Approve(request::ApproveArgs),
+    /// Check the policy of a server party
+    Policy(request::PolicyArgs),
     /// Follow one session live: who joined, who is in which round, who is waited for
     Watch(watch::WatchArgs),
     /// Run the session coordinator separately
@@ -113,6 +120,8 @@ impl Command {
                 | Self::Keys(_)
                 | Self::Sessions(_)
                 | Self::Close(_)
+                | Self::Request(_)
+                | Self::Approve(_)
                 | Self::Watch(_)
         )
     }
@@ -210,7 +219,7 @@ fn exit_code(code: ErrorCode) -> ExitCode {
         | ErrorCode::IdempotencyMismatch
         | ErrorCode::Unimplemented => 2,
         ErrorCode::NotFound => 3,
-        ErrorCode::Unauthorized | ErrorCode::Forbidden => 4,
+        ErrorCode::Unauthorized | ErrorCode::Forbidden | ErrorCode::PolicyDenied => 4,
         ErrorCode::RateLimited | ErrorCode::Unavailable => 5,
         ErrorCode::Internal => 6,
     })
@@ -226,6 +235,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         |answer: quorate_types::Result<Answer>| answer.map(ExitCode::from).map_err(failed);
     let done = match cli.command {
         Command::Verify(args) => return answered(verify::run(&args, out)),
+        Command::Policy(args) => return answered(request::policy(&args, out)),
         Command::Watch(args) => return answered(watch::run(args, out).await),
         Command::Keygen(args) => return answered(ask::keygen(args, out).await),
         Command::Keys(args) => return answered(keys::run(args, out).await),
@@ -235,6 +245,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Peers(args) => peers::run(args, out),
         Command::Sessions(args) => ask::sessions(args, out).await,
         Command::Close(args) => ask::close(args, out).await,
+        Command::Request(args) => request::run(args, out).await,
+        Command::Approve(args) => request::approve(args, out).await,
         Command::Coordinator(args) => roles::coordinator(args, out).await,
         Command::Router(args) => roles::router(args, out).await,
         Command::Accounts(args) => roles::accounts(args, out).await,

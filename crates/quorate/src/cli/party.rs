@@ -13,6 +13,7 @@ use super::output::{Output, table, tell};
 use super::roles::{PeerArgs, announce};
 use super::values::value;
 use crate::serve::auth::parse_identities;
+use crate::serve::authority::{AuthorityOptions, PartyRules, beside_link};
 use crate::serve::compose::{self, Bound, Host};
 use crate::serve::data::DataFolder;
 use crate::serve::endpoints;
@@ -65,6 +66,8 @@ struct ServeArgs {
     peers: PeerArgs,
     #[command(flatten)]
     secrets: SecretsArgs,
+    #[command(flatten)]
+    authority: AuthorityOptions,
     /// HTTP port
     #[arg(long, default_value_t = endpoints::PARTIES[0].0)]
     http_port: u16,
@@ -169,7 +172,14 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
     prepared.pin_peers(peers).await?;
     let identity = hex::encode(prepared.identity());
     let link = args.peers.endpoint(&args.router, &host)?;
-    let (party, pair) = prepared.start(&host, bound, link, Compute::default()).await?;
+    let rules = PartyRules::open(&args.authority, beside_link(&host.options).as_deref())?;
+    if let Some(warning) = rules.warning()? {
+        tell(&warning);
+    }
+    let authority = prepared.authority(&rules).await?;
+    let compute = Compute::default();
+    let (party, pair) = prepared.start(&host, bound, link, compute, authority.clone()).await?;
+    host.net.spawn(rules.watch(vec![authority], host.net.stop.clone()));
     if !out.json {
         tell(&format!(
             "{id} has the identity {identity}; a router that requires authentication is started \

@@ -35,6 +35,7 @@ pub(crate) async fn run(args: RefreshArgs, out: Output) -> Result<()> {
         participants: plain(&args.participants),
         expires_in_seconds: args.expires_in,
         idempotency_key: None,
+        authorization: None,
     };
     let view = match args.wait {
         true => run_session(&*coordinator, request, "refreshing a key", out).await?,

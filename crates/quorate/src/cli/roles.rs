@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::credential::ApiKeyArgs;
 use super::output::Output;
+use crate::serve::authority::{ServiceInitiator, beside_link};
 use crate::serve::compose::{self, Bound, Host};
 use crate::serve::endpoints::{self, Pair};
 use crate::serve::options::ServeOptions;
@@ -66,6 +67,8 @@ pub(crate) struct CoordinatorArgs {
     /// The router's gRPC address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
     router: String,
+    #[command(flatten)]
+    service: ServiceInitiator,
 }
 
 /// Arguments of `router`.
@@ -120,7 +123,8 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let endpoint = args.peers.role(&args.router, &host, LinkRole::Coordinator)?;
     let router = Arc::new(RemoteRouter::new(endpoint));
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
-    let app = compose::open_coordinator(&host, router.clone(), events).await?;
+    let service = args.service.open(beside_link(&host.options).as_deref())?;
+    let app = compose::open_coordinator(&host, router.clone(), events, service).await?;
     host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
     let mut signals = compose::Signals::take();
     let pair = compose::serve_coordinator(&host, bound, app).await?;

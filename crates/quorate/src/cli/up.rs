@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use super::output::{Output, table, tell};
 use super::peers::LocalPeers;
+use crate::serve::authority::{self, AuthorityOptions, PartyRules, ServiceInitiator};
 use crate::serve::compose::{self, Bound, Host};
 use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
 use crate::serve::listener::bind;
@@ -36,10 +37,21 @@ pub(crate) struct UpArgs {
     #[arg(long, value_enum, default_value_t = Ports::Default)]
     pub(crate) ports: Ports,
     #[command(flatten)]
-    pub(crate) vaults: VaultOptions,
+    pub(crate) parties: PartyOptions,
     /// Write the addresses as JSON to this file once everything is ready
     #[arg(long, value_name = "FILE")]
     pub(crate) endpoints: Option<PathBuf>,
+}
+
+/// What concerns the server parties and what they sign.
+#[derive(clap::Args, Clone, Default)]
+pub(crate) struct PartyOptions {
+    #[command(flatten)]
+    vaults: VaultOptions,
+    #[command(flatten)]
+    authority: AuthorityOptions,
+    #[command(flatten)]
+    service: ServiceInitiator,
 }
 
 /// The option for other ports.
@@ -51,10 +63,10 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     let (file, ports) = (args.endpoints.clone(), args.ports);
     let relays = (!args.no_relays).then_some(args.relays);
     let together = together(args.options.host, &args.options.data.data);
-    let running = Running::start(args.options, relays, ports, args.vaults).await?;
+    let running = Running::start(args.options, relays, ports, args.parties).await?;
     bar.finish_and_clear();
-    if let Some(warning) = together {
-        tell(&warning);
+    for warning in together.iter().chain(&running.warning) {
+        tell(warning);
     }
     let mut signals = compose::Signals::take();
     if let Some(file) = &file {
@@ -151,6 +163,8 @@ pub(crate) struct Running {
     host: Host,
     parties: Vec<PartyHandle>,
     accounts: Arc<quorate_app::AccountsApp>,
+    /// What the operator should know about who may ask.
+    warning: Option<String>,
     pub(crate) endpoints: Endpoints,
     /// What the commands of this user are told of the parties.
     _peers: Option<LocalPeers>,
@@ -162,7 +176,7 @@ impl Running {
         options: ServeOptions,
         relays: Option<RelayOptions>,
         ports: Ports,
-        vaults: VaultOptions,
+        of_parties: PartyOptions,
     ) -> Result<Self> {
         // All ports first: a taken one is reported before anything has started.
         let bind = async |pair| Bound::open(&options, ports.of(pair), OTHERS).await;
@@ -178,7 +192,11 @@ impl Running {
             None => None,
         };
         let host = Host::open(options).await?;
-        let (coordinator, router) = compose::open_pair(&host).await?;
+        let local = authority::in_folder(&host.options, host.data.path());
+        let service = of_parties.service.open(local.as_deref())?;
+        let rules = PartyRules::open(&of_parties.authority, local.as_deref())?;
+        let warning = rules.warning()?;
+        let (coordinator, router) = compose::open_pair(&host, service).await?;
         let accounts = compose::open_accounts(&host, coordinator.clone()).await?;
         let mut served = Endpoints {
             coordinator: compose::serve_coordinator(&host, coordinator_ports, coordinator.clone())
@@ -200,7 +218,7 @@ impl Running {
         for number in 1..=party_ports.len() {
             let id: PartyId = format!("server-party-{number}").parse()?;
             let folder = host.data.part(id.as_str())?;
-            prepared.push(LocalParty::prepare(&folder, id, None, vaults).await?);
+            prepared.push(LocalParty::prepare(&folder, id, None, of_parties.vaults).await?);
         }
         pin_each_other(&prepared).await?;
         restore_lost(&host, &prepared).await?;
@@ -217,18 +235,22 @@ impl Running {
         let router = host.inside(services, served.router.grpc).await;
         // One pool for all parties of this process: the cores are shared anyway.
         let compute = Compute::default();
-        let mut parties = Vec::new();
+        let (mut parties, mut authorities) = (Vec::new(), Vec::new());
         for (prepared, bound) in prepared.into_iter().zip(party_ports) {
             let id = prepared.id().to_string();
-            let (party, pair) = prepared.start(&host, bound, router()?, compute.clone()).await?;
+            let authority = prepared.authority(&rules).await?;
+            authorities.push(authority.clone());
+            let started = prepared.start(&host, bound, router()?, compute.clone(), authority);
+            let (party, pair) = started.await?;
             served.parties.push(PartyEndpoint { id, pair });
             parties.push(party);
         }
+        host.net.spawn(rules.watch(authorities, host.net.stop.clone()));
         for party in &parties {
             party.connected().await;
         }
         let peers = local_peers(&served, &parties)?;
-        Ok(Self { host, parties, accounts, endpoints: served, _peers: peers })
+        Ok(Self { host, parties, accounts, warning, endpoints: served, _peers: peers })
     }
 
     /// Sessions in which the parties of this process compute.

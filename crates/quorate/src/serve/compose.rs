@@ -10,6 +10,7 @@ use quorate_app::{
     AccountsApp, ApiKeys, Clock, CoordinatorApp, CoordinatorConfig, CoordinatorParts, EventSink,
     JoinTokens, LateProgress, ProgressSink, RouterApp, RouterConfig, RouterParts, SystemClock,
 };
+use quorate_authority::AuthoritySecret;
 use quorate_front_grpc::Services;
 use quorate_front_rest::{Service, common};
 use quorate_ports::{Accounts, Coordinator, Directory, ManageSessions, Store, TakePart};
@@ -170,10 +171,12 @@ pub(crate) async fn open_coordinator(
     host: &Host,
     directory: Arc<dyn Directory>,
     events: Arc<dyn EventSink>,
+    service_initiator: Option<Arc<AuthoritySecret>>,
 ) -> Result<Arc<CoordinatorApp>> {
     let parts = CoordinatorParts {
         config: CoordinatorConfig::default(),
         store: host.store.clone(),
+        service_initiator,
         join_tokens: JoinTokens::new(host.data.secret("join-tokens.key")?),
         directory,
         events,
@@ -198,10 +201,14 @@ pub(crate) async fn open_accounts(
 }
 
 /// Coordinator and router of one process, each knowing the other directly.
-pub(crate) async fn open_pair(host: &Host) -> Result<(Arc<CoordinatorApp>, Arc<RouterApp>)> {
+pub(crate) async fn open_pair(
+    host: &Host,
+    service_initiator: Option<Arc<AuthoritySecret>>,
+) -> Result<(Arc<CoordinatorApp>, Arc<RouterApp>)> {
     let late = Arc::new(LateProgress::default());
     let router = open_router(host, late.clone()).await?;
-    let coordinator = open_coordinator(host, router.clone(), router.clone()).await?;
+    let coordinator =
+        open_coordinator(host, router.clone(), router.clone(), service_initiator).await?;
     let sink: Arc<dyn ProgressSink> = coordinator.clone();
     late.connect(Arc::downgrade(&sink));
     router.forget_unclaimed();

@@ -2,7 +2,9 @@
 
 mod activity;
 pub(crate) mod auth;
+pub(crate) mod authority;
 mod bodies;
+mod callback;
 pub(crate) mod compose;
 pub(crate) mod connections;
 pub(crate) mod data;

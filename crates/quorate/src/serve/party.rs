@@ -1,7 +1,7 @@
 //! A server party of this process: its keyring, its link to the router, its own small interface.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +10,18 @@ use quorate_app::HeldKey;
 use quorate_client::PartyCredentials;
 use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
-use quorate_party::{Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource};
+use quorate_party::{
+    Authority, Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource,
+};
 use quorate_ports::Vault as _;
 use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteRouter;
-use quorate_store::SqliteVault;
+use quorate_store::{SqliteLedger, SqliteVault};
 use quorate_types::*;
 use quorate_wire::{HeldBanJson, HeldKeyJson, KeyJson};
 
+use super::authority::PartyRules;
 use super::compose::{Bound, Host};
 use super::data::{DataFolder, read_secret};
 use super::endpoints::Pair;
@@ -37,6 +40,7 @@ pub(crate) struct LocalParty {
     keyring: Arc<Keyring>,
     vault: Arc<SqliteVault>,
     credentials: Arc<PartyCredentials>,
+    folder: PathBuf,
 }
 
 impl LocalParty {
@@ -59,7 +63,8 @@ impl LocalParty {
         let (name, identity, rows) = (id.clone(), folder.file("identity.key"), vault.clone());
         let keyring = Keyring::open(name, &identity, seal, rows, options.accept_rollback).await?;
         let credentials = Arc::new(PartyCredentials::new(id, keyring.identity().clone()));
-        Ok(Self { keyring: Arc::new(keyring), vault, credentials })
+        let folder = folder.path().to_owned();
+        Ok(Self { keyring: Arc::new(keyring), vault, credentials, folder })
     }
 
     /// The party's name.
@@ -130,6 +135,11 @@ impl LocalParty {
         Ok(dropped)
     }
 
+    /// What this party decides by, over its own ledger.
+    pub(crate) async fn authority(&self, rules: &PartyRules) -> Result<Arc<Authority>> {
+        rules.authority(Arc::new(SqliteLedger::open(&self.folder)?)).await
+    }
+
     /// Connects to the router and serves health, readiness and public keys on the bound ports.
     pub(crate) async fn start(
         self,
@@ -137,12 +147,14 @@ impl LocalParty {
         bound: Bound,
         router: Endpoint,
         compute: Compute,
+        authority: Arc<Authority>,
     ) -> Result<(PartyHandle, Pair)> {
         let name = self.id().to_string();
         let router = RemoteRouter::new(router.with_credentials(self.credentials)?);
         let sessions = Arc::new(router.sessions());
         let config = PartyConfig {
             grace: Duration::from_secs(host.options.grace),
+            authority: Some(authority),
             ..PartyConfig::default()
         };
         let handle =

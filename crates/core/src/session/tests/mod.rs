@@ -76,6 +76,7 @@ fn new(kind: SessionKind, t: i64, n: i64, parties: &[usize]) -> NewSession {
         },
         participants: parties.iter().map(participant).collect(),
         servers: Vec::new(),
+        authorization: None,
         now: Timestamp(0),
         expires_at: Timestamp(DEADLINE),
     }

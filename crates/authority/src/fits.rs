@@ -1,0 +1,242 @@
+//! Whether a session is what the initiator has asked for.
+
+use quorate_types::{Ceremony, KeyEpoch, KeyId, PartyId, PublicKey, Scheme, Threshold};
+
+use crate::request::{Action, NamedHolder, Request, RequestedInput, Signers};
+use crate::rule::{Denial, Rule};
+
+/// A session as one party sees it.
+pub struct Facts<'a> {
+    /// What it does.
+    pub ceremony: &'a Ceremony,
+    /// The key as this party holds it, which the session's word is not taken for; `None` where it
+    /// has none of its own to compare.
+    pub held: Option<&'a KeyEpoch>,
+    /// The participants in their order, each with the identity that it shows, once it does.
+    pub participants: Vec<(&'a PartyId, Option<[u8; 32]>)>,
+}
+
+fn differs(rule: Rule, what: &str) -> Denial {
+    Denial::new(rule, format!("the session {what} than its initiator has signed"))
+}
+
+impl Request {
+    /// Compares each fact of a session with what was asked for.
+    ///
+    /// # Errors
+    /// By the rule of the first that differs.
+    pub fn fits(&self, facts: &Facts<'_>) -> Result<(), Denial> {
+        match (&self.action, facts.ceremony) {
+            (
+                Action::Keygen { scheme, threshold, holders },
+                Ceremony::Keygen { scheme: made, threshold: with },
+            ) => {
+                same_scheme(*scheme, *made)?;
+                same_threshold(*threshold, *with)?;
+                same_holders(holders, &facts.participants)
+            }
+            (
+                Action::Sign { key_id, epoch, scheme, public_key, input, path, signers },
+                Ceremony::Sign { key: shown, input: signed },
+            ) => {
+                let key = facts.held.unwrap_or(shown);
+                same_key(*key_id, *epoch, shown, key)?;
+                same_scheme(*scheme, key.scheme)?;
+                same_public_key(public_key, key)?;
+                if *input != RequestedInput::of(signed) {
+                    return Err(differs(Rule::Input, "signs something else"));
+                }
+                if !path.is_empty() {
+                    let why = "the request derives a key, which this version does not";
+                    return Err(Denial::new(Rule::Path, why));
+                }
+                within(signers, &facts.participants)
+            }
+            (
+                Action::Refresh { key_id, epoch, scheme, public_key, threshold, holders },
+                Ceremony::Refresh { key: shown },
+            ) => {
+                let key = facts.held.unwrap_or(shown);
+                same_key(*key_id, *epoch, shown, key)?;
+                same_scheme(*scheme, key.scheme)?;
+                same_public_key(public_key, key)?;
+                same_threshold(*threshold, key.threshold)?;
+                same_holders(holders, &facts.participants)
+            }
+            _ => Err(differs(Rule::Ceremony, "does something else")),
+        }
+    }
+}
+
+fn same_key(key_id: KeyId, epoch: u32, shown: &KeyEpoch, key: &KeyEpoch) -> Result<(), Denial> {
+    if key_id != shown.key_id || key_id != key.key_id {
+        return Err(differs(Rule::Key, "uses another key"));
+    }
+    if epoch == key.epoch {
+        return Ok(());
+    }
+    let why = format!(
+        "the request is signed for epoch {epoch} of the key, which is at {}: sign a new one",
+        key.epoch
+    );
+    Err(Denial::new(Rule::Epoch, why))
+}
+
+fn same_public_key(asked: &PublicKey, key: &KeyEpoch) -> Result<(), Denial> {
+    if *asked == key.public_key {
+        return Ok(());
+    }
+    Err(differs(Rule::PublicKey, "uses a key with another verifying key"))
+}
+
+fn same_scheme(asked: Scheme, found: Scheme) -> Result<(), Denial> {
+    if asked == found { Ok(()) } else { Err(differs(Rule::Scheme, "is for another scheme")) }
+}
+
+fn same_threshold(asked: Threshold, found: Threshold) -> Result<(), Denial> {
+    if asked == found {
+        return Ok(());
+    }
+    Err(differs(Rule::Threshold, "makes a key with another threshold"))
+}
+
+type Participants<'a> = [(&'a PartyId, Option<[u8; 32]>)];
+
+fn same_holders(asked: &[NamedHolder], found: &Participants<'_>) -> Result<(), Denial> {
+    let names = |asked: &NamedHolder, found: &PartyId| asked.party_id == *found;
+    if asked.len() != found.len() || !asked.iter().zip(found).all(|(a, (f, _))| names(a, f)) {
+        return Err(differs(Rule::Holders, "makes a key with other holders"));
+    }
+    let foreign = |asked: &NamedHolder, shown: &Option<[u8; 32]>| {
+        asked.identity.zip(*shown).is_some_and(|(asked, shown)| asked != shown)
+    };
+    match asked.iter().zip(found).find(|(asked, (_, shown))| foreign(asked, shown)) {
+        Some((holder, _)) => {
+            let why =
+                format!("{} shows another identity than the initiator has signed", holder.party_id);
+            Err(Denial::new(Rule::Holders, why))
+        }
+        None => Ok(()),
+    }
+}
+
+fn within(signers: &Signers, found: &Participants<'_>) -> Result<(), Denial> {
+    let Signers::Named(named) = signers else { return Ok(()) };
+    match found.iter().find(|(party, _)| !named.contains(party)) {
+        Some((party, _)) => {
+            let why = format!("{party} is none of the signers that the initiator has named");
+            Err(Denial::new(Rule::Signers, why))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use quorate_types::{Digest, SignInput, Timestamp};
+
+    use super::*;
+    use crate::request::tests::sign;
+
+    pub(crate) fn key() -> KeyEpoch {
+        KeyEpoch {
+            key_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
+            epoch: 3,
+            scheme: Scheme::EcdsaSecp256k1,
+            threshold: Threshold::new(2, 3).unwrap(),
+            public_key: PublicKey(vec![4; 65]),
+            holders: ["a", "b", "c"].map(|name| name.parse().unwrap()).to_vec(),
+        }
+    }
+
+    pub(crate) fn signing() -> Ceremony {
+        Ceremony::Sign { key: Arc::new(key()), input: SignInput::Digest(Digest([7; 32])) }
+    }
+
+    fn parties(names: &[&str]) -> Vec<PartyId> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    /// The rule by which a session fails, or none.
+    fn failed(
+        request: &Request,
+        ceremony: &Ceremony,
+        held: &KeyEpoch,
+        names: &[&str],
+    ) -> Option<Rule> {
+        let parties = parties(names);
+        let participants = parties.iter().map(|party| (party, None)).collect();
+        let facts = Facts { ceremony, held: Some(held), participants };
+        request.fits(&facts).err().map(|denial| denial.rule)
+    }
+
+    #[test]
+    fn each_fact_of_a_signature_that_differs_is_named() {
+        let with = |change: &dyn Fn(&mut KeyEpoch)| {
+            let mut key = key();
+            change(&mut key);
+            key
+        };
+        assert_eq!(failed(&sign(), &signing(), &key(), &["a", "b"]), None);
+        assert_eq!(failed(&sign(), &signing(), &key(), &["b"]), None);
+        assert_eq!(failed(&sign(), &signing(), &key(), &["a", "c"]), Some(Rule::Signers));
+        let other: quorate_types::KeyId = "550e8400-e29b-41d4-a716-446655440001".parse().unwrap();
+        for (rule, key) in [
+            (Rule::Key, with(&|key| key.key_id = other)),
+            (Rule::Epoch, with(&|key| key.epoch = 4)),
+            (Rule::Scheme, with(&|key| key.scheme = Scheme::Ed25519)),
+            (Rule::PublicKey, with(&|key| key.public_key = PublicKey(vec![5; 65]))),
+        ] {
+            assert_eq!(failed(&sign(), &signing(), &key, &["a", "b"]), Some(rule));
+            let input = SignInput::Digest(Digest([7; 32]));
+            let shown = Ceremony::Sign { key: Arc::new(key.clone()), input };
+            let parties = parties(&["a", "b"]);
+            let participants = parties.iter().map(|party| (party, None)).collect();
+            let facts = Facts { ceremony: &shown, held: None, participants };
+            assert_eq!(sign().fits(&facts).unwrap_err().rule, rule, "as the session shows it");
+        }
+        for input in [SignInput::Digest(Digest([8; 32])), SignInput::Message(vec![7; 32].into())] {
+            let other = Ceremony::Sign { key: Arc::new(key()), input };
+            assert_eq!(failed(&sign(), &other, &key(), &["a", "b"]), Some(Rule::Input));
+        }
+        let mut derived = sign();
+        if let Action::Sign { path, .. } = &mut derived.action {
+            path.push(1);
+        }
+        assert_eq!(failed(&derived, &signing(), &key(), &["a", "b"]), Some(Rule::Path));
+        let (scheme, threshold) = (Scheme::EcdsaSecp256k1, Threshold::new(2, 3).unwrap());
+        let keygen = Ceremony::Keygen { scheme, threshold };
+        assert_eq!(failed(&sign(), &keygen, &key(), &["a", "b"]), Some(Rule::Ceremony));
+    }
+
+    #[test]
+    fn each_fact_of_a_keygen_that_differs_is_named() {
+        let holder =
+            |name: &str, identity| NamedHolder { party_id: name.parse().unwrap(), identity };
+        let (scheme, threshold) = (Scheme::EcdsaSecp256k1, Threshold::new(2, 2).unwrap());
+        let holders = vec![holder("a", Some([1; 32])), holder("b", None)];
+        let action = Action::Keygen { scheme, threshold, holders };
+        let request = Request { action, expires_at: Timestamp(1), ..sign() };
+        let parties = parties(&["a", "b", "c"]);
+        let rule = |ceremony: &Ceremony, shown: &[(usize, Option<[u8; 32]>)]| {
+            let participants = shown.iter().map(|(at, id)| (&parties[*at], *id)).collect();
+            let facts = Facts { ceremony, held: None, participants };
+            request.fits(&facts).err().map(|denial| denial.rule)
+        };
+        let made = Ceremony::Keygen { scheme, threshold };
+        assert_eq!(rule(&made, &[(0, None), (1, None)]), None);
+        assert_eq!(rule(&made, &[(0, Some([1; 32])), (1, Some([9; 32]))]), None);
+        assert_eq!(rule(&made, &[(0, Some([2; 32])), (1, None)]), Some(Rule::Holders));
+        for others in [vec![(0, None), (2, None)], vec![(1, None), (0, None)], vec![(0, None)]] {
+            assert_eq!(rule(&made, &others), Some(Rule::Holders));
+        }
+        let threshold = Threshold::new(2, 3).unwrap();
+        let wider = Ceremony::Keygen { scheme, threshold };
+        assert_eq!(rule(&wider, &[(0, None), (1, None)]), Some(Rule::Threshold));
+        let other = Ceremony::Keygen { scheme: Scheme::Ed25519, threshold };
+        assert_eq!(rule(&other, &[(0, None), (1, None)]), Some(Rule::Scheme));
+        assert_eq!(rule(&signing(), &[(0, None), (1, None)]), Some(Rule::Ceremony));
+    }
+}
