@@ -9,8 +9,8 @@ use crate::rule::{Denial, Rule};
 pub struct Facts<'a> {
     /// What it does.
     pub ceremony: &'a Ceremony,
-    /// The key as this party holds it, which the session's word is not taken for; `None` where it
-    /// has none of its own to compare.
+    /// The key as this party holds it, compared beside what the session says of it; `None` where it
+    /// has none of its own.
     pub held: Option<&'a KeyEpoch>,
     /// The participants in their order, each with the identity that it shows, once it does.
     pub participants: Vec<(&'a PartyId, Option<[u8; 32]>)>,
@@ -39,10 +39,11 @@ impl Request {
                 Action::Sign { key_id, epoch, scheme, public_key, input, path, signers },
                 Ceremony::Sign { key: shown, input: signed },
             ) => {
-                let key = facts.held.unwrap_or(shown);
-                same_key(*key_id, *epoch, shown, key)?;
-                same_scheme(*scheme, key.scheme)?;
-                same_public_key(public_key, key)?;
+                for key in std::iter::once(&**shown).chain(facts.held) {
+                    same_key(*key_id, *epoch, key)?;
+                    same_scheme(*scheme, key.scheme)?;
+                    same_public_key(public_key, key)?;
+                }
                 if *input != RequestedInput::of(signed) {
                     return Err(differs(Rule::Input, "signs something else"));
                 }
@@ -56,11 +57,12 @@ impl Request {
                 Action::Refresh { key_id, epoch, scheme, public_key, threshold, holders },
                 Ceremony::Refresh { key: shown },
             ) => {
-                let key = facts.held.unwrap_or(shown);
-                same_key(*key_id, *epoch, shown, key)?;
-                same_scheme(*scheme, key.scheme)?;
-                same_public_key(public_key, key)?;
-                same_threshold(*threshold, key.threshold)?;
+                for key in std::iter::once(&**shown).chain(facts.held) {
+                    same_key(*key_id, *epoch, key)?;
+                    same_scheme(*scheme, key.scheme)?;
+                    same_public_key(public_key, key)?;
+                    same_threshold(*threshold, key.threshold)?;
+                }
                 same_holders(holders, &facts.participants)
             }
             _ => Err(differs(Rule::Ceremony, "does something else")),
@@ -68,8 +70,8 @@ impl Request {
     }
 }
 
-fn same_key(key_id: KeyId, epoch: u32, shown: &KeyEpoch, key: &KeyEpoch) -> Result<(), Denial> {
-    if key_id != shown.key_id || key_id != key.key_id {
+fn same_key(key_id: KeyId, epoch: u32, key: &KeyEpoch) -> Result<(), Denial> {
+    if key_id != key.key_id {
         return Err(differs(Rule::Key, "uses another key"));
     }
     if epoch == key.epoch {

@@ -172,6 +172,7 @@ impl World {
             ceremony,
             participants: names.iter().map(participant).collect(),
             servers: names.to_vec(),
+            authorization: None,
             now: Timestamp(self.now),
             expires_at: Timestamp(self.now + LIFE),
         };

@@ -1,0 +1,309 @@
+//! A coordinator that changes what an initiator has signed: every party refuses, naming the rule.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use quorate_authority::{
+    Action, AuthoritySecret, Initiators, NamedHolder, Policy, Request, RequestedInput, Signers,
+};
+use quorate_party::{
+    Authority, AuthorityParts, Compute, MemoryLedger, MemoryVault, NoCallback, PartyConfig,
+    PartyHandle, PartyServer, Rules,
+};
+use quorate_ports::ManageSessions as _;
+use quorate_types::*;
+
+use crate::middle::{Between, Call, Middle, Told};
+use crate::world::{FOR_EVER, Machine, World, party};
+
+/// What the world's clock shows at its start.
+const START: Timestamp = Timestamp(1_700_000_000_000);
+
+fn now() -> Timestamp {
+    START
+}
+
+fn secret(seed: u8) -> AuthoritySecret {
+    AuthoritySecret::from_seed(&Secret::new([seed; 32]))
+}
+
+/// Changes what one party is shown of a session.
+type Lie = Arc<dyn Fn(&mut SessionView) + Send + Sync>;
+
+/// A coordinator that lies to one party in the events of one kind.
+#[derive(Default)]
+struct Liar {
+    lie: Mutex<Option<(PartyId, EventKind, Lie)>>,
+    /// Sessions in which a message was handed over, by round.
+    sent: Mutex<BTreeSet<(SessionId, i32)>>,
+    refused: Mutex<Vec<(PartyId, Failure)>>,
+}
+
+#[async_trait]
+impl Middle for Liar {
+    async fn call(&self, who: &PartyId, call: Call<'_>) -> Result<()> {
+        match call {
+            Call::Route(request) => {
+                self.sent.lock().unwrap().insert((request.session_id, request.round));
+            }
+            Call::Report(report) => {
+                if let PartyOutcome::Failure(failure) = &report.outcome {
+                    self.refused.lock().unwrap().push((who.clone(), failure.clone()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn event(&self, who: &PartyId, mut event: SessionEvent) -> Told<SessionEvent> {
+        if let Some((deceived, kind, lie)) = &*self.lie.lock().unwrap()
+            && deceived == who
+            && *kind == event.kind
+        {
+            lie(&mut event.session);
+        }
+        vec![Ok(event)]
+    }
+}
+
+struct Scene {
+    world: Arc<World>,
+    liar: Arc<Liar>,
+    machines: Vec<Machine>,
+    _servers: Vec<PartyHandle>,
+    nonce: u8,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (world, liar) = (Arc::new(World::new().await), Arc::<Liar>::default());
+        let (mut machines, mut servers) = (Vec::new(), Vec::new());
+        for name in ["a", "b", "c"] {
+            let machine = Machine::new(name, Arc::<MemoryVault>::default());
+            let mut initiators = Initiators::default();
+            initiators.pin("ops", secret(1).public().clone()).unwrap();
+            let parts = AuthorityParts {
+                rules: Rules::new(initiators, Policy::permissive()).unwrap(),
+                ledger: Arc::<MemoryLedger>::default(),
+                callback: Arc::new(NoCallback),
+                now,
+            };
+            let authority = Some(Arc::new(Authority::open(parts).await.unwrap()));
+            let config = PartyConfig { heartbeat: FOR_EVER, authority, ..PartyConfig::default() };
+            let between = Between::new(party(name), &world, &liar);
+            let compute = Compute::new(2, 2);
+            let keyring = machine.keyring.clone();
+            let server = PartyServer::start(config, between.clone(), between, keyring, compute);
+            server.connected().await;
+            machines.push(machine);
+            servers.push(server);
+        }
+        Self { world, liar, machines, _servers: servers, nonce: 0 }
+    }
+
+    fn request(&mut self, action: Action) -> Request {
+        self.nonce += 1;
+        let expires_at = START.plus_seconds(3_600);
+        Request { action, expires_at, nonce: [self.nonce; 16], purpose: "test".to_owned() }
+    }
+
+    async fn run(
+        &self,
+        ceremony: CeremonyRequest,
+        names: &[&str],
+        authorization: Option<Authorization>,
+    ) -> Result<SessionView> {
+        let participant =
+            |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
+        let request = CreateSession {
+            ceremony,
+            participants: names.iter().map(participant).collect(),
+            expires_in_seconds: None,
+            idempotency_key: None,
+            authorization,
+        };
+        let created = self.world.coordinator.create(&Caller::System, request).await?;
+        Ok(self.world.ended(&created).await)
+    }
+
+    async fn keygen(&mut self) -> SessionView {
+        let (scheme, threshold) = (Scheme::default(), Threshold::new(2, 3).unwrap());
+        let holder = |machine: &Machine| NamedHolder {
+            party_id: machine.keyring.party().clone(),
+            identity: Some(machine.keyring.identity().public()),
+        };
+        let holders = self.machines.iter().map(holder).collect();
+        let request = self.request(Action::Keygen { scheme, threshold, holders });
+        let signed = Some(secret(1).authorize(&request));
+        let ceremony = CeremonyRequest::Keygen { scheme, threshold };
+        self.run(ceremony, &["a", "b", "c"], signed).await.unwrap()
+    }
+
+    fn signature(&mut self, key: &SessionView) -> Request {
+        self.request(Action::Sign {
+            key_id: key.key_id().unwrap(),
+            epoch: 0,
+            scheme: Scheme::default(),
+            public_key: key.public_key().unwrap().clone(),
+            input: RequestedInput::Digest(Digest([7; 32])),
+            path: Vec::new(),
+            signers: Signers::Named(vec![party("a"), party("b")]),
+        })
+    }
+
+    async fn sign(&self, key: &SessionView, signed: Option<Authorization>) -> Result<SessionView> {
+        let input = SignInput::Digest(Digest([7; 32]));
+        let key = KeySelector::Id(key.key_id().unwrap());
+        self.run(CeremonyRequest::Sign { key, threshold: None, input }, &["a", "b"], signed).await
+    }
+
+    fn tell(&self, who: &str, kind: EventKind, lie: &Lie) {
+        *self.liar.lie.lock().unwrap() = Some((party(who), kind, lie.clone()));
+        self.liar.refused.lock().unwrap().clear();
+    }
+
+    fn tell_the_truth(&self) {
+        *self.liar.lie.lock().unwrap() = None;
+        self.liar.refused.lock().unwrap().clear();
+    }
+
+    /// The rule by which a session was refused, in which nothing of a result was sent.
+    fn refused(&self, view: &SessionView) -> String {
+        assert_eq!(view.status, SessionStatus::Failed, "{view:?}");
+        let failure = view.failure.as_ref().unwrap();
+        assert_eq!(failure.reason, FailureReason::PolicyDenied, "{failure:?}");
+        let sent = self.liar.sent.lock().unwrap();
+        assert!(sent.iter().all(|(id, round)| *id != view.session_id || *round == 1), "{sent:?}");
+        let (_, rest) = failure.message.split_once(": ").unwrap();
+        rest.split(':').next().unwrap().to_owned()
+    }
+}
+
+fn lie(lie: impl Fn(&mut SessionView) + Send + Sync + 'static) -> Lie {
+    Arc::new(lie)
+}
+
+fn change(view: &mut SessionView, change: impl FnOnce(&mut KeyEpoch)) {
+    if let Ceremony::Sign { key, .. } = &mut view.ceremony {
+        change(Arc::make_mut(key));
+    }
+}
+
+fn authorization(view: &mut SessionView, change: impl FnOnce(&mut Authorization)) {
+    if let Some(authorization) = &mut view.authorization {
+        change(Arc::make_mut(authorization));
+    }
+}
+
+/// Each field of a signed request, changed on the way to a party, and the rule that refuses it.
+fn lies() -> Vec<(&'static str, Lie)> {
+    vec![
+        (
+            "input",
+            lie(|view| {
+                if let Ceremony::Sign { input, .. } = &mut view.ceremony {
+                    *input = SignInput::Digest(Digest([8; 32]));
+                }
+            }),
+        ),
+        ("epoch", lie(|view| change(view, |key| key.epoch = 1))),
+        ("public_key", lie(|view| change(view, |key| key.public_key = PublicKey(vec![2; 33])))),
+        ("scheme", lie(|view| change(view, |key| key.scheme = Scheme::Ed25519))),
+        ("signers", lie(|view| view.participants[0].party_id = party("c"))),
+        (
+            "ceremony",
+            lie(|view| {
+                let (scheme, threshold) = (Scheme::default(), Threshold::new(2, 2).unwrap());
+                view.ceremony = Ceremony::Keygen { scheme, threshold };
+            }),
+        ),
+        ("unsigned", lie(|view| view.authorization = None)),
+        (
+            "unknown_initiator",
+            lie(|view| {
+                authorization(view, |signed| signed.initiator = secret(2).public().clone());
+            }),
+        ),
+        ("signature", lie(|view| authorization(view, |signed| signed.signature.0[9] ^= 1))),
+        (
+            "signature",
+            lie(|view| {
+                authorization(view, |signed| {
+                    let mut request = signed.request.to_vec();
+                    *request.last_mut().unwrap() ^= 1;
+                    signed.request = request.into();
+                })
+            }),
+        ),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_changed_field_of_a_signed_request_is_refused_by_every_party_naming_the_rule() {
+    let mut scene = Scene::new().await;
+    let key = scene.keygen().await;
+    assert_eq!(key.status, SessionStatus::Completed, "{:?}", key.failure);
+    for (rule, lie) in lies() {
+        for who in ["a", "b"] {
+            // The lie about who signs names the first party away: it is told to the second.
+            if rule == "signers" && who == "a" {
+                continue;
+            }
+            let request = scene.signature(&key);
+            scene.tell(who, EventKind::SessionCreated, &lie);
+            let ended = scene.sign(&key, Some(secret(1).authorize(&request))).await.unwrap();
+            assert_eq!(scene.refused(&ended), rule, "told to {who}");
+        }
+    }
+    scene.tell_the_truth();
+    let request = scene.signature(&key);
+    let signed = scene.sign(&key, Some(secret(1).authorize(&request))).await.unwrap();
+    assert_eq!(signed.status, SessionStatus::Completed, "{:?}", signed.failure);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_starts_as_something_else_than_was_joined_is_refused() {
+    let mut scene = Scene::new().await;
+    let key = scene.keygen().await;
+    for who in ["a", "b"] {
+        let lie = lie(|view| {
+            if let Ceremony::Sign { input, .. } = &mut view.ceremony {
+                *input = SignInput::Digest(Digest([8; 32]));
+            }
+        });
+        let request = scene.signature(&key);
+        scene.tell(who, EventKind::SessionStarted, &lie);
+        let ended = scene.sign(&key, Some(secret(1).authorize(&request))).await.unwrap();
+        assert_eq!(scene.refused(&ended), "input", "told to {who}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_known_has_signed_or_what_was_used_is_refused() {
+    let mut scene = Scene::new().await;
+    let key = scene.keygen().await;
+    let unsigned = scene.sign(&key, None).await.unwrap();
+    assert_eq!(scene.refused(&unsigned), "unsigned");
+    let request = scene.signature(&key);
+    let foreign = scene.sign(&key, Some(secret(2).authorize(&request))).await.unwrap();
+    assert_eq!(scene.refused(&foreign), "unknown_initiator");
+    let signed = secret(1).authorize(&request);
+    let first = scene.sign(&key, Some(signed.clone())).await.unwrap();
+    assert_eq!(first.status, SessionStatus::Completed, "{:?}", first.failure);
+    let again = scene.sign(&key, Some(signed)).await.unwrap();
+    assert_eq!(scene.refused(&again), "nonce");
+
+    // What every party would refuse is refused before there is a session.
+    let mut other = scene.signature(&key);
+    if let Action::Sign { input, .. } = &mut other.action {
+        *input = RequestedInput::Digest(Digest([1; 32]));
+    }
+    let refused = scene.sign(&key, Some(secret(1).authorize(&other))).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::PolicyDenied);
+    assert!(refused.message.starts_with("input"), "{refused}");
+    let expired = Request { expires_at: START, ..scene.signature(&key) };
+    let refused = scene.sign(&key, Some(secret(1).authorize(&expired))).await.unwrap_err();
+    assert!(refused.message.starts_with("expiry"), "{refused}");
+}
