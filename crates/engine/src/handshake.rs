@@ -146,6 +146,40 @@ pub fn standing(handshake: &[u8]) -> Option<(u64, [u8; 16])> {
     Some((u64::from_be_bytes(*generation), *rest.first_chunk()?))
 }
 
+/// What a handshake claims to show, unchecked: for a certificate, which proves itself.
+pub fn claimed(handshake: &[u8]) -> Option<Shown> {
+    (handshake.first() == Some(&VERSION))
+        .then(|| read_shown(handshake))
+        .flatten()
+        .map(|read| read.0)
+}
+
+/// What a handshake of this version shows, and the length of what is signed of it; `None` when it
+/// is cut off, too long or damaged.
+fn read_shown(handshake: &[u8]) -> Option<(Shown, usize)> {
+    let count = *handshake.get(FIXED - 1)?;
+    let flag = FIXED + usize::from(count) * CONFIRMATION;
+    let signed_len = match handshake.get(flag)? {
+        0 => flag + 1,
+        1 => flag + 1 + PENDING,
+        _ => return None,
+    };
+    if u16::from(count) > MAX_PARTIES || handshake.len() != signed_len + 64 {
+        return None;
+    }
+    let (generation, process) = standing(handshake)?;
+    let (epoch, rest) = handshake[BEFORE_EPOCH..].split_first_chunk()?;
+    let shown = Shown {
+        generation,
+        process,
+        epoch: u32::from_be_bytes(*epoch),
+        execution: *rest.first_chunk()?,
+        confirmations: handshake[FIXED..flag].to_vec(),
+        pending: pending(&handshake[flag + 1..signed_len]),
+    };
+    Some((shown, signed_len))
+}
+
 /// The pending share that these bytes show; `None` for no bytes.
 fn pending(bytes: &[u8]) -> Option<Pending> {
     let (epoch, rest) = bytes.split_first_chunk()?;
@@ -172,28 +206,11 @@ pub fn read_handshake(
         );
         return Err(Fault::benign(FaultCode::VersionMismatch, message).blaming(party));
     }
-    let count = handshake.get(FIXED - 1).copied().unwrap_or_default();
-    let flag = FIXED + usize::from(count) * CONFIRMATION;
-    let signed_len = match handshake.get(flag) {
-        Some(0) => flag + 1,
-        Some(1) => flag + 1 + PENDING,
-        _ => return Err(invalid("is cut off or damaged")),
+    let Some((shown, signed_len)) = read_shown(handshake) else {
+        return Err(invalid("is cut off, too long or damaged"));
     };
-    if u16::from(count) > MAX_PARTIES || handshake.len() != signed_len + 64 {
-        return Err(invalid("is cut off or too long"));
-    }
     let part = |from: usize| -> [u8; 32] {
         handshake[from..from + 32].try_into().expect("inside the checked length")
-    };
-    let (generation, process) = standing(handshake).expect("inside the checked length");
-    let epoch = handshake[BEFORE_EPOCH..BEFORE_EPOCH + 4].try_into().expect("4 bytes");
-    let shown = Shown {
-        generation,
-        process,
-        epoch: u32::from_be_bytes(epoch),
-        execution: part(BEFORE_EPOCH + 4),
-        confirmations: handshake[FIXED..flag].to_vec(),
-        pending: pending(&handshake[flag + 1..signed_len]),
     };
     let view =
         HandshakeView { identity: part(1), encryption_key: part(33), nonce: part(65), shown };

@@ -33,7 +33,8 @@ mod trial;
 
 pub use fault::{Fault, FaultCode, Severity};
 pub use handshake::{
-    HandshakeSecret, HandshakeView, Pending, Shown, make_handshake, read_handshake, standing,
+    HandshakeSecret, HandshakeView, Pending, Shown, claimed, make_handshake, read_handshake,
+    standing,
 };
 pub use identity::Identity;
 pub use proof::{Nonce, PartyProof, ProvenCall};

@@ -2,7 +2,7 @@
 //! for a session that a coordinator leads and for one among devices.
 //!
 //! ```text
-//! check the view → start the run → check identities → (activate late) → turn ⇄ messages
+//! check the view → (activate late) → start the run → check identities → turn ⇄ messages
 //!   → keep the share → turn ⇄ messages → activate → pin → outcome
 //! ```
 
@@ -12,7 +12,7 @@ use quorate_engine::{Expected, Fault, HandshakeSecret, Outgoing, Output, Run, Sh
 use quorate_types::*;
 
 use crate::Me;
-use crate::check::{self, Peer, confused};
+use crate::check::{self, Late, Peer, confused};
 use crate::computation::{Computation, Computed, Done, Incoming, Start, Turn, Turned, Work};
 use crate::failure::{could_not, of_error, of_fault};
 use crate::gate::{Ended, Gate};
@@ -120,14 +120,14 @@ pub(crate) struct Attempt {
 enum Stage {
     /// The vault is asked for what the view needs.
     Checking(HandshakeSecret),
+    /// A share that missed confirmations becomes active.
+    Reviving(HandshakeSecret),
     /// The run is being prepared.
     Starting,
     /// The vault is asked who the peers are.
     Identifying(Box<Run>),
     /// It remembers how far their vaults have come.
     Witnessing(Box<Run>),
-    /// A share that missed confirmations becomes active.
-    Reviving(Box<Run>),
     /// A turn is being computed.
     Computing,
     /// Messages are awaited.
@@ -178,9 +178,9 @@ impl Attempt {
             (Stage::Starting, Event::Computed(computed)) => self.started(*computed),
             (Stage::Identifying(run), Event::Vault(answer)) => self.identified(run, answer),
             (Stage::Witnessing(run), Event::Vault(answer)) => {
-                self.answered(answer).and_then(|_| self.confirmed(run))
+                self.answered(answer).map(|_| self.begin_turns(run))
             }
-            (Stage::Reviving(run), Event::Vault(answer)) => self.revived(run, answer),
+            (Stage::Reviving(secret), Event::Vault(answer)) => self.revived(secret, answer),
             (Stage::Computing, Event::Computed(computed)) => self.turned(*computed),
             (Stage::Receiving(run), Event::Messages(batch)) => Ok(self.turn(run, batch, false)),
             (Stage::Leaving(run, output, at), Event::Passed) => self.put_out(run, output, at),
@@ -210,12 +210,43 @@ impl Attempt {
         }
     }
 
+    /// The share that the vault has made the active one: nothing of an earlier epoch leaves any
+    /// more.
+    fn now_active(&self, answer: VaultAnswer) -> Result<Arc<OpenKey>, Failure> {
+        let key = self.key_of(answer)?;
+        self.me.bans.advance(key.stored.key_id, key.stored.epoch);
+        Ok(key)
+    }
+
     fn others(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(|peer| peer.party != self.me.party)
     }
 
     fn checked(&mut self, secret: HandshakeSecret, answer: Result<VaultAnswer>) -> Step {
         self.key = check::judge(&self.me, &self.view, answer)?;
+        let Some(key) = &self.key else { return self.start(secret) };
+        match check::late_confirmations(&self.me, &self.view, key)? {
+            Some(Late { key, confirmations }) => {
+                self.stage = Stage::Reviving(secret);
+                Ok(Next::Do(vec![Action::Vault(VaultAction::Activate { key, confirmations })]))
+            }
+            None => self.start(secret),
+        }
+    }
+
+    fn revived(&mut self, secret: HandshakeSecret, answer: Result<VaultAnswer>) -> Step {
+        let answer = self.answered(answer)?;
+        let key = self.now_active(answer)?;
+        self.key = Some(key);
+        self.start(secret)
+    }
+
+    fn start(&mut self, secret: HandshakeSecret) -> Step {
+        if let (Ceremony::Refresh { .. }, Some(key)) = (&self.view.ceremony, &self.key)
+            && !check::needs_refresh(&self.me, &self.view, key)?
+        {
+            return Ok(Next::Over(Ok(outcome(key))));
+        }
         let start = Start {
             party: self.me.party.clone(),
             identity: Arc::clone(&self.me.identity),
@@ -257,31 +288,15 @@ impl Attempt {
         let checked = check::identities(self.others(), &known, self.key.as_deref());
         let witnessed = checked.map_err(|error| of_error(&self.me.party, error))?;
         if witnessed.is_empty() {
-            return self.confirmed(run);
+            return Ok(self.begin_turns(run));
         }
         self.stage = Stage::Witnessing(run);
         Ok(Next::Do(vec![Action::Vault(VaultAction::Witness(witnessed))]))
     }
 
-    /// A share that missed confirmations signs once another signer shows those of all holders.
-    fn confirmed(&mut self, run: Box<Run>) -> Step {
-        let Some(key) = self.key.as_ref().filter(|key| !key.active()) else {
-            return Ok(self.begin_turns(run));
-        };
-        let confirmations = check::shown_confirmations(&self.me, key, self.peers.iter())?;
-        let key = Arc::clone(key);
-        self.stage = Stage::Reviving(run);
-        Ok(Next::Do(vec![Action::Vault(VaultAction::Activate { key, confirmations })]))
-    }
-
-    fn revived(&mut self, run: Box<Run>, answer: Result<VaultAnswer>) -> Step {
-        let answer = self.answered(answer)?;
-        self.key = Some(self.key_of(answer)?);
-        Ok(self.begin_turns(run))
-    }
-
     fn begin_turns(&mut self, run: Box<Run>) -> Next {
-        if let Some(key) = &self.key {
+        // What is made here has no bans yet, and a refresh ends those of the epoch before.
+        if let (Ceremony::Sign { .. }, Some(key)) = (&self.view.ceremony, &self.key) {
             self.gate = Gate::new(&self.me.bans, key, check::parties(&self.view));
         }
         let mut actions = vec![Action::Expect(run.expected()), Action::Guard(self.gate.clone())];
@@ -332,16 +347,16 @@ impl Attempt {
         if let Err(ended) = self.gate.pass() {
             return self.settle(ended, Vec::new());
         }
-        match (output, &self.key, &self.made) {
-            (Output::Key { share, public_key }, None, None) => {
+        match (output, &self.view.ceremony, &self.made) {
+            (Output::Key { share, public_key }, _, None) if !self.gate.guards() => {
                 Ok(self.keep(run, share, public_key, at))
             }
-            (Output::Confirmed(confirmations), None, Some(made)) => {
+            (Output::Confirmed(confirmations), _, Some(made)) => {
                 let key = Arc::clone(made);
                 self.stage = Stage::Activating;
                 Ok(Next::Do(vec![Action::Vault(VaultAction::Activate { key, confirmations })]))
             }
-            (Output::Signature(Signature { bytes, recovery_id }), Some(_), _) => {
+            (Output::Signature(Signature { bytes, recovery_id }), Ceremony::Sign { .. }, _) => {
                 Ok(Next::Over(Ok(PartyOutcome::Signature { bytes, recovery_id })))
             }
             _ => {
@@ -353,16 +368,25 @@ impl Attempt {
 
     /// Puts the new share on disk, before anybody hears of it.
     fn keep(&mut self, run: Box<Run>, share: Share, public_key: PublicKey, at: Timestamp) -> Next {
-        let key = KeyEpoch {
-            key_id: self.session.into(),
-            epoch: FIRST_EPOCH,
-            scheme: self.view.ceremony.scheme(),
-            threshold: self.view.ceremony.threshold(),
-            public_key,
-            holders: check::parties(&self.view),
+        let record = match &self.key {
+            None => KeyRecord {
+                key: Arc::new(KeyEpoch {
+                    key_id: self.session.into(),
+                    epoch: FIRST_EPOCH,
+                    scheme: self.view.ceremony.scheme(),
+                    threshold: self.view.ceremony.threshold(),
+                    public_key,
+                    holders: check::parties(&self.view),
+                }),
+                tenant: self.view.tenant.clone(),
+                created_at: at,
+            },
+            Some(before) => {
+                let KeyRecord { key, tenant, created_at } = before.stored.record.clone();
+                let next = KeyEpoch { epoch: key.epoch + 1, public_key, ..(*key).clone() };
+                KeyRecord { key: Arc::new(next), tenant, created_at }
+            }
         };
-        let tenant = self.view.tenant.clone();
-        let record = KeyRecord { key: Arc::new(key), tenant, created_at: at };
         let identities = self.peers.iter().map(|peer| peer.identity).collect();
         let new = NewShare { share, record, identities, execution: run.execution() };
         self.stage = Stage::Keeping(run);
@@ -381,7 +405,10 @@ impl Attempt {
 
     fn activated(&mut self, answer: Result<VaultAnswer>) -> Step {
         let answer = self.answered(answer)?;
-        let made = self.key_of(answer)?;
+        let made = self.now_active(answer)?;
+        if self.key.is_some() {
+            return Ok(Next::Over(Ok(outcome(&made))));
+        }
         // Only now: a keygen that fails must not bind a name for good.
         let tenant = made.stored.record.tenant.clone();
         let peers = self.others().map(|peer| (peer.party.clone(), peer.identity)).collect();
@@ -404,7 +431,7 @@ impl Attempt {
     /// Ends the run. The bans of its key are on disk before the end is told, whichever run of the
     /// key has made them.
     fn settle(&mut self, ended: Ended, mut actions: Vec<Action>) -> Step {
-        actions.push(match &self.key {
+        actions.push(match self.key.as_ref().filter(|_| self.gate.guards()) {
             Some(key) => Action::Vault(VaultAction::StoreBans(Arc::clone(key))),
             None => Action::Fence,
         });

@@ -4,6 +4,7 @@
 //! as the epoch, and each attempt at its check leaks one bit of it. So setting a ban and checking
 //! for one before something leaves are ordered by one lock.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use quorate_types::vault::{Ban, SealedShare};
@@ -44,25 +45,44 @@ pub struct Bans {
     /// Shared while something begins to leave, exclusive while a ban is set.
     order: RwLock<()>,
     made: Mutex<Vec<NewBan>>,
+    /// Of keys that were refreshed here: the epoch that signs.
+    active: Mutex<HashMap<KeyId, u32>>,
 }
 
 impl Bans {
     /// None yet, of this party.
     pub fn new(party: PartyId) -> Self {
-        Self { party, order: RwLock::new(()), made: Mutex::default() }
+        Self { party, order: RwLock::new(()), made: Mutex::default(), active: Mutex::default() }
+    }
+
+    /// A later epoch of a key is on the disk: nothing of an earlier one leaves from now on.
+    pub fn advance(&self, key: KeyId, epoch: u32) {
+        let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = active.entry(key).or_insert(epoch);
+        *known = epoch.max(*known);
+    }
+
+    fn check_epoch(&self, key_id: KeyId, epoch: u32) -> Result<()> {
+        let active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        match active.get(&key_id) {
+            Some(active) if epoch < *active => Err(stale(&self.party, key_id, epoch, *active)),
+            _ => Ok(()),
+        }
     }
 
     fn made(&self) -> MutexGuard<'_, Vec<NewBan>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses if one of `peers` is banned under this key, or if any ban under it could not be
-    /// stored and would be forgotten by a restart.
+    /// Refuses if one of `peers` is banned under this key, if any ban under it could not be stored
+    /// and would be forgotten by a restart, or if a later epoch signs.
     ///
     /// # Errors
-    /// `key_locked`, naming the pair and the way out.
+    /// `key_locked`, naming the pair and the way out; `stale_epoch`.
     pub fn check(&self, key: &OpenKey, peers: &[PartyId]) -> Result<()> {
         let SealedShare { key_id, epoch, .. } = key.stored;
+        self.check_epoch(key_id, epoch)?;
         let made = self.made();
         let concerns =
             |ban: &&Ban| ban.key_id == key_id && ban.epoch == epoch && peers.contains(&ban.peer);
@@ -141,4 +161,13 @@ impl Bans {
         let unwritten = |new: &&NewBan| new.disk != Disk::Written && new.concerns(key);
         made.iter().filter(unwritten).map(|new| new.ban.clone()).collect()
     }
+}
+
+/// The refusal of a share whose epoch has ended.
+pub(crate) fn stale(party: &PartyId, key: KeyId, epoch: u32, active: u32) -> Error {
+    let message = format!(
+        "stale_epoch: the share that {party} holds of key {key} is of epoch {epoch}, which has ended \
+         with epoch {active}: it signs no more; put the party's newest folder back"
+    );
+    Error::new(ErrorCode::StaleEpoch, message)
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use quorate_engine::{Member, Shown, Task};
+use quorate_engine::{Member, Shown, Task, claimed};
+use quorate_types::vault::SealedShare;
 use quorate_types::*;
 
 use crate::Me;
+use crate::bans::stale;
 use crate::failure::{could_not, of_error};
 use crate::key::OpenKey;
 use crate::vault::{KnownPeer, Standing, VaultAction, VaultAnswer, Witness};
@@ -39,9 +41,9 @@ pub(crate) fn judge(
         (Ceremony::Sign { key, .. }, VaultAnswer::Key(held)) => {
             signer(me, view, key.key_id, held).map(Some)
         }
-        (Ceremony::Refresh { .. }, _) => {
-            let me = &me.party;
-            Err(could_not(me, format!("{me} does not refresh shares; update it")))
+        (Ceremony::Refresh { key }, VaultAnswer::Key(held)) => {
+            let held = holder(me, view, key.key_id, held)?;
+            all_holders(me, view, &held).map(|()| Some(held))
         }
         _ => Err(confused(me)),
     }
@@ -71,8 +73,33 @@ fn new_key(me: &Me, view: &SessionView, held: bool, pending: u64) -> Result<(), 
     Ok(())
 }
 
-/// A signature is made with a share that is held, among holders none of whom is banned.
+/// A signature is made among holders none of whom is banned.
 fn signer(
+    me: &Me,
+    view: &SessionView,
+    key_id: KeyId,
+    held: Option<Arc<OpenKey>>,
+) -> Result<Arc<OpenKey>, Failure> {
+    let key = holder(me, view, key_id, held)?;
+    // Where the next epoch waits, it may sign instead, and bans end with theirs: the gate asks.
+    if key.next.is_none() {
+        let checked = me.bans.check(&key, &parties(view));
+        checked.map_err(|error| of_error(&me.party, error))?;
+    }
+    Ok(key)
+}
+
+/// A refresh takes all holders, in their order.
+fn all_holders(me: &Me, view: &SessionView, key: &OpenKey) -> Result<(), Failure> {
+    if key.stored.record.holders == parties(view) {
+        return Ok(());
+    }
+    let key = key.stored.key_id;
+    Err(could_not(&me.party, format!("key {key} is refreshed by all its holders, in their order")))
+}
+
+/// A key is used with a share that is held, among its holders, by who made it.
+fn holder(
     me: &Me,
     view: &SessionView,
     key_id: KeyId,
@@ -99,7 +126,6 @@ fn signer(
         );
         return Err(could_not(party, message));
     }
-    me.bans.check(&key, &signers).map_err(|error| of_error(party, error))?;
     Ok(key)
 }
 
@@ -120,6 +146,11 @@ pub(crate) fn task(me: &Me, ceremony: &Ceremony, key: Option<&OpenKey>) -> Resul
             key: Arc::clone(&key.stored.record.key),
             made_by: key.stored.execution,
             input: input.clone(),
+        }),
+        (Ceremony::Refresh { .. }, Some(key)) => Ok(Task::Refresh {
+            share: Arc::clone(&key.share),
+            key: Arc::clone(&key.stored.record.key),
+            made_by: key.stored.execution,
         }),
         _ => Err(could_not(&me.party, "the session has changed its kind")),
     }
@@ -229,22 +260,99 @@ fn foreign_identity(peer: &PartyId, expected: &str) -> Error {
     Error::new(ErrorCode::Forbidden, message).blaming(blame)
 }
 
-/// The confirmations that another signer shows of a share which missed them.
-pub(crate) fn shown_confirmations<'a>(
+/// A share that missed confirmations, with those of all holders.
+pub(crate) struct Late {
+    pub(crate) key: Arc<OpenKey>,
+    pub(crate) confirmations: Vec<u8>,
+}
+
+/// Looks at what the others show of the key before its share is used: the confirmations of a share
+/// that missed them come from any holder that has all, or from all holders at once. They prove
+/// themselves, whoever shows them. Answers with the share that they let sign.
+pub(crate) fn late_confirmations(
     me: &Me,
-    key: &OpenKey,
-    mut peers: impl Iterator<Item = &'a Peer>,
-) -> Result<Vec<u8>, Failure> {
-    let statement = key.statement();
-    let all = peers.find(|peer| statement.confirmed_by(&peer.shown.confirmations));
-    all.map(|peer| peer.shown.confirmations.clone()).ok_or_else(|| {
+    view: &SessionView,
+    key: &Arc<OpenKey>,
+) -> Result<Option<Late>, Failure> {
+    let others = || view.participants.iter().filter(|seat| seat.party_id != me.party);
+    let claims = |seat: &ParticipantView| {
+        let shown = seat.handshake.as_ref().and_then(|handshake| claimed(handshake))?;
+        Some((seat.party_id.clone(), shown))
+    };
+    let shown: Vec<_> = others().filter_map(claims).collect();
+    if let Some(waiting) = key.waiting()
+        && let Some(confirmations) = certificate(me, waiting, &shown)
+    {
+        return Ok(Some(Late { key: Arc::clone(waiting), confirmations }));
+    }
+    let SealedShare { key_id, epoch, .. } = key.stored;
+    if let Some((_, later)) = shown.iter().find(|(_, shown)| key.replaced_by(shown)) {
+        return Err(of_error(&me.party, stale(&me.party, key_id, epoch, later.epoch)));
+    }
+    if key.active() {
+        return Ok(None);
+    }
+    let message = format!(
+        "the share of {} is not confirmed by all holders of key {key_id}: it signs with a holder \
+         that has all confirmations, or make another key",
+        me.party
+    );
+    Err(could_not(&me.party, message))
+}
+
+/// The confirmations of all holders of a share, from what is shown.
+fn certificate(me: &Me, share: &OpenKey, shown: &[(PartyId, Shown)]) -> Option<Vec<u8>> {
+    let (statement, stored) = (share.statement(), &share.stored);
+    let all = shown.iter().map(|(_, shown)| shown).find(|shown| {
+        (shown.epoch, shown.execution) == (stored.epoch, stored.execution)
+            && statement.confirmed_by(&shown.confirmations)
+    });
+    if let Some(all) = all {
+        return Some(all.confirmations.clone());
+    }
+    let own = |holder: &PartyId| {
+        if *holder == me.party {
+            return Some(me.identity.confirm(&statement));
+        }
+        let (_, shown) = shown.iter().find(|(party, _)| party == holder)?;
+        let pending = shown.pending.as_ref().filter(|pending| {
+            (pending.epoch, pending.execution) == (stored.epoch, stored.execution)
+        })?;
+        Some(pending.confirmation)
+    };
+    let each: Option<Vec<_>> = stored.record.holders.iter().map(own).collect();
+    each.map(|each| each.concat()).filter(|all| statement.confirmed_by(all))
+}
+
+/// Whether a refresh is still to be done with this share; not where its epoch is there already,
+/// because an earlier attempt was confirmed only now.
+pub(crate) fn needs_refresh(me: &Me, view: &SessionView, key: &OpenKey) -> Result<bool, Failure> {
+    let Ceremony::Refresh { key: asked } = &view.ceremony else { return Ok(false) };
+    let SealedShare { key_id, epoch, .. } = key.stored;
+    if epoch == asked.epoch.saturating_add(1) {
+        return Ok(false);
+    }
+    if epoch != asked.epoch {
+        let party = &me.party;
         let message = format!(
-            "the share of {} is not confirmed by all holders of key {}: it signs with a holder \
-             that has all confirmations, or make another key",
-            me.party, key.stored.key_id
+            "stale_epoch: the session refreshes epoch {} of key {key_id}, and {party} holds epoch \
+             {epoch}",
+            asked.epoch
         );
-        could_not(&me.party, message)
-    })
+        return Err(could_not(party, message));
+    }
+    match &key.next {
+        None => Ok(true),
+        Some(next) => {
+            let message = format!(
+                "{} keeps a share of epoch {} of key {key_id} that is not confirmed by all holders, \
+                 and does not replace it: where no holder signs with that epoch, the operators \
+                 discard it with `quorate party shares discard`",
+                me.party, next.stored.epoch
+            );
+            Err(could_not(&me.party, message))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use quorate_engine::{Share, Shown};
+use quorate_engine::{Identity, Pending, Share, Shown};
 use quorate_schemes::Statement;
 use quorate_types::vault::{Ban, SealedShare, ShareState};
-use quorate_types::{KeyRecord, PartyId};
+use quorate_types::{KeyEpoch, KeyRecord, PartyId};
 
 use crate::vault::Standing;
 
@@ -17,12 +17,22 @@ pub struct OpenKey {
     pub stored: SealedShare,
     /// The bans that were in the vault when the share was opened.
     pub(crate) bans: Vec<Ban>,
+    /// Of an active share: the one of the next epoch that waits for confirmations.
+    pub(crate) next: Option<Arc<OpenKey>>,
 }
 
 impl OpenKey {
     /// A share, what is stored beside it, and the bans in the vault under its key.
     pub fn new(share: Arc<Share>, stored: SealedShare, bans: Vec<Ban>) -> Self {
-        Self { share, stored, bans }
+        Self { share, stored, bans, next: None }
+    }
+
+    /// The same share, with that of the next epoch, which waits for confirmations.
+    #[must_use]
+    pub fn followed_by(&self, next: Option<Arc<Self>>) -> Self {
+        let (share, stored, bans) =
+            (Arc::clone(&self.share), self.stored.clone(), self.bans.clone());
+        Self { share, stored, bans, next }
     }
 
     /// The same share once the vault has it active, with the confirmations of all holders.
@@ -30,7 +40,7 @@ impl OpenKey {
     pub fn activated(&self, confirmations: Vec<u8>) -> Self {
         let state = ShareState::Active;
         let stored = SealedShare { state, confirmations, ..self.stored.clone() };
-        Self { share: Arc::clone(&self.share), stored, bans: self.bans.clone() }
+        Self::new(Arc::clone(&self.share), stored, self.bans.clone())
     }
 
     /// The identity key that this holder had when the key was made.
@@ -44,6 +54,20 @@ impl OpenKey {
         self.stored.state == ShareState::Active
     }
 
+    /// The share that waits for confirmations: this one, or that of the next epoch.
+    pub(crate) fn waiting(self: &Arc<Self>) -> Option<&Arc<Self>> {
+        if self.active() { self.next.as_ref() } else { Some(self) }
+    }
+
+    /// Whether these are confirmations of all holders of a later epoch than this one.
+    pub(crate) fn replaced_by(&self, shown: &Shown) -> bool {
+        let SealedShare { epoch, ref record, ref identities, .. } = self.stored;
+        let later = || KeyEpoch { epoch: shown.epoch, ..(*record.key).clone() };
+        shown.epoch > epoch
+            && Statement::new(&later(), &shown.execution, identities)
+                .confirmed_by(&shown.confirmations)
+    }
+
     /// What the holders confirm of this key.
     pub fn statement(&self) -> Statement {
         let SealedShare { record, execution, identities, .. } = &self.stored;
@@ -51,13 +75,23 @@ impl OpenKey {
     }
 }
 
-/// What a party shows of its vault in a handshake: how far it has come, and the certificate of the
-/// share of the key that is used.
-pub fn shown((generation, process): Standing, key: Option<&OpenKey>) -> Shown {
+/// What a party shows of its vault in a handshake: how far it has come, the certificate of the share
+/// of the key that is used, and its own confirmation of a share that waits for those of the others.
+pub fn shown(
+    identity: &Identity,
+    (generation, process): Standing,
+    key: Option<&Arc<OpenKey>>,
+) -> Shown {
     let shown = Shown { generation, process, ..Shown::default() };
-    let Some(OpenKey { stored, .. }) = key else { return shown };
-    let SealedShare { epoch, execution, ref confirmations, .. } = *stored;
-    Shown { epoch, execution, confirmations: confirmations.clone(), ..shown }
+    let Some(key) = key else { return shown };
+    let pending = |share: &Arc<OpenKey>| Pending {
+        epoch: share.stored.epoch,
+        execution: share.stored.execution,
+        confirmation: identity.confirm(&share.statement()),
+    };
+    let SealedShare { epoch, execution, ref confirmations, .. } = key.stored;
+    let (confirmations, pending) = (confirmations.clone(), key.waiting().map(pending));
+    Shown { epoch, execution, confirmations, pending, ..shown }
 }
 
 /// A share that a run has just made.

@@ -211,7 +211,7 @@ impl Session {
                 Err(error) => self.done(Err(error)),
             },
             (Stage::Showing(key, refusal), Input::Attempt(Event::Vault(answer))) => {
-                self.show(key.as_deref(), refusal, answer)
+                self.show(key.as_ref(), refusal, answer)
             }
             (Stage::Joining(secret, refusal), Input::Joined(joined)) => {
                 self.seated(secret, refusal, joined)
@@ -239,7 +239,7 @@ impl Session {
 
     fn show(
         &mut self,
-        key: Option<&OpenKey>,
+        key: Option<&Arc<OpenKey>>,
         refusal: Option<Failure>,
         answer: Result<VaultAnswer>,
     ) -> Vec<SessionAction> {
@@ -248,8 +248,8 @@ impl Session {
             Ok(_) => return self.done(Err(Error::internal())),
             Err(error) => return self.done(Err(error)),
         };
-        let shown = shown(standing, key);
         let Me { party, identity, .. } = &self.me;
+        let shown = shown(identity, standing, key);
         let (handshake, secret) = make_handshake(identity, self.session, party, &shown);
         let ready = refusal.is_none();
         self.joined = Some((handshake.clone(), ready));

@@ -137,17 +137,38 @@ impl Keyring {
         if let Some(open) = self.memory().open.get(key) {
             return Ok(Some(open));
         }
-        let Some(mut stored) = self.vault.share(key).await? else { return Ok(None) };
+        let Some(stored) = self.vault.share(key).await? else { return Ok(None) };
+        let next = match stored.state {
+            ShareState::Active => self.vault.next_share(key).await?,
+            _ => None,
+        };
         let bans = self.vault.bans(key).await?;
+        let next = match next {
+            Some(next) => Some(self.opened(next, bans.clone(), compute).await?),
+            None => None,
+        };
+        let open = self.opened(stored, bans, compute).await?;
+        let open = if next.is_some() { Arc::new(open.followed_by(next)) } else { open };
+        self.memory().open.insert(Arc::clone(&open));
+        Ok(Some(open))
+    }
+
+    async fn opened(
+        &self,
+        mut stored: SealedShare,
+        bans: Vec<Ban>,
+        compute: &Compute,
+    ) -> Result<Arc<OpenKey>> {
         let sealed = std::mem::take(&mut stored.sealed);
-        let (seal, party, epoch) = (Arc::clone(&self.seal), self.party.clone(), stored.epoch);
+        let (seal, party) = (Arc::clone(&self.seal), self.party.clone());
+        let (key_id, epoch) = (stored.key_id, stored.epoch);
         let share = compute
             .run(move || {
-                let context = SealContext { party_id: &party, key_id: key, epoch };
+                let context = SealContext { party_id: &party, key_id, epoch };
                 Share::open(&sealed, &seal, &context)
             })
             .await?;
-        Ok(Some(self.remember(Arc::new(share), stored, bans)))
+        Ok(Arc::new(OpenKey::new(Arc::new(share), stored, bans)))
     }
 
     /// Seals a new share and returns once it is on disk, pending.
@@ -192,7 +213,7 @@ impl Keyring {
         stored.sealed = sealed?;
         self.vault.insert(stored.clone()).await?;
         stored.sealed = Vec::new();
-        Ok(self.remember(Arc::new(share), stored, bans))
+        Ok(self.remember(Arc::new(OpenKey::new(Arc::new(share), stored, bans))))
     }
 
     /// Lets a share sign, once `confirmations` are those of all holders.
@@ -212,17 +233,28 @@ impl Keyring {
     }
 
     /// What this party shows of its vault when it joins.
-    pub async fn shown(&self, key: Option<&OpenKey>) -> Result<Shown> {
-        Ok(shown(self.standing().await?, key))
+    pub async fn shown(&self, key: Option<&Arc<OpenKey>>) -> Result<Shown> {
+        Ok(shown(&self.identity, self.standing().await?, key))
     }
 
     async fn standing(&self) -> Result<Standing> {
         Ok((self.vault.generation().await?, self.process))
     }
 
-    fn remember(&self, share: Arc<Share>, stored: SealedShare, bans: Vec<Ban>) -> Arc<OpenKey> {
-        let open = Arc::new(OpenKey::new(share, stored, bans));
-        self.memory().open.insert(Arc::clone(&open));
+    /// Keeps an open share in memory, beside the one that signs while it waits to follow it.
+    fn remember(&self, open: Arc<OpenKey>) -> Arc<OpenKey> {
+        let mut memory = self.memory();
+        let SealedShare { key_id, epoch, .. } = open.stored;
+        match memory.open.get(key_id).filter(|current| current.stored.epoch < epoch) {
+            Some(current) => {
+                let both = current.followed_by(Some(Arc::clone(&open)));
+                memory.open.insert(Arc::new(both));
+            }
+            // The one that signs may have left the memory: it is read again with this one.
+            None if epoch > 0 && !open.active() => {}
+            None => memory.open.insert(Arc::clone(&open)),
+        }
+        drop(memory);
         open
     }
 

@@ -110,6 +110,12 @@ impl Vault for MemoryVault {
         Ok(active.or_else(|| of_key().next_back()).cloned())
     }
 
+    async fn next_share(&self, key: KeyId) -> Result<Option<SealedShare>> {
+        let held = self.held();
+        let newest = held.newest(key).filter(|share| share.state == ShareState::Pending);
+        Ok(newest.filter(|share| share.epoch > 0).cloned())
+    }
+
     async fn shares(&self) -> Result<Vec<SealedShare>> {
         let mut shares: Vec<_> = self.held().shares.values().cloned().collect();
         for share in &mut shares {

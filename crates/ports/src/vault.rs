@@ -72,6 +72,12 @@ pub trait Vault: Send + Sync + 'static {
     /// `internal_error` naming the key when the row is damaged.
     async fn share(&self, key: KeyId) -> Result<Option<SealedShare>>;
 
+    /// The pending share of the epoch after a key's active one.
+    ///
+    /// # Errors
+    /// As [`Vault::share`].
+    async fn next_share(&self, key: KeyId) -> Result<Option<SealedShare>>;
+
     /// All shares that are not retired, newest first, without their sealed bytes.
     async fn shares(&self) -> Result<Vec<SealedShare>>;
 

@@ -101,14 +101,20 @@ fn damaged(key: KeyId) -> Error {
     )
 }
 
+/// Which of a key's shares: the one that signs, or else waits to.
+const CURRENT: &str = "state < 2";
+/// Which of a key's shares: the one that waits to follow another.
+const NEXT: &str = "state = 0 AND epoch > 0";
+
 /// Reads one share with its sealed bytes, if its tag and its hash hold.
 fn read_share(
     connection: &Connection,
     key: &dyn RowKey,
     id: KeyId,
+    which: &str,
 ) -> rusqlite::Result<Option<Result<SealedShare>>> {
     let sql = format!(
-        "SELECT {}, sealed FROM shares WHERE key_id = ?1 AND state < 2
+        "SELECT {}, sealed FROM shares WHERE key_id = ?1 AND {which}
          ORDER BY state DESC, epoch DESC LIMIT 1",
         rows::SHARE
     );
@@ -246,7 +252,12 @@ impl Vault for SqliteVault {
 
     async fn share(&self, key: KeyId) -> Result<Option<SealedShare>> {
         let row_key = self.key()?;
-        self.connection.run(move |c| read_share(c, &*row_key, key)).await?.transpose()
+        self.connection.run(move |c| read_share(c, &*row_key, key, CURRENT)).await?.transpose()
+    }
+
+    async fn next_share(&self, key: KeyId) -> Result<Option<SealedShare>> {
+        let row_key = self.key()?;
+        self.connection.run(move |c| read_share(c, &*row_key, key, NEXT)).await?.transpose()
     }
 
     async fn shares(&self) -> Result<Vec<SealedShare>> {

@@ -101,6 +101,7 @@ async fn nothing_replaces_a_share_and_the_next_epoch_comes_after_it() {
     let vault = open(folder.path()).await;
     let id = share(1, 0, b"").key_id;
     vault.insert(pending(1, 0, b"0a")).await.unwrap();
+    assert!(vault.next_share(id).await.unwrap().is_none(), "the first follows none");
     for (epoch, sealed) in [(0, b"0b"), (1, b"1a")] {
         let refused = vault.insert(share(1, epoch, sealed)).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Conflict, "epoch {epoch} over a pending one");
@@ -113,8 +114,11 @@ async fn nothing_replaces_a_share_and_the_next_epoch_comes_after_it() {
     vault.insert(pending(1, 1, b"1a")).await.unwrap();
     let active = vault.share(id).await.unwrap().unwrap();
     assert_eq!((active.epoch, active.state), (0, ShareState::Active), "until the next is active");
+    let next = vault.next_share(id).await.unwrap().unwrap();
+    assert_eq!((next.epoch, &next.sealed[..]), (1, &b"1a"[..]));
     assert_eq!(active.confirmations, [7; 128]);
     vault.activate(id, 1, vec![8; 128]).await.unwrap();
+    assert!(vault.next_share(id).await.unwrap().is_none());
     let generation = vault.generation().await.unwrap();
     vault.activate(id, 1, vec![9; 128]).await.unwrap();
     assert!(!vault.discard(id, 7).await.unwrap());

@@ -220,9 +220,9 @@ impl DeviceRun {
         let VaultAnswer::Standing(standing) = answer? else {
             return Err(Error::internal());
         };
-        let shown = shown(standing, key.as_deref());
         let session = self.parameters.instance.session();
         let Me { party, identity, .. } = &self.me;
+        let shown = shown(identity, standing, key.as_ref());
         let (handshake, secret) = make_handshake(identity, session, party, &shown);
         let RunParameters { key: own, ceremony, members, me, .. } = &self.parameters;
         let mine = Proposal::new(own.clone(), ceremony.clone(), &handshake);

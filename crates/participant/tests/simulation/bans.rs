@@ -134,3 +134,15 @@ fn a_victim_that_dies_has_told_of_no_ban_that_it_forgets() {
         assert!(at >= 4 && forgotten > 0, "{at} actions, {forgotten} times nothing was found");
     }
 }
+
+#[test]
+fn a_ban_ends_with_a_refresh_by_all_holders() {
+    let (mut world, key) = world(1);
+    world.sign(key, &["a", "c"], None);
+    assert_locked(&mut world, key, "before");
+    let refreshed = world.refresh(key, 0, None).view;
+    assert_eq!(refreshed.status, SessionStatus::Completed, "{:?}", refreshed.failure);
+    assert_eq!(bans(&world, "a").len(), 1, "what happened stays on record");
+    let signed = world.sign(key, &["a", "c"], None).view;
+    assert_eq!(signed.status, SessionStatus::Completed, "{:?}", signed.failure);
+}

@@ -25,6 +25,11 @@ fn seal() -> SealKey {
 }
 
 impl Disk {
+    /// A disk with these shares, whose generation does not show that they are old.
+    pub(crate) fn with(shares: BTreeMap<(KeyId, u32), SealedShare>) -> Self {
+        Self { shares, generation: 1 << 32, ..Self::default() }
+    }
+
     /// The share that counts: the active one, else the pending one.
     pub(crate) fn share(&self, key: KeyId) -> Option<&SealedShare> {
         let of_key = || self.shares.range((key, 0)..=(key, u32::MAX)).map(|(_, share)| share);
@@ -33,7 +38,10 @@ impl Disk {
     }
 
     fn open(&self, me: &Me, key: KeyId) -> Option<Arc<OpenKey>> {
-        self.share(key).map(|stored| self.opened(me, stored))
+        let share = self.share(key)?;
+        let next = self.shares.get(&(key, share.epoch + 1));
+        let next = next.map(|next| self.opened(me, next));
+        Some(Arc::new(self.opened(me, share).followed_by(next)))
     }
 
     fn opened(&self, me: &Me, stored: &SealedShare) -> Arc<OpenKey> {
@@ -62,6 +70,8 @@ impl Disk {
             confirmations: Vec::new(),
         };
         assert!(!self.shares.contains_key(&(key_id, epoch)), "no share is replaced");
+        let before = epoch.checked_sub(1).map(|before| self.shares[&(key_id, before)].state);
+        assert!(before.is_none_or(|state| state == ShareState::Active), "it follows what signs");
         self.generation += 1;
         self.shares.insert((key_id, epoch), stored);
         self.opened(me, &self.shares[&(key_id, epoch)])
@@ -112,6 +122,10 @@ impl Disk {
                 if share.state == ShareState::Pending {
                     self.generation += 1;
                     (share.state, share.confirmations) = (ShareState::Active, confirmations);
+                    if let Some(before) = place.1.checked_sub(1) {
+                        let before = self.shares.get_mut(&(place.0, before)).unwrap();
+                        (before.state, before.sealed) = (ShareState::Retired, Vec::new());
+                    }
                 }
                 VaultAnswer::Key(Some(self.opened(me, &self.shares[&place])))
             }

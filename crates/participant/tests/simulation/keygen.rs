@@ -92,6 +92,26 @@ fn a_network_that_loses_messages_leaves_a_key_of_all_or_none_that_signs() {
     assert!(ends[0] > 0 && ends[1] > 0 || std::env::var("QUORATE_SEED").is_ok(), "{ends:?}");
 }
 
+#[test]
+fn a_keygen_that_its_owner_closes_keeps_what_was_kept() {
+    let mut kept = 0;
+    for seed in seeds(40) {
+        let mut world = World::new(seed, &NAMES);
+        world.close_after = Some(100 + usize::try_from(seed).unwrap() * 4);
+        let ran = world.keygen(SCHEME, 2, None);
+        world.close_after = None;
+        let (key, what) = (key_of(&ran), format!("seed {seed}"));
+        let held = NAMES.iter().filter(|name| world.disk(name).share(key).is_some()).count();
+        kept += usize::from(ran.view.status == SessionStatus::Failed && held > 0);
+        assert_sound(&world, key, &what);
+        assert_recovers(&mut world, key, &what);
+    }
+    assert!(
+        kept > 0 || std::env::var("QUORATE_SEED").is_ok(),
+        "some were closed after a share was kept"
+    );
+}
+
 /// A keygen in which a process dies.
 fn crashed(seed: u64, crash: Crash) -> bool {
     let mut world = World::new(seed, &NAMES);

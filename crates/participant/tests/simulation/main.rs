@@ -10,6 +10,7 @@ mod bans;
 mod disk;
 mod keygen;
 mod process;
+mod refresh;
 mod rules;
 mod sign;
 mod world;

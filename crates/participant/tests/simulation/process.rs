@@ -7,7 +7,7 @@ use quorate_engine::{Identity, Outgoing};
 use quorate_participant::{
     Action, Bans, Event, Incoming, Input, Me, Session, SessionAction, VaultAction,
 };
-use quorate_types::vault::Ban;
+use quorate_types::vault::{Ban, SealedShare, ShareState};
 use quorate_types::*;
 
 use crate::disk::Disk;
@@ -43,6 +43,7 @@ pub(crate) struct Process {
     pub(crate) me: Me,
     number: [u8; 16],
     session: SessionId,
+    kind: SessionKind,
     machine: Session,
     actions: VecDeque<SessionAction>,
     pub(crate) inbox: VecDeque<Incoming>,
@@ -71,12 +72,13 @@ impl Process {
             identity: Arc::new(Identity::from_secret(identity)),
             bans: Arc::new(Bans::new(party.clone())),
         };
-        let session = early.session_id;
+        let (session, kind) = (early.session_id, early.ceremony.kind());
         let (machine, actions) = Session::begin(me.clone(), session, Some(Box::new(early)));
         Self {
             me,
             number: [number; 16],
             session,
+            kind,
             machine,
             actions: actions.into(),
             inbox: VecDeque::new(),
@@ -196,11 +198,15 @@ impl Process {
 
     /// A share is on the disk before it is confirmed, and nothing leaves to a banned peer.
     fn check_sent(&self, disk: &Disk, outgoing: &Outgoing) {
-        if outgoing.round == self.last_round && disk.share(self.session.into()).is_none() {
-            // The last round of a signature is none of confirmations: it uses a share of a key.
-            assert!(!disk.shares.is_empty(), "a share is kept before it is confirmed");
+        if outgoing.round == self.last_round && self.kind.makes_shares() {
+            let kept = disk.shares.values().any(|share| share.state == ShareState::Pending);
+            assert!(kept, "a share is kept before it is confirmed");
         }
-        for ban in &disk.bans {
+        let signs = |ban: &&Ban| {
+            let share = disk.share(ban.key_id);
+            self.kind == SessionKind::Sign && share.is_some_and(|share| share.epoch == ban.epoch)
+        };
+        for ban in disk.bans.iter().filter(signs) {
             assert_ne!(outgoing.to.as_ref(), Some(&ban.peer), "nothing goes to a banned peer");
         }
     }
@@ -212,9 +218,12 @@ impl Process {
                 let banned = |peer: &PartyId| disk.bans.iter().any(|ban| ban.peer == *peer);
                 assert!(failure.parties.iter().all(banned), "a ban is stored before it is told");
             }
-            PartyOutcome::Key { .. } => {
-                let share = disk.share(self.session.into()).expect("its share is kept");
-                assert!(!share.confirmations.is_empty(), "a key is reported when it is confirmed");
+            PartyOutcome::Key { attestation, .. } => {
+                let attested = attestation.as_ref().expect("all have confirmed it");
+                let active = |share: &SealedShare| {
+                    share.state == ShareState::Active && share.execution == attested.execution
+                };
+                assert!(disk.shares.values().any(active), "a key is reported when it signs");
             }
             _ => {}
         }

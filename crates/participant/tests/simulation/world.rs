@@ -1,6 +1,7 @@
 //! The scheduler: it chooses by its seed what happens next, and lets time pass when nothing can.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use quorate_core::session::{self, Command, Effects, NewSession, Reply};
 use quorate_engine::{Identity, Outgoing};
@@ -64,6 +65,8 @@ pub(crate) struct Holder {
 pub(crate) struct World {
     pub(crate) holders: BTreeMap<PartyId, Holder>,
     pub(crate) network: Network,
+    /// The owner of a session closes it after so many things have happened.
+    pub(crate) close_after: Option<usize>,
     seeded: Seeded,
     now: i64,
     sessions: u128,
@@ -102,7 +105,14 @@ pub(crate) fn party(name: &str) -> PartyId {
 impl World {
     pub(crate) fn new(seed: u64, names: &[&str]) -> Self {
         let (network, seeded) = (Network::default(), Seeded::new(seed));
-        let mut world = Self { holders: BTreeMap::new(), network, seeded, now: 1, sessions: 0 };
+        let mut world = Self {
+            holders: BTreeMap::new(),
+            network,
+            close_after: None,
+            seeded,
+            now: 1,
+            sessions: 0,
+        };
         for name in names {
             let identity = Identity::generate().secret();
             let holder = Holder { identity, disk: Disk::default(), processes: 0 };
@@ -145,6 +155,14 @@ impl World {
         self.run(Ceremony::Sign { key, input }, &names, crash)
     }
 
+    /// Runs a session that refreshes the epoch of a key that the coordinator believes active.
+    pub(crate) fn refresh(&mut self, key: KeyId, epoch: u32, crash: Option<Crash>) -> Ran {
+        let share = self.holders.values().find_map(|holder| holder.disk.share(key)).unwrap();
+        let key = KeyEpoch { epoch, ..(*share.record.key).clone() };
+        let names = key.holders.clone();
+        self.run(Ceremony::Refresh { key: Arc::new(key) }, &names, crash)
+    }
+
     /// Runs a session to its end, and its processes to theirs.
     pub(crate) fn run(
         &mut self,
@@ -153,8 +171,13 @@ impl World {
         crash: Option<Crash>,
     ) -> Ran {
         let mut running = self.create(ceremony, names, crash);
+        let mut turns = 0;
         while self.turn(&mut running) {
             self.now += 1;
+            turns += 1;
+            if self.close_after == Some(turns) && !running.session.status().is_final() {
+                self.apply(&mut running, Command::Close).unwrap();
+            }
         }
         assert!(running.session.status().is_final(), "a session ends");
         Ran { view: running.session.view(), died: running.died }

@@ -79,6 +79,10 @@ impl Vault for Full {
         self.inner.share(key).await
     }
 
+    async fn next_share(&self, key: KeyId) -> Result<Option<SealedShare>> {
+        self.inner.next_share(key).await
+    }
+
     async fn shares(&self) -> Result<Vec<SealedShare>> {
         self.inner.shares().await
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use quorate_party::{Compute, Keyring, MemoryVault, Party, PartyHandle, SealSource, Worker};
-use quorate_ports::vault::Ban;
+use quorate_ports::vault::{Ban, ShareState};
 use quorate_ports::{Deliver, ReadSession as _, TakePart};
 use quorate_types::*;
 
@@ -371,4 +371,39 @@ async fn an_exported_share_comes_back_with_its_bans_and_opens_for_its_party_only
     assert_eq!(again.stored.identities, open.stored.identities);
     let locked = new.keyring.check_bans(&again, &[party("b")]).unwrap_err();
     assert_eq!(locked.code, ErrorCode::KeyLocked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_ends_bans_and_old_copies_of_a_share_sign_nothing() {
+    let scene = Scene::new().await;
+    let (machines, mut servers) = scene.parties(&["a", "b", "c"]).await;
+    let key = scene.world.key(2, &["a", "b", "c"]).await;
+    let (compute, secret) = (Compute::new(2, 2), Secret::new("correct horse".to_owned()));
+    let old = machines[1].keyring.export(key, &secret, &compute).await.unwrap();
+    machines[0].vault.ban(ban(key)).await.unwrap();
+    assert!(servers.remove(0).shutdown().await);
+    servers.insert(0, scene.serve(&machines[0].restarted()).await);
+    let locked = failure(scene.sign(key, &["a", "b"]).await);
+    assert!(locked.message.contains("key_locked"), "{}", locked.message);
+
+    let refreshed = scene.world.ended(&scene.world.refresh(key).await).await;
+    assert_completed(&refreshed);
+    for machine in &machines {
+        let share = machine.vault.share(key).await.unwrap().unwrap();
+        assert_eq!((share.epoch, share.state), (1, ShareState::Active));
+        assert!(machine.vault.next_share(key).await.unwrap().is_none());
+    }
+    for pair in [["a", "b"], ["b", "c"]] {
+        assert_completed(&scene.sign(key, &pair).await);
+    }
+    // b comes back from its backup of before.
+    assert!(servers.remove(1).shutdown().await);
+    let vault = Arc::<MemoryVault>::default();
+    let restored = Machine::with("b", machines[1].identity_copy(), vault);
+    restored.keyring.import(&old, &secret, &compute).await.unwrap();
+    let _restored = scene.serve(&restored).await;
+    let stale = failure(scene.sign(key, &["b", "c"]).await);
+    let rolled_back = stale.message.contains("--accept-rollback");
+    assert!(stale.message.contains("stale_epoch") || rolled_back, "{}", stale.message);
+    assert_completed(&scene.sign(key, &["a", "c"]).await);
 }

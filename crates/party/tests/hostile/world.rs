@@ -112,6 +112,11 @@ impl World {
         self.coordinator.create(&Caller::System, request).await.unwrap()
     }
 
+    pub(crate) async fn refresh(&self, key: KeyId) -> CreatedSession {
+        let ceremony = CeremonyRequest::Refresh { key: KeySelector::Id(key), threshold: None };
+        self.coordinator.create(&Caller::System, request(ceremony, &[])).await.unwrap()
+    }
+
     /// How a session ended.
     pub(crate) async fn ended(&self, created: &CreatedSession) -> SessionView {
         let wait = Some((WaitFor::End, FOR_EVER));
@@ -158,7 +163,7 @@ impl Machine {
         Self::with(name, Identity::generate().secret(), vault)
     }
 
-    fn with(name: &str, identity: Secret<[u8; 32]>, vault: Arc<dyn Vault>) -> Self {
+    pub(crate) fn with(name: &str, identity: Secret<[u8; 32]>, vault: Arc<dyn Vault>) -> Self {
         let seal = SealKey::from_bytes(Secret::new(SEAL));
         let keyring =
             Keyring::new(party(name), Identity::from_secret(&identity), seal, vault.clone());
@@ -167,8 +172,11 @@ impl Machine {
 
     /// The same machine after a restart of its process.
     pub(crate) fn restarted(&self) -> Self {
-        let identity = Secret::new(*self.identity.expose());
-        Self::with(self.keyring.party().as_str(), identity, self.vault.clone())
+        Self::with(self.keyring.party().as_str(), self.identity_copy(), self.vault.clone())
+    }
+
+    pub(crate) fn identity_copy(&self) -> Secret<[u8; 32]> {
+        Secret::new(*self.identity.expose())
     }
 
     pub(crate) async fn serve(
