@@ -57,10 +57,11 @@ impl ServiceInitiator {
     }
 }
 
-/// Where the local initiator of a role of its own lies: beside the link secret, on loopback only.
+/// Where the local initiator of roles apart lies: where the user's roles find their link secret,
+/// whichever they are given, on loopback only.
 pub(crate) fn beside_link(options: &ServeOptions) -> Option<PathBuf> {
-    let link = options.link_key.clone().or_else(default_path);
-    link.filter(|_| options.host.is_loopback()).map(|link| link.with_file_name(LOCAL_FILE))
+    let link = default_path().filter(|_| options.host.is_loopback());
+    link.map(|link| link.with_file_name(LOCAL_FILE))
 }
 
 /// Where the local initiator of `up` lies: in its data folder, on loopback only.
