@@ -7,6 +7,7 @@ use crate::steps::{cargo, cargo_command, run as execute};
 const LONG: &[&str] = &[
     "a_herd_of_keygens_is_made_in_turn_while_others_sign",
     "a_disk_that_fills_takes_back_nothing_that_was_told",
+    "a_kill_of_any_holder_at_any_time_of_a_refresh_leaves_one_epoch_that_signs",
     "strangers_cost_little_while_an_honest_key_signs",
 ];
 
