@@ -310,7 +310,7 @@ impl Session {
             participant.status = ParticipantStatus::Joined;
         }
         if first {
-            self.status = self.gathering();
+            self.status = self.before_start();
             self.note(now, Some(&joiner.party), "joined");
             effects.events.push(EventKind::PartyJoined);
         } else if changed {
@@ -372,7 +372,7 @@ impl Session {
         match self.status {
             SessionStatus::InProgress | SessionStatus::Completed => Ok(Reply::Done),
             SessionStatus::Waiting if self.ready_count().all_ready() => Ok(Reply::Done),
-            status if status.is_gathering() => Err(Error::new(
+            status if status.is_unstarted() => Err(Error::new(
                 ErrorCode::ThresholdNotMet,
                 "not all parties are ready; the session starts by itself when the last one is",
             )

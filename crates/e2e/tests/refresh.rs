@@ -1,6 +1,8 @@
 //! Refreshes through the real binary: the key stays, epochs never mix, and a kill at any time leaves
 //! one epoch that signs.
 
+#![allow(clippy::print_stdout, reason = "a failing test shows its seed")]
+
 use std::path::Path;
 use std::time::Duration;
 

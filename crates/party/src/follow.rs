@@ -68,7 +68,7 @@ impl Views {
 
     /// Takes in how the coordinator says that the session stands.
     pub(crate) fn now(&self, view: SessionView) {
-        let open = view.status.is_gathering();
+        let open = view.status.is_unstarted();
         let waits = |seat: &ParticipantView| {
             seat.party_id == self.me && seat.status == ParticipantStatus::Waiting
         };

@@ -33,7 +33,7 @@ pub const INBOX_LEN: usize = 1024;
 const START_WAIT: Duration = Duration::from_secs(20);
 
 fn started(view: &SessionView) -> bool {
-    !view.status.is_gathering()
+    !view.status.is_unstarted()
 }
 
 /// What a party computes with.

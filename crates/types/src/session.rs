@@ -75,8 +75,8 @@ impl SessionStatus {
         matches!(self, Self::Completed | Self::Failed | Self::Expired)
     }
 
-    /// Whether its parties have yet to come together.
-    pub fn is_gathering(self) -> bool {
+    /// Whether it has yet to start: its parties are still coming together.
+    pub fn is_unstarted(self) -> bool {
         matches!(self, Self::Created | Self::AwaitingApproval | Self::Waiting)
     }
 }
@@ -342,7 +342,7 @@ impl SessionView {
     pub fn waiting_for(&self) -> Vec<PartyId> {
         let behind = |p: &&ParticipantView| match self.status {
             SessionStatus::InProgress => p.status == ParticipantStatus::Computing,
-            status if status.is_gathering() => matches!(
+            status if status.is_unstarted() => matches!(
                 p.status,
                 ParticipantStatus::Waiting
                     | ParticipantStatus::AwaitingApproval

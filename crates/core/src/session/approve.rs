@@ -8,7 +8,7 @@ use super::{Durability, Effects, Reply, Session, index};
 
 impl Session {
     /// How a session stands whose parties come together.
-    pub(super) fn gathering(&self) -> SessionStatus {
+    pub(super) fn before_start(&self) -> SessionStatus {
         let any = |wanted: &[ParticipantStatus]| {
             self.participants.iter().any(|party| wanted.contains(&party.status))
         };
@@ -35,7 +35,7 @@ impl Session {
         self.refuse_ended()?;
         if self.participants[at].status == ParticipantStatus::Waiting {
             self.participants[at].status = ParticipantStatus::AwaitingApproval;
-            self.status = self.gathering();
+            self.status = self.before_start();
             self.note(now, Some(party), "awaits approval");
             effects.events.push(EventKind::AwaitingApproval);
         }

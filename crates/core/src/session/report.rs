@@ -18,7 +18,7 @@ impl Session {
         }
         match self.status {
             SessionStatus::Failed | SessionStatus::Expired => return Err(self.ended()),
-            status if status.is_gathering() => {
+            status if status.is_unstarted() => {
                 let status = self.status.name();
                 return Err(Error::new(
                     ErrorCode::Conflict,
