@@ -241,4 +241,45 @@ pub(crate) mod tests {
         assert_eq!(rule(&other, &[(0, None), (1, None)]), Some(Rule::Scheme));
         assert_eq!(rule(&signing(), &[(0, None), (1, None)]), Some(Rule::Ceremony));
     }
+
+    #[test]
+    fn each_fact_of_a_refresh_that_differs_is_named() {
+        let named = |(name, seed): (&str, u8)| NamedHolder {
+            party_id: name.parse().unwrap(),
+            identity: Some([seed; 32]),
+        };
+        let KeyEpoch { key_id, epoch, scheme, threshold, public_key, .. } = key();
+        let holders = [("a", 1), ("b", 2), ("c", 3)].map(named).to_vec();
+        let action = Action::Refresh { key_id, epoch, scheme, public_key, threshold, holders };
+        let request = Request { action, ..sign() };
+        let parties = parties(&["a", "b", "c"]);
+        let rule = |shown: &KeyEpoch, held: &KeyEpoch, identities: [u8; 3]| {
+            let ceremony = Ceremony::Refresh { key: Arc::new(shown.clone()) };
+            let participants = parties.iter().zip(identities.map(|seed| Some([seed; 32])));
+            let facts = Facts {
+                ceremony: &ceremony,
+                held: Some(held),
+                participants: participants.collect(),
+            };
+            request.fits(&facts).err().map(|denial| denial.rule)
+        };
+        assert_eq!(rule(&key(), &key(), [1, 2, 3]), None);
+        assert_eq!(rule(&key(), &key(), [1, 2, 4]), Some(Rule::Holders));
+        type Change = fn(&mut KeyEpoch);
+        let changes: [(Rule, Change); 5] = [
+            (Rule::Key, |key| {
+                key.key_id = "550e8400-e29b-41d4-a716-446655440001".parse().unwrap();
+            }),
+            (Rule::Epoch, |key| key.epoch = 2),
+            (Rule::Scheme, |key| key.scheme = Scheme::Ed25519),
+            (Rule::PublicKey, |key| key.public_key = PublicKey(vec![5; 65])),
+            (Rule::Threshold, |key| key.threshold = Threshold::new(3, 3).unwrap()),
+        ];
+        for (expected, change) in changes {
+            let mut changed = key();
+            change(&mut changed);
+            assert_eq!(rule(&changed, &key(), [1, 2, 3]), Some(expected), "as it is shown");
+            assert_eq!(rule(&key(), &changed, [1, 2, 3]), Some(expected), "as it is held");
+        }
+    }
 }

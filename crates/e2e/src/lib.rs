@@ -171,6 +171,16 @@ pub async fn identity_in(data: &Path, name: &str) -> String {
     format!("{name}={}", identity["identity"].as_str().expect("an identity"))
 }
 
+/// The private key of an initiator or approver in a file, as openssl would write it, from a fixed
+/// seed: its path and its public key.
+pub fn initiator(folder: &Path, name: &str, seed: u8) -> (String, String) {
+    let secret = quorate_types::Secret::new([seed; 32]);
+    let secret = quorate_authority::AuthoritySecret::from_seed(&secret);
+    let path = folder.join(name);
+    std::fs::write(&path, secret.to_pem().expect("PEM").expose()).expect("writable");
+    (path.display().to_string(), secret.public().to_string())
+}
+
 /// Sends JSON and reads JSON: the status and the body.
 pub async fn call(method: &str, url: &str, body: Option<&Value>) -> (u16, Value) {
     let method = method.parse().expect("an HTTP method");

@@ -1,20 +1,10 @@
 //! Requests, policies and approvals through the real binary.
 
-use std::path::Path;
 use std::time::Duration;
 
-use quorate_e2e::{Cluster, binary, call, last_json};
+use quorate_e2e::{Cluster, binary, call, initiator, last_json};
 use serde_json::{Value, json};
 use tokio::process::Command;
-
-/// A private key that openssl would write, from a fixed seed.
-fn key_file(folder: &Path, name: &str, seed: u8) -> (String, String) {
-    let secret = quorate_types::Secret::new([seed; 32]);
-    let secret = quorate_authority::AuthoritySecret::from_seed(&secret);
-    let path = folder.join(name);
-    std::fs::write(&path, secret.to_pem().expect("PEM").expose()).expect("writable");
-    (path.display().to_string(), secret.public().to_string())
-}
 
 struct Asked<'a> {
     coordinator: &'a str,
@@ -37,8 +27,8 @@ fn denied(answer: &Value, rule: &str) {
 #[tokio::test]
 async fn a_policy_is_read_again_and_a_session_waits_for_approvals() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (initiator, _) = key_file(folder.path(), "stranger.pem", 1);
-    let (approver, alice) = key_file(folder.path(), "alice.pem", 2);
+    let (stranger, _) = initiator(folder.path(), "stranger.pem", 1);
+    let (approver, alice) = initiator(folder.path(), "alice.pem", 2);
     let policy = folder.path().join("policy.toml");
     let rules = format!(
         "version = 1\n[approvers]\nalice = \"{alice}\"\n[keygen]\nunidentified_holders = true\n\
@@ -57,7 +47,7 @@ async fn a_policy_is_read_again_and_a_session_waits_for_approvals() {
     let sign = ["sign", "--key", &key, "--message", "pay alice 5"];
     let (signed, answer) = asked.run(&sign).await;
     assert!(signed, "{answer}");
-    let foreign = [&sign[..], &["--initiator-key", &initiator]].concat();
+    let foreign = [&sign[..], &["--initiator-key", &stranger]].concat();
     denied(&asked.run(&foreign).await.1, "unknown_initiator");
 
     // A request signed beforehand serves once.
@@ -100,11 +90,25 @@ async fn a_policy_is_read_again_and_a_session_waits_for_approvals() {
 #[tokio::test]
 async fn an_initiator_that_is_pinned_counts_instead_of_the_local_one() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (_, ops) = key_file(folder.path(), "ops.pem", 3);
+    let (file, ops) = initiator(folder.path(), "ops.pem", 3);
     let pinned = format!("ops={ops}");
     let cluster =
         Cluster::start_with(folder.path(), &["--no-relays", "--initiator", &pinned]).await;
     let coordinator = format!("http://{}", cluster.address("coordinator", "grpc"));
     let asked = Asked { coordinator: &coordinator };
     denied(&asked.run(&["keygen"]).await.1, "unknown_initiator");
+
+    let signed = ["--initiator-key", &file];
+    let parties = [1, 2, 3].map(|number| format!("--party=server-party-{number}"));
+    let keygen = ["keygen", "--scheme", "ed25519", &parties[0], &parties[1], &parties[2]];
+    let (ok, key) = asked.run(&[&keygen[..], &signed].concat()).await;
+    assert!(ok && key["verified"] == true, "{key}");
+    let refresh = ["keys", "refresh", key["key_id"].as_str().expect("an id")];
+    denied(&asked.run(&refresh).await.1, "unknown_initiator");
+    let (ok, refreshed) = asked.run(&[&refresh[..], &signed].concat()).await;
+    assert!(ok && refreshed["epoch"] == 1 && refreshed["verified"] == true, "{refreshed}");
+    let sign = ["sign", "--key", refresh[2], "--message", "pay alice 5"];
+    denied(&asked.run(&sign).await.1, "unknown_initiator");
+    let (ok, signature) = asked.run(&[&sign[..], &signed].concat()).await;
+    assert!(ok, "{signature}");
 }

@@ -1,6 +1,6 @@
 //! A public address: TLS, required keys, and clients that check the certificate.
 
-use quorate_e2e::{Cluster, api_key, binary, certificate, last_json};
+use quorate_e2e::{Cluster, api_key, binary, certificate, identity_in, initiator, last_json};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -16,14 +16,30 @@ async fn a_public_server_is_reached_with_its_certificate_and_a_key_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let (cert, key) = certificate(folder.path());
     let secret = api_key(folder.path(), &["--scope", "sessions", "--scope", "read"]).await;
+    let (file, public) = initiator(folder.path(), "ops.pem", 3);
+    let pinned = format!("ops={public}");
     let flags = ["--host", "0.0.0.0", "--tls-cert", &cert, "--tls-key", &key];
+    let flags = [&flags[..], &["--initiator", &pinned]].concat();
+    let peers = folder.path().join("peers.json").display().to_string();
+    let mut add = Command::new(binary());
+    add.args(["peers", "add", "--json", "--peers", &peers]);
+    for name in ["server-party-1", "server-party-2", "server-party-3"] {
+        add.arg(identity_in(&folder.path().join("data"), name).await);
+    }
+    assert!(last_json(add).await.0);
     let cluster = Cluster::start_with(folder.path(), &flags).await;
     let port = cluster.address("coordinator", "grpc").port();
     let url = format!("https://127.0.0.1:{port}");
     let trusted = ["--tls-ca", &cert, "--api-key", &secret];
 
-    let (ok, made) = quorate(&url, &[&["keygen"][..], &trusted].concat()).await;
-    assert!(ok, "{made}");
+    let (ok, refused) = quorate(&url, &[&["keygen"][..], &trusted].concat()).await;
+    assert_eq!((ok, refused["error"].as_str()), (false, Some("policy_denied")), "{refused}");
+    let signed = ["--initiator-key", &file];
+    let trusted = [&trusted[..], &signed].concat();
+    let parties = [1, 2, 3].map(|number| format!("--party=server-party-{number}"));
+    let keygen = ["keygen", "--peers", &peers, &parties[0], &parties[1], &parties[2]];
+    let (ok, made) = quorate(&url, &[&keygen[..], &trusted].concat()).await;
+    assert!(ok && made["verified"] == true, "{made}");
     let wanted = ["sign", "--message", "hello", "--key"];
     let id = made["key_id"].as_str().expect("an id");
     let (ok, signed) = quorate(&url, &[&wanted[..], &[id], &trusted].concat()).await;

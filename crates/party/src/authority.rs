@@ -180,6 +180,11 @@ impl Authority {
             return Err(Denial::new(Rule::Unsigned, "nobody has signed the request"));
         };
         let participants = view.participants.iter().map(|seat| (&seat.party_id, None)).collect();
+        // A share of an earlier epoch than is shown may have missed a refresh. What the others show
+        // at the start tells whether it is late or stale, and the key is compared there again.
+        let behind =
+            |held: &KeyEpoch| view.ceremony.key().is_some_and(|shown| held.epoch < shown.epoch);
+        let held = held.filter(|held| !behind(held));
         let facts = Facts { ceremony: &view.ceremony, held, participants };
         verified.request.fits(&facts)?;
         let nonce = memory::nonce(&authorization.initiator, &verified.request.nonce);

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<Answer> {
         Some(KeysCommand::Verify { key, client, peers }) => {
             return verify(&key, &client, &peers, out).await;
         }
-        Some(KeysCommand::Refresh(args)) => refresh::run(args, out).await?,
+        Some(KeysCommand::Refresh(args)) => return refresh::run(args, out).await,
         Some(KeysCommand::Restore { data, lists }) => restore(&data.data, &lists, out).await?,
     }
     Ok(Answer::Yes)

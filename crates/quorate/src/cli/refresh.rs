@@ -1,11 +1,18 @@
 //! keys refresh: new shares for a key, whose public key stays.
 
+use std::path::PathBuf;
+
+use quorate_client::{KnownPeers, Verdict, verify_key};
 use quorate_types::*;
 use serde_json::json;
 
+use super::Answer;
 use super::ask::{lines, plain, run_session};
 use super::client::ClientArgs;
+use super::keys::told;
 use super::output::Output;
+use super::peers::PeersFile;
+use super::request::SigningArgs;
 use super::values::{find_key, value};
 
 /// Arguments of `keys refresh`.
@@ -15,49 +22,67 @@ pub(crate) struct RefreshArgs {
     key: String,
     #[command(flatten)]
     client: ClientArgs,
+    #[command(flatten)]
+    peers: PeersFile,
+    /// File with an initiator's private key, PEM or JWK: signs the request, for server parties that
+    /// do not know the coordinator's service initiator. The holders' identities must be known here:
+    /// see `quorate peers`
+    #[arg(long, value_name = "FILE")]
+    initiator_key: Option<PathBuf>,
+    #[command(flatten)]
+    signing: SigningArgs,
     /// A device that holds a share; server parties take part by themselves
     #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
     participants: Vec<PartyId>,
-    /// Wait until all holders have the new epoch, and show it
-    #[arg(long)]
-    wait: bool,
     /// Seconds until the session gives up
     #[arg(long, value_name = "SECONDS")]
     expires_in: Option<u64>,
 }
 
-/// Starts a refresh, and waits for its end if asked to.
-pub(crate) async fn run(args: RefreshArgs, out: Output) -> Result<()> {
+/// Refreshes a key, and says whether its holders have signed that they keep the new epoch.
+pub(crate) async fn run(args: RefreshArgs, out: Output) -> Result<Answer> {
     let coordinator = args.client.connect()?;
-    let key = KeySelector::Id(find_key(&*coordinator, &args.key).await?);
+    let peers = args.peers.known(&args.client.coordinator)?;
+    let key_id = find_key(&*coordinator, &args.key).await?;
+    let authorization = match &args.initiator_key {
+        Some(file) => {
+            let shown = coordinator.key(&Caller::Open, key_id).await?.record;
+            Some(args.signing.refresh(file, &shown.key, &peers)?)
+        }
+        None => None,
+    };
     let request = CreateSession {
-        ceremony: CeremonyRequest::Refresh { key, threshold: None },
+        ceremony: CeremonyRequest::Refresh { key: KeySelector::Id(key_id), threshold: None },
         participants: plain(&args.participants),
         expires_in_seconds: args.expires_in,
         idempotency_key: None,
-        authorization: None,
+        authorization,
     };
-    let view = match args.wait {
-        true => run_session(&*coordinator, request, "refreshing a key", out).await?,
-        false => coordinator.create(&Caller::Open, request).await?.session,
-    };
-    let shown = shown(&view)?;
-    out.show(&shown, || match view.status.is_final() {
-        true => lines(&shown),
-        false => format!("{}\nfollow it with: quorate watch {}", lines(&shown), view.session_id),
+    let view = run_session(&*coordinator, request, "refreshing a key", out).await?;
+    let refreshed = view.ceremony.key().ok_or_else(Error::internal)?;
+    let key = coordinator.key(&Caller::Open, refreshed.key_id).await?;
+    let verdict = verdict(refreshed, &key, &peers);
+    let value = json!({
+        "session_id": view.session_id,
+        "key_id": key.record.key_id,
+        "epoch": key.record.epoch,
+        "public_key": hex::encode(&key.record.public_key.0),
+        "parties": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
+        "verified": verdict == Verdict::Verified,
     });
-    Ok(())
+    out.show(&value, || lines(&value));
+    Ok(told(&verdict, key.record.key_id, out))
 }
 
-/// A refresh as it is shown: the epoch is the one that it makes.
-fn shown(view: &SessionView) -> Result<serde_json::Value> {
-    let key = view.ceremony.key().ok_or_else(Error::internal)?;
-    Ok(json!({
-        "session_id": view.session_id,
-        "status": view.status.name(),
-        "key_id": key.key_id,
-        "epoch": key.epoch.saturating_add(1),
-        "public_key": hex::encode(&key.public_key.0),
-        "parties": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
-    }))
+/// Whether a key is the next epoch of the one that was refreshed, and signed by its holders.
+fn verdict(refreshed: &KeyEpoch, key: &KeyView, peers: &KnownPeers) -> Verdict {
+    let KeyEpoch { key_id, public_key, threshold, holders, .. } = &*key.record.key;
+    let same = *key_id == refreshed.key_id
+        && *public_key == refreshed.public_key
+        && *threshold == refreshed.threshold
+        && *holders == refreshed.holders;
+    match same && key.record.epoch > refreshed.epoch {
+        true => verify_key(key, peers),
+        false => Verdict::False("the coordinator shows another key than was refreshed".to_owned()),
+    }
 }

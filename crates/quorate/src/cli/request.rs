@@ -74,27 +74,26 @@ impl SigningArgs {
             );
             return Err(Error::invalid_field("party", why));
         }
-        let holder = |party: &PartyId| {
-            let mut known = peers.iter().filter(|(name, _)| *name == party);
-            match (known.next(), known.next()) {
-                (Some((_, identity)), None) => {
-                    Ok(NamedHolder { party_id: party.clone(), identity: Some(*identity) })
-                }
-                (None, _) => Err(Error::invalid_field(
-                    "party",
-                    format!(
-                        "the identity of {party} is not known here: note it with `quorate peers \
-                         add {party}=HEX`, as its --print-identity prints it"
-                    ),
-                )),
-                _ => Err(Error::invalid_field(
-                    "party",
-                    format!("several identities of {party} are known here; remove the wrong ones"),
-                )),
-            }
-        };
-        let holders = parties.iter().map(holder).collect::<Result<_>>()?;
+        let holders = named(parties, peers)?;
         self.sign(key, Action::Keygen { scheme, threshold, holders })
+    }
+
+    /// Signs for a refresh of a key by all its holders, with the identities that are known of them.
+    pub(crate) fn refresh(
+        &self,
+        key: &Path,
+        of: &KeyEpoch,
+        peers: &KnownPeers,
+    ) -> Result<Authorization> {
+        let action = Action::Refresh {
+            key_id: of.key_id,
+            epoch: of.epoch,
+            scheme: of.scheme,
+            public_key: of.public_key.clone(),
+            threshold: of.threshold,
+            holders: named(&of.holders, peers)?,
+        };
+        self.sign(key, action)
     }
 
     /// Signs for a signature by `signers`, or by any holders where none are named.
@@ -119,6 +118,30 @@ impl SigningArgs {
         };
         self.sign(key, action)
     }
+}
+
+/// Parties with the one identity that is known of each.
+fn named(parties: &[PartyId], peers: &KnownPeers) -> Result<Vec<NamedHolder>> {
+    let holder = |party: &PartyId| {
+        let mut known = peers.iter().filter(|(name, _)| *name == party);
+        match (known.next(), known.next()) {
+            (Some((_, identity)), None) => {
+                Ok(NamedHolder { party_id: party.clone(), identity: Some(*identity) })
+            }
+            (None, _) => Err(Error::invalid_field(
+                "party",
+                format!(
+                    "the identity of {party} is not known here: note it with `quorate peers add \
+                     {party}=HEX`, as its --print-identity prints it"
+                ),
+            )),
+            _ => Err(Error::invalid_field(
+                "party",
+                format!("several identities of {party} are known here; remove the wrong ones"),
+            )),
+        }
+    };
+    parties.iter().map(holder).collect()
 }
 
 /// A key as the coordinator lists it. What it says of it is signed, so the parties notice a lie.
