@@ -28,7 +28,7 @@ use quorate_types::Threshold;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::setup::{Received, Setup, broadcast, direct, index_of, position_of};
+use super::setup::{self, Received, Setup, broadcast, direct, index_of, position_of};
 use super::{Curve, fault};
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, check_distinct,
@@ -189,14 +189,7 @@ impl Keygen {
 
 impl Machine for Keygen {
     fn need(&self) -> Need {
-        let others = self.others();
-        let (broadcasts, directs) = match self.round {
-            0 => (vec![], vec![]),
-            1 => (vec![], others),
-            2 | 3 => (others.clone(), others),
-            _ => (others, vec![]),
-        };
-        Need { round: self.round, broadcasts, directs }
+        setup::need(self.round, self.others())
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
@@ -217,18 +210,15 @@ impl Machine for Keygen {
     }
 
     fn expects(&self, round: u16, kind: Kind, _: Position) -> bool {
-        match kind {
-            Kind::Broadcast => (2..=4).contains(&round),
-            Kind::Direct => (1..=3).contains(&round),
-        }
+        setup::expects(round, kind)
     }
 
     fn rounds(&self) -> u16 {
-        4
+        setup::ROUNDS
     }
 
     fn echoed(&self, round: u16) -> Option<RangeInclusive<u16>> {
-        (round == 4).then_some(2..=3)
+        setup::echoed(round)
     }
 }
 

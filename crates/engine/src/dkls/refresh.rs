@@ -26,7 +26,7 @@ use dkls23_secp256k1::protocols::{Abort, AbortReason, PartyIndex};
 use dkls23_secp256k1::utilities::proofs::DLogProof;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::setup::{Received, Setup, broadcast, direct, index_of, position_of};
+use super::setup::{self, Received, Setup, broadcast, direct, index_of, position_of};
 use super::share::{Part, share};
 use super::{Curve, fault};
 use crate::machine::{
@@ -214,14 +214,7 @@ fn refused(abort: &Abort) -> MachineFault {
 
 impl Machine for Refresh {
     fn need(&self) -> Need {
-        let others = self.others();
-        let (broadcasts, directs) = match self.round {
-            0 => (vec![], vec![]),
-            1 => (vec![], others),
-            2 | 3 => (others.clone(), others),
-            _ => (others, vec![]),
-        };
-        Need { round: self.round, broadcasts, directs }
+        setup::need(self.round, self.others())
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
@@ -242,18 +235,15 @@ impl Machine for Refresh {
     }
 
     fn expects(&self, round: u16, kind: Kind, _: Position) -> bool {
-        match kind {
-            Kind::Broadcast => (2..=4).contains(&round),
-            Kind::Direct => (1..=3).contains(&round),
-        }
+        setup::expects(round, kind)
     }
 
     fn rounds(&self) -> u16 {
-        4
+        setup::ROUNDS
     }
 
     fn echoed(&self, round: u16) -> Option<RangeInclusive<u16>> {
-        (round == 4).then_some(2..=3)
+        setup::echoed(round)
     }
 }
 

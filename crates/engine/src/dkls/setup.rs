@@ -1,6 +1,8 @@
 //! What a keygen and a complete refresh have in common: the set-up of each pair of parties, and how
 //! their messages are made and checked.
 
+use std::ops::RangeInclusive;
+
 use dkls23_secp256k1::protocols::dkg::{
     TransmitInitMulPhase3to4, TransmitInitZeroSharePhase2to4, TransmitInitZeroSharePhase3to4,
 };
@@ -9,7 +11,34 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
 use super::{Curve, check_parties};
-use crate::machine::{Input, MachineFault, OutboundMessage, Position, decode, encode};
+use crate::machine::{Input, Kind, MachineFault, Need, OutboundMessage, Position, decode, encode};
+
+/// How many rounds there are.
+pub(super) const ROUNDS: u16 = 4;
+
+/// What the step after this round needs.
+pub(super) fn need(round: u16, others: Vec<Position>) -> Need {
+    let (broadcasts, directs) = match round {
+        0 => (vec![], vec![]),
+        1 => (vec![], others),
+        2 | 3 => (others.clone(), others),
+        _ => (others, vec![]),
+    };
+    Need { round, broadcasts, directs }
+}
+
+/// Whether a round has messages of this kind.
+pub(super) fn expects(round: u16, kind: Kind) -> bool {
+    match kind {
+        Kind::Broadcast => (2..=4).contains(&round),
+        Kind::Direct => (1..=3).contains(&round),
+    }
+}
+
+/// Which broadcasts the messages of a round echo.
+pub(super) fn echoed(round: u16) -> Option<RangeInclusive<u16>> {
+    (round == 4).then_some(2..=3)
+}
 
 /// The direct message of round 3.
 #[derive(Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 //! echo and envelopes do. It refuses the neutral element, points outside the prime-order group and
 //! encodings that are not canonical wherever it reads one.
 
+mod dealing;
 mod keygen;
 mod refresh;
 mod share;

@@ -22,7 +22,7 @@ use quorate_types::Threshold;
 use zeroize::Zeroizing;
 
 use super::share::Part;
-use super::{SystemRandom, array, fault, index, name, share};
+use super::{SystemRandom, array, dealing, fault, index, name};
 use crate::machine::{
     Input, Kind, Machine, MachineFault, Need, OutboundMessage, Position, Stepped, check_distinct,
     decode, encode,
@@ -119,14 +119,7 @@ impl Refresh {
         let (secret, packages) =
             refresh_dkg_part2(secret, &self.packages).map_err(|error| fault(&error))?;
         self.state = State::Dealt(Box::new(secret));
-        let mut sends = Vec::new();
-        for position in self.others() {
-            let share = packages[&name(position)].signing_share();
-            let share = Zeroizing::new(share.serialize());
-            let body = encode(&*Zeroizing::new(array(&share)));
-            sends.push(OutboundMessage { round: 2, to: Some(position), body });
-        }
-        Ok(sends)
+        Ok(dealing::shares(self.others(), &packages))
     }
 
     fn finish(
@@ -161,11 +154,7 @@ impl Refresh {
             key.as_ref().clone(),
         )
         .map_err(|error| fault(&error))?;
-        let trivial = || MachineFault::ours("the parties have made a trivial share");
-        let share = share::share(index(self.me), Box::new(key), public).ok_or_else(trivial)?;
-        let share = share.map_err(|error| MachineFault::ours(error.message))?;
-        let public_key = share.public_key().clone();
-        Ok(Output::Key { share, public_key })
+        dealing::made(self.me, key, public, "the parties have made a trivial share")
     }
 }
 
@@ -184,12 +173,7 @@ fn value(coefficients: &[Point], index: u8) -> Point {
 
 impl Machine for Refresh {
     fn need(&self) -> Need {
-        let (broadcasts, directs) = match self.round {
-            0 => (vec![], vec![]),
-            1 => (self.others(), vec![]),
-            _ => (vec![], self.others()),
-        };
-        Need { round: self.round, broadcasts, directs }
+        dealing::need(self.round, self.others())
     }
 
     fn step(&mut self, input: Input) -> Result<Stepped, MachineFault> {
@@ -205,15 +189,15 @@ impl Machine for Refresh {
     }
 
     fn expects(&self, round: u16, kind: Kind, _: Position) -> bool {
-        matches!((round, kind), (1, Kind::Broadcast) | (2, Kind::Direct))
+        dealing::expects(round, kind)
     }
 
     fn rounds(&self) -> u16 {
-        2
+        dealing::ROUNDS
     }
 
     fn echoed(&self, round: u16) -> Option<RangeInclusive<u16>> {
-        (round == 2).then_some(1..=1)
+        dealing::echoed(round)
     }
 }
 
