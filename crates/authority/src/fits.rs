@@ -10,7 +10,8 @@ pub struct Facts<'a> {
     /// What it does.
     pub ceremony: &'a Ceremony,
     /// The key as this party holds it, compared beside what the session says of it; `None` where it
-    /// has none of its own.
+    /// has none of its own. It may be of a later epoch: who has the session made may have missed the
+    /// end of a refresh.
     pub held: Option<&'a KeyEpoch>,
     /// The participants in their order, each with the identity that it shows, once it does.
     pub participants: Vec<(&'a PartyId, Option<[u8; 32]>)>,
@@ -39,8 +40,8 @@ impl Request {
                 Action::Sign { key_id, epoch, scheme, public_key, input, path, signers },
                 Ceremony::Sign { key: shown, input: signed },
             ) => {
+                same_key(*key_id, *epoch, shown, facts.held)?;
                 for key in std::iter::once(&**shown).chain(facts.held) {
-                    same_key(*key_id, *epoch, key)?;
                     same_scheme(*scheme, key.scheme)?;
                     same_public_key(public_key, key)?;
                 }
@@ -57,8 +58,8 @@ impl Request {
                 Action::Refresh { key_id, epoch, scheme, public_key, threshold, holders },
                 Ceremony::Refresh { key: shown },
             ) => {
+                same_key(*key_id, *epoch, shown, facts.held)?;
                 for key in std::iter::once(&**shown).chain(facts.held) {
-                    same_key(*key_id, *epoch, key)?;
                     same_scheme(*scheme, key.scheme)?;
                     same_public_key(public_key, key)?;
                     same_threshold(*threshold, key.threshold)?;
@@ -70,18 +71,29 @@ impl Request {
     }
 }
 
-fn same_key(key_id: KeyId, epoch: u32, key: &KeyEpoch) -> Result<(), Denial> {
-    if key_id != key.key_id {
+/// The session's epoch is the one that was asked for, and that is not ahead of the holder. A holder
+/// that is ahead signs with the epoch that it has: the key is the same, and a refresh of an epoch
+/// that was replaced makes nothing new.
+fn same_key(
+    key_id: KeyId,
+    epoch: u32,
+    shown: &KeyEpoch,
+    held: Option<&KeyEpoch>,
+) -> Result<(), Denial> {
+    if key_id != shown.key_id || held.is_some_and(|held| key_id != held.key_id) {
         return Err(differs(Rule::Key, "uses another key"));
     }
-    if epoch == key.epoch {
-        return Ok(());
+    let differs = |at: u32| {
+        let why = format!(
+            "the request is signed for epoch {epoch} of the key, which is at {at}: sign a new one"
+        );
+        Err(Denial::new(Rule::Epoch, why))
+    };
+    match held.filter(|held| held.epoch < epoch) {
+        Some(held) => differs(held.epoch),
+        None if shown.epoch != epoch => differs(shown.epoch),
+        None => Ok(()),
     }
-    let why = format!(
-        "the request is signed for epoch {epoch} of the key, which is at {}: sign a new one",
-        key.epoch
-    );
-    Err(Denial::new(Rule::Epoch, why))
 }
 
 fn same_public_key(asked: &PublicKey, key: &KeyEpoch) -> Result<(), Denial> {
@@ -187,7 +199,7 @@ pub(crate) mod tests {
         let other: quorate_types::KeyId = "550e8400-e29b-41d4-a716-446655440001".parse().unwrap();
         for (rule, key) in [
             (Rule::Key, with(&|key| key.key_id = other)),
-            (Rule::Epoch, with(&|key| key.epoch = 4)),
+            (Rule::Epoch, with(&|key| key.epoch = 2)),
             (Rule::Scheme, with(&|key| key.scheme = Scheme::Ed25519)),
             (Rule::PublicKey, with(&|key| key.public_key = PublicKey(vec![5; 65]))),
         ] {
@@ -199,6 +211,11 @@ pub(crate) mod tests {
             let facts = Facts { ceremony: &shown, held: None, participants };
             assert_eq!(sign().fits(&facts).unwrap_err().rule, rule, "as the session shows it");
         }
+        let later = with(&|key| key.epoch = 4);
+        assert_eq!(failed(&sign(), &signing(), &later, &["a", "b"]), None, "the holder is ahead");
+        let input = SignInput::Digest(Digest([7; 32]));
+        let ahead = Ceremony::Sign { key: Arc::new(later.clone()), input };
+        assert_eq!(failed(&sign(), &ahead, &later, &["a", "b"]), Some(Rule::Epoch));
         for input in [SignInput::Digest(Digest([8; 32])), SignInput::Message(vec![7; 32].into())] {
             let other = Ceremony::Sign { key: Arc::new(key()), input };
             assert_eq!(failed(&sign(), &other, &key(), &["a", "b"]), Some(Rule::Input));
@@ -266,6 +283,9 @@ pub(crate) mod tests {
         assert_eq!(rule(&key(), &key(), [1, 2, 3]), None);
         assert_eq!(rule(&key(), &key(), [1, 2, 4]), Some(Rule::Holders));
         type Change = fn(&mut KeyEpoch);
+        let later = KeyEpoch { epoch: 4, ..key() };
+        assert_eq!(rule(&key(), &later, [1, 2, 3]), None, "the holder is ahead");
+        assert_eq!(rule(&later, &later, [1, 2, 3]), Some(Rule::Epoch));
         let changes: [(Rule, Change); 5] = [
             (Rule::Key, |key| {
                 key.key_id = "550e8400-e29b-41d4-a716-446655440001".parse().unwrap();

@@ -38,6 +38,8 @@ struct Liar {
     /// Sessions in which a message was handed over, by round.
     sent: Mutex<BTreeSet<(SessionId, i32)>>,
     refused: Mutex<Vec<(PartyId, Failure)>>,
+    /// Whose results the coordinator does not take.
+    unheard: Mutex<Option<PartyId>>,
 }
 
 #[async_trait]
@@ -50,6 +52,8 @@ impl Middle for Liar {
             Call::Report(report) => {
                 if let PartyOutcome::Failure(failure) = &report.outcome {
                     self.refused.lock().unwrap().push((who.clone(), failure.clone()));
+                } else if self.unheard.lock().unwrap().as_ref() == Some(who) {
+                    return Err(Error::new(ErrorCode::Forbidden, "nobody listens"));
                 }
             }
             _ => {}
@@ -128,13 +132,17 @@ impl Scene {
         Ok(self.world.ended(&created).await)
     }
 
-    async fn keygen(&mut self) -> SessionView {
-        let (scheme, threshold) = (Scheme::default(), Threshold::new(2, 3).unwrap());
+    fn holders(&self) -> Vec<NamedHolder> {
         let holder = |machine: &Machine| NamedHolder {
             party_id: machine.keyring.party().clone(),
             identity: Some(machine.keyring.identity().public()),
         };
-        let holders = self.machines.iter().map(holder).collect();
+        self.machines.iter().map(holder).collect()
+    }
+
+    async fn keygen(&mut self) -> SessionView {
+        let (scheme, threshold) = (Scheme::default(), Threshold::new(2, 3).unwrap());
+        let holders = self.holders();
         let request = self.request(Action::Keygen { scheme, threshold, holders });
         let signed = Some(secret(1).authorize(&request));
         let ceremony = CeremonyRequest::Keygen { scheme, threshold };
@@ -151,6 +159,19 @@ impl Scene {
             path: Vec::new(),
             signers: Signers::Named(vec![party("a"), party("b")]),
         })
+    }
+
+    async fn refresh(&mut self, key: &SessionView) -> SessionView {
+        let shown = self.world.coordinator.key(&Caller::System, key.key_id().unwrap()).await;
+        let key = shown.unwrap().record.key;
+        let KeyEpoch { key_id, epoch, scheme, threshold, .. } = *key;
+        let public_key = key.public_key.clone();
+        let holders = self.holders();
+        let request =
+            self.request(Action::Refresh { key_id, epoch, scheme, public_key, threshold, holders });
+        let signed = Some(secret(1).authorize(&request));
+        let ceremony = CeremonyRequest::Refresh { key: KeySelector::Id(key_id), threshold: None };
+        self.run(ceremony, &[], signed).await.unwrap()
     }
 
     async fn sign(&self, key: &SessionView, signed: Option<Authorization>) -> Result<SessionView> {
@@ -306,4 +327,33 @@ async fn what_nobody_known_has_signed_or_what_was_used_is_refused() {
     let expired = Request { expires_at: START, ..scene.signature(&key) };
     let refused = scene.sign(&key, Some(secret(1).authorize(&expired))).await.unwrap_err();
     assert!(refused.message.starts_with("expiry"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_refresh_the_coordinator_missed_signs_and_is_refreshed_by_its_requests() {
+    let mut scene = Scene::new().await;
+    let key = scene.keygen().await;
+    *scene.liar.unheard.lock().unwrap() = Some(party("c"));
+    let missed = scene.refresh(&key).await;
+    assert_ne!(missed.status, SessionStatus::Completed, "the coordinator has not heard of c");
+    for machine in &scene.machines {
+        let share = machine.vault.share(key.key_id().unwrap()).await.unwrap().unwrap();
+        assert_eq!(share.epoch, 1, "the holders have the next epoch all the same");
+    }
+    *scene.liar.unheard.lock().unwrap() = None;
+    // What it knows is epoch 0, and what is signed says so.
+    let request = scene.signature(&key);
+    let signed = scene.sign(&key, Some(secret(1).authorize(&request))).await.unwrap();
+    assert_eq!(signed.status, SessionStatus::Completed, "{:?}", signed.failure);
+    let learnt = scene.refresh(&key).await;
+    assert_eq!(learnt.status, SessionStatus::Completed, "{:?}", learnt.failure);
+    let shown = scene.world.coordinator.key(&Caller::System, key.key_id().unwrap()).await.unwrap();
+    assert_eq!(shown.record.epoch, 1, "nothing new was made");
+    // Nobody takes a request for an epoch that the holders do not have yet.
+    let mut ahead = scene.signature(&key);
+    if let Action::Sign { epoch, .. } = &mut ahead.action {
+        *epoch = 2;
+    }
+    let refused = scene.sign(&key, Some(secret(1).authorize(&ahead))).await.unwrap_err();
+    assert!(refused.message.starts_with("epoch"), "{refused}");
 }

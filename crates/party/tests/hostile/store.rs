@@ -62,7 +62,7 @@ impl Store for MemoryStore {
     }
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>> {
-        Ok(self.0.lock().unwrap().keys.iter().find(|key| key.key_id == id).cloned())
+        Ok(self.0.lock().unwrap().keys.iter().rev().find(|key| key.key_id == id).cloned())
     }
 
     async fn epochs(&self, _: KeyId) -> Result<Vec<EpochRecord>> {
