@@ -12,6 +12,7 @@ mod permit;
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -76,13 +77,7 @@ pub struct NoCallback;
 
 #[async_trait]
 impl AskCallback for NoCallback {
-    async fn ask(
-        &self,
-        _: &str,
-        _: Vec<u8>,
-        _: &str,
-        _: std::time::Duration,
-    ) -> Result<CallbackAnswer> {
+    async fn ask(&self, _: &str, _: Vec<u8>, _: &str) -> Result<CallbackAnswer> {
         Err(Error::unavailable("this party asks no callbacks"))
     }
 }
@@ -102,9 +97,16 @@ pub struct Authority {
 pub(crate) enum Verdict {
     Allowed(Permit),
     Denied(Denial),
-    /// More approvals are needed.
-    AwaitApproval,
+    AwaitApproval(Lacking),
     AskCallback(Question),
+}
+
+/// More approvals are needed.
+pub(crate) struct Lacking {
+    /// How a session is refused that starts without them.
+    pub(crate) denial: Denial,
+    /// How long the request still holds.
+    pub(crate) expires_in: Duration,
 }
 
 /// What a callback is asked.
@@ -201,7 +203,14 @@ impl Authority {
         let decision = rules.policy.decide(now, &verified, &authorization, &used, confirmed);
         match decision {
             Decision::Deny(denial) => Err(denial),
-            Decision::AwaitApproval { .. } => Ok(Verdict::AwaitApproval),
+            Decision::AwaitApproval { needed, given } => {
+                let why = format!("the policy wants {needed} approvals, and there are {given}");
+                let expires_in = verified.request.expires_at.millis_since(now);
+                Ok(Verdict::AwaitApproval(Lacking {
+                    denial: Denial::new(Rule::Approvals, why),
+                    expires_in: Duration::from_millis(expires_in),
+                }))
+            }
             Decision::AskCallback(callback) => {
                 let body = question(keyring, view, &verified, &authorization);
                 let identity = keyring.identity();
@@ -232,7 +241,7 @@ impl Authority {
     /// Asks a callback. A service that is away or silent until the deadline refuses.
     pub(crate) async fn ask(&self, question: &Question) -> Result<CallbackAnswer, Denial> {
         let Question { callback, body, signature } = question;
-        let asked = self.callback.ask(&callback.url, body.clone(), signature, callback.deadline);
+        let asked = self.callback.ask(&callback.url, body.clone(), signature);
         let seconds = callback.deadline.as_secs();
         match tokio::time::timeout(callback.deadline, asked).await {
             Ok(Ok(answer)) => Ok(answer),

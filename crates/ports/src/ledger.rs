@@ -1,7 +1,5 @@
 //! What a party remembers of the requests that it has allowed, and whom its policy asks.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use quorate_types::*;
 
@@ -55,15 +53,10 @@ pub enum CallbackAnswer {
 /// Asks an operator's own service.
 #[async_trait]
 pub trait AskCallback: Send + Sync + 'static {
-    /// Posts `body` with the header `Quorate-Signature: signature` and reads the answer.
+    /// Posts `body` with the header `Quorate-Signature: signature` and reads the answer. It may take
+    /// for ever: who asks gives up by dropping the question.
     ///
     /// # Errors
-    /// `unavailable` when there is no answer, or none that can be read, before the deadline.
-    async fn ask(
-        &self,
-        url: &str,
-        body: Vec<u8>,
-        signature: &str,
-        deadline: Duration,
-    ) -> Result<CallbackAnswer>;
+    /// `unavailable` when there is no answer, or none that can be read.
+    async fn ask(&self, url: &str, body: Vec<u8>, signature: &str) -> Result<CallbackAnswer>;
 }

@@ -1,7 +1,7 @@
 //! Asks a policy's callback: one POST, one answer.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::{Request, Uri, header};
@@ -32,16 +32,8 @@ fn unusable(why: impl std::fmt::Display) -> Error {
 
 #[async_trait]
 impl AskCallback for HttpCallback {
-    async fn ask(
-        &self,
-        url: &str,
-        body: Vec<u8>,
-        signature: &str,
-        deadline: Duration,
-    ) -> Result<CallbackAnswer> {
-        let asking = ask(url, body, signature);
-        let late = |_| Err(unusable("no answer in time"));
-        tokio::time::timeout(deadline, asking).await.unwrap_or_else(late)
+    async fn ask(&self, url: &str, body: Vec<u8>, signature: &str) -> Result<CallbackAnswer> {
+        ask(url, body, signature).await
     }
 }
 
@@ -85,20 +77,23 @@ async fn exchange(
 ) -> Result<CallbackAnswer> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unusable)?;
-    let answering = async {
+    let mut answering = pin!(async {
         let answer = sender.send_request(request).await.map_err(unusable)?;
         if !answer.status().is_success() {
             return Err(unusable(format!("it answers with status {}", answer.status())));
         }
         let body = Limited::new(answer.into_body(), ANSWER).collect().await.map_err(unusable)?;
         decision(&body.to_bytes())
-    };
-    // The connection lives as long as the exchange, and no task outlives it.
+    });
+    // The connection lives as long as the exchange, and no task outlives it. A service may close it
+    // with its answer, which has been received then.
     tokio::select! {
-        answer = answering => answer,
-        closed = connection => {
-            Err(unusable(closed.err().map_or("it closed the connection".to_owned(), |e| e.to_string())))
-        }
+        biased;
+        answer = &mut answering => answer,
+        closed = connection => match closed {
+            Ok(()) => answering.await,
+            Err(error) => Err(unusable(error)),
+        },
     }
 }
 
@@ -115,7 +110,39 @@ fn decision(body: &[u8]) -> Result<CallbackAnswer> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_types::ErrorCode;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Asks a service that answers these bytes and closes the connection.
+    async fn answered(bytes: &'static str) -> Result<CallbackAnswer> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let service = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"{}") {
+                stream.read_buf(&mut asked).await.unwrap();
+            }
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+        };
+        let asking = HttpCallback.ask(&url, b"{}".to_vec(), "signature");
+        tokio::join!(asking, service).0
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_with_its_connection_counts_and_half_of_one_does_not() {
+        let whole = "HTTP/1.0 200 OK\r\n\r\n{\"decision\": \"APPROVE\"}";
+        for _ in 0..50 {
+            assert_eq!(answered(whole).await, Ok(CallbackAnswer::Approve));
+        }
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\n{\"decision\": \"APPROVE\"}";
+        for half in [cut, "HTTP/1.1 200 OK\r\n", ""] {
+            assert_eq!(answered(half).await.unwrap_err().code, ErrorCode::Unavailable, "{half}");
+        }
+    }
 
     #[test]
     fn an_answer_is_one_of_three_words() {
