@@ -201,15 +201,7 @@ impl Session {
                     Err(failure) => self.standing(None, Some(failure)),
                 }
             }
-            (Stage::Asking(key), Input::Authorised(decided)) => match decided {
-                Ok(Permission::Given(allowed)) => {
-                    self.allowed = Some(allowed);
-                    self.standing(key, None)
-                }
-                Ok(Permission::Refused(failure)) => self.standing(None, Some(failure)),
-                Ok(Permission::Ended(view)) => self.done(Ok(view)),
-                Err(error) => self.done(Err(error)),
-            },
+            (Stage::Asking(key), Input::Authorised(decided)) => self.decided(key, decided),
             (Stage::Showing(key, refusal), Input::Attempt(Event::Vault(answer))) => {
                 self.show(key.as_ref(), refusal, answer)
             }
@@ -224,6 +216,25 @@ impl Session {
                 self.stage = stage;
                 Vec::new()
             }
+        }
+    }
+
+    fn decided(
+        &mut self,
+        key: Option<Arc<OpenKey>>,
+        decided: Result<Permission>,
+    ) -> Vec<SessionAction> {
+        if let Some(end) = self.seen.take_if(|view| view.status.is_final()) {
+            return self.done(Ok(end));
+        }
+        match decided {
+            Ok(Permission::Given(allowed)) => {
+                self.allowed = Some(allowed);
+                self.standing(key, None)
+            }
+            Ok(Permission::Refused(failure)) => self.standing(None, Some(failure)),
+            Ok(Permission::Ended(view)) => self.done(Ok(view)),
+            Err(error) => self.done(Err(error)),
         }
     }
 
@@ -264,10 +275,11 @@ impl Session {
         joined: Result<Box<JoinedSession>>,
     ) -> Vec<SessionAction> {
         let joined = match joined {
-            // It runs with a handshake whose secret half this process does not have.
+            // It runs with a handshake whose secret half this process does not have, or without
+            // having waited for this party.
             Err(error) if error.code == ErrorCode::Conflict => {
                 self.stage = Stage::Disowning;
-                let failure = restarted(&self.me.party);
+                let failure = refusal.unwrap_or_else(|| restarted(&self.me.party));
                 let report = SessionAction::Report(PartyOutcome::Failure(failure));
                 return vec![SessionAction::Deadline(JOIN_LIMIT), report];
             }

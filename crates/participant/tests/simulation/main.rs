@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
+mod authorise;
 mod bans;
 mod disk;
 mod keygen;

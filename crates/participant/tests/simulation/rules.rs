@@ -12,7 +12,7 @@ use quorate_types::*;
 use crate::world::{World, party};
 
 /// A key of `a`, `b` and `c`, as `a` has it open.
-fn key_of_a() -> (World, Me, Arc<OpenKey>) {
+pub(crate) fn key_of_a() -> (World, Me, Arc<OpenKey>) {
     let mut world = World::new(1, &["a", "b", "c"]);
     let made = world.keygen(Scheme::Ed25519, 2, None).view;
     let holder = world.holders.get_mut(&party("a")).unwrap();
@@ -98,7 +98,7 @@ fn a_keygen_of_a_key_that_is_held_is_refused() {
 }
 
 /// A session of these that signs with a key, as it is shown when it is created.
-fn signature(key: &OpenKey, names: [&str; 2]) -> SessionView {
+pub(crate) fn signature(key: &OpenKey, names: [&str; 2]) -> SessionView {
     let seat = |(index, name): (u16, &str)| ParticipantView {
         party_id: party(name),
         party_index: PartyIndex(index),

@@ -10,7 +10,7 @@ use quorate_types::*;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::Joining;
+use super::{Joining, started};
 use crate::authority::{Authority, Question, Stored, Verdict};
 
 /// Pauses before a callback that has not decided is asked again: the first, and the longest.
@@ -71,15 +71,19 @@ impl Asking<'_> {
                 return Ok((Permission::Ended(Box::new(view)), None));
             }
             changes.mark_unchanged();
-            let mut again = None;
-            match self.authority.check(keyring, &view, held, confirmed) {
+            let again;
+            let lacking = match self.authority.check(keyring, &view, held, confirmed) {
                 Verdict::Allowed(permit) => {
                     let stored = permit.stored();
                     let allowed = Arc::clone(self.authority).allowed(permit, me.clone());
                     return Ok((Permission::Given(allowed), stored));
                 }
                 Verdict::Denied(denial) => return refused(&denial),
-                Verdict::AwaitApproval => {}
+                Verdict::AwaitApproval(lacking) => {
+                    // Nothing else tells when the request's time is over.
+                    again = Some(Instant::now() + lacking.expires_in);
+                    lacking.denial
+                }
                 Verdict::AskCallback(question) => match self.answered(&question).await {
                     Ok(None) => {
                         view = self.view()?;
@@ -97,9 +101,14 @@ impl Asking<'_> {
                     Ok(Some(CallbackAnswer::Retry)) => {
                         again = Some(Instant::now() + pause);
                         pause = (pause * 2).min(RETRY.1);
+                        Denial::new(Rule::Callback, "the callback has not decided")
                     }
                     Err(denial) => return refused(&denial),
                 },
+            };
+            // The coordinator does not wait for this party, whatever it says there is.
+            if started(&view) {
+                return refused(&lacking);
             }
             if place.is_none() {
                 let Some(free) = self.authority.place() else {

@@ -11,8 +11,11 @@ use quorate_party::{
     Authority, AuthorityParts, Compute, MemoryLedger, MemoryVault, NoCallback, PartyConfig,
     PartyHandle, PartyServer, Rules,
 };
-use quorate_ports::ManageSessions as _;
+use quorate_ports::ledger::{Consumed, Ledger, Remembered};
+use quorate_ports::{Commit, ManageSessions as _};
 use quorate_types::*;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::middle::{Between, Call, Middle, Told};
 use crate::world::{FOR_EVER, Machine, World, party};
@@ -20,24 +23,29 @@ use crate::world::{FOR_EVER, Machine, World, party};
 /// What the world's clock shows at its start.
 const START: Timestamp = Timestamp(1_700_000_000_000);
 
-fn now() -> Timestamp {
-    START
+thread_local! {
+    /// When the scene of this thread began, by its runtime's clock.
+    static BEGIN: Instant = Instant::now();
 }
 
-fn secret(seed: u8) -> AuthoritySecret {
+pub(crate) fn now() -> Timestamp {
+    let elapsed = BEGIN.with(Instant::elapsed).as_millis();
+    Timestamp(START.0 + i64::try_from(elapsed).unwrap())
+}
+
+pub(crate) fn secret(seed: u8) -> AuthoritySecret {
     AuthoritySecret::from_seed(&Secret::new([seed; 32]))
 }
 
 /// Changes what one party is shown of a session.
-type Lie = Arc<dyn Fn(&mut SessionView) + Send + Sync>;
+pub(crate) type Lie = Arc<dyn Fn(&mut SessionView) + Send + Sync>;
 
-/// A coordinator that lies to one party in the events of one kind.
+/// A coordinator that lies to one party, in the events of some kinds.
 #[derive(Default)]
 struct Liar {
-    lie: Mutex<Option<(PartyId, EventKind, Lie)>>,
-    /// Sessions in which a message was handed over, by round.
-    sent: Mutex<BTreeSet<(SessionId, i32)>>,
-    refused: Mutex<Vec<(PartyId, Failure)>>,
+    lies: Mutex<Vec<(PartyId, EventKind, Lie)>>,
+    /// Who has handed a message over, by session and round.
+    sent: Mutex<BTreeSet<(SessionId, i32, PartyId)>>,
     /// Whose results the coordinator does not take.
     unheard: Mutex<Option<PartyId>>,
 }
@@ -47,14 +55,12 @@ impl Middle for Liar {
     async fn call(&self, who: &PartyId, call: Call<'_>) -> Result<()> {
         match call {
             Call::Route(request) => {
-                self.sent.lock().unwrap().insert((request.session_id, request.round));
+                let sent = (request.session_id, request.round, who.clone());
+                self.sent.lock().unwrap().insert(sent);
             }
-            Call::Report(report) => {
-                if let PartyOutcome::Failure(failure) = &report.outcome {
-                    self.refused.lock().unwrap().push((who.clone(), failure.clone()));
-                } else if self.unheard.lock().unwrap().as_ref() == Some(who) {
-                    return Err(Error::new(ErrorCode::Forbidden, "nobody listens"));
-                }
+            Call::Report(Report { outcome: PartyOutcome::Failure(_), .. }) => {}
+            Call::Report(_) if self.unheard.lock().unwrap().as_ref() == Some(who) => {
+                return Err(Error::new(ErrorCode::Forbidden, "nobody listens"));
             }
             _ => {}
         }
@@ -62,17 +68,16 @@ impl Middle for Liar {
     }
 
     fn event(&self, who: &PartyId, mut event: SessionEvent) -> Told<SessionEvent> {
-        if let Some((deceived, kind, lie)) = &*self.lie.lock().unwrap()
-            && deceived == who
-            && *kind == event.kind
-        {
-            lie(&mut event.session);
+        for (deceived, kind, lie) in &*self.lies.lock().unwrap() {
+            if deceived == who && *kind == event.kind {
+                lie(&mut event.session);
+            }
         }
         vec![Ok(event)]
     }
 }
 
-struct Scene {
+pub(crate) struct Scene {
     world: Arc<World>,
     liar: Arc<Liar>,
     machines: Vec<Machine>,
@@ -81,7 +86,13 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new(policy: Policy) -> Self {
+        Self::with(policy, Arc::<MemoryLedger>::default()).await
+    }
+
+    /// A scene in which `a` keeps this ledger.
+    async fn with(policy: Policy, of_a: Arc<dyn Ledger>) -> Self {
+        BEGIN.with(|_| ());
         let (world, liar) = (Arc::new(World::new().await), Arc::<Liar>::default());
         let (mut machines, mut servers) = (Vec::new(), Vec::new());
         for name in ["a", "b", "c"] {
@@ -89,8 +100,11 @@ impl Scene {
             let mut initiators = Initiators::default();
             initiators.pin("ops", secret(1).public().clone()).unwrap();
             let parts = AuthorityParts {
-                rules: Rules::new(initiators, Policy::permissive()).unwrap(),
-                ledger: Arc::<MemoryLedger>::default(),
+                rules: Rules::new(initiators, policy.clone()).unwrap(),
+                ledger: match name {
+                    "a" => of_a.clone(),
+                    _ => Arc::<MemoryLedger>::default(),
+                },
                 callback: Arc::new(NoCallback),
                 now,
             };
@@ -140,7 +154,7 @@ impl Scene {
         self.machines.iter().map(holder).collect()
     }
 
-    async fn keygen(&mut self) -> SessionView {
+    pub(crate) async fn keygen(&mut self) -> SessionView {
         let (scheme, threshold) = (Scheme::default(), Threshold::new(2, 3).unwrap());
         let holders = self.holders();
         let request = self.request(Action::Keygen { scheme, threshold, holders });
@@ -149,7 +163,7 @@ impl Scene {
         self.run(ceremony, &["a", "b", "c"], signed).await.unwrap()
     }
 
-    fn signature(&mut self, key: &SessionView) -> Request {
+    pub(crate) fn signature(&mut self, key: &SessionView) -> Request {
         self.request(Action::Sign {
             key_id: key.key_id().unwrap(),
             epoch: 0,
@@ -174,35 +188,40 @@ impl Scene {
         self.run(ceremony, &[], signed).await.unwrap()
     }
 
-    async fn sign(&self, key: &SessionView, signed: Option<Authorization>) -> Result<SessionView> {
+    pub(crate) async fn sign(
+        &self,
+        key: &SessionView,
+        signed: Option<Authorization>,
+    ) -> Result<SessionView> {
         let input = SignInput::Digest(Digest([7; 32]));
         let key = KeySelector::Id(key.key_id().unwrap());
         self.run(CeremonyRequest::Sign { key, threshold: None, input }, &["a", "b"], signed).await
     }
 
-    fn tell(&self, who: &str, kind: EventKind, lie: &Lie) {
-        *self.liar.lie.lock().unwrap() = Some((party(who), kind, lie.clone()));
-        self.liar.refused.lock().unwrap().clear();
+    /// Tells a lie beside those that are told already.
+    pub(crate) fn tell(&self, who: &str, kind: EventKind, lie: &Lie) {
+        self.liar.lies.lock().unwrap().push((party(who), kind, lie.clone()));
     }
 
-    fn tell_the_truth(&self) {
-        *self.liar.lie.lock().unwrap() = None;
-        self.liar.refused.lock().unwrap().clear();
+    pub(crate) fn tell_the_truth(&self) {
+        self.liar.lies.lock().unwrap().clear();
     }
 
     /// The rule by which a session was refused, in which nothing of a result was sent.
-    fn refused(&self, view: &SessionView) -> String {
+    pub(crate) fn refused(&self, view: &SessionView) -> String {
         assert_eq!(view.status, SessionStatus::Failed, "{view:?}");
         let failure = view.failure.as_ref().unwrap();
         assert_eq!(failure.reason, FailureReason::PolicyDenied, "{failure:?}");
         let sent = self.liar.sent.lock().unwrap();
-        assert!(sent.iter().all(|(id, round)| *id != view.session_id || *round == 1), "{sent:?}");
+        let early =
+            |(id, round, _): &(SessionId, i32, PartyId)| *id != view.session_id || *round == 1;
+        assert!(sent.iter().all(early), "{sent:?}");
         let (_, rest) = failure.message.split_once(": ").unwrap();
         rest.split(':').next().unwrap().to_owned()
     }
 }
 
-fn lie(lie: impl Fn(&mut SessionView) + Send + Sync + 'static) -> Lie {
+pub(crate) fn lie(lie: impl Fn(&mut SessionView) + Send + Sync + 'static) -> Lie {
     Arc::new(lie)
 }
 
@@ -212,7 +231,7 @@ fn change(view: &mut SessionView, change: impl FnOnce(&mut KeyEpoch)) {
     }
 }
 
-fn authorization(view: &mut SessionView, change: impl FnOnce(&mut Authorization)) {
+pub(crate) fn authorization(view: &mut SessionView, change: impl FnOnce(&mut Authorization)) {
     if let Some(authorization) = &mut view.authorization {
         change(Arc::make_mut(authorization));
     }
@@ -263,7 +282,7 @@ fn lies() -> Vec<(&'static str, Lie)> {
 
 #[tokio::test(start_paused = true)]
 async fn each_changed_field_of_a_signed_request_is_refused_by_every_party_naming_the_rule() {
-    let mut scene = Scene::new().await;
+    let mut scene = Scene::new(Policy::permissive()).await;
     let key = scene.keygen().await;
     assert_eq!(key.status, SessionStatus::Completed, "{:?}", key.failure);
     for (rule, lie) in lies() {
@@ -273,6 +292,7 @@ async fn each_changed_field_of_a_signed_request_is_refused_by_every_party_naming
                 continue;
             }
             let request = scene.signature(&key);
+            scene.tell_the_truth();
             scene.tell(who, EventKind::SessionCreated, &lie);
             let ended = scene.sign(&key, Some(secret(1).authorize(&request))).await.unwrap();
             assert_eq!(scene.refused(&ended), rule, "told to {who}");
@@ -286,7 +306,7 @@ async fn each_changed_field_of_a_signed_request_is_refused_by_every_party_naming
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_starts_as_something_else_than_was_joined_is_refused() {
-    let mut scene = Scene::new().await;
+    let mut scene = Scene::new(Policy::permissive()).await;
     let key = scene.keygen().await;
     for who in ["a", "b"] {
         let lie = lie(|view| {
@@ -295,6 +315,7 @@ async fn a_session_that_starts_as_something_else_than_was_joined_is_refused() {
             }
         });
         let request = scene.signature(&key);
+        scene.tell_the_truth();
         scene.tell(who, EventKind::SessionStarted, &lie);
         let ended = scene.sign(&key, Some(secret(1).authorize(&request))).await.unwrap();
         assert_eq!(scene.refused(&ended), "input", "told to {who}");
@@ -303,7 +324,7 @@ async fn a_session_that_starts_as_something_else_than_was_joined_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_known_has_signed_or_what_was_used_is_refused() {
-    let mut scene = Scene::new().await;
+    let mut scene = Scene::new(Policy::permissive()).await;
     let key = scene.keygen().await;
     let unsigned = scene.sign(&key, None).await.unwrap();
     assert_eq!(scene.refused(&unsigned), "unsigned");
@@ -331,7 +352,7 @@ async fn what_nobody_known_has_signed_or_what_was_used_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_whose_refresh_the_coordinator_missed_signs_and_is_refreshed_by_its_requests() {
-    let mut scene = Scene::new().await;
+    let mut scene = Scene::new(Policy::permissive()).await;
     let key = scene.keygen().await;
     *scene.liar.unheard.lock().unwrap() = Some(party("c"));
     let missed = scene.refresh(&key).await;
@@ -356,4 +377,72 @@ async fn a_key_whose_refresh_the_coordinator_missed_signs_and_is_refreshed_by_it
     }
     let refused = scene.sign(&key, Some(secret(1).authorize(&ahead))).await.unwrap_err();
     assert!(refused.message.starts_with("epoch"), "{refused}");
+}
+
+/// A ledger on a disk that takes its time.
+struct SlowDisk {
+    /// What has become of the writes, once that is known.
+    written: watch::Sender<Option<Result<()>>>,
+    /// Somebody waits for a write.
+    awaited: Arc<Notify>,
+}
+
+impl SlowDisk {
+    fn new(written: Option<Result<()>>) -> Arc<Self> {
+        Arc::new(Self { written: watch::Sender::new(written), awaited: Arc::default() })
+    }
+}
+
+#[async_trait]
+impl Ledger for SlowDisk {
+    async fn load(&self, _: Timestamp) -> Result<Remembered> {
+        Ok(Remembered::default())
+    }
+
+    fn consume(&self, _: Consumed) -> Commit {
+        let (mut written, awaited) = (self.written.subscribe(), self.awaited.clone());
+        Commit::new(async move {
+            if written.borrow().is_none() {
+                awaited.notify_one();
+            }
+            let written = written.wait_for(Option::is_some).await.unwrap().clone();
+            written.unwrap()
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_result_leaves_before_the_request_is_on_the_disk() {
+    let disk = SlowDisk::new(Some(Ok(())));
+    let mut scene = Scene::with(Policy::permissive(), disk.clone()).await;
+    let key = scene.keygen().await;
+    assert_eq!(key.status, SessionStatus::Completed, "{:?}", key.failure);
+    let of_a = |scene: &Scene| {
+        let sent = scene.liar.sent.lock().unwrap();
+        let late = |(id, round, who): &&(SessionId, i32, PartyId)| {
+            *id != key.session_id && *round > 1 && *who == party("a")
+        };
+        sent.iter().filter(late).count()
+    };
+    disk.written.send_replace(None);
+    let signed = Some(secret(1).authorize(&scene.signature(&key)));
+    let meanwhile = async {
+        disk.awaited.notified().await;
+        assert_eq!(of_a(&scene), 0, "its second message waits");
+        disk.written.send_replace(Some(Ok(())));
+    };
+    let (ended, ()) = tokio::join!(scene.sign(&key, signed), meanwhile);
+    assert_eq!(ended.unwrap().status, SessionStatus::Completed);
+    assert!(of_a(&scene) > 0, "it was sent then");
+    scene.liar.sent.lock().unwrap().clear();
+
+    disk.written.send_replace(Some(Err(Error::unavailable("no space left on device"))));
+    let signed = Some(secret(1).authorize(&scene.signature(&key)));
+    let ended = scene.sign(&key, signed.clone()).await.unwrap();
+    assert_eq!(ended.status, SessionStatus::Failed);
+    assert!(ended.failure.unwrap().message.starts_with("a: "), "it says why it gave up");
+    assert_eq!(of_a(&scene), 0, "nothing was sent without the write");
+    disk.written.send_replace(Some(Ok(())));
+    let again = scene.sign(&key, signed).await.unwrap();
+    assert_eq!(scene.refused(&again), "nonce", "whatever became of the write");
 }

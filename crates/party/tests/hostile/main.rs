@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
+mod approvals;
 mod authority;
 mod bans;
 mod cheat;
