@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quorate_authority::{Denial, Rule, read_public_key};
 use quorate_core::accounts::AccountBook;
 use quorate_ports::{Accounts, ManageSessions, Store, Urgency, Write};
 use quorate_types::*;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +32,8 @@ struct Inner {
     store: Arc<dyn Store>,
     coordinator: Arc<dyn ManageSessions>,
     clock: Arc<dyn Clock>,
+    /// Keygens whose key is not attached yet; the other end closes once it is.
+    attaching: Mutex<HashMap<SessionId, watch::Receiver<()>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -49,7 +53,9 @@ impl AccountsApp {
         let pending: HashMap<SessionId, AccountId> = store.pending_keys().await?;
         let tasks = TaskTracker::new();
         let book = Mutex::new(book);
-        let app = Self(Arc::new(Inner { book, store, coordinator, clock, tasks, stop }));
+        let attaching = Mutex::default();
+        let inner = Inner { book, store, coordinator, clock, attaching, tasks, stop };
+        let app = Self(Arc::new(inner));
         for (session, account) in pending {
             app.attach_when_done(session, account);
         }
@@ -68,6 +74,8 @@ impl AccountsApp {
 
     /// Attaches the key of a keygen to an account as soon as the session ends.
     fn attach_when_done(&self, session: SessionId, account: AccountId) {
+        let (done, attached) = watch::channel(());
+        lock(&self.0.attaching).insert(session, attached);
         let app = self.clone();
         self.0.tasks.spawn(async move {
             let watch = app.attach(session, account);
@@ -75,6 +83,8 @@ impl AccountsApp {
                 () = app.0.stop.cancelled() => {}
                 () = watch => {}
             }
+            lock(&app.0.attaching).remove(&session);
+            drop(done);
         });
     }
 
@@ -112,6 +122,7 @@ impl Accounts for AccountsApp {
         caller.may(Scope::Accounts)?;
         self.0.store.health()?;
         new.public_key = new.public_key.map(canonical).transpose()?;
+        new.initiator_key = new.initiator_key.map(checked).transpose()?;
         let tenant = caller.tenant().unwrap_or_default();
         let id = AccountId(uuid::Uuid::new_v4());
         let now = self.0.clock.now();
@@ -148,6 +159,7 @@ impl Accounts for AccountsApp {
         caller.may(Scope::Accounts)?;
         self.0.store.health()?;
         change.public_key = change.public_key.map(canonical).transpose()?;
+        change.initiator_key = change.initiator_key.map(checked).transpose()?;
         let now = self.0.clock.now();
         let account = lock(&self.0.book).update(now, caller.tenant().as_ref(), id, change)?;
         self.save(&account).await?;
@@ -161,7 +173,8 @@ impl Accounts for AccountsApp {
         request: CreateSession,
     ) -> Result<CreatedSession> {
         if let Some(id) = account {
-            active(self.get(caller, id).await?)?;
+            let account = active(self.get(caller, id).await?)?;
+            check_initiator(&account, &request)?;
         }
         let created = self.0.coordinator.create(caller, request).await?;
         if let Some(account) = account {
@@ -180,6 +193,7 @@ impl Accounts for AccountsApp {
         mut request: CreateSession,
     ) -> Result<CreatedSession> {
         let account = active(self.get(caller, account).await?)?;
+        check_initiator(&account, &request)?;
         let selector = match (account.key_id, account.public_key) {
             (Some(id), _) => KeySelector::Id(id),
             (None, Some(public_key)) => KeySelector::PublicKey(public_key),
@@ -204,13 +218,48 @@ impl Accounts for AccountsApp {
         session: SessionId,
         wait: Option<(WaitFor, Duration)>,
     ) -> Result<SessionView> {
-        self.0.coordinator.status(caller, session, wait).await
+        let view = self.0.coordinator.status(caller, session, wait).await?;
+        if view.status.is_final() {
+            // Who is told of the end finds the key at its account.
+            let attaching = lock(&self.0.attaching).get(&session).cloned();
+            if let Some(mut attached) = attaching {
+                let _ = attached.changed().await;
+            }
+        }
+        Ok(view)
     }
 }
 
 /// An account's key in canonical form.
 fn canonical(key: PublicKey) -> Result<PublicKey> {
     quorate_schemes::identify_public_key(&key.0).map(|(_, key)| key)
+}
+
+/// An initiator's key that is a point of its curve.
+fn checked(key: AuthorityKey) -> Result<AuthorityKey> {
+    read_public_key(&key.to_string())
+        .map_err(|error| Error::invalid_field("initiatorKey", error.message))
+}
+
+/// Refuses what the account's own initiator has not asked for. The coordinator and the parties
+/// check the signature.
+fn check_initiator(account: &Account, request: &CreateSession) -> Result<()> {
+    let Some(own) = &account.initiator_key else { return Ok(()) };
+    let denial = match &request.authorization {
+        Some(authorization) if authorization.initiator == *own => return Ok(()),
+        Some(_) => {
+            let why = format!("requests for account {} are signed by {own}", account.id);
+            Denial::new(Rule::Initiator, why)
+        }
+        None => {
+            let why = format!(
+                "account {} has an initiatorKey: send an authorization that {own} has signed",
+                account.id
+            );
+            Denial::new(Rule::Unsigned, why)
+        }
+    };
+    Err(denial.into())
 }
 
 fn active(account: Account) -> Result<Account> {

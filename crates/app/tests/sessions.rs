@@ -362,6 +362,63 @@ async fn a_silent_party_is_named_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn an_account_with_an_initiator_asks_through_it_only() {
+    use quorate_authority::AuthoritySecret;
+    use quorate_ports::Accounts;
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder).await;
+    let (store, coordinator) = (world.store.clone(), world.coordinator.clone());
+    let accounts =
+        AccountsApp::open(store, coordinator, world.clock.clone(), Default::default()).await;
+    let accounts = accounts.unwrap();
+    let secret = |seed| AuthoritySecret::from_seed(&Secret::new([seed; 32]));
+    let new = |initiator_key| NewAccount {
+        username: "alice".into(),
+        initiator_key,
+        ..NewAccount::default()
+    };
+    let neutral: AuthorityKey = format!("ed25519:01{}", "00".repeat(31)).parse().unwrap();
+    let refused = accounts.create(&Caller::Open, new(Some(neutral.clone()))).await.unwrap_err();
+    assert!(refused.details.fields.contains_key("initiatorKey"), "{refused}");
+    let own = secret(1).public().clone();
+    let account = accounts.create(&Caller::Open, new(Some(own.clone()))).await.unwrap();
+    assert_eq!(account.initiator_key.as_ref(), Some(&own));
+    let change = |key| AccountChange { initiator_key: key, ..AccountChange::default() };
+    assert!(accounts.update(&Caller::Open, account.id, change(Some(neutral))).await.is_err());
+    let kept = accounts.update(&Caller::Open, account.id, change(None)).await.unwrap();
+    assert_eq!(kept.initiator_key, Some(own));
+
+    let unsigned = keygen(&["a", "b"], None);
+    let asked = accounts.keygen(&Caller::Open, Some(account.id), unsigned.clone()).await;
+    let refused = asked.map(|_| ()).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::PolicyDenied);
+    assert!(refused.message.starts_with("unsigned: "), "{refused}");
+    let request = quorate_authority::Request {
+        action: quorate_authority::Action::Keygen {
+            scheme: Scheme::default(),
+            threshold: unsigned.ceremony.threshold().unwrap(),
+            holders: ["a", "b"]
+                .map(|name| quorate_authority::NamedHolder {
+                    party_id: party(name),
+                    identity: None,
+                })
+                .to_vec(),
+        },
+        expires_at: world.clock.now().plus_seconds(60),
+        nonce: [1; 16],
+        purpose: String::new(),
+    };
+    let signed = |seed| {
+        let authorization = Some(secret(seed).authorize(&request));
+        CreateSession { authorization, ..unsigned.clone() }
+    };
+    let foreign = accounts.keygen(&Caller::Open, Some(account.id), signed(2)).await;
+    let refused = foreign.map(|_| ()).unwrap_err();
+    assert!(refused.message.starts_with("initiator: "), "{refused}");
+    accounts.keygen(&Caller::Open, Some(account.id), signed(1)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_finished_key_is_attached_to_its_account() {
     use quorate_ports::Accounts;
     let folder = tempfile::tempdir().unwrap();

@@ -48,6 +48,7 @@ impl AccountBook {
             phone: new.phone,
             public_key: new.public_key,
             key_id: None,
+            initiator_key: new.initiator_key,
             status: AccountStatus::Active,
             created_at: now,
             updated_at: now,
@@ -110,6 +111,7 @@ impl AccountBook {
                 account.key_id.filter(|_| account.public_key.as_ref() == Some(&public_key));
             account.public_key = Some(public_key);
         }
+        account.initiator_key = change.initiator_key.or(account.initiator_key);
         account.status = change.status.unwrap_or(account.status);
         account.updated_at = now;
         self.check(&account)?;

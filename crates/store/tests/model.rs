@@ -241,6 +241,8 @@ fn any_account() -> impl Strategy<Value = Write> {
                 phone: None,
                 public_key: active.then(|| PublicKey(vec![4; 65])),
                 key_id: active.then(|| KeyId(Uuid::from_u128(id))),
+                initiator_key: active
+                    .then(|| format!("ed25519:{}", "ab".repeat(32)).parse().expect("a key")),
                 status: if active { AccountStatus::Active } else { AccountStatus::Disabled },
                 created_at: Timestamp(at),
                 updated_at: Timestamp(at + 1),

@@ -356,6 +356,7 @@ pub fn account() -> Account {
         phone: None,
         public_key: None,
         key_id: None,
+        initiator_key: None,
         status: AccountStatus::Active,
         created_at: Timestamp(1_705_314_600_000),
         updated_at: Timestamp(1_705_314_600_000),

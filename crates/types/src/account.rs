@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::AuthorityKey;
 use crate::ids::{AccountId, KeyId, Tenant};
 use crate::scheme::PublicKey;
 use crate::time::Timestamp;
@@ -33,6 +34,10 @@ pub struct Account {
     pub public_key: Option<PublicKey>,
     /// The id of that key, where it was made here.
     pub key_id: Option<KeyId>,
+    /// Who asks for the account: the account service takes requests that this key has signed, and
+    /// no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator_key: Option<AuthorityKey>,
     /// In use or not.
     pub status: AccountStatus,
     /// When it was created.
@@ -52,6 +57,8 @@ pub struct NewAccount {
     pub phone: Option<String>,
     /// Optional key the account already has.
     pub public_key: Option<PublicKey>,
+    /// Optional key of whoever asks for the account.
+    pub initiator_key: Option<AuthorityKey>,
 }
 
 /// What a caller changes in an account; absent members stay as they are.
@@ -65,6 +72,8 @@ pub struct AccountChange {
     pub phone: Option<String>,
     /// New key.
     pub public_key: Option<PublicKey>,
+    /// New key of whoever asks for the account.
+    pub initiator_key: Option<AuthorityKey>,
     /// Switch on or off.
     pub status: Option<AccountStatus>,
 }

@@ -26,19 +26,24 @@ pub struct NewAccountJson {
     /// A key the account already has.
     #[serde(default, alias = "public_key", skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
+    /// The key of whoever asks for the account, `ed25519:` or `p256:` and hex digits: keygens and
+    /// signatures for the account then need an `authorization` that it has signed.
+    #[serde(default, alias = "initiator_key", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub initiator_key: Option<AuthorityKey>,
 }
 
 impl From<NewAccountJson> for NewAccount {
     fn from(json: NewAccountJson) -> Self {
-        let NewAccountJson { username, email, phone, public_key } = json;
-        Self { username, email, phone, public_key: public_key.map(|key| key.0) }
+        let NewAccountJson { username, email, phone, public_key, initiator_key } = json;
+        Self { username, email, phone, public_key: public_key.map(|key| key.0), initiator_key }
     }
 }
 
 impl From<NewAccount> for NewAccountJson {
     fn from(new: NewAccount) -> Self {
-        let NewAccount { username, email, phone, public_key } = new;
-        Self { username, email, phone, public_key: public_key.map(PublicKeyText) }
+        let NewAccount { username, email, phone, public_key, initiator_key } = new;
+        Self { username, email, phone, public_key: public_key.map(PublicKeyText), initiator_key }
     }
 }
 
@@ -58,6 +63,10 @@ pub struct AccountChangeJson {
     /// New key.
     #[serde(alias = "public_key", skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
+    /// New key of whoever asks for the account.
+    #[serde(alias = "initiator_key", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub initiator_key: Option<AuthorityKey>,
     /// Switch on or off.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::account_status, required = false)]
@@ -71,6 +80,7 @@ impl From<AccountChangeJson> for AccountChange {
             email: json.email,
             phone: json.phone,
             public_key: json.public_key.map(|key| key.0),
+            initiator_key: json.initiator_key,
             status: json.status,
         }
     }
@@ -98,6 +108,10 @@ pub struct AccountJson {
     #[serde(default, alias = "key_id", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub key_id: Option<KeyId>,
+    /// Who asks for the account: its requests are signed by this key.
+    #[serde(default, alias = "initiator_key", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub initiator_key: Option<AuthorityKey>,
     /// In use or switched off.
     #[schema(schema_with = schema::account_status)]
     pub status: AccountStatus,
@@ -118,6 +132,7 @@ impl From<Account> for AccountJson {
             phone: account.phone,
             public_key: account.public_key.map(PublicKeyText),
             key_id: account.key_id,
+            initiator_key: account.initiator_key,
             status: account.status,
             created_at: Rfc3339(account.created_at),
             updated_at: Rfc3339(account.updated_at),
@@ -136,6 +151,7 @@ impl AccountJson {
             phone: self.phone,
             public_key: self.public_key.map(|key| key.0),
             key_id: self.key_id,
+            initiator_key: self.initiator_key,
             status: self.status,
             created_at: self.created_at.0,
             updated_at: self.updated_at.0,
@@ -194,6 +210,7 @@ mod tests {
             phone: None,
             public_key: Some(PublicKey([&[4][..], &[1; 64]].concat())),
             key_id: Some("550e8400-e29b-41d4-a716-446655440000".parse().unwrap()),
+            initiator_key: Some(format!("ed25519:{}", "ab".repeat(32)).parse().unwrap()),
             status: AccountStatus::Active,
             created_at: Timestamp(1_705_314_600_000),
             updated_at: Timestamp(1_705_314_600_000),
@@ -201,6 +218,7 @@ mod tests {
         let text = serde_json::to_string(&AccountJson::from(account.clone())).unwrap();
         assert!(text.contains(r#""createdAt":"2024-01-15T10:30:00Z""#), "{text}");
         assert!(text.contains(r#""publicKey":"04"#) && !text.contains('_'), "{text}");
+        assert!(text.contains(r#""initiatorKey":"ed25519:abab"#), "{text}");
         let back: AccountJson = serde_json::from_str(&text).unwrap();
         assert_eq!(back.into_account(Tenant::default()), account);
     }

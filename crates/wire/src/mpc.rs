@@ -40,7 +40,7 @@ pub struct MpcKeygenJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::scheme, required = false)]
     pub scheme: Option<Scheme>,
-    /// The request as an initiator has signed it.
+    /// The request as an initiator has signed it: the account's own, where it has an `initiatorKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationJson>,
 }
