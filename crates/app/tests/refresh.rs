@@ -79,7 +79,7 @@ async fn complete(coordinator: &CoordinatorApp, created: &CreatedSession) -> Ses
     let mut last = None;
     for participant in &created.session.participants {
         let public_key = hex::decode(GENERATOR).unwrap();
-        let outcome = PartyOutcome::Key { public_key, attestation: None };
+        let outcome = PartyOutcome::Key { public_key, attestation: None, epoch: None };
         let report = Report { session_id, party_id: participant.party_id.clone(), outcome };
         last = Some(coordinator.complete(&Caller::Open, report).await.unwrap());
     }

@@ -148,6 +148,7 @@ async fn a_result_that_is_not_on_disk_is_told_to_nobody() {
         outcome: PartyOutcome::Key {
             public_key: hex::decode(GENERATOR).unwrap(),
             attestation: None,
+            epoch: None,
         },
     };
     world.coordinator.complete(&Caller::Open, report("a")).await.unwrap();
@@ -185,8 +186,11 @@ async fn a_failed_store_is_told_to_lists_and_other_waiters() {
     let mut waiting = Box::pin(world.coordinator.status(&Caller::Open, other, wait));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     for name in ["a", "b"] {
-        let outcome =
-            PartyOutcome::Key { public_key: hex::decode(GENERATOR).unwrap(), attestation: None };
+        let outcome = PartyOutcome::Key {
+            public_key: hex::decode(GENERATOR).unwrap(),
+            attestation: None,
+            epoch: None,
+        };
         let report = Report { session_id: failing, party_id: party(name), outcome };
         let _ = world.coordinator.complete(&Caller::Open, report).await;
     }
@@ -349,6 +353,7 @@ async fn a_silent_party_is_named_at_the_deadline() {
         outcome: PartyOutcome::Key {
             public_key: hex::decode(GENERATOR).unwrap(),
             attestation: None,
+            epoch: None,
         },
     };
     world.coordinator.complete(&Caller::Open, report).await.unwrap();
@@ -448,6 +453,7 @@ async fn a_finished_key_is_attached_to_its_account() {
             outcome: PartyOutcome::Key {
                 public_key: hex::decode(GENERATOR).unwrap(),
                 attestation: None,
+                epoch: None,
             },
         };
         world.coordinator.complete(&Caller::Open, report).await.unwrap();
@@ -466,8 +472,11 @@ async fn a_key_shows_which_of_its_holders_sign_no_more_together() {
     let world = open(&folder).await;
     let made = started(&world, &["a", "b"]).await.session.session_id;
     for name in ["a", "b"] {
-        let outcome =
-            PartyOutcome::Key { public_key: hex::decode(GENERATOR).unwrap(), attestation: None };
+        let outcome = PartyOutcome::Key {
+            public_key: hex::decode(GENERATOR).unwrap(),
+            attestation: None,
+            epoch: None,
+        };
         let report = Report { session_id: made, party_id: party(name), outcome };
         world.coordinator.complete(&Caller::Open, report).await.unwrap();
     }

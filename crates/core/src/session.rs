@@ -196,6 +196,9 @@ pub struct Session {
     /// What the holders of the key that it makes have signed of it, once one of them has shown it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attestation: Option<Attestation>,
+    /// The epoch that they have signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<u32>,
     failure: Option<Failure>,
     created_at: Timestamp,
     expires_at: Timestamp,
@@ -228,6 +231,7 @@ impl Session {
             authorization: new.authorization,
             outcome: None,
             attestation: None,
+            epoch: None,
             failure: None,
             created_at: new.now,
             expires_at: new.expires_at,
@@ -465,7 +469,7 @@ impl Session {
         self.status = SessionStatus::Completed;
         self.note(now, None, "completed");
         if let Some(Outcome::PublicKey(public_key)) = &self.outcome {
-            let key = Arc::new(self.made(public_key));
+            let key = Arc::new(self.made(public_key, self.epoch));
             let epoch = EpochRecord {
                 epoch: key.epoch,
                 session_id: self.session_id,
@@ -480,10 +484,11 @@ impl Session {
         effects.ended = true;
     }
 
-    /// The epoch that a session makes which ends with this public key.
-    fn made(&self, public_key: &PublicKey) -> KeyEpoch {
+    /// The epoch that a session makes which ends with this public key; `epoch` is the number that
+    /// its holders have signed.
+    fn made(&self, public_key: &PublicKey, epoch: Option<u32>) -> KeyEpoch {
         if let Ceremony::Refresh { key } = &self.ceremony {
-            return refresh::made(key);
+            return refresh::made(key, epoch);
         }
         KeyEpoch {
             key_id: self.session_id.into(),

@@ -24,7 +24,7 @@ fn public(seed: u8) -> Vec<u8> {
 
 /// A party's result: right, or wrong in the way of the session's kind.
 fn result(kind: SessionKind, right: bool) -> PartyOutcome {
-    let key = |seed| PartyOutcome::Key { public_key: public(seed), attestation: None };
+    let key = |seed| PartyOutcome::Key { public_key: public(seed), attestation: None, epoch: None };
     match kind {
         SessionKind::Keygen => return key(if right { 1 } else { 2 }),
         // The key that there is.

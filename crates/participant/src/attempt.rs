@@ -110,6 +110,8 @@ pub(crate) struct Attempt {
     gate: Gate,
     /// All participants, this party among them, in the order of the view.
     peers: Vec<Peer>,
+    /// The epoch that this attempt makes.
+    next_epoch: u32,
     /// The share that this attempt has made and kept.
     made: Option<Arc<OpenKey>>,
     /// The round that was told last.
@@ -163,6 +165,7 @@ impl Attempt {
             key: None,
             gate: Gate::open(),
             peers: Vec::new(),
+            next_epoch: FIRST_EPOCH,
             made: None,
             round: None,
             stage: Stage::Checking(secret),
@@ -242,10 +245,11 @@ impl Attempt {
     }
 
     fn start(&mut self, secret: HandshakeSecret) -> Step {
-        if let (Ceremony::Refresh { .. }, Some(key)) = (&self.view.ceremony, &self.key)
-            && !check::needs_refresh(&self.me, &self.view, key)?
-        {
-            return Ok(Next::Over(Ok(outcome(key))));
+        if let (Ceremony::Refresh { .. }, Some(key)) = (&self.view.ceremony, &self.key) {
+            match check::next_epoch(&self.me, &self.view, key)? {
+                Some(next) => self.next_epoch = next,
+                None => return Ok(Next::Over(Ok(outcome(key)))),
+            }
         }
         let start = Start {
             party: self.me.party.clone(),
@@ -372,7 +376,7 @@ impl Attempt {
             None => KeyRecord {
                 key: Arc::new(KeyEpoch {
                     key_id: self.session.into(),
-                    epoch: FIRST_EPOCH,
+                    epoch: self.next_epoch,
                     scheme: self.view.ceremony.scheme(),
                     threshold: self.view.ceremony.threshold(),
                     public_key,
@@ -383,7 +387,7 @@ impl Attempt {
             },
             Some(before) => {
                 let KeyRecord { key, tenant, created_at } = before.stored.record.clone();
-                let next = KeyEpoch { epoch: key.epoch + 1, public_key, ..(*key).clone() };
+                let next = KeyEpoch { epoch: self.next_epoch, public_key, ..(*key).clone() };
                 KeyRecord { key: Arc::new(next), tenant, created_at }
             }
         };
@@ -463,6 +467,7 @@ impl Attempt {
 /// What is reported of a key that all holders have confirmed.
 fn outcome(made: &OpenKey) -> PartyOutcome {
     PartyOutcome::Key {
+        epoch: Some(made.stored.epoch),
         public_key: made.stored.record.public_key.0.clone(),
         attestation: made.stored.attestation().map(Box::new),
     }

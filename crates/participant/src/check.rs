@@ -16,6 +16,10 @@ use crate::vault::{KnownPeer, Standing, VaultAction, VaultAnswer, Witness};
 /// leaves one, of 50 to 500 kB, until its owner discards it.
 const MAX_PENDING: u64 = 256;
 
+/// How far an epoch may be ahead of the one that signs: so many refreshes may break off, one after
+/// the other, and each leaves a share of 50 to 500 kB until one is finished.
+const MAX_WAITING: u32 = 16;
+
 /// What the vault must be asked before a session can be judged.
 pub(crate) fn question(view: &SessionView) -> VaultAction {
     match &view.ceremony {
@@ -81,8 +85,8 @@ fn signer(
     held: Option<Arc<OpenKey>>,
 ) -> Result<Arc<OpenKey>, Failure> {
     let key = holder(me, view, key_id, held)?;
-    // Where the next epoch waits, it may sign instead, and bans end with theirs: the gate asks.
-    if key.next.is_none() {
+    // Where a later epoch waits, it may sign instead, and bans end with theirs: the gate asks.
+    if key.later.is_empty() {
         let checked = me.bans.check(&key, &parties(view));
         checked.map_err(|error| of_error(&me.party, error))?;
     }
@@ -280,17 +284,19 @@ pub(crate) fn late_confirmations(
         Some((seat.party_id.clone(), shown))
     };
     let shown: Vec<_> = others().filter_map(claims).collect();
-    if let Some(waiting) = key.waiting()
-        && let Some(confirmations) = certificate(me, waiting, &shown)
-    {
-        return Ok(Some(Late { key: Arc::clone(waiting), confirmations }));
-    }
-    let SealedShare { key_id, epoch, .. } = key.stored;
-    if let Some((_, later)) = shown.iter().find(|(_, shown)| key.replaced_by(shown)) {
+    let waiting = key.waiting();
+    let late = waiting.iter().enumerate().rev().find_map(|(at, share)| {
+        let confirmations = certificate(me, share, &shown)?;
+        let later = waiting.get(at + 1..).unwrap_or_default();
+        Some(Late { key: Arc::new(share.followed_by(later.to_vec())), confirmations })
+    });
+    let newest = late.as_ref().map_or(key, |late| &late.key);
+    let SealedShare { key_id, epoch, .. } = newest.stored;
+    if let Some((_, later)) = shown.iter().find(|(_, shown)| newest.replaced_by(shown)) {
         return Err(of_error(&me.party, stale(&me.party, key_id, epoch, later.epoch)));
     }
-    if key.active() {
-        return Ok(None);
+    if late.is_some() || key.active() {
+        return Ok(late);
     }
     let message = format!(
         "the share of {} is not confirmed by all holders of key {key_id}: it signs with a holder \
@@ -324,16 +330,25 @@ fn certificate(me: &Me, share: &OpenKey, shown: &[(PartyId, Shown)]) -> Option<V
     each.map(|each| each.concat()).filter(|all| statement.confirmed_by(all))
 }
 
-/// Whether a refresh is still to be done with this share; not where its epoch is there already,
-/// because an earlier attempt was confirmed only now.
-pub(crate) fn needs_refresh(me: &Me, view: &SessionView, key: &OpenKey) -> Result<bool, Failure> {
-    let Ceremony::Refresh { key: asked } = &view.ceremony else { return Ok(false) };
+/// The epoch that a refresh is to make with this share; none where a later one than was asked for is
+/// there already, because an earlier attempt was confirmed only now or its end was missed.
+///
+/// It comes after all epochs of which any holder keeps a share: nothing that waits for confirmations
+/// is replaced, since somebody may have them all. The holders agree on it, as the run's id covers
+/// what they show.
+pub(crate) fn next_epoch(
+    me: &Me,
+    view: &SessionView,
+    key: &OpenKey,
+) -> Result<Option<u32>, Failure> {
+    let (party, Ceremony::Refresh { key: asked }) = (&me.party, &view.ceremony) else {
+        return Ok(None);
+    };
     let SealedShare { key_id, epoch, .. } = key.stored;
-    if epoch == asked.epoch.saturating_add(1) {
-        return Ok(false);
+    if epoch > asked.epoch {
+        return Ok(None);
     }
-    if epoch != asked.epoch {
-        let party = &me.party;
+    if epoch < asked.epoch {
         let message = format!(
             "stale_epoch: the session refreshes epoch {} of key {key_id}, and {party} holds epoch \
              {epoch}",
@@ -341,18 +356,31 @@ pub(crate) fn needs_refresh(me: &Me, view: &SessionView, key: &OpenKey) -> Resul
         );
         return Err(could_not(party, message));
     }
-    match &key.next {
-        None => Ok(true),
-        Some(next) => {
-            let message = format!(
-                "{} keeps a share of epoch {} of key {key_id} that is not confirmed by all holders, \
-                 and does not replace it: where no holder signs with that epoch, the operators \
-                 discard it with `quorate party shares discard`",
-                me.party, next.stored.epoch
-            );
-            Err(could_not(&me.party, message))
-        }
+    let waiting = |seat: &ParticipantView| {
+        let pending = claimed(seat.handshake.as_ref()?)?.pending?;
+        (pending.epoch > epoch).then(|| (seat.party_id.clone(), pending.epoch))
+    };
+    let waiting: Vec<_> = view.participants.iter().filter_map(waiting).collect();
+    let last = epoch.saturating_add(MAX_WAITING);
+    let too_late: Vec<_> = waiting.iter().filter(|(_, epoch)| *epoch >= last).collect();
+    if too_late.is_empty() {
+        let newest = waiting.iter().map(|(_, epoch)| *epoch).max().unwrap_or(epoch);
+        return Ok(Some(newest.saturating_add(1)));
     }
+    let commands: Vec<_> = too_late
+        .iter()
+        .map(|(party, epoch)| {
+            format!("at {party} `quorate party shares discard {key_id} --epoch {epoch} --yes`")
+        })
+        .collect();
+    let message = format!(
+        "too many refreshes of key {key_id} broke off, and their shares wait for confirmations: \
+         where no holder signs with them, the operators discard the newest with {}",
+        commands.join(", ")
+    );
+    let mut failure = could_not(party, message);
+    failure.parties = too_late.into_iter().map(|(party, _)| party.clone()).collect();
+    Err(failure)
 }
 
 #[cfg(test)]

@@ -17,22 +17,22 @@ pub struct OpenKey {
     pub stored: SealedShare,
     /// The bans that were in the vault when the share was opened.
     pub(crate) bans: Vec<Ban>,
-    /// Of an active share: the one of the next epoch that waits for confirmations.
-    pub(crate) next: Option<Arc<OpenKey>>,
+    /// Those of later epochs, which wait for confirmations, oldest first.
+    pub(crate) later: Vec<Arc<OpenKey>>,
 }
 
 impl OpenKey {
     /// A share, what is stored beside it, and the bans in the vault under its key.
     pub fn new(share: Arc<Share>, stored: SealedShare, bans: Vec<Ban>) -> Self {
-        Self { share, stored, bans, next: None }
+        Self { share, stored, bans, later: Vec::new() }
     }
 
-    /// The same share, with that of the next epoch, which waits for confirmations.
+    /// The same share with those of later epochs, which wait for confirmations, oldest first.
     #[must_use]
-    pub fn followed_by(&self, next: Option<Arc<Self>>) -> Self {
+    pub fn followed_by(&self, later: Vec<Arc<Self>>) -> Self {
         let (share, stored, bans) =
             (Arc::clone(&self.share), self.stored.clone(), self.bans.clone());
-        Self { share, stored, bans, next }
+        Self { share, stored, bans, later }
     }
 
     /// The same share once the vault has it active, with the confirmations of all holders.
@@ -40,7 +40,12 @@ impl OpenKey {
     pub fn activated(&self, confirmations: Vec<u8>) -> Self {
         let state = ShareState::Active;
         let stored = SealedShare { state, confirmations, ..self.stored.clone() };
-        Self::new(Arc::clone(&self.share), stored, self.bans.clone())
+        Self { stored, ..self.followed_by(self.later.clone()) }
+    }
+
+    /// Those of later epochs than this one, which wait for confirmations, oldest first.
+    pub fn later(&self) -> &[Arc<Self>] {
+        &self.later
     }
 
     /// The identity key that this holder had when the key was made.
@@ -54,9 +59,9 @@ impl OpenKey {
         self.stored.state == ShareState::Active
     }
 
-    /// The share that waits for confirmations: this one, or that of the next epoch.
-    pub(crate) fn waiting(self: &Arc<Self>) -> Option<&Arc<Self>> {
-        if self.active() { self.next.as_ref() } else { Some(self) }
+    /// The shares that wait for confirmations, oldest first: this one, or those of later epochs.
+    pub(crate) fn waiting(self: &Arc<Self>) -> &[Arc<Self>] {
+        if self.active() { &self.later } else { std::slice::from_ref(self) }
     }
 
     /// Whether these are confirmations of all holders of a later epoch than this one.
@@ -76,7 +81,8 @@ impl OpenKey {
 }
 
 /// What a party shows of its vault in a handshake: how far it has come, the certificate of the share
-/// of the key that is used, and its own confirmation of a share that waits for those of the others.
+/// of the key that is used, and its own confirmation of the newest share that waits for those of the
+/// others.
 pub fn shown(
     identity: &Identity,
     (generation, process): Standing,
@@ -90,7 +96,7 @@ pub fn shown(
         confirmation: identity.confirm(&share.statement()),
     };
     let SealedShare { epoch, execution, ref confirmations, .. } = key.stored;
-    let (confirmations, pending) = (confirmations.clone(), key.waiting().map(pending));
+    let (confirmations, pending) = (confirmations.clone(), key.waiting().last().map(pending));
     Shown { epoch, execution, confirmations, pending, ..shown }
 }
 

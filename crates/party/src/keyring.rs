@@ -138,17 +138,17 @@ impl Keyring {
             return Ok(Some(open));
         }
         let Some(stored) = self.vault.share(key).await? else { return Ok(None) };
-        let next = match stored.state {
-            ShareState::Active => self.vault.next_share(key).await?,
-            _ => None,
+        let waiting = match stored.state {
+            ShareState::Active => self.vault.later_shares(key).await?,
+            _ => Vec::new(),
         };
         let bans = self.vault.bans(key).await?;
-        let next = match next {
-            Some(next) => Some(self.opened(next, bans.clone(), compute).await?),
-            None => None,
-        };
+        let mut later = Vec::with_capacity(waiting.len());
+        for share in waiting {
+            later.push(self.opened(share, bans.clone(), compute).await?);
+        }
         let open = self.opened(stored, bans, compute).await?;
-        let open = if next.is_some() { Arc::new(open.followed_by(next)) } else { open };
+        let open = if later.is_empty() { open } else { Arc::new(open.followed_by(later)) };
         self.memory().open.insert(Arc::clone(&open));
         Ok(Some(open))
     }
@@ -227,8 +227,22 @@ impl Keyring {
             return Err(Error::new(ErrorCode::Conflict, why));
         }
         self.vault.activate(key_id, epoch, confirmations.clone()).await?;
-        let open = Arc::new(key.activated(confirmations));
-        self.memory().open.insert(Arc::clone(&open));
+        let open = key.activated(confirmations);
+        let mut memory = self.memory();
+        let open = match memory.open.get(key_id) {
+            // Also with what was kept since the share was opened.
+            Some(current) => {
+                let waits = |share: &&Arc<OpenKey>| share.stored.epoch > epoch;
+                let later = current.later().iter().filter(waits).cloned().collect();
+                let open = Arc::new(open.followed_by(later));
+                if current.stored.epoch <= epoch {
+                    memory.open.insert(Arc::clone(&open));
+                }
+                open
+            }
+            None => Arc::new(open),
+        };
+        drop(memory);
         Ok(open)
     }
 
@@ -247,8 +261,8 @@ impl Keyring {
         let SealedShare { key_id, epoch, .. } = open.stored;
         match memory.open.get(key_id).filter(|current| current.stored.epoch < epoch) {
             Some(current) => {
-                let both = current.followed_by(Some(Arc::clone(&open)));
-                memory.open.insert(Arc::new(both));
+                let later = [current.later(), &[Arc::clone(&open)]].concat();
+                memory.open.insert(Arc::new(current.followed_by(later)));
             }
             // The one that signs may have left the memory: it is read again with this one.
             None if epoch > 0 && !open.active() => {}

@@ -27,8 +27,8 @@ struct Held {
 }
 
 impl Held {
-    fn newest(&self, key: KeyId) -> Option<&SealedShare> {
-        self.shares.range((key, 0)..=(key, u32::MAX)).next_back().map(|(_, share)| share)
+    fn of_key(&self, key: KeyId) -> impl DoubleEndedIterator<Item = &SealedShare> {
+        self.shares.range((key, 0)..=(key, u32::MAX)).map(|(_, share)| share)
     }
 
     fn pin(&self, tenant: Option<&Tenant>, peer: &PartyId) -> Option<[u8; 32]> {
@@ -67,12 +67,12 @@ impl Vault for MemoryVault {
 
     async fn insert(&self, share: SealedShare) -> Result<()> {
         let mut held = self.held();
-        let follows = held.newest(share.key_id).is_none_or(|newest| {
-            newest.state == ShareState::Active && share.epoch == newest.epoch + 1
-        });
-        if !follows {
+        let active = held.of_key(share.key_id).any(|held| held.state == ShareState::Active);
+        let newest = held.of_key(share.key_id).next_back();
+        if newest.is_some_and(|newest| !active || share.epoch <= newest.epoch) {
             return conflict(
-                "the vault holds a share of this key, and only one of the next epoch comes after it",
+                "the vault holds a share of this key, and only one of a later epoch comes after the \
+                 one that signs",
             );
         }
         held.shares.insert((share.key_id, share.epoch), share);
@@ -89,9 +89,7 @@ impl Vault for MemoryVault {
             return Ok(());
         }
         (share.state, share.confirmations) = (ShareState::Active, confirmations);
-        if let Some(before) = epoch.checked_sub(1) {
-            held.shares.remove(&(key, before));
-        }
+        held.shares.retain(|(of, at), _| *of != key || *at >= epoch);
         held.generation += 1;
         Ok(())
     }
@@ -105,15 +103,14 @@ impl Vault for MemoryVault {
 
     async fn share(&self, key: KeyId) -> Result<Option<SealedShare>> {
         let held = self.held();
-        let of_key = || held.shares.range((key, 0)..=(key, u32::MAX)).map(|(_, share)| share);
-        let active = of_key().find(|share| share.state == ShareState::Active);
-        Ok(active.or_else(|| of_key().next_back()).cloned())
+        let active = held.of_key(key).find(|share| share.state == ShareState::Active);
+        Ok(active.or_else(|| held.of_key(key).next()).cloned())
     }
 
-    async fn next_share(&self, key: KeyId) -> Result<Option<SealedShare>> {
+    async fn later_shares(&self, key: KeyId) -> Result<Vec<SealedShare>> {
         let held = self.held();
-        let newest = held.newest(key).filter(|share| share.state == ShareState::Pending);
-        Ok(newest.filter(|share| share.epoch > 0).cloned())
+        let later = |share: &&SealedShare| share.state == ShareState::Pending && share.epoch > 0;
+        Ok(held.of_key(key).filter(later).cloned().collect())
     }
 
     async fn shares(&self) -> Result<Vec<SealedShare>> {

@@ -50,14 +50,14 @@ pub trait Vault: Send + Sync + 'static {
     /// Counts the changes of shares and bans; only ever grows, unless an older vault was put back.
     async fn generation(&self) -> Result<u64>;
 
-    /// Adds a share that is pending or active: of a key that is not here, or of the epoch after the
-    /// active one. Nothing here replaces a share.
+    /// Adds a share that is pending or active: of a key that is not here, or of a later epoch than
+    /// all that are here, one of which is active. Nothing here replaces a share.
     ///
     /// # Errors
-    /// `conflict` when a share of that or a later epoch is there, or the epoch before is not.
+    /// `conflict` when a share of that or a later epoch is there, or none is active.
     async fn insert(&self, share: SealedShare) -> Result<()>;
 
-    /// Makes a pending share the active one and retires the epoch before. Again: no change.
+    /// Makes a pending share the active one and retires all epochs before. Again: no change.
     ///
     /// # Errors
     /// `conflict` when that epoch is not here or is retired.
@@ -72,11 +72,11 @@ pub trait Vault: Send + Sync + 'static {
     /// `internal_error` naming the key when the row is damaged.
     async fn share(&self, key: KeyId) -> Result<Option<SealedShare>>;
 
-    /// The pending share of the epoch after a key's active one.
+    /// The pending shares of epochs after a key's active one, oldest first.
     ///
     /// # Errors
     /// As [`Vault::share`].
-    async fn next_share(&self, key: KeyId) -> Result<Option<SealedShare>>;
+    async fn later_shares(&self, key: KeyId) -> Result<Vec<SealedShare>>;
 
     /// All shares that are not retired, newest first, without their sealed bytes.
     async fn shares(&self) -> Result<Vec<SealedShare>>;

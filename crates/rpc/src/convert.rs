@@ -396,6 +396,7 @@ pub fn report_in(request: ro::ReportCompletionRequest) -> Result<Report> {
         (false, true, None) => PartyOutcome::Key {
             public_key: request.public_key.to_vec(),
             attestation: request.attestation.map(attestation_in).transpose()?.map(Box::new),
+            epoch: request.epoch,
         },
         (true, false, None) => {
             PartyOutcome::Signature { bytes: request.signature.to_vec(), recovery_id: None }
@@ -423,7 +424,8 @@ pub fn report_out(report: Report) -> ro::ReportCompletionRequest {
         ..Default::default()
     };
     match report.outcome {
-        PartyOutcome::Key { public_key, attestation } => {
+        PartyOutcome::Key { public_key, attestation, epoch } => {
+            request.epoch = epoch;
             request.public_key = public_key.into();
             request.attestation = attestation.map(|attestation| attestation_out(*attestation));
         }

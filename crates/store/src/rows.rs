@@ -113,7 +113,7 @@ fn session(connection: &Connection, row: &SessionRow) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-/// Of a key only the next epoch is taken, with the same public key: what is here stays, but for
+/// Of a key only a later epoch is taken, with the same public key: what is here stays, but for
 /// what is not yet known of its current epoch.
 fn key(connection: &Connection, key: &KeyRecord, epoch: &EpochRecord) -> rusqlite::Result<()> {
     let id = key.key_id.0.as_bytes();
@@ -123,7 +123,7 @@ fn key(connection: &Connection, key: &KeyRecord, epoch: &EpochRecord) -> rusqlit
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (id) DO UPDATE
          SET version = excluded.version, document = excluded.document, epoch = excluded.epoch
-         WHERE excluded.epoch = keys.epoch + 1 AND excluded.public_key = keys.public_key",
+         WHERE excluded.epoch > keys.epoch AND excluded.public_key = keys.public_key",
         params![
             id,
             key.tenant.as_str(),

@@ -101,26 +101,27 @@ fn damaged(key: KeyId) -> Error {
     )
 }
 
-/// Which of a key's shares: the one that signs, or else waits to.
-const CURRENT: &str = "state < 2";
-/// Which of a key's shares: the one that waits to follow another.
-const NEXT: &str = "state = 0 AND epoch > 0";
+/// Which of a key's shares and how many: the one that signs, or else waits to.
+const CURRENT: (&str, i64) = ("state < 2", 1);
+/// Which of a key's shares and how many: all that wait to follow another.
+const LATER: (&str, i64) = ("state = 0 AND epoch > 0", -1);
 
-/// Reads one share with its sealed bytes, if its tag and its hash hold.
-fn read_share(
+/// Reads shares with their sealed bytes, the one that signs first and then the oldest, if their
+/// tags and their hashes hold.
+fn read_shares(
     connection: &Connection,
     key: &dyn RowKey,
     id: KeyId,
-    which: &str,
-) -> rusqlite::Result<Option<Result<SealedShare>>> {
+    (which, limit): (&str, i64),
+) -> rusqlite::Result<Result<Vec<SealedShare>>> {
     let sql = format!(
         "SELECT {}, sealed FROM shares WHERE key_id = ?1 AND {which}
-         ORDER BY state DESC, epoch DESC LIMIT 1",
+         ORDER BY state DESC, epoch LIMIT {limit}",
         rows::SHARE
     );
     connection
         .prepare_cached(&sql)?
-        .query_row([id.0.as_bytes()], |row| {
+        .query_map([id.0.as_bytes()], |row| {
             let sealed: Vec<u8> = row.get(10)?;
             let (hash, tag): (Option<[u8; 32]>, Option<[u8; 32]>) = (row.get(8)?, row.get(9)?);
             let encoding = rows::share_encoding(row)?;
@@ -129,24 +130,23 @@ fn read_share(
                 return Ok(Err(damaged(id)));
             }
             Ok(Ok(SealedShare { sealed, ..rows::share(row)? }))
-        })
-        .optional()
+        })?
+        .collect()
 }
 
 fn insert(change: &mut Change<'_>, share: &SealedShare) -> rusqlite::Result<Result<()>> {
-    let sql = "SELECT epoch, state FROM shares WHERE key_id = ?1 ORDER BY epoch DESC LIMIT 1";
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, u8>(1)?));
-    let newest = change.first(sql, [share.key_id.0.as_bytes()], read)?;
-    let active = rows::state_number(ShareState::Active);
-    match newest {
-        None => {}
-        Some((epoch, state)) if state == active && share.epoch == epoch + 1 => {}
-        Some(_) => {
-            return Ok(conflict(
-                "the vault holds a share of this key, and only one of the next epoch comes after \
-                 it",
-            ));
-        }
+    let sql = "SELECT max(epoch), max(state = 1) FROM shares WHERE key_id = ?1";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((row.get::<_, Option<u32>>(0)?, row.get::<_, Option<bool>>(1)?))
+    };
+    let held = change.first(sql, [share.key_id.0.as_bytes()], read)?;
+    if let Some((Some(newest), active)) = held
+        && (share.epoch <= newest || active != Some(true))
+    {
+        return Ok(conflict(
+            "the vault holds a share of this key, and only one of a later epoch comes after the \
+             one that signs",
+        ));
     }
     rows::insert_share(change, share)?;
     change.advance();
@@ -185,11 +185,13 @@ fn activate(
     }
     let share = take(change, key, epoch)?.expect("it was there in this transaction");
     rows::insert_share(change, &SealedShare { state: ShareState::Active, confirmations, ..share })?;
-    if let Some(before) = epoch.checked_sub(1)
-        && let Some(old) = take(change, key, before)?
-    {
-        let retired = SealedShare { state: ShareState::Retired, sealed: Vec::new(), ..old };
-        rows::insert_share(change, &retired)?;
+    let sql = "SELECT max(epoch) FROM shares WHERE key_id = ?1 AND epoch < ?2 AND state < 2";
+    let of = params![key.0.as_bytes(), epoch];
+    while let Some(Some(before)) = change.first(sql, of, |row| row.get::<_, Option<u32>>(0))? {
+        if let Some(old) = take(change, key, before)? {
+            let retired = SealedShare { state: ShareState::Retired, sealed: Vec::new(), ..old };
+            rows::insert_share(change, &retired)?;
+        }
     }
     change.advance();
     Ok(Ok(()))
@@ -252,12 +254,14 @@ impl Vault for SqliteVault {
 
     async fn share(&self, key: KeyId) -> Result<Option<SealedShare>> {
         let row_key = self.key()?;
-        self.connection.run(move |c| read_share(c, &*row_key, key, CURRENT)).await?.transpose()
+        let shares =
+            self.connection.run(move |c| read_shares(c, &*row_key, key, CURRENT)).await??;
+        Ok(shares.into_iter().next())
     }
 
-    async fn next_share(&self, key: KeyId) -> Result<Option<SealedShare>> {
+    async fn later_shares(&self, key: KeyId) -> Result<Vec<SealedShare>> {
         let row_key = self.key()?;
-        self.connection.run(move |c| read_share(c, &*row_key, key, NEXT)).await?.transpose()
+        self.connection.run(move |c| read_shares(c, &*row_key, key, LATER)).await?
     }
 
     async fn shares(&self) -> Result<Vec<SealedShare>> {

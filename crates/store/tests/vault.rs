@@ -96,35 +96,47 @@ async fn shares_are_there_after_reopening() {
 }
 
 #[tokio::test]
-async fn nothing_replaces_a_share_and_the_next_epoch_comes_after_it() {
+async fn nothing_replaces_a_share_and_later_epochs_come_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let vault = open(folder.path()).await;
     let id = share(1, 0, b"").key_id;
     vault.insert(pending(1, 0, b"0a")).await.unwrap();
-    assert!(vault.next_share(id).await.unwrap().is_none(), "the first follows none");
+    assert!(vault.later_shares(id).await.unwrap().is_empty(), "the first follows none");
     for (epoch, sealed) in [(0, b"0b"), (1, b"1a")] {
         let refused = vault.insert(share(1, epoch, sealed)).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Conflict, "epoch {epoch} over a pending one");
     }
     vault.activate(id, 0, vec![7; 128]).await.unwrap();
-    for (epoch, sealed) in [(0, b"0c"), (2, b"2a"), (u32::MAX, b"3a")] {
-        let refused = vault.insert(share(1, epoch, sealed)).await.unwrap_err();
-        assert_eq!(refused.code, ErrorCode::Conflict, "epoch {epoch} over an active one");
+    let refused = vault.insert(share(1, 0, b"0c")).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict, "over an active one");
+    // Those of refreshes that broke off stay beside the one that signs.
+    for (epoch, sealed) in [(1, b"1a"), (2, b"2a"), (4, b"4a")] {
+        vault.insert(pending(1, epoch, sealed)).await.unwrap();
+        let refused = vault.insert(pending(1, epoch, b"xx")).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Conflict, "epoch {epoch} is there");
     }
-    vault.insert(pending(1, 1, b"1a")).await.unwrap();
+    assert!(vault.insert(pending(1, 3, b"3a")).await.is_err(), "a later one is there");
     let active = vault.share(id).await.unwrap().unwrap();
-    assert_eq!((active.epoch, active.state), (0, ShareState::Active), "until the next is active");
-    let next = vault.next_share(id).await.unwrap().unwrap();
-    assert_eq!((next.epoch, &next.sealed[..]), (1, &b"1a"[..]));
+    assert_eq!((active.epoch, active.state), (0, ShareState::Active), "until a later is active");
     assert_eq!(active.confirmations, [7; 128]);
-    vault.activate(id, 1, vec![8; 128]).await.unwrap();
-    assert!(vault.next_share(id).await.unwrap().is_none());
+    let later = async || {
+        let later = vault.later_shares(id).await.unwrap();
+        later.into_iter().map(|share| (share.epoch, share.sealed)).collect::<Vec<_>>()
+    };
+    let expected = [(1, b"1a".to_vec()), (2, b"2a".to_vec()), (4, b"4a".to_vec())];
+    assert_eq!(later().await, expected, "oldest first");
+    vault.activate(id, 2, vec![8; 128]).await.unwrap();
+    assert_eq!(later().await, expected[2..], "what is later still waits");
+    let again = vault.activate(id, 1, Vec::new()).await.unwrap_err();
+    assert_eq!(again.code, ErrorCode::Conflict, "what waited before it has ended");
+    vault.activate(id, 4, vec![8; 128]).await.unwrap();
+    assert!(later().await.is_empty());
     let generation = vault.generation().await.unwrap();
-    vault.activate(id, 1, vec![9; 128]).await.unwrap();
+    vault.activate(id, 4, vec![9; 128]).await.unwrap();
     assert!(!vault.discard(id, 7).await.unwrap());
     assert_eq!(vault.generation().await.unwrap(), generation, "nothing has changed");
     let active = vault.share(id).await.unwrap().unwrap();
-    assert_eq!((active.epoch, &active.sealed[..]), (1, &b"1a"[..]));
+    assert_eq!((active.epoch, &active.sealed[..]), (4, &b"4a"[..]));
     let again = vault.activate(id, 0, Vec::new()).await.unwrap_err();
     assert_eq!(again.code, ErrorCode::Conflict, "an epoch that has ended stays so");
     assert!(vault.insert(share(1, 0, b"0d")).await.is_err());
@@ -134,16 +146,20 @@ async fn nothing_replaces_a_share_and_the_next_epoch_comes_after_it() {
 async fn a_retired_or_discarded_share_leaves_no_trace_on_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let vault = open(folder.path()).await;
-    let (old, new) = (b"sealed-bytes-of-epoch-0".repeat(99), b"sealed-bytes-of-epoch-1".repeat(99));
+    let (old, new) = (b"sealed-bytes-of-epoch-0".repeat(99), b"sealed-bytes-of-epoch-2".repeat(99));
     vault.insert(share(1, 0, &old)).await.unwrap();
     assert!(holds(folder.path(), b"sealed-bytes-of-epoch-0"));
-    vault.insert(pending(1, 1, &new)).await.unwrap();
+    let broken_off = b"sealed-bytes-of-a-refresh-that-broke-off".repeat(99);
+    vault.insert(pending(1, 1, &broken_off)).await.unwrap();
+    vault.insert(pending(1, 2, &new)).await.unwrap();
     let id = share(1, 0, b"").key_id;
-    vault.activate(id, 1, Vec::new()).await.unwrap();
+    vault.activate(id, 2, Vec::new()).await.unwrap();
     assert!(!holds(folder.path(), b"sealed-bytes-of-epoch-0"));
-    assert!(vault.discard(id, 1).await.unwrap());
-    assert!(!vault.discard(id, 1).await.unwrap());
-    assert!(!holds(folder.path(), b"sealed-bytes-of-epoch-1"));
+    assert!(!holds(folder.path(), b"sealed-bytes-of-a-refresh"));
+    assert!(holds(folder.path(), b"sealed-bytes-of-epoch-2"));
+    assert!(vault.discard(id, 2).await.unwrap());
+    assert!(!vault.discard(id, 2).await.unwrap());
+    assert!(!holds(folder.path(), b"sealed-bytes-of-epoch-2"));
     drop(vault);
     assert!(open(folder.path()).await.share(id).await.unwrap().is_none());
 }

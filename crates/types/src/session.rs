@@ -257,6 +257,9 @@ pub enum PartyOutcome {
         public_key: Vec<u8>,
         /// What all holders signed of it; none from a party without an identity.
         attestation: Option<Box<Attestation>>,
+        /// Which epoch was made, where its holders have signed it; else it is the one after the one
+        /// that was asked for, or the first.
+        epoch: Option<u32>,
     },
     /// Sign: 64 or 65 bytes for ECDSA.
     Signature {

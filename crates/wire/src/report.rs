@@ -56,6 +56,10 @@ pub struct ReportJson {
     /// Keygen: what all holders have signed of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation: Option<AttestationJson>,
+    /// Keygen and refresh: which epoch was made, where its holders have signed it. Without it the
+    /// first, or the one after the one that was to be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u32>,
     /// Sign: r and s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<SignatureText>,
@@ -77,6 +81,9 @@ impl ReportJson {
         if self.attestation.is_some() && self.public_key.is_none() {
             return refused("attestation", "attestation goes with a public_key; give both");
         }
+        if self.epoch.is_some() && self.attestation.is_none() {
+            return refused("epoch", "epoch goes with an attestation; give both");
+        }
         if self.recovery_id.is_some() && self.signature.is_none() {
             return refused("recovery_id", "recovery_id goes with a signature; give both");
         }
@@ -87,6 +94,7 @@ impl ReportJson {
             (Some(key), None, None) => PartyOutcome::Key {
                 public_key: key.0.0,
                 attestation: self.attestation.map(|json| Box::new(json.into())),
+                epoch: self.epoch,
             },
             (None, Some(signature), None) => {
                 PartyOutcome::Signature { bytes: signature.0, recovery_id: self.recovery_id }
@@ -110,12 +118,14 @@ impl From<Report> for ReportJson {
             party_id: report.party_id,
             public_key: None,
             attestation: None,
+            epoch: None,
             signature: None,
             recovery_id: None,
             failure: None,
         };
         match report.outcome {
-            PartyOutcome::Key { public_key, attestation } => {
+            PartyOutcome::Key { public_key, attestation, epoch } => {
+                json.epoch = epoch;
                 json.public_key = Some(PublicKeyText(PublicKey(public_key)));
                 json.attestation = attestation.map(|attestation| (*attestation).into());
             }
@@ -184,7 +194,7 @@ mod tests {
     fn documented_keygen_report_is_read() {
         let json = format!(r#"{{"party_id":"a","public_key":"04{}"}}"#, "a1".repeat(64));
         assert!(matches!(read(&json).unwrap().outcome,
-                PartyOutcome::Key { public_key, attestation: None } if public_key.len() == 65));
+                PartyOutcome::Key { public_key, attestation: None, epoch: None } if public_key.len() == 65));
     }
 
     #[test]
@@ -197,6 +207,7 @@ mod tests {
                 format!(r#"{{"party_id":"a","public_key":"{key}","signature":"{signature}"}}"#),
             ),
             ("failure", format!(r#"{{"party_id":"a","public_key":"{key}","failure":{{}}}}"#)),
+            ("epoch", format!(r#"{{"party_id":"a","public_key":"{key}","epoch":1}}"#)),
             ("recovery_id", r#"{"party_id":"a","recovery_id":1}"#.to_owned()),
             (
                 "attestation",
@@ -226,7 +237,7 @@ mod tests {
             parties: vec!["b".parse().unwrap()],
         };
         for outcome in [
-            PartyOutcome::Key { public_key: vec![2; 33], attestation: None },
+            PartyOutcome::Key { public_key: vec![2; 33], attestation: None, epoch: None },
             PartyOutcome::Key {
                 public_key: vec![2; 33],
                 attestation: Some(Box::new(Attestation {
@@ -234,6 +245,7 @@ mod tests {
                     identities: vec![[2; 32], [3; 32]],
                     confirmations: vec![4; 128],
                 })),
+                epoch: Some(3),
             },
             PartyOutcome::Signature { bytes: vec![1; 64], recovery_id: Some(3) },
             PartyOutcome::Failure(failure),

@@ -27,3 +27,11 @@ pub(super) fn roster_ok(threshold: Threshold, parties: &[&PartyId]) -> Result<()
 pub(super) fn check_result(scheme: Scheme, reported: &[u8]) -> Result<PublicKey> {
     quorate_schemes::normalize_public_key(scheme, reported)
 }
+
+/// A keygen makes the first epoch.
+///
+/// # Errors
+/// `invalid_request` naming `epoch`.
+pub(super) fn check_epoch(epoch: u32) -> Result<()> {
+    if epoch == 0 { Ok(()) } else { Err(Error::invalid_field("epoch", "a keygen makes epoch 0")) }
+}

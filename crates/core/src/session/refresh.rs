@@ -38,7 +38,20 @@ pub(super) fn check_result(key: &KeyEpoch, reported: &[u8]) -> Result<PublicKey>
     Err(Error::invalid_field("public_key", problem))
 }
 
-/// The epoch that a completed refresh has made.
-pub(super) fn made(key: &KeyEpoch) -> KeyEpoch {
-    KeyEpoch { epoch: key.epoch.saturating_add(1), ..key.clone() }
+/// An epoch after the one that was to be replaced. Those between are of refreshes that broke off.
+///
+/// # Errors
+/// `invalid_request` naming `epoch`.
+pub(super) fn check_epoch(key: &KeyEpoch, epoch: u32) -> Result<()> {
+    if epoch > key.epoch {
+        return Ok(());
+    }
+    let problem = format!("a refresh makes an epoch after {}; {epoch} is none", key.epoch);
+    Err(Error::invalid_field("epoch", problem))
+}
+
+/// The epoch that a completed refresh has made: the one that its holders have signed, or the next.
+pub(super) fn made(key: &KeyEpoch, epoch: Option<u32>) -> KeyEpoch {
+    let epoch = epoch.unwrap_or(key.epoch.saturating_add(1));
+    KeyEpoch { epoch, ..key.clone() }
 }

@@ -32,7 +32,7 @@ impl Session {
             Ok(outcome) => outcome,
             Err(error) => return Err(self.refuse_result(now, at, error, effects)),
         };
-        let (outcome, attestation) = outcome;
+        let Checked { outcome, attestation, epoch } = outcome;
         if self.outcome.as_ref().is_some_and(|known| *known != outcome)
             || self.differs(attestation.as_ref())
         {
@@ -40,6 +40,7 @@ impl Session {
         }
         self.outcome.get_or_insert(outcome);
         self.attestation = self.attestation.take().or(attestation);
+        self.epoch = self.epoch.or(epoch);
         self.take_result(now, at, effects);
         Ok(Reply::Done)
     }
@@ -56,18 +57,23 @@ impl Session {
 
     /// A party's result in canonical form. Signatures and attestations are verified, unless they
     /// repeat what has been.
-    fn checked(&self, outcome: PartyOutcome) -> Result<(Outcome, Option<Attestation>)> {
+    fn checked(&self, outcome: PartyOutcome) -> Result<Checked> {
         match (outcome, &self.ceremony) {
-            (PartyOutcome::Key { public_key, attestation }, Ceremony::Keygen { scheme, .. }) => {
-                self.attested(keygen::check_result(*scheme, &public_key)?, attestation)
+            (
+                PartyOutcome::Key { public_key, attestation, epoch },
+                Ceremony::Keygen { scheme, .. },
+            ) => {
+                epoch.map_or(Ok(()), keygen::check_epoch)?;
+                self.attested(keygen::check_result(*scheme, &public_key)?, attestation, epoch)
             }
-            (PartyOutcome::Key { public_key, attestation }, Ceremony::Refresh { key }) => {
-                self.attested(refresh::check_result(key, &public_key)?, attestation)
+            (PartyOutcome::Key { public_key, attestation, epoch }, Ceremony::Refresh { key }) => {
+                epoch.map_or(Ok(()), |epoch| refresh::check_epoch(key, epoch))?;
+                self.attested(refresh::check_result(key, &public_key)?, attestation, epoch)
             }
             (PartyOutcome::Signature { bytes, recovery_id }, Ceremony::Sign { key, input }) => {
                 let reported = (&*bytes, recovery_id);
                 sign::check_result(key, input, self.outcome.as_ref(), reported)
-                    .map(|signature| (Outcome::Signature(signature), None))
+                    .map(|signature| Checked::without_key(Outcome::Signature(signature)))
             }
             (_, ceremony) => {
                 let kind = ceremony.kind();
@@ -80,16 +86,20 @@ impl Session {
         }
     }
 
-    /// A key with what its holders have signed of the epoch that this session makes.
+    /// A key with what its holders have signed of the epoch that this session makes. Its number is
+    /// theirs to say, so it counts where they have signed it.
     fn attested(
         &self,
         public_key: PublicKey,
         attestation: Option<Box<Attestation>>,
-    ) -> Result<(Outcome, Option<Attestation>)> {
+        epoch: Option<u32>,
+    ) -> Result<Checked> {
         if let Some(attestation) = &attestation {
-            quorate_schemes::check_attestation(&self.made(&public_key), attestation)?;
+            quorate_schemes::check_attestation(&self.made(&public_key, epoch), attestation)?;
         }
-        Ok((Outcome::PublicKey(public_key), attestation.map(|boxed| *boxed)))
+        let epoch = attestation.is_some().then_some(epoch).flatten();
+        let outcome = Outcome::PublicKey(public_key);
+        Ok(Checked { outcome, attestation: attestation.map(|boxed| *boxed), epoch })
     }
 
     /// A result that cannot be right: its reporter has failed, and the session ends, completed if
@@ -232,6 +242,20 @@ impl Session {
             at: now,
         };
         others.map(ban).collect()
+    }
+}
+
+/// A party's result in canonical form.
+struct Checked {
+    outcome: Outcome,
+    attestation: Option<Attestation>,
+    /// The epoch that the attestation is of, as far as the party has said.
+    epoch: Option<u32>,
+}
+
+impl Checked {
+    fn without_key(outcome: Outcome) -> Self {
+        Self { outcome, attestation: None, epoch: None }
     }
 }
 

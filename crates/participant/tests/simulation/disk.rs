@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate_engine::{SealContext, SealKey, Share};
+use quorate_engine::{Identity, SealContext, SealKey, Share};
 use quorate_participant::{
-    KnownPeer, Me, NewShare, OpenKey, Standing, VaultAction, VaultAnswer, Witness,
+    Bans, KnownPeer, Me, NewShare, OpenKey, Standing, VaultAction, VaultAnswer, Witness,
 };
 use quorate_types::vault::{Ban, SealedShare, ShareState};
 use quorate_types::*;
@@ -39,9 +39,9 @@ impl Disk {
 
     fn open(&self, me: &Me, key: KeyId) -> Option<Arc<OpenKey>> {
         let share = self.share(key)?;
-        let next = self.shares.get(&(key, share.epoch + 1));
-        let next = next.map(|next| self.opened(me, next));
-        Some(Arc::new(self.opened(me, share).followed_by(next)))
+        let later = self.shares.range((key, share.epoch + 1)..=(key, u32::MAX));
+        let later = later.map(|(_, share)| self.opened(me, share)).collect();
+        Some(Arc::new(self.opened(me, share).followed_by(later)))
     }
 
     fn opened(&self, me: &Me, stored: &SealedShare) -> Arc<OpenKey> {
@@ -69,9 +69,10 @@ impl Disk {
             execution,
             confirmations: Vec::new(),
         };
-        assert!(!self.shares.contains_key(&(key_id, epoch)), "no share is replaced");
-        let before = epoch.checked_sub(1).map(|before| self.shares[&(key_id, before)].state);
-        assert!(before.is_none_or(|state| state == ShareState::Active), "it follows what signs");
+        let mut before = self.shares.range((key_id, 0)..=(key_id, u32::MAX));
+        assert!(before.clone().all(|(_, share)| share.epoch < epoch), "no share is replaced");
+        let active = before.any(|(_, share)| share.state == ShareState::Active);
+        assert!(active || epoch == 0, "it follows what signs");
         self.generation += 1;
         self.shares.insert((key_id, epoch), stored);
         self.opened(me, &self.shares[&(key_id, epoch)])
@@ -86,6 +87,24 @@ impl Disk {
             self.generation += 1;
             self.bans.push(ban.clone());
         }
+    }
+
+    /// Makes a share the active one with confirmations of all holders.
+    pub(crate) fn certify(
+        &mut self,
+        party: &PartyId,
+        identities: &BTreeMap<PartyId, Identity>,
+        place: (KeyId, u32),
+    ) {
+        let identity = Arc::new(Identity::from_secret(&identities[party].secret()));
+        let bans = Arc::new(Bans::new(party.clone()));
+        let me = Me { party: party.clone(), identity, bans };
+        let key = self.opened(&me, &self.shares[&place]);
+        let holders = key.stored.record.holders.iter();
+        let statement = key.statement();
+        let confirmations =
+            holders.flat_map(|holder| identities[holder].confirm(&statement)).collect();
+        self.answer(&me, [0; 16], VaultAction::Activate { key, confirmations });
     }
 
     /// Carries out an action at once.
@@ -122,8 +141,7 @@ impl Disk {
                 if share.state == ShareState::Pending {
                     self.generation += 1;
                     (share.state, share.confirmations) = (ShareState::Active, confirmations);
-                    if let Some(before) = place.1.checked_sub(1) {
-                        let before = self.shares.get_mut(&(place.0, before)).unwrap();
+                    for (_, before) in self.shares.range_mut((place.0, 0)..place) {
                         (before.state, before.sealed) = (ShareState::Retired, Vec::new());
                     }
                 }

@@ -36,6 +36,8 @@ pub(crate) enum Death {
     Before(usize),
     /// When that is on the disk, and nobody has heard of it.
     After(usize),
+    /// Before it keeps the share that it has made.
+    Keeping,
 }
 
 /// A process in a session.
@@ -143,7 +145,10 @@ impl Process {
             Action::Vault(action) => {
                 let at = self.vault_actions;
                 self.vault_actions += 1;
-                if self.death == Some(Death::Before(at)) {
+                let keeps = matches!(action, VaultAction::KeepShare(_));
+                if self.death == Some(Death::Before(at))
+                    || keeps && self.death == Some(Death::Keeping)
+                {
                     return Done::Died;
                 }
                 self.check_write(disk, &action);

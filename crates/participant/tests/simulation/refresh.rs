@@ -79,13 +79,103 @@ fn crashed(seed: u64, crash: Crash) -> bool {
     };
     let kept = NAMES.map(|name| pending(&world, name) || epochs(&world, key) != [0; 3]);
     assert_signs(&mut world, key, &what);
-    // Where all keep the new share or none does, another attempt ends it; else an operator decides.
-    let again = world.refresh(key, 0, None).view;
+    assert_refreshes(&mut world, key, &what);
+    // Where only some have kept the new share, nobody ever signs with it.
     let mixed = kept.contains(&true) && kept.contains(&false);
-    assert_eq!(again.status == SessionStatus::Completed, !mixed, "{what}: {:?}", again.failure);
-    assert_eq!(epochs(&world, key), [u32::from(!mixed); 3], "{what}");
-    assert_signs(&mut world, key, &what);
+    assert_eq!(epochs(&world, key), [1 + u32::from(mixed); 3], "{what}");
     ran.died == [party(crash.0)]
+}
+
+/// The next refresh is finished whatever the one before has left, and one epoch signs.
+fn assert_refreshes(world: &mut World, key: KeyId, what: &str) {
+    let view = world.refresh(key, 0, None).view;
+    assert_eq!(view.status, SessionStatus::Completed, "{what}: {:?}", view.failure);
+    let newest = epochs(world, key)[0];
+    assert_eq!(epochs(world, key), [newest; 3], "{what}");
+    let made = world.disk("a").share(key).unwrap().execution;
+    for name in NAMES {
+        let shares = &world.disk(name).shares;
+        assert_eq!(shares[&(key, newest)].execution, made, "{what}: of one execution");
+        let waits = shares.values().any(|share| share.state == ShareState::Pending);
+        assert!(!waits, "{what}: {name} keeps nothing that waits");
+    }
+    assert_signs(world, key, what);
+}
+
+#[test]
+fn refreshes_that_break_off_one_after_the_other_leave_the_next_one_free() {
+    for seed in seeds(4) {
+        let (mut world, what) = (World::new(seed, &NAMES), format!("seed {seed}"));
+        let key = key(&mut world);
+        for (name, at) in [("a", 4), ("b", 5), ("c", 4), ("a", 5)] {
+            let view = world.refresh(key, 0, Some((name, Death::Before(at)))).view;
+            assert_signs(&mut world, key, &format!("{what}: {name} died: {:?}", view.failure));
+        }
+        assert_refreshes(&mut world, key, &what);
+    }
+}
+
+/// The newest epoch of which a holder keeps a share.
+fn newest(world: &World, name: &str) -> u32 {
+    world.disk(name).shares.keys().next_back().expect("a share").1
+}
+
+/// Breaks refreshes off until both `a` and `b` have kept their shares of one, which `c` has not.
+fn break_off(world: &mut World, key: KeyId) -> u32 {
+    let before = newest(world, "a").max(newest(world, "b"));
+    loop {
+        let ran = world.refresh(key, 0, Some(("c", Death::Keeping)));
+        assert_eq!(ran.died, [party("c")], "{:?}", ran.view.failure);
+        let kept = ["a", "b"].map(|name| newest(world, name));
+        if kept[0] == kept[1] && kept[0] > before {
+            return kept[0];
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_comes_to_light_late_is_followed_and_a_later_one_replaces_it() {
+    let mut world = World::new(1, &NAMES);
+    let key = key(&mut world);
+    let first = break_off(&mut world, key);
+    let execution = world.disk("a").shares[&(key, first)].execution;
+    let second = break_off(&mut world, key);
+    let kept = &world.disk("a").shares[&(key, first)];
+    assert_eq!((kept.execution, kept.state), (execution, ShareState::Pending), "it stays");
+    let signing = |world: &mut World| {
+        let signed = world.sign(key, &["a", "b"], None).view;
+        assert_eq!(signed.status, SessionStatus::Completed, "{:?}", signed.failure);
+        ["a", "b"].map(|name| world.disk(name).share(key).unwrap().epoch)
+    };
+    assert_eq!(signing(&mut world), [0, 0]);
+    // As if c had confirmed all the same, and told one of them.
+    world.certify(key, first, "a");
+    assert_eq!(signing(&mut world), [first; 2], "who has kept that share follows");
+    world.certify(key, second, "b");
+    assert_eq!(signing(&mut world), [second; 2], "the later certificate counts");
+}
+
+#[test]
+fn too_many_refreshes_that_broke_off_name_the_command_at_each_holder_in_the_way() {
+    const MOST: u32 = 16;
+    let mut world = World::new(1, &NAMES);
+    let key = key(&mut world);
+    while NAMES.iter().all(|name| newest(&world, name) < MOST) {
+        world.refresh(key, 0, Some(("c", Death::Keeping)));
+    }
+    let failure = world.refresh(key, 0, None).view.failure.expect("no more are kept");
+    for name in NAMES {
+        let in_the_way = newest(&world, name) == MOST;
+        let command =
+            format!("at {name} `quorate party shares discard {key} --epoch {MOST} --yes`");
+        assert_eq!(failure.message.contains(&command), in_the_way, "{}", failure.message);
+        assert_eq!(failure.parties.contains(&party(name)), in_the_way);
+    }
+    assert_signs(&mut world, key, "the epoch before signs all the same");
+    for holder in world.holders.values_mut() {
+        holder.disk.shares.remove(&(key, MOST));
+    }
+    assert_refreshes(&mut world, key, "after that");
 }
 
 #[test]
@@ -147,7 +237,7 @@ fn a_run_of_an_epoch_that_has_ended_releases_nothing() {
     let VaultAnswer::Key(Some(new)) = holder.disk.answer(&me, [1; 16], open) else {
         panic!("it holds a share");
     };
-    let mut before = new.followed_by(None);
+    let mut before = new.followed_by(Vec::new());
     before.stored.epoch = 0;
     let gate = Gate::new(&me.bans, &Arc::new(before), vec![party("a"), party("b")]);
     assert!(gate.release(|| ()).is_ok());

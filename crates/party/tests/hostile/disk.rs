@@ -79,8 +79,8 @@ impl Vault for Full {
         self.inner.share(key).await
     }
 
-    async fn next_share(&self, key: KeyId) -> Result<Option<SealedShare>> {
-        self.inner.next_share(key).await
+    async fn later_shares(&self, key: KeyId) -> Result<Vec<SealedShare>> {
+        self.inner.later_shares(key).await
     }
 
     async fn shares(&self) -> Result<Vec<SealedShare>> {

@@ -391,7 +391,7 @@ async fn a_refresh_ends_bans_and_old_copies_of_a_share_sign_nothing() {
     for machine in &machines {
         let share = machine.vault.share(key).await.unwrap().unwrap();
         assert_eq!((share.epoch, share.state), (1, ShareState::Active));
-        assert!(machine.vault.next_share(key).await.unwrap().is_none());
+        assert!(machine.vault.later_shares(key).await.unwrap().is_empty());
     }
     for pair in [["a", "b"], ["b", "c"]] {
         assert_completed(&scene.sign(key, &pair).await);

@@ -140,7 +140,7 @@ fn ready(n: usize) -> Command {
 fn made(n: usize, key: Vec<u8>) -> Command {
     Command::Report {
         party: name(n),
-        outcome: PartyOutcome::Key { public_key: key, attestation: None },
+        outcome: PartyOutcome::Key { public_key: key, attestation: None, epoch: None },
     }
 }
 

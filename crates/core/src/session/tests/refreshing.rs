@@ -43,6 +43,33 @@ fn the_next_epoch_is_there_once_all_have_reported_the_same_key() {
 }
 
 #[test]
+fn the_epoch_is_the_one_that_its_holders_have_signed() {
+    let report = |n, epoch, attestation: &Attestation| {
+        let attestation = Some(Box::new(attestation.clone()));
+        let outcome = PartyOutcome::Key { public_key: public(7, false), attestation, epoch };
+        Command::Report { party: name(n), outcome }
+    };
+    let mut session = running(REFRESH, 2);
+    let before = session.view().ceremony.key().unwrap().epoch;
+    // Two refreshes have broken off before this one.
+    let made = before + 3;
+    let signed = reporting::attested(&session, &public(7, false), Some(made), [1, 2]);
+    for wrong in [before, made + 1] {
+        let error = refused(&mut session, 2, report(0, Some(wrong), &signed));
+        let field = if wrong == before { "epoch" } else { "attestation" };
+        assert!(error.details.fields.contains_key(field), "{error}");
+    }
+    assert!(at(&mut session, 2, report(0, None, &signed)).0.is_err(), "it is not the next one");
+    at(&mut session, 3, report(0, Some(made), &signed)).0.unwrap();
+    let stored = serde_json::to_vec(&session).unwrap();
+    let mut session: Session = serde_json::from_slice(&stored).unwrap();
+    let (_, effects) = at(&mut session, 4, report(1, Some(made), &signed));
+    let (record, epoch) = effects.key.unwrap();
+    assert_eq!((record.epoch, epoch.epoch), (made, made));
+    assert_eq!(epoch.attestation, Some(signed));
+}
+
+#[test]
 fn a_holder_that_gives_up_ends_the_refresh_and_bans_nobody() {
     let mut session = running(REFRESH, 2);
     at(&mut session, 2, made(0, public(7, false))).0.unwrap();

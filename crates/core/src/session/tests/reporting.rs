@@ -54,12 +54,17 @@ fn different_keys_fail_the_session_and_name_both_sides() {
     assert_eq!(session.view().outcome, None);
 }
 
-/// What these identities sign of the key that `session` makes.
-fn attested(session: &Session, identities: [u8; 3]) -> Attestation {
+/// What these identities sign of the key that `session` makes, in the epoch that they say.
+pub(super) fn attested<const N: usize>(
+    session: &Session,
+    public_key: &[u8],
+    epoch: Option<u32>,
+    identities: [u8; N],
+) -> Attestation {
     use ed25519_dalek::{Signer as _, SigningKey};
     let signers = identities.map(|seed| SigningKey::from_bytes(&[seed; 32]));
     let identities: Vec<_> = signers.iter().map(|key| key.verifying_key().to_bytes()).collect();
-    let key = session.made(&PublicKey(public(1, false)));
+    let key = session.made(&PublicKey(public_key.to_vec()), epoch);
     let statement = quorate_schemes::Statement::new(&key, &[6; 32], &identities);
     let (domain, bytes) = statement.signed();
     let message = quorate_schemes::in_domain(domain, bytes);
@@ -69,14 +74,14 @@ fn attested(session: &Session, identities: [u8; 3]) -> Attestation {
 
 fn made_and_attested(n: usize, attestation: &Attestation) -> Command {
     let attestation = Some(Box::new(attestation.clone()));
-    let outcome = PartyOutcome::Key { public_key: public(1, true), attestation };
+    let outcome = PartyOutcome::Key { public_key: public(1, true), attestation, epoch: None };
     Command::Report { party: name(n), outcome }
 }
 
 #[test]
 fn what_the_holders_signed_is_kept_with_the_key() {
     let mut session = running(SessionKind::Keygen, 3);
-    let attestation = attested(&session, [1, 2, 3]);
+    let attestation = attested(&session, &public(1, false), None, [1, 2, 3]);
     at(&mut session, 2, made(0, public(1, true))).0.unwrap();
     at(&mut session, 2, made_and_attested(1, &attestation)).0.unwrap();
     let (_, effects) = at(&mut session, 3, made_and_attested(2, &attestation));
@@ -86,7 +91,7 @@ fn what_the_holders_signed_is_kept_with_the_key() {
 #[test]
 fn an_attestation_of_another_key_is_refused() {
     let mut session = running(SessionKind::Keygen, 3);
-    let mut attestation = attested(&session, [1, 2, 3]);
+    let mut attestation = attested(&session, &public(1, false), None, [1, 2, 3]);
     attestation.execution[0] ^= 1;
     let error = refused(&mut session, 2, made_and_attested(0, &attestation));
     assert!(error.details.fields.contains_key("attestation"), "{error:?}");
@@ -95,7 +100,10 @@ fn an_attestation_of_another_key_is_refused() {
 #[test]
 fn holders_that_show_other_identities_fail_the_session() {
     let mut session = running(SessionKind::Keygen, 3);
-    let (first, other) = (attested(&session, [1, 2, 3]), attested(&session, [1, 2, 4]));
+    let (first, other) = (
+        attested(&session, &public(1, false), None, [1, 2, 3]),
+        attested(&session, &public(1, false), None, [1, 2, 4]),
+    );
     at(&mut session, 2, made_and_attested(0, &first)).0.unwrap();
     let (reply, effects) = at(&mut session, 3, made_and_attested(1, &other));
     assert_eq!(reply.unwrap_err().code, ErrorCode::Conflict);
