@@ -39,18 +39,21 @@ async fn paired(folder: &Path, relay: &str, scheme: &str) -> [std::path::PathBuf
     [a, b]
 }
 
-/// Starts a signature on the first device; the second takes part.
-async fn sign(first: &Path, second: &Path, key: &str) -> Value {
-    let arguments = ["sign", "--json", "--key", key, "--message", "pay alice 5"];
-    let mut starting = device(first, &arguments).spawn().expect("it starts");
+/// Starts something on the first device; the second takes part.
+async fn together(first: &Path, second: &Path, arguments: &[&str]) -> Value {
+    let mut starting = device(first, arguments).arg("--json").spawn().expect("it starts");
     let mut lines = BufReader::new(starting.stdout.take().expect("piped")).lines();
     let line = lines.next_line().await.expect("readable").expect("the link");
     let link: Value = serde_json::from_str(&line).expect("JSON");
-    let theirs = told(second, &["sign", text(&link["link"]), "--yes"]).await;
-    let line = lines.next_line().await.expect("readable").expect("the signature");
+    let theirs = told(second, &[arguments[0], text(&link["link"]), "--yes"]).await;
+    let line = lines.next_line().await.expect("readable").expect("the result");
     let ours: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(ours, theirs);
     ours
+}
+
+async fn sign(first: &Path, second: &Path, key: &str) -> Value {
+    together(first, second, &["sign", "--key", key, "--message", "pay alice 5"]).await
 }
 
 async fn verified(signed: &Value) -> bool {
@@ -97,6 +100,36 @@ async fn two_phones_make_an_ed25519_key_and_sign_messages() {
         let signed = sign(first, second, text(&one["key_id"])).await;
         assert_eq!(signed["message_hash"], Value::Null);
         assert!(verified(&signed).await);
+    }
+}
+
+#[tokio::test]
+async fn phones_refresh_a_key_with_the_consent_of_both_and_sign_with_it() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let relay = format!("ws://{}/v1/msg-relay", text(&cluster.endpoints["relay"][0]));
+    for scheme in ["ed25519", "ecdsa-secp256k1"] {
+        let [a, b] = paired(&folder.path().join(scheme), &relay, scheme).await;
+        let (made, _) = tokio::join!(told(&a, &["keygen"]), told(&b, &["keygen"]));
+        let key = text(&made["key_id"]);
+        // Nobody has said yes at the second device: the first waits in vain.
+        let start = ["refresh", "--json", "--limit", "5", "--key", &key[..8]];
+        let mut starting = device(&a, &start).spawn().expect("it starts");
+        let mut lines = BufReader::new(starting.stdout.take().expect("piped")).lines();
+        let line = lines.next_line().await.expect("readable").expect("the link");
+        let link: Value = serde_json::from_str(&line).expect("JSON");
+        let (code, _, said) = typed(&b, &["refresh", text(&link["link"])], "y\n").await;
+        assert!(code == Some(1) && said.contains("you declined"), "{said}");
+        assert!(!starting.wait().await.expect("it ends").success());
+        for (epoch, first, second) in [(1, &a, &b), (2, &b, &a)] {
+            let refreshed = together(first, second, &["refresh", "--key", key]).await;
+            assert_eq!(refreshed["epoch"], epoch, "{refreshed}");
+            assert_eq!(refreshed["public_key"], made["public_key"]);
+            let signed = sign(first, second, key).await;
+            assert_eq!(signed["public_key"], made["public_key"]);
+            assert!(verified(&signed).await);
+        }
+        let (ok, refused) = answer(&b, &["sign", text(&link["link"]), "--yes"]).await;
+        assert_eq!((ok, &refused["error"]), (false, &"invalid_request".into()), "{refused}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! quorate:device?key=ED25519.…&name=bob
 //! quorate:room?relay=ws%3A…&instance=…&signers=2&member=…&name=alice&member=…&name=bob
 //! quorate:sign?relay=ws%3A…&instance=…&key=<key id>&member=…&member=…
+//! quorate:refresh?…                                        as sign
 //! ```
 //!
 //! Names are optional: in a room each follows its member, and counts as no proof of anything.
@@ -56,6 +57,17 @@ pub enum DeviceLink {
         /// The signers, in their order.
         members: Vec<VerifyingKey>,
     },
+    /// Where a key gets new shares, and with whom.
+    Refresh {
+        /// Address of the relay.
+        relay: String,
+        /// The run.
+        instance: InstanceId,
+        /// The key.
+        key: KeyId,
+        /// The holders, in their order.
+        members: Vec<VerifyingKey>,
+    },
 }
 
 impl fmt::Display for DeviceLink {
@@ -64,6 +76,7 @@ impl fmt::Display for DeviceLink {
             Self::Device { .. } => "device",
             Self::Room { .. } => "room",
             Self::Sign { .. } => "sign",
+            Self::Refresh { .. } => "refresh",
         };
         let mut url = Url::parse(&format!("quorate:{kind}")).expect("a fixed address");
         let mut query = url.query_pairs_mut();
@@ -77,7 +90,8 @@ impl fmt::Display for DeviceLink {
                 return f.write_str(url.as_str());
             }
             Self::Room { relay, instance, members, .. }
-            | Self::Sign { relay, instance, members, .. } => (relay, instance, members),
+            | Self::Sign { relay, instance, members, .. }
+            | Self::Refresh { relay, instance, members, .. } => (relay, instance, members),
         };
         query.append_pair("relay", relay);
         query.append_pair("instance", &URL_SAFE_NO_PAD.encode(instance.0));
@@ -86,7 +100,9 @@ impl fmt::Display for DeviceLink {
                 query.append_pair("scheme", scheme.name());
                 query.append_pair("signers", &signers.to_string())
             }
-            Self::Sign { key, .. } => query.append_pair("key", &key.to_string()),
+            Self::Sign { key, .. } | Self::Refresh { key, .. } => {
+                query.append_pair("key", &key.to_string())
+            }
             Self::Device { .. } => &mut query,
         };
         let names = match self {
@@ -110,7 +126,10 @@ impl FromStr for DeviceLink {
     fn from_str(text: &str) -> Result<Self> {
         let url = Url::parse(text.trim()).ok().filter(|url| url.scheme() == "quorate");
         let url = url.ok_or_else(|| {
-            Error::invalid_field("link", "a link begins with quorate:device, :room or :sign")
+            Error::invalid_field(
+                "link",
+                "a link begins with quorate:device, :room, :sign or :refresh",
+            )
         })?;
         let all = |name: &str| -> Vec<String> {
             let pairs = url.query_pairs().filter(|(key, _)| key == name);
@@ -157,6 +176,12 @@ impl FromStr for DeviceLink {
                 names: names(&url)?,
             }),
             "sign" => Ok(Self::Sign {
+                relay: one("relay")?,
+                instance: instance()?,
+                key: one("key")?.parse()?,
+                members: members()?,
+            }),
+            "refresh" => Ok(Self::Refresh {
                 relay: one("relay")?,
                 instance: instance()?,
                 key: one("key")?.parse()?,
@@ -260,7 +285,13 @@ mod tests {
                 members: members.clone(),
                 names: vec![None, Some(bob)],
             },
-            DeviceLink::Sign { relay, instance, key: session, members },
+            DeviceLink::Sign {
+                relay: relay.clone(),
+                instance,
+                key: session,
+                members: members.clone(),
+            },
+            DeviceLink::Refresh { relay, instance, key: session, members },
         ] {
             assert_eq!(link.to_string().parse::<DeviceLink>().unwrap(), link, "{link}");
         }

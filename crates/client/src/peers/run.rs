@@ -56,6 +56,7 @@ pub(crate) async fn run(
     let kind = match parameters.ceremony {
         ProposedCeremony::Keygen { .. } => SessionKind::Keygen,
         ProposedCeremony::Sign { .. } => SessionKind::Sign,
+        ProposedCeremony::Refresh { .. } => SessionKind::Refresh,
     };
     let compute = worker.compute.for_session(kind, stop.clone());
     let last_error = channel.watch_errors();

@@ -145,6 +145,24 @@ impl RelaySession {
         peer::signature(self.run(instance, members, ceremony, observer).await?)
     }
 
+    /// Gives all holders of a key new shares, this device among them. `members` are the holders in
+    /// the key's order. It returns when all have kept theirs: the shares before sign nothing more.
+    ///
+    /// # Errors
+    /// As [`RelaySession::keygen`]; `not_found` when this device holds no share of the key.
+    pub async fn refresh(
+        &self,
+        instance: InstanceId,
+        members: &[VerifyingKey],
+        key: KeyId,
+        observer: &mut Observer<'_>,
+    ) -> Result<KeyRecord> {
+        self.key(key).await?;
+        let ceremony = ProposedCeremony::Refresh { key_id: key };
+        self.run(instance, members, ceremony, observer).await?;
+        self.key(key).await
+    }
+
     /// The public side of a key that this device holds a share of.
     ///
     /// # Errors

@@ -122,6 +122,11 @@ pub enum ProposedCeremony {
         /// What to sign; of the device that starts only.
         request: Option<SigningRequest>,
     },
+    /// To give all holders of a key new shares.
+    Refresh {
+        /// The key.
+        key_id: KeyId,
+    },
 }
 
 impl ProposedCeremony {

@@ -138,7 +138,7 @@ impl DeviceRun {
     /// Begins.
     pub fn begin(me: Me, parameters: RunParameters) -> (Self, Vec<DeviceAction>) {
         let (state, question) = match &parameters.ceremony {
-            ProposedCeremony::Sign { key_id, .. } => {
+            ProposedCeremony::Sign { key_id, .. } | ProposedCeremony::Refresh { key_id } => {
                 (State::Opening, VaultAction::OpenKey(*key_id))
             }
             ProposedCeremony::Keygen { .. } => (State::Showing(None), VaultAction::ReadStanding),
@@ -299,7 +299,8 @@ impl DeviceRun {
         let Meeting { handshake, secret, key, proposals } = meeting;
         let proposals: Vec<_> = proposals.into_iter().flatten().collect();
         let key = key.map(|key| Arc::clone(&key.stored.record.key));
-        let ceremony = agree::ceremony(&self.parameters.ceremony, key, request.as_ref())?;
+        let ceremony =
+            agree::ceremony(&self.parameters.ceremony, key, request.as_ref(), &proposals)?;
         let view = agree::view(self.parameters.instance.session(), &proposals, ceremony);
         let (attempt, actions) = Attempt::begin(&self.me, (handshake, secret), view, None);
         self.carry_on(Box::new(attempt), actions)
@@ -406,7 +407,12 @@ impl DeviceRun {
 
     /// Says that we have our result, and waits for the others to say so.
     fn confirm(&mut self, outcome: PartyOutcome) -> Result<Actions> {
+        let refreshes = matches!(self.parameters.ceremony, ProposedCeremony::Refresh { .. });
         let result = match &outcome {
+            // The key is the same in every epoch: the run that made this one tells them apart.
+            PartyOutcome::Key { public_key, attestation: Some(made), .. } if refreshes => {
+                [&public_key[..], &made.execution].concat()
+            }
             PartyOutcome::Key { public_key: bytes, .. } | PartyOutcome::Signature { bytes, .. } => {
                 bytes.clone()
             }

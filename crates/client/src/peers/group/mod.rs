@@ -318,6 +318,7 @@ impl Participation<'_> {
             ProposedCeremony::Keygen { .. } => {
                 peer.key(instance.session().into()).await.map(GroupOutcome::Key)
             }
+            ProposedCeremony::Refresh { key_id } => peer.key(key_id).await.map(GroupOutcome::Key),
             ProposedCeremony::Sign { .. } => peer::signature(outcome).map(GroupOutcome::Signature),
         }
     }

@@ -4,6 +4,7 @@ pub(super) mod folder;
 pub(super) mod names;
 mod passphrase;
 pub(super) mod qr;
+mod refresh;
 pub(super) mod sign;
 
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ enum Command {
     Keygen(RunArgs),
     /// Sign with a key: start it with --key, or take part with the link that was shown
     Sign(sign::SignArgs),
+    /// Give all holders of a key new shares: start it with --key, or take part with the link that was
+    /// shown
+    Refresh(refresh::RefreshArgs),
     /// Write a share into a file that only a passphrase opens
     Export(ExportArgs),
     /// Import a share that this device has exported
@@ -157,6 +161,7 @@ pub(crate) async fn run(args: DeviceArgs, out: Output) -> Result<()> {
         Command::Pair(args) => pair(&Folder::open(path)?, &args, out),
         Command::Keygen(args) => keygen(&Folder::open(path)?, &args, out).await,
         Command::Sign(args) => sign::run(&Folder::open(path)?, args, out).await,
+        Command::Refresh(args) => refresh::run(&Folder::open(path)?, args, out).await,
         Command::Export(args) => export(&Folder::open(path)?, &args, out).await,
         Command::Import(args) => import(&Folder::open(path)?, &args, out).await,
     }
@@ -311,6 +316,7 @@ async fn import(folder: &Folder, args: &ImportArgs, out: Output) -> Result<()> {
 pub(super) fn described(key: &KeyRecord) -> Value {
     json!({
         "key_id": key.key_id,
+        "epoch": key.epoch,
         "scheme": key.scheme.name(),
         "threshold_t": key.threshold.signers(),
         "threshold_n": key.threshold.parties(),

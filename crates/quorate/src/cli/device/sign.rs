@@ -201,11 +201,16 @@ pub(in crate::cli) fn asked(proposer: &str, key: &KeyRecord, request: &SigningRe
     if let Some(digest) = request.input().digest() {
         tell(&format!("digest: {}", hex::encode(digest.0)));
     }
+    agrees("sign it?")
+}
+
+/// Asks the person at the terminal, where there is one.
+pub(in crate::cli) fn agrees(question: &str) -> bool {
     if !std::io::stdin().is_terminal() {
-        tell("there is no terminal to ask at: --yes signs without asking");
+        tell("there is no terminal to ask at: --yes agrees without asking");
         return false;
     }
-    prompt("sign it? [y/N] ");
+    prompt(&format!("{question} [y/N] "));
     let mut answer = String::new();
     let read = tokio::task::block_in_place(|| std::io::stdin().read_line(&mut answer));
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
