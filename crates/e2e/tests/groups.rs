@@ -102,6 +102,40 @@ async fn three_terminals_make_a_key_in_a_group_and_the_last_two_sign() {
 }
 
 #[tokio::test]
+async fn the_holders_of_a_group_s_key_refresh_it_and_sign_with_the_new_shares() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let meeting = meeting(&cluster, folder.path()).await;
+    let make = ["create", "-n", "3", "-t", "2", "--scheme", "ed25519"];
+    let (first, invitation) = meeting.start("a", &make).await;
+    let (made, ..) = tokio::join!(
+        first.result(),
+        meeting.join("b", &invitation),
+        meeting.join("c", &invitation)
+    );
+    let key = text(&made["key_id"]);
+    // The last begins, and they come in another order than in the key.
+    let (starting, invitation) = meeting.start("c", &["refresh", "--key", &key[..8]]).await;
+    let (one, two, three) = tokio::join!(
+        starting.result(),
+        meeting.join("b", &invitation),
+        meeting.join("a", &invitation)
+    );
+    for refreshed in [&one, &two, &three] {
+        assert_eq!(refreshed["epoch"], 1, "{refreshed}");
+        assert_eq!(refreshed["public_key"], made["public_key"]);
+    }
+    let words = ["sign", "--key", key, "--message", "pay alice 5"];
+    let (starting, invitation) = meeting.start("c", &words).await;
+    let (ours, theirs) = tokio::join!(starting.result(), meeting.join("a", &invitation));
+    assert_eq!(ours, theirs);
+    assert!(verified(&ours).await);
+    // Without a terminal there is nobody to say yes.
+    let (_waiting, invitation) = meeting.start("c", &["refresh", "--key", key]).await;
+    let (ok, declined) = last_json(meeting.command("a", &["join", &invitation])).await;
+    assert!(!ok && text(&declined["message"]).contains("you declined"), "{declined}");
+}
+
+#[tokio::test]
 async fn a_group_in_which_somebody_is_missing_says_so_at_the_deadline() {
     let (cluster, folder) = Cluster::temporary().await;
     let meeting = meeting(&cluster, folder.path()).await;

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::ask::lines;
 use super::device::folder::Folder;
 use super::device::names::Names;
+use super::device::refresh::agree_to_refresh;
 use super::device::sign::{What, asked, declined_here};
 use super::device::{FolderArgs, RunArgs, Steps, described, qr};
 use super::output::Output;
@@ -37,10 +38,13 @@ enum Command {
     /// Create a group and make a key in it; shows an invitation for the others
     #[command(visible_alias = "keygen")]
     Create(CreateArgs),
-    /// Take part in what an invitation is for: a key or a signature
+    /// Take part in what an invitation is for: a key, a signature or a refresh
     Join(JoinArgs),
     /// Start a signature; shows an invitation for the others
     Sign(SignArgs),
+    /// Start a refresh, which gives all holders of a key new shares; shows an invitation for the
+    /// others
+    Refresh(RefreshArgs),
 }
 
 #[derive(clap::Args)]
@@ -66,7 +70,7 @@ struct JoinArgs {
     /// The invitation, GROUP/SESSION
     #[arg(value_parser = value::<Invitation>)]
     invitation: Invitation,
-    /// Agree to sign what is proposed without asking
+    /// Agree to what is proposed without asking
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
@@ -87,13 +91,23 @@ struct SignArgs {
     run: RunArgs,
 }
 
+#[derive(clap::Args)]
+struct RefreshArgs {
+    /// The key: its id, public key or Ethereum address, or enough of its beginning
+    #[arg(short, long)]
+    key: String,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
 /// Runs a group command.
 pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
     let folder = Folder::open(&args.at.folder)?;
     let limit = match &args.command {
         Command::Create(CreateArgs { run, .. })
         | Command::Join(JoinArgs { run, .. })
-        | Command::Sign(SignArgs { run, .. }) => run.limit(),
+        | Command::Sign(SignArgs { run, .. })
+        | Command::Refresh(RefreshArgs { run, .. }) => run.limit(),
     };
     let keyring = folder.keyring().await?;
     let session = GroupSession::new(&args.url, folder.signer(), keyring.clone())?;
@@ -110,6 +124,11 @@ pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
             let what = match participation.ceremony() {
                 GroupCeremony::Keygen { .. } => "making a key",
                 GroupCeremony::Sign(..) => "signing",
+                GroupCeremony::Refresh(key) => {
+                    let record = session.key(*key).await?;
+                    agree_to_refresh(&record, &Names::default(), args.yes)?;
+                    "refreshing a key"
+                }
             };
             finish(&session, participation, what, args.yes, out).await
         }
@@ -119,6 +138,12 @@ pub(crate) async fn run(args: GroupArgs, out: Output) -> Result<()> {
             let participation = session.sign(args.group, key.key_id, request).await?;
             invite(&participation, out);
             finish(&session, participation, "signing", false, out).await
+        }
+        Command::Refresh(args) => {
+            let key = key_among(keyring.keys().await?, &args.key)?;
+            let participation = session.refresh(key.key_id).await?;
+            invite(&participation, out);
+            finish(&session, participation, "refreshing a key", false, out).await
         }
     }
 }
@@ -143,7 +168,7 @@ async fn finish(
     let task = participation.ceremony().clone();
     let record = match &task {
         GroupCeremony::Sign(key, _) => Some(session.key(*key).await?),
-        GroupCeremony::Keygen { .. } => None,
+        GroupCeremony::Keygen { .. } | GroupCeremony::Refresh(_) => None,
     };
     let mut seen = None;
     let steps = Steps::new(out, what, Names::default());

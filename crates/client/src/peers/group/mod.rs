@@ -64,12 +64,14 @@ pub enum GroupCeremony {
     /// To sign this with a key. To a device that was invited it is what the relay says; it is asked
     /// for its approval of what the inviting device has signed for.
     Sign(KeyId, SigningRequest),
+    /// To give all holders of a key new shares.
+    Refresh(KeyId),
 }
 
 /// What a session has made.
 #[derive(Clone, Debug)]
 pub enum GroupOutcome {
-    /// A key, of which this device has kept its share.
+    /// A key, of which this device has kept its share, or a new one.
     Key(KeyRecord),
     /// A signature.
     Signature(Signature),
@@ -89,6 +91,12 @@ pub struct GroupSession {
 #[derive(Serialize, Deserialize)]
 struct WantedKey {
     scheme: Scheme,
+}
+
+/// The value of a session in which a key is refreshed. To the relay it is one that makes a key.
+#[derive(Serialize, Deserialize)]
+struct WantedRefresh {
+    refresh: KeyId,
 }
 
 /// The value of a session in which something is signed.
@@ -167,6 +175,23 @@ impl GroupSession {
         .await
     }
 
+    /// Creates a group and in it a session that gives all holders of a key new shares.
+    ///
+    /// # Errors
+    /// As [`GroupSession::sign`].
+    pub async fn refresh(&self, key: KeyId) -> Result<Participation<'_>> {
+        let threshold = self.key(key).await?.threshold;
+        self.in_time(async {
+            let mut connection = self.connection().await?;
+            let group = create_group(&mut connection, "refresh", threshold).await?;
+            let value = json!(WantedRefresh { refresh: key });
+            let invitation =
+                create_session(&mut connection, group, GroupKind::Keygen, value).await?;
+            self.seat(connection, invitation, GroupCeremony::Refresh(key), true).await
+        })
+        .await
+    }
+
     /// Joins the session of an invitation, whatever it is for.
     ///
     /// # Errors
@@ -177,6 +202,15 @@ impl GroupSession {
             let threshold = self.join_group(&mut connection, invitation.group).await?;
             let session = join_session(&mut connection, invitation).await?;
             let task = match session["kind"].as_str() {
+                Some("keygen") if session["value"].get("refresh").is_some() => {
+                    let wanted = serde_json::from_value(session["value"].clone());
+                    let WantedRefresh { refresh } = wanted.map_err(|_| {
+                        let why = "this session is not for a refresh as our devices make it";
+                        Error::new(ErrorCode::Conflict, why)
+                    })?;
+                    fits(threshold, self.key(refresh).await?.threshold)?;
+                    GroupCeremony::Refresh(refresh)
+                }
                 Some("keygen") => {
                     let wanted = serde_json::from_value(session["value"].clone());
                     let WantedKey { scheme } = wanted.map_err(|_| {
@@ -242,6 +276,9 @@ impl GroupSession {
     ) -> Result<Participation<'_>> {
         let (kind, needed, key_index) = match &task {
             GroupCeremony::Keygen { threshold, .. } => (GroupKind::Keygen, threshold.parties(), 0),
+            GroupCeremony::Refresh(key) => {
+                (GroupKind::Keygen, self.key(*key).await?.threshold.parties(), 0)
+            }
             GroupCeremony::Sign(key, _) => {
                 let record = self.key(*key).await?;
                 let own = self.peer.worker.id();
@@ -295,7 +332,10 @@ impl Participation<'_> {
         }
         let late = |_| Err(Error::new(ErrorCode::SessionExpired, "timed out"));
         let roster = timeout_at(deadline, membership.roster()).await;
-        let (roster, connection) = roster.unwrap_or_else(late)?;
+        let (mut roster, connection) = roster.unwrap_or_else(late)?;
+        if let GroupCeremony::Refresh(key) = &task {
+            roster.put_in_order(&peer.key(*key).await?.holders)?;
+        }
         let ceremony = match task {
             GroupCeremony::Keygen { scheme, threshold } => {
                 ProposedCeremony::Keygen { scheme, threshold }
@@ -303,6 +343,7 @@ impl Participation<'_> {
             GroupCeremony::Sign(key_id, request) => {
                 ProposedCeremony::Sign { key_id, request: starts.then_some(request) }
             }
+            GroupCeremony::Refresh(key_id) => ProposedCeremony::Refresh { key_id },
         };
         let instance = SessionContext::new(invitation, roster.context.kind).instance;
         let parameters = RunParameters {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use quorate_participant::Gate;
 use quorate_participant::devices::{MessageKind, SignedMessage, VerifyingKey};
-use quorate_types::{GroupKind, Result};
+use quorate_types::{Error, ErrorCode, GroupKind, PartyId, Result};
 use serde_json::{Value, json};
 
 use super::super::channel::{Channel, Ends, Order};
@@ -19,7 +19,7 @@ use super::message::{Body, GroupMessage, SessionContext};
 /// Who meets in a session.
 pub(super) struct Roster {
     pub(super) context: SessionContext,
-    /// Numbers and keys, in the order of the numbers.
+    /// Numbers and keys, in the order of the numbers, or of the holders of the key.
     pub(super) members: Vec<(u16, VerifyingKey)>,
     /// Our place among them, from 0.
     pub(super) me: usize,
@@ -36,6 +36,26 @@ impl Roster {
             GroupKind::Keygen => self.members[at].0,
             GroupKind::Sign => u16::try_from(at + 1).expect("there are few members"),
         }
+    }
+
+    /// Puts the members in the order of the holders of a key, who all have to be here.
+    ///
+    /// # Errors
+    /// `conflict` naming the holder in whose place somebody else is.
+    pub(super) fn put_in_order(&mut self, holders: &[PartyId]) -> Result<()> {
+        let own = self.members[self.me].0;
+        let mut members = Vec::with_capacity(holders.len());
+        for holder in holders {
+            let member = self.members.iter().find(|(_, key)| key.party_id() == *holder);
+            members.push(member.cloned().ok_or_else(|| {
+                let why = format!("{holder} holds a share of the key, and another device is here");
+                Error::new(ErrorCode::Conflict, why).waiting_for(vec![holder.clone()])
+            })?);
+        }
+        let me = members.iter().position(|(number, _)| *number == own);
+        self.me = me.ok_or_else(Error::internal)?;
+        self.members = members;
+        Ok(())
     }
 
     /// The numbers that a message is bound to.

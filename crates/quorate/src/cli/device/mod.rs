@@ -4,7 +4,7 @@ pub(super) mod folder;
 pub(super) mod names;
 mod passphrase;
 pub(super) mod qr;
-mod refresh;
+pub(super) mod refresh;
 pub(super) mod sign;
 
 use std::path::PathBuf;

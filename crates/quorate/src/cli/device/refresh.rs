@@ -1,19 +1,20 @@
 //! device refresh: new shares for all holders of a key, each with the consent of its person.
 
 use quorate_client::peers::{DeviceLink, InstanceId};
-use quorate_types::{Error, ErrorCode, Result};
+use quorate_types::{Error, ErrorCode, KeyRecord, Result};
 use serde_json::json;
 
 use super::super::ask::lines;
 use super::super::output::{Output, tell};
 use super::super::values::key_among;
 use super::folder::Folder;
+use super::names::Names;
 use super::sign::agrees;
 use super::{RunArgs, Steps, described, qr};
 
 /// Arguments of `device refresh`.
 #[derive(clap::Args)]
-pub(super) struct RefreshArgs {
+pub(in crate::cli) struct RefreshArgs {
     /// The link shown by the device that started it
     #[arg(value_name = "LINK", conflicts_with = "key")]
     link: Option<String>,
@@ -28,7 +29,7 @@ pub(super) struct RefreshArgs {
 }
 
 /// Refreshes a key, as the one who starts it or as one who takes part.
-pub(super) async fn run(folder: &Folder, args: RefreshArgs, out: Output) -> Result<()> {
+pub(in crate::cli) async fn run(folder: &Folder, args: RefreshArgs, out: Output) -> Result<()> {
     let keyring = folder.keyring().await?;
     let (relay, instance, key, members) = match (&args.link, &args.key) {
         (Some(link), _) => match link.parse()? {
@@ -45,7 +46,7 @@ pub(super) async fn run(folder: &Folder, args: RefreshArgs, out: Output) -> Resu
         (None, None) => return Err(Error::invalid("give --key to start, or a link to take part")),
     };
     let session = folder.session(&relay, keyring, args.run.limit())?;
-    session.key(key).await?;
+    let record = session.key(key).await?;
     let names = folder.members(key).map(|room| room.names()).unwrap_or_default();
     if args.link.is_none() {
         let (relay, members) = (relay.clone(), members.clone());
@@ -53,12 +54,8 @@ pub(super) async fn run(folder: &Folder, args: RefreshArgs, out: Output) -> Resu
         out.show(&json!({ "link": link }), || {
             format!("{}{link}\n\nthe others take part with `device refresh LINK`", qr::code(&link))
         });
-    } else if !args.yes {
-        let with = members.iter().map(|member| names.full(&member.party_id()));
-        tell(&format!("key: {key}\nholders: {}", with.collect::<Vec<_>>().join(", ")));
-        if !agrees("give them all new shares?") {
-            return Err(Error::new(ErrorCode::Conflict, "you declined to refresh this key"));
-        }
+    } else {
+        agree_to_refresh(&record, &names, args.yes)?;
     }
     let steps = Steps::new(out, "refreshing a key", names);
     let mut observer = steps.observer();
@@ -68,4 +65,18 @@ pub(super) async fn run(folder: &Folder, args: RefreshArgs, out: Output) -> Resu
     let value = described(&refreshed?);
     out.show(&value, || lines(&value));
     Ok(())
+}
+
+/// Shows which key gets new shares and whose, and asks the person at the terminal unless it has
+/// agreed already.
+pub(in crate::cli) fn agree_to_refresh(key: &KeyRecord, names: &Names, yes: bool) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    let holders: Vec<_> = key.holders.iter().map(|holder| names.full(holder)).collect();
+    tell(&format!("key: {}\nholders: {}", key.key_id, holders.join(", ")));
+    match agrees("give them all new shares?") {
+        true => Ok(()),
+        false => Err(Error::new(ErrorCode::Conflict, "you declined to refresh this key")),
+    }
 }
