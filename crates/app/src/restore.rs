@@ -39,12 +39,15 @@ pub async fn restore_keys(store: &dyn Store, held: Vec<HeldKey>) -> Result<Vec<K
             return Err(Error::new(ErrorCode::Conflict, why));
         }
         let created_at = first.created_at.min(record.created_at);
+        // Not every holder has kept it: only those who check requests.
+        let label = first.label.clone().or_else(|| record.label.clone());
         match record.epoch.cmp(&first.epoch) {
             Ordering::Less => {}
             Ordering::Equal => *shown = shown.take().or(attestation),
             Ordering::Greater => (*first, *shown) = (record, attestation),
         }
         first.created_at = created_at;
+        first.label = label;
     }
     let (mut lost, mut writes) = (Vec::new(), Vec::new());
     for (id, (record, attestation)) in known {
@@ -73,13 +76,14 @@ pub async fn restore_keys(store: &dyn Store, held: Vec<HeldKey>) -> Result<Vec<K
     Ok(lost)
 }
 
-/// Whether two records are of one key: its epoch may be another, and when it was confirmed is each
-/// holder's own time.
+/// Whether two records are of one key: its epoch may be another, when it was confirmed is each
+/// holder's own time, and not each has kept its label.
 fn same_key(one: &KeyRecord, other: &KeyRecord) -> bool {
     let key = KeyEpoch { epoch: one.epoch, ..(*other.key).clone() };
     *one == KeyRecord {
         key: Arc::new(key),
         tenant: other.tenant.clone(),
         created_at: one.created_at,
+        label: one.label.clone(),
     }
 }

@@ -53,6 +53,7 @@ fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSession {
         expires_in_seconds: None,
         idempotency_key: None,
         authorization: None,
+        label: None,
     }
 }
 

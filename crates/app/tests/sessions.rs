@@ -73,6 +73,7 @@ fn keygen(parties: &[&str], idempotency_key: Option<&str>) -> CreateSession {
         expires_in_seconds: None,
         idempotency_key: idempotency_key.map(Into::into),
         authorization: None,
+        label: None,
     }
 }
 
@@ -408,6 +409,7 @@ async fn an_account_with_an_initiator_asks_through_it_only() {
                     identity: None,
                 })
                 .to_vec(),
+            label: None,
         },
         expires_at: world.clock.now().plus_seconds(60),
         nonce: [1; 16],

@@ -66,6 +66,10 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.field(tag)?).map_err(|_| malformed("a text is no UTF-8"))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn end(self) -> Result<(), Denial> {
         if self.0.is_empty() { Ok(()) } else { Err(malformed("something follows its last field")) }
     }

@@ -29,7 +29,7 @@ impl Request {
     pub fn fits(&self, facts: &Facts<'_>) -> Result<(), Denial> {
         match (&self.action, facts.ceremony) {
             (
-                Action::Keygen { scheme, threshold, holders },
+                Action::Keygen { scheme, threshold, holders, label: _ },
                 Ceremony::Keygen { scheme: made, threshold: with },
             ) => {
                 same_scheme(*scheme, *made)?;
@@ -236,7 +236,7 @@ pub(crate) mod tests {
             |name: &str, identity| NamedHolder { party_id: name.parse().unwrap(), identity };
         let (scheme, threshold) = (Scheme::EcdsaSecp256k1, Threshold::new(2, 2).unwrap());
         let holders = vec![holder("a", Some([1; 32])), holder("b", None)];
-        let action = Action::Keygen { scheme, threshold, holders };
+        let action = Action::Keygen { scheme, threshold, holders, label: None };
         let request = Request { action, expires_at: Timestamp(1), ..sign() };
         let parties = parties(&["a", "b", "c"]);
         let rule = |ceremony: &Ceremony, shown: &[(usize, Option<[u8; 32]>)]| {

@@ -7,7 +7,7 @@ mod tests;
 
 use std::time::Duration;
 
-use quorate_types::{AuthorityKey, Authorization, KeyId, Scheme, Timestamp};
+use quorate_types::{AuthorityKey, Authorization, KeyId, KeyLabel, Scheme, Timestamp};
 
 use crate::calendar::Hours;
 use crate::initiators::{Initiators, Verified};
@@ -105,6 +105,8 @@ pub struct Entry {
     pub name: String,
     /// The keys that it is about.
     pub ids: Vec<KeyId>,
+    /// And what others are called that it is about.
+    pub labels: Vec<KeyLabel>,
     /// It allows nothing.
     pub deny: bool,
     /// Who may ask; `None`: every initiator that the party knows.
@@ -142,7 +144,7 @@ pub enum Otherwise {
 pub struct Policy {
     /// Initiators that the policy pins, by name.
     pub initiators: Vec<(String, AuthorityKey)>,
-    /// Entries for keys by their ids.
+    /// Entries for keys by their ids and labels.
     pub keys: Vec<Entry>,
     /// For keys that are to be made; without it `default` holds for them too.
     pub keygen: Option<Entry>,
@@ -184,27 +186,34 @@ impl Policy {
         Self { otherwise: Otherwise::Allow, ..Self::default() }
     }
 
-    /// The entry about a request.
-    pub fn entry(&self, request: &Request) -> Option<&Entry> {
+    /// The entry about a request. `label` is what the party knows its key by; an entry about the
+    /// key's id comes before one about its label.
+    pub fn entry(&self, request: &Request, label: Option<&KeyLabel>) -> Option<&Entry> {
+        let labelled = |entry: &&Entry| label.is_some_and(|label| entry.labels.contains(label));
         let of_key = match request.key_id() {
-            Some(id) => self.keys.iter().find(|entry| entry.ids.contains(&id)),
+            Some(id) => {
+                let by_id = self.keys.iter().find(|entry| entry.ids.contains(&id));
+                by_id.or_else(|| self.keys.iter().find(labelled))
+            }
             None => self.keygen.as_ref(),
         };
         of_key.or(self.default.as_ref())
     }
 
     /// Decides about a request that a known initiator has signed and that fits its session.
-    /// `confirmed` says that the callback has approved of this very request.
+    /// `confirmed` says that the callback has approved of this very request, `label` what the party
+    /// knows the key by.
     pub fn decide(
         &self,
         now: Timestamp,
         verified: &Verified,
         authorization: &Authorization,
         used: &Use<'_>,
+        label: Option<&KeyLabel>,
         confirmed: bool,
     ) -> Decision {
         let Verified { initiator, request } = verified;
-        let Some(entry) = self.entry(request) else {
+        let Some(entry) = self.entry(request, label) else {
             return match self.otherwise {
                 Otherwise::Allow => Decision::Allow,
                 Otherwise::Deny => {

@@ -1,7 +1,8 @@
 //! A request: what an initiator asks for, whole.
 
 use quorate_types::{
-    Digest, KeyId, MAX_REQUEST, PartyId, PublicKey, Scheme, SignInput, Threshold, Timestamp,
+    Digest, KeyId, KeyLabel, MAX_REQUEST, PartyId, PublicKey, Scheme, SignInput, Threshold,
+    Timestamp,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -67,6 +68,8 @@ pub enum Action {
         threshold: Threshold,
         /// The holders, in the order of their shares.
         holders: Vec<NamedHolder>,
+        /// What it is called.
+        label: Option<KeyLabel>,
     },
     /// To sign.
     Sign {
@@ -130,7 +133,7 @@ impl Request {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         match &self.action {
-            Action::Keygen { scheme, threshold, holders } => {
+            Action::Keygen { scheme, threshold, holders, label: _ } => {
                 out.field(1, b"keygen");
                 out.field(2, scheme.name().as_bytes());
                 out.field(6, &threshold_bytes(*threshold));
@@ -160,6 +163,10 @@ impl Request {
         out.field(11, &self.expires_at.0.to_be_bytes());
         out.field(12, &self.nonce);
         out.field(13, self.purpose.as_bytes());
+        // Not written where there is none: requests without one are as they were before labels.
+        if let Some(label) = self.label() {
+            out.field(14, label.as_str().as_bytes());
+        }
         out.finish()
     }
 
@@ -174,11 +181,12 @@ impl Request {
         let mut fields = Reader::new(bytes)?;
         let kind = fields.field(1)?;
         let scheme = fields.text(2)?.parse().map_err(|_| malformed("its scheme is unknown"))?;
-        let action = match kind {
+        let mut action = match kind {
             b"keygen" => Action::Keygen {
                 scheme,
                 threshold: read_threshold(fields.array(6)?)?,
                 holders: read_holders(fields.field(7)?)?,
+                label: None,
             },
             b"sign" => {
                 let (key_id, epoch, public_key) = read_key(&mut fields)?;
@@ -208,6 +216,10 @@ impl Request {
         let expires_at = Timestamp(i64::from_be_bytes(fields.array(11)?));
         let nonce = fields.array(12)?;
         let purpose = fields.text(13)?.to_owned();
+        if let (Action::Keygen { label, .. }, false) = (&mut action, fields.is_empty()) {
+            let text = fields.text(14)?;
+            *label = Some(text.parse().map_err(|_| malformed("its label is none"))?);
+        }
         fields.end()?;
         if purpose.len() > MAX_PURPOSE || purpose.contains(char::is_control) {
             return Err(malformed("its purpose is not a line of 256 bytes at most"));
@@ -220,6 +232,14 @@ impl Request {
         match &self.action {
             Action::Keygen { .. } => None,
             Action::Sign { key_id, .. } | Action::Refresh { key_id, .. } => Some(*key_id),
+        }
+    }
+
+    /// What the key is called that is to be made, if it is given a name.
+    pub fn label(&self) -> Option<&KeyLabel> {
+        match &self.action {
+            Action::Keygen { label, .. } => label.as_ref(),
+            Action::Sign { .. } | Action::Refresh { .. } => None,
         }
     }
 
@@ -386,6 +406,10 @@ pub(crate) mod tests {
         "[a-z0-9.@+_-]{1,20}".prop_map(|name| name.parse().unwrap())
     }
 
+    fn label() -> impl Strategy<Value = KeyLabel> {
+        "[a-z0-9.-]{1,64}".prop_map(|label| label.parse().unwrap())
+    }
+
     fn holders() -> impl Strategy<Value = Vec<NamedHolder>> {
         let holder = (name(), any::<Option<[u8; 32]>>())
             .prop_map(|(party_id, identity)| NamedHolder { party_id, identity });
@@ -413,9 +437,11 @@ pub(crate) mod tests {
         ];
         let path = proptest::collection::vec(any::<u32>(), 0..5);
         prop_oneof![
-            (scheme(), threshold(), holders()).prop_map(|(scheme, threshold, holders)| {
-                Action::Keygen { scheme, threshold, holders }
-            }),
+            (scheme(), threshold(), holders(), proptest::option::of(label())).prop_map(
+                |(scheme, threshold, holders, label)| {
+                    Action::Keygen { scheme, threshold, holders, label }
+                }
+            ),
             (scheme(), key(), input, path, signers).prop_map(
                 |(scheme, (key_id, epoch, public_key), input, path, signers)| Action::Sign {
                     key_id,

@@ -55,6 +55,8 @@ rules! {
     Path = "path",
     /// A party signs that the request does not name.
     Signers = "signers",
+    /// The key is to be called something else.
+    Label = "label",
     /// The key is to have other holders, or holders with other identities.
     Holders = "holders",
     /// The policy does not let this initiator ask.

@@ -22,6 +22,7 @@ fn request(ceremony: CeremonyRequest) -> CreateSession {
         expires_in_seconds: Some(600),
         idempotency_key: None,
         authorization: None,
+        label: None,
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) async fn route(cluster: &Cluster, effort: Effort) {
         expires_in_seconds: Some(3_600),
         idempotency_key: None,
         authorization: None,
+        label: None,
     };
     let created = coordinator.create(&Caller::Open, request).await.expect("a session");
     let session = created.session.session_id;

@@ -42,6 +42,8 @@ pub struct NewSession {
     pub servers: Vec<PartyId>,
     /// What the initiator has signed.
     pub authorization: Option<Arc<Authorization>>,
+    /// What the key is called that it makes or refreshes.
+    pub label: Option<KeyLabel>,
     /// Now.
     pub now: Timestamp,
     /// The deadline.
@@ -191,6 +193,9 @@ pub struct Session {
     /// What the initiator has signed; unknown in sessions of the first version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authorization: Option<Arc<Authorization>>,
+    /// What the key is called that it makes or refreshes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    label: Option<KeyLabel>,
     /// The result that is known so far; final once the session has completed.
     outcome: Option<Outcome>,
     /// What the holders of the key that it makes have signed of it, once one of them has shown it.
@@ -229,6 +234,7 @@ impl Session {
             servers: new.servers,
             status: SessionStatus::Created,
             authorization: new.authorization,
+            label: new.label,
             outcome: None,
             attestation: None,
             epoch: None,
@@ -476,7 +482,8 @@ impl Session {
                 made_at: now,
                 attestation: self.attestation.take(),
             };
-            let record = KeyRecord { key, tenant: self.tenant.clone(), created_at: now };
+            let (tenant, label) = (self.tenant.clone(), self.label.clone());
+            let record = KeyRecord { key, tenant, created_at: now, label };
             effects.key = Some((record, epoch));
         }
         effects.persist(Durability::Now);

@@ -66,6 +66,7 @@ fn session(kind: SessionKind, parties: usize) -> Session {
         authorization: None,
         now: Timestamp(0),
         expires_at: Timestamp(DEADLINE),
+        label: None,
     };
     Session::create(new, &mut Effects::default()).unwrap()
 }

@@ -56,6 +56,7 @@ impl Service {
                 scheme: Scheme::default(),
                 threshold: Threshold::new(2, 3).expect("2 of 3"),
                 holders: PARTIES.iter().map(holder).collect(),
+                label: None,
             },
         );
         let body = json!({

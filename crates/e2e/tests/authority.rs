@@ -39,8 +39,8 @@ async fn a_policy_is_read_again_and_a_session_waits_for_approvals() {
     let cluster = Cluster::start_with(folder.path(), &flags).await;
     let coordinator = format!("http://{}", cluster.address("coordinator", "grpc"));
     let asked = Asked { coordinator: &coordinator };
-    let (made, key) = asked.run(&["keygen", "--scheme", "ed25519"]).await;
-    assert!(made, "{key}");
+    let (made, key) = asked.run(&["keygen", "--scheme", "ed25519", "--label", "cold"]).await;
+    assert!(made && key["label"] == "cold", "{key}");
     let key = key["key_id"].as_str().expect("an id").to_owned();
 
     // What comes unsigned is signed by the local initiator; a stranger's is refused by its name.
@@ -59,8 +59,17 @@ async fn a_policy_is_read_again_and_a_session_waits_for_approvals() {
     assert!(asked.run(&["request", "send", &file]).await.0);
     denied(&asked.run(&["request", "send", &file]).await.1, "nonce");
 
-    // From the next SIGHUP on, alice is asked.
-    let wanted = format!("{rules}approvals = {{ needed = 1, of = [\"alice\"] }}\n");
+    let listed = asked.run(&["keys"]).await.1;
+    let shown = asked.run(&["keys", "show", &key]).await.1;
+    assert_eq!((&listed[0]["label"], &shown["label"]), (&json!("cold"), &json!("cold")));
+    let two_words = ["keygen", "--scheme", "ed25519", "--label", "two words"];
+    assert!(!asked.run(&two_words).await.0, "a label is one word");
+
+    // From the next SIGHUP on, alice is asked about keys of that label.
+    let wanted = format!(
+        "{rules}[keys.cold]\nlabels = [\"cold\"]\n\
+         approvals = {{ needed = 1, of = [\"alice\"] }}\n"
+    );
     std::fs::write(&policy, wanted).expect("writable");
     let pid = cluster.pid().to_string();
     let hung_up = Command::new("kill").args(["-HUP", &pid]).status().await.expect("kill runs");

@@ -92,6 +92,9 @@ pub trait Allowed: Send + Sync {
         held: Option<&KeyEpoch>,
         identities: &[[u8; 32]],
     ) -> Result<(), Failure>;
+
+    /// What a key that the session makes is called.
+    fn label(&self) -> Option<KeyLabel>;
 }
 
 /// What a party's authority decides.

@@ -159,7 +159,7 @@ impl Authority {
         &self,
         keyring: &Keyring,
         view: &SessionView,
-        held: Option<&KeyEpoch>,
+        held: Option<&KeyRecord>,
         confirmed: bool,
     ) -> Verdict {
         match self.decide(keyring, view, held, confirmed) {
@@ -172,7 +172,7 @@ impl Authority {
         &self,
         keyring: &Keyring,
         view: &SessionView,
-        held: Option<&KeyEpoch>,
+        held: Option<&KeyRecord>,
         confirmed: bool,
     ) -> Result<Verdict, Denial> {
         let now = (self.now)();
@@ -186,7 +186,8 @@ impl Authority {
         // at the start tells whether it is late or stale, and the key is compared there again.
         let behind =
             |held: &KeyEpoch| view.ceremony.key().is_some_and(|shown| held.epoch < shown.epoch);
-        let held = held.filter(|held| !behind(held));
+        let label = held.and_then(|held| held.label.as_ref());
+        let held = held.map(|held| &*held.key).filter(|held| !behind(held));
         let facts = Facts { ceremony: &view.ceremony, held, participants };
         verified.request.fits(&facts)?;
         let nonce = memory::nonce(&authorization.initiator, &verified.request.nonce);
@@ -200,7 +201,7 @@ impl Authority {
         let uses = memory.uses(key);
         let since = |from| uses.since(from);
         let used = Use { total: uses.total(), since: &since };
-        let decision = rules.policy.decide(now, &verified, &authorization, &used, confirmed);
+        let decision = rules.policy.decide(now, &verified, &authorization, &used, label, confirmed);
         match decision {
             Decision::Deny(denial) => Err(denial),
             Decision::AwaitApproval { needed, given } => {
@@ -212,7 +213,7 @@ impl Authority {
                 }))
             }
             Decision::AskCallback(callback) => {
-                let body = question(keyring, view, &verified, &authorization);
+                let body = question(keyring, view, &verified, &authorization, label);
                 let identity = keyring.identity();
                 let signature = format!(
                     "{} {} {}",
@@ -223,7 +224,8 @@ impl Authority {
                 Ok(Verdict::AskCallback(Question { callback, body, signature }))
             }
             Decision::Allow => {
-                let rates = rules.policy.entry(&verified.request).map(|e| e.rates.as_slice());
+                let rates =
+                    rules.policy.entry(&verified.request, label).map(|e| e.rates.as_slice());
                 let consumed = memory.consume(
                     nonce,
                     view.session_id,
@@ -281,6 +283,10 @@ impl Allowed for Start {
         let checked = self.permit.check(view, held, identities, (self.authority.now)());
         checked.map_err(|denial| denied(&self.party, &denial))
     }
+
+    fn label(&self) -> Option<KeyLabel> {
+        self.permit.request.label().cloned()
+    }
 }
 
 /// What a callback is told, as JSON: who asks for what, and the bytes that the initiator signed.
@@ -289,6 +295,7 @@ fn question(
     view: &SessionView,
     verified: &Verified,
     authorization: &Authorization,
+    label: Option<&KeyLabel>,
 ) -> Vec<u8> {
     let input = view.ceremony.input();
     let participants = view.participants.iter().map(|seat| seat.party_id.as_str());
@@ -300,6 +307,7 @@ fn question(
         "session_type": view.ceremony.kind().name(),
         "scheme": view.ceremony.scheme().name(),
         "key_id": verified.request.key_id(),
+        "key_label": verified.request.label().or(label),
         "message_hash": input.and_then(SignInput::digest).map(|digest| hex::encode(digest.0)),
         "message_hex": input.and_then(SignInput::message).map(hex::encode),
         "participants": participants.collect::<Vec<_>>(),

@@ -1,12 +1,15 @@
 //! Proto messages to the shared words and back. What comes in is checked here, once.
 
 mod authorization;
+mod key;
 mod routing;
 
 use std::sync::Arc;
 
 pub use authorization::*;
 use bytes::Bytes;
+pub use key::*;
+use key::{label_in, label_out};
 use quorate_types::*;
 pub use routing::*;
 
@@ -218,6 +221,7 @@ pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
         },
         idempotency_key: (!request.idempotency_key.is_empty()).then_some(request.idempotency_key),
         authorization: request.authorization.map(authorization_in).transpose()?,
+        label: label_in(&request.label)?,
     })
 }
 
@@ -267,6 +271,7 @@ pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
         scheme: scheme.map_or("", Scheme::name).into(),
         idempotency_key: request.idempotency_key.unwrap_or_default(),
         authorization: request.authorization.as_ref().map(authorization_out),
+        label: label_out(request.label),
     }
 }
 
@@ -476,91 +481,6 @@ pub fn cursor_in(text: &str) -> Result<Option<Cursor>> {
 /// A cursor on the wire; empty without one.
 pub fn cursor_out(cursor: Option<Cursor>) -> String {
     cursor.map_or_else(String::new, String::from)
-}
-
-/// A key.
-pub fn key_out(key: KeyRecord) -> co::Key {
-    co::Key {
-        key_id: key.key_id.to_string(),
-        tenant: key.tenant.as_str().into(),
-        scheme: key.scheme.name().into(),
-        threshold_n: key.threshold.parties().into(),
-        threshold_t: key.threshold.signers().into(),
-        public_key: key.public_key.0.clone().into(),
-        holders: names(&key.holders),
-        created_at: millis(key.created_at),
-        epoch: key.epoch,
-    }
-}
-
-/// A key, as it comes back.
-pub fn key_in(key: co::Key) -> Result<KeyRecord> {
-    let epoch = KeyEpoch {
-        key_id: key.key_id.parse()?,
-        epoch: key.epoch,
-        scheme: key.scheme.parse()?,
-        threshold: Threshold::new(key.threshold_t.into(), key.threshold_n.into())?,
-        public_key: PublicKey(key.public_key.to_vec()),
-        holders: parse_all(&key.holders)?,
-    };
-    Ok(KeyRecord {
-        key: Arc::new(epoch),
-        tenant: key.tenant.parse()?,
-        created_at: Timestamp(key.created_at),
-    })
-}
-
-/// A key with its bans.
-pub fn key_view_out(view: KeyView) -> co::GetKeyResponse {
-    let ban = |ban: ReportedBan| co::Ban {
-        reporter: ban.reporter.to_string(),
-        party_id: ban.peer.to_string(),
-        reason: ban.reason,
-        session_id: ban.session_id.to_string(),
-        at: millis(ban.at),
-        epoch: ban.epoch,
-    };
-    let epoch = |epoch: EpochRecord| co::KeyEpoch {
-        epoch: epoch.epoch,
-        session_id: epoch.session_id.to_string(),
-        made_at: millis(epoch.made_at),
-        attestation: epoch.attestation.map(attestation_out),
-    };
-    co::GetKeyResponse {
-        key: Some(key_out(view.record)),
-        bans: view.bans.into_iter().map(ban).collect(),
-        state: view.state.name().into(),
-        epochs: view.epochs.into_iter().map(epoch).collect(),
-    }
-}
-
-/// A key with its bans, as they come back.
-pub fn key_view_in(answer: co::GetKeyResponse) -> Result<KeyView> {
-    let record = key_in(answer.key.ok_or_else(|| {
-        Error::invalid_field("key", "the other side is not a Quorate server: no key")
-    })?)?;
-    let ban = |ban: co::Ban| {
-        Ok(ReportedBan {
-            key_id: record.key_id,
-            epoch: ban.epoch,
-            reporter: ban.reporter.parse()?,
-            peer: ban.party_id.parse()?,
-            reason: ban.reason,
-            session_id: ban.session_id.parse()?,
-            at: Timestamp(ban.at),
-        })
-    };
-    let bans = answer.bans.into_iter().map(ban).collect::<Result<_>>()?;
-    let epoch = |epoch: co::KeyEpoch| {
-        Ok(EpochRecord {
-            epoch: epoch.epoch,
-            session_id: epoch.session_id.parse()?,
-            made_at: Timestamp(epoch.made_at),
-            attestation: epoch.attestation.map(attestation_in).transpose()?,
-        })
-    };
-    let epochs = answer.epochs.into_iter().map(epoch).collect::<Result<_>>()?;
-    Ok(KeyView { state: answer.state.parse()?, record, epochs, bans })
 }
 
 /// A timeline.

@@ -297,6 +297,7 @@ mod tests {
             }),
             tenant: Tenant::default(),
             created_at: Timestamp(i64::try_from(id).unwrap()),
+            label: None,
         }
     }
 

@@ -332,6 +332,7 @@ pub fn key_view(key_id: KeyId) -> KeyView {
         }),
         tenant: Tenant::default(),
         created_at: Timestamp(5),
+        label: None,
     };
     let epoch = EpochRecord {
         epoch: 0,

@@ -73,7 +73,7 @@ impl From<SessionId> for KeyId {
 /// Longest party id or tenant name accepted, in bytes: room for a mail address or a host name.
 pub const MAX_NAME_LEN: usize = 128;
 
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_NAME_LEN
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:@+".contains(&b))

@@ -1,5 +1,6 @@
 //! Keys: what everybody may know of them.
 
+use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::ids::{KeyId, PartyId, SessionId, Tenant};
+use crate::ids::{KeyId, PartyId, SessionId, Tenant, is_name};
 use crate::scheme::{PublicKey, Scheme};
 use crate::threshold::Threshold;
 use crate::time::Timestamp;
@@ -28,6 +29,55 @@ pub struct KeyEpoch {
     pub public_key: PublicKey,
     /// The holders; position + 1 is the share index.
     pub holders: Vec<PartyId>,
+}
+
+/// What a key is called: 1 to 64 of `A–Z a–z 0–9 - _ . : @ +`. The request to make it says so, each
+/// party that checks requests keeps it with its share, and policies may be about it. Nothing changes
+/// it, and several keys may have the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyLabel(Arc<str>);
+
+/// Longest label of a key, in bytes.
+const MAX_LABEL: usize = 64;
+
+impl KeyLabel {
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KeyLabel {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.len() <= MAX_LABEL && is_name(text) {
+            return Ok(Self(text.into()));
+        }
+        let problem = format!("a label is 1 to {MAX_LABEL} letters, digits or -_.:@+");
+        Err(Error::invalid_field("label", problem))
+    }
+}
+
+impl fmt::Display for KeyLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for KeyLabel {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<KeyLabel> for String {
+    fn from(label: KeyLabel) -> Self {
+        label.0.as_ref().to_owned()
+    }
 }
 
 /// Length of one holder's confirmation in bytes.
@@ -55,6 +105,9 @@ pub struct KeyRecord {
     pub tenant: Tenant,
     /// When the last holder confirmed its share.
     pub created_at: Timestamp,
+    /// What it is called, where it was given a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<KeyLabel>,
 }
 
 impl Deref for KeyRecord {
@@ -138,4 +191,31 @@ pub struct KeyView {
     pub epochs: Vec<EpochRecord>,
     /// Oldest first.
     pub bans: Vec<ReportedBan>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_before_labels_is_read_and_written_as_it_was() {
+        let before = r#"{"key_id":"550e8400-e29b-41d4-a716-446655440000","epoch":0,"scheme":"ed25519","threshold":{"t":2,"n":2},"public_key":"00","holders":["a","b"],"tenant":"default","created_at":5}"#;
+        let read: KeyRecord = serde_json::from_str(before).unwrap();
+        assert_eq!(read.label, None);
+        assert_eq!(serde_json::to_string(&read).unwrap(), before);
+        let named = KeyRecord { label: Some("treasury".parse().unwrap()), ..read };
+        let text = serde_json::to_string(&named).unwrap();
+        assert_eq!(serde_json::from_str::<KeyRecord>(&text).unwrap(), named);
+    }
+
+    #[test]
+    fn a_label_is_a_short_word() {
+        for label in ["treasury", "a", "eu-west.hot_1", &"x".repeat(64)] {
+            assert_eq!(label.parse::<KeyLabel>().unwrap().as_str(), label);
+        }
+        for wrong in ["", "two words", "\u{e9}", &"x".repeat(65)] {
+            let refused = wrong.parse::<KeyLabel>().unwrap_err();
+            assert!(refused.details.fields.contains_key("label"), "{wrong}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::authority::Authorization;
 use crate::ceremony::{Ceremony, CeremonyRequest};
 use crate::error::Error;
 use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
-use crate::key::Attestation;
+use crate::key::{Attestation, KeyLabel};
 use crate::party::{DeviceInfo, Handshake};
 use crate::scheme::{PublicKey, Signature};
 use crate::secret::Secret;
@@ -179,6 +179,8 @@ pub struct CreateSession {
     /// The request as an initiator has signed it. Without one the coordinator's service initiator
     /// signs, where there is one.
     pub authorization: Option<Authorization>,
+    /// Keygen: what the key is called.
+    pub label: Option<KeyLabel>,
 }
 
 /// A created session.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use quorate_types::{
-    Attestation, CONFIRMATION, Cursor, Digest, EpochRecord, Error, KeyEpoch, KeyId, KeyRecord,
-    KeyView, PartyId, ReportedBan, Result, Scheme, SessionId, Tenant, Threshold, Timestamp,
+    Attestation, CONFIRMATION, Cursor, Digest, EpochRecord, Error, KeyEpoch, KeyId, KeyLabel,
+    KeyRecord, KeyView, PartyId, ReportedBan, Result, Scheme, SessionId, Tenant, Threshold,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -36,6 +37,10 @@ pub struct KeyJson {
     /// When the last holder confirmed its share, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub created_at: Timestamp,
+    /// What it is called, where its creator gave it a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub label: Option<KeyLabel>,
 }
 
 impl From<KeyRecord> for KeyJson {
@@ -49,6 +54,7 @@ impl From<KeyRecord> for KeyJson {
             public_key: PublicKeyText(record.public_key.clone()),
             holders: record.holders.clone(),
             created_at: record.created_at,
+            label: record.label,
         }
     }
 }
@@ -67,7 +73,7 @@ impl KeyJson {
             public_key: self.public_key.0,
             holders: self.holders,
         };
-        Ok(KeyRecord { key: Arc::new(key), tenant, created_at: self.created_at })
+        Ok(KeyRecord { key: Arc::new(key), tenant, created_at: self.created_at, label: self.label })
     }
 }
 
@@ -247,7 +253,8 @@ mod tests {
             holders: vec!["a".parse().unwrap(), "b".parse().unwrap()],
         };
         let (key, tenant) = (Arc::new(key), Tenant::default());
-        let record = KeyRecord { key, tenant, created_at: Timestamp(5) };
+        let label = Some("treasury".parse().unwrap());
+        let record = KeyRecord { key, tenant, created_at: Timestamp(5), label };
         let text = serde_json::to_string(&KeyJson::from(record.clone())).unwrap();
         let back: KeyJson = serde_json::from_str(&text).unwrap();
         assert_eq!(back.into_record(Tenant::default()).unwrap(), record);

@@ -43,6 +43,10 @@ pub struct MpcKeygenJson {
     /// The request as an initiator has signed it: the account's own, where it has an `initiatorKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationJson>,
+    /// What the key is called, 1 to 64 letters, digits or `-_.:@+`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "treasury")]
+    pub label: Option<KeyLabel>,
 }
 
 impl MpcKeygenJson {
@@ -66,6 +70,7 @@ impl MpcKeygenJson {
             public_key: None,
             scheme: self.scheme,
             authorization: self.authorization,
+            label: self.label,
         };
         Ok((self.account_id, request.into_request(idempotency_key)?))
     }
@@ -124,6 +129,7 @@ impl MpcSignJson {
             expires_in_seconds: self.expires_in_seconds,
             idempotency_key,
             authorization: self.authorization.map(TryInto::try_into).transpose()?,
+            label: None,
         };
         Ok((self.account_id, request))
     }

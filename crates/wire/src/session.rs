@@ -59,6 +59,11 @@ pub struct CreateSessionJson {
     /// initiator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationJson>,
+    /// Keygen only: what the key is called, 1 to 64 letters, digits or `-_.:@+`. Where an initiator
+    /// has signed the request, its label is the key's and need not be repeated here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "treasury")]
+    pub label: Option<KeyLabel>,
 }
 
 /// Both numbers of a threshold, or none.
@@ -100,6 +105,7 @@ impl CreateSessionJson {
             }
             SessionKind::Sign | SessionKind::Refresh => {
                 only("scheme", kind, self.scheme.is_some())?;
+                only("label", kind, self.label.is_some())?;
             }
         }
         let key = match (self.key_id, self.public_key) {
@@ -122,6 +128,7 @@ impl CreateSessionJson {
             expires_in_seconds: self.expires_in_seconds,
             idempotency_key,
             authorization: self.authorization.map(TryInto::try_into).transpose()?,
+            label: self.label,
         })
     }
 }
@@ -149,6 +156,7 @@ impl From<CreateSession> for CreateSessionJson {
             public_key,
             scheme,
             authorization: request.authorization.map(Into::into),
+            label: request.label,
         }
     }
 }
@@ -467,6 +475,7 @@ mod tests {
                 expires_in_seconds: Some(9),
                 idempotency_key: Some("k".into()),
                 authorization: None,
+                label: None,
             };
             let text = serde_json::to_string(&CreateSessionJson::from(request.clone())).unwrap();
             let back = parse::<CreateSessionJson>(text.as_bytes()).unwrap();

@@ -51,6 +51,16 @@ pub(super) fn named(request: &Request) -> Option<Vec<PartyId>> {
     }
 }
 
+/// What a new key is called: as the request says, and as its creator does where that is said too.
+pub(super) fn label(request: &Request, said: Option<&KeyLabel>) -> Result<Option<KeyLabel>> {
+    let signed = request.label();
+    if said.is_some_and(|said| Some(said) != signed) {
+        let why = "the key is called something else than its initiator has signed";
+        return Err(Denial::new(Rule::Label, why).into());
+    }
+    Ok(signed.cloned())
+}
+
 /// Refuses a session that is not what its creator has signed.
 pub(super) fn check_fits(
     request: &Request,
@@ -66,6 +76,7 @@ pub(super) fn sign(
     service: &AuthoritySecret,
     ceremony: &Ceremony,
     participants: &[Known<'_>],
+    label: Option<&KeyLabel>,
     expires_at: Timestamp,
 ) -> Result<Arc<Authorization>> {
     let holder = |(party, identity): &Known<'_>| NamedHolder {
@@ -74,9 +85,12 @@ pub(super) fn sign(
     };
     let holders = participants.iter().map(holder);
     let action = match ceremony {
-        Ceremony::Keygen { scheme, threshold } => {
-            Action::Keygen { scheme: *scheme, threshold: *threshold, holders: holders.collect() }
-        }
+        Ceremony::Keygen { scheme, threshold } => Action::Keygen {
+            scheme: *scheme,
+            threshold: *threshold,
+            holders: holders.collect(),
+            label: label.cloned(),
+        },
         Ceremony::Refresh { key } => Action::Refresh {
             key_id: key.key_id,
             epoch: key.epoch,

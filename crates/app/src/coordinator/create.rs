@@ -115,6 +115,7 @@ impl CoordinatorApp {
         let selection = self.select_participants(caller, &request, &ceremony, named.as_deref());
         let selection = selection.await?;
         let expires_at = now.plus_seconds(self.lifetime(&request, selection.offline)?);
+        let label = self.label(&request, asked.as_ref(), &ceremony).await?;
         let authorization = match (asked, &self.0.parts.service_initiator) {
             (Some(asked), _) => {
                 authorize::check_fits(&asked, &ceremony, &selection.known())?;
@@ -122,7 +123,7 @@ impl CoordinatorApp {
             }
             (None, Some(service)) => {
                 let known = selection.known();
-                Some(authorize::sign(service, &ceremony, &known, expires_at)?)
+                Some(authorize::sign(service, &ceremony, &known, label.as_ref(), expires_at)?)
             }
             (None, None) => None,
         };
@@ -142,6 +143,7 @@ impl CoordinatorApp {
                 participants: participants.into_iter().map(hashed).collect(),
                 servers,
                 authorization,
+                label,
                 now,
                 expires_at,
             },
@@ -296,6 +298,28 @@ impl CoordinatorApp {
                 let key = self.key_of(caller, request, key, *threshold).await?;
                 Ok(Ceremony::Refresh { key })
             }
+        }
+    }
+
+    /// What the key is called that a session makes, or that it refreshes.
+    async fn label(
+        &self,
+        request: &CreateSession,
+        asked: Option<&quorate_authority::Request>,
+        ceremony: &Ceremony,
+    ) -> Result<Option<KeyLabel>> {
+        let said = request.label.as_ref();
+        match (ceremony, asked) {
+            (Ceremony::Keygen { .. }, Some(asked)) => authorize::label(asked, said),
+            (Ceremony::Keygen { .. }, None) => Ok(said.cloned()),
+            _ if said.is_some() => {
+                Err(Error::invalid_field("label", "only a key that is made gets a label"))
+            }
+            (Ceremony::Refresh { key }, _) => {
+                let record = self.key_by_id(key.key_id).await?;
+                Ok(record.and_then(|record| record.label.clone()))
+            }
+            (Ceremony::Sign { .. }, _) => Ok(None),
         }
     }
 

@@ -20,6 +20,7 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
         expires_in_seconds,
         idempotency_key: _,
         authorization: _,
+        label,
     } = request;
     let mut hash = Fields(Sha256::new_with_prefix(b"quorate/create-session/v2"));
     hash.field(1, ceremony.kind().name().as_bytes());
@@ -55,6 +56,9 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
     }
     if let Some(seconds) = expires_in_seconds {
         hash.field(13, &seconds.to_be_bytes());
+    }
+    if let Some(label) = label {
+        hash.field(15, label.as_str().as_bytes());
     }
     hash.0.finalize().into()
 }
@@ -117,6 +121,7 @@ mod tests {
             expires_in_seconds: Some(60),
             idempotency_key: Some("once".into()),
             authorization: None,
+            label: None,
         }
     }
 

@@ -250,6 +250,7 @@ mod tests {
             authorization: None,
             now: Timestamp(0),
             expires_at: Timestamp(1_000),
+            label: None,
         };
         Session::create(new, &mut Effects::default()).unwrap()
     }
@@ -268,7 +269,10 @@ mod tests {
         };
         let (tenant, created_at) = (Tenant::default(), Timestamp(0));
         let mut state = State::new(10, 1);
-        remember_key(&mut state.keys, Arc::new(KeyRecord { key: epoch(1), tenant, created_at }));
+        remember_key(
+            &mut state.keys,
+            Arc::new(KeyRecord { key: epoch(1), tenant, created_at, label: None }),
+        );
         let input = SignInput::Digest(Digest([7; 32]));
         for ceremony in [
             Ceremony::Refresh { key: epoch(0) },

@@ -164,6 +164,7 @@ impl World {
             expires_in_seconds: Some(300),
             idempotency_key: idempotency_key.map(Into::into),
             authorization: None,
+            label: None,
         }
     }
 
@@ -373,6 +374,7 @@ async fn signed(world: &World) -> SessionId {
         }),
         tenant: Tenant::default(),
         created_at: START,
+        label: None,
     };
     let key_id = key.key_id;
     let epoch = EpochRecord {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
-use quorate_types::{AuthorityKey, Error, KeyId, Result, Scheme};
+use quorate_types::{AuthorityKey, Error, KeyId, KeyLabel, Result, Scheme};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -43,6 +43,8 @@ struct File {
 struct EntryFile {
     #[serde(default)]
     ids: Vec<Spanned<String>>,
+    #[serde(default)]
+    labels: Vec<Spanned<String>>,
     #[serde(default)]
     deny: bool,
     #[serde(default)]
@@ -127,6 +129,11 @@ impl Source<'_> {
         };
         Ok(Entry {
             ids: file.ids.iter().map(|id| self.parse::<KeyId>(id)).collect::<Result<_>>()?,
+            labels: file
+                .labels
+                .iter()
+                .map(|label| self.parse::<KeyLabel>(label))
+                .collect::<Result<_>>()?,
             deny: file.deny,
             initiators: file.initiators,
             schemes: schemes.transpose()?,
@@ -224,8 +231,10 @@ impl Policy {
         let keygen = file.keygen.map(|file| entry("keygen", file)).transpose()?;
         let default = file.default.map(|file| entry("default", file)).transpose()?;
         for (name, entry) in [("keygen", &keygen), ("default", &default)] {
-            if entry.as_ref().is_some_and(|entry| !entry.ids.is_empty()) {
-                let problem = format!("[{name}] is about no key of its own: leave ids out");
+            let named = |entry: &Entry| !entry.ids.is_empty() || !entry.labels.is_empty();
+            if entry.as_ref().is_some_and(named) {
+                let problem =
+                    format!("[{name}] is about no key of its own: leave ids and labels out");
                 return source.wrong(0..0, problem);
             }
         }
@@ -237,9 +246,14 @@ impl Policy {
             if let Ok(id) = name.as_ref().parse() {
                 entry.ids.push(id);
             }
-            if entry.ids.is_empty() {
-                let problem = format!("[keys.{}] is about no key: give ids", name.as_ref());
+            if entry.ids.is_empty() && entry.labels.is_empty() {
+                let problem =
+                    format!("[keys.{}] is about no key: give ids or labels", name.as_ref());
                 return source.wrong(span, problem);
+            }
+            let known = |label: &&KeyLabel| keys.iter().any(|known| known.labels.contains(label));
+            if let Some(label) = entry.labels.iter().find(known) {
+                return source.wrong(span, format!("label {label} has two rules"));
             }
             let twice = entry.ids.iter().find(|id| keys.iter().any(|known| known.ids.contains(id)));
             if let Some(id) = twice {

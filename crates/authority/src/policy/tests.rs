@@ -1,7 +1,7 @@
 //! The policy rule by rule.
 
 use proptest::prelude::*;
-use quorate_types::{Digest, Secret, Threshold};
+use quorate_types::{Digest, KeyLabel, Secret, Threshold};
 
 use super::*;
 use crate::AuthoritySecret;
@@ -37,7 +37,7 @@ fn decide(policy: &Policy, request: Request, used: &[Timestamp], approvers: &[u8
     authorization.approvals = approvals.collect();
     let since = |from: Timestamp| used.iter().filter(|at| **at > from).count() as u64;
     let used = Use { total: used.len() as u64, since: &since };
-    policy.decide(NOON, &verified(request), &authorization, &used, false)
+    policy.decide(NOON, &verified(request), &authorization, &used, None, false)
 }
 
 fn rule(lines: &str, request: Request) -> Option<Rule> {
@@ -53,6 +53,7 @@ fn keygen(identity: Option<[u8; 32]>) -> Request {
         scheme: Scheme::Ed25519,
         threshold: Threshold::new(2, 2).unwrap(),
         holders: vec![holder("a"), holder("b")],
+        label: None,
     };
     Request { action, ..sign() }
 }
@@ -101,7 +102,7 @@ fn another_key_and_a_keygen_get_what_is_said_of_them() {
     let used = Use { total: 0, since: &|_| 0 };
     let permissive = Policy::permissive();
     let request = verified(keygen(None));
-    let decision = permissive.decide(NOON, &request, &authorization, &used, false);
+    let decision = permissive.decide(NOON, &request, &authorization, &used, None, false);
     assert_eq!(decision, Decision::Allow);
 }
 
@@ -137,13 +138,13 @@ fn approvals_count_once_each_of_those_who_are_named_and_not_the_initiator() {
         [11, 12].map(|seed| secret(seed).approve(&authorization.request)).to_vec();
     let used = Use { total: 0, since: &|_| 0 };
     let request = verified(sign());
-    let own = policy.decide(NOON, &request, &authorization, &used, false);
+    let own = policy.decide(NOON, &request, &authorization, &used, None, false);
     assert_eq!(own, awaited(1), "an initiator does not approve its own request");
 
     let mut authorization = secret(1).authorize(&sign());
     let other = Request { nonce: [1; 16], ..sign() }.encode();
     authorization.approvals = [11, 12].map(|seed| secret(seed).approve(&other)).to_vec();
-    let other = policy.decide(NOON, &request, &authorization, &used, false);
+    let other = policy.decide(NOON, &request, &authorization, &used, None, false);
     assert_eq!(other, awaited(0), "approvals of another request are none of this one");
 }
 
@@ -161,7 +162,7 @@ fn the_callback_is_asked_last_and_once() {
     let mut authorization = secret(1).authorize(&sign());
     authorization.approvals = vec![secret(11).approve(&authorization.request)];
     let used = Use { total: 0, since: &|_| 0 };
-    let decision = policy.decide(NOON, &verified(sign()), &authorization, &used, true);
+    let decision = policy.decide(NOON, &verified(sign()), &authorization, &used, None, true);
     assert_eq!(decision, Decision::Allow);
 }
 
@@ -195,6 +196,12 @@ fn what_is_wrong_in_a_policy_is_named_with_its_line() {
         (4, "https", format!("{rule}callback = {{ url = \"http://127.0.0.1.evil.example\" }}")),
         (3, "PEM", "version = 1\n[initiators]\nops = \"nobody\"".to_owned()),
         (4, "two rules", format!("{rule}[keys.b]\nids = [\"{KEY}\"]")),
+        (
+            4,
+            "two rules",
+            "version = 1\n[keys.a]\nlabels = [\"x\"]\n[keys.b]\nlabels = [\"x\"]".to_owned(),
+        ),
+        (3, "label", "version = 1\n[keys.a]\nlabels = [\"two words\"]".to_owned()),
         (2, "", "version = 1\n[".to_owned()),
     ] {
         let error = Policy::read(&text).unwrap_err();
@@ -229,6 +236,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         |(deny, initiators, schemes, (count, rate), digests, approved, asked)| Entry {
             name: "e".to_owned(),
             ids: vec![KEY.parse().unwrap()],
+            labels: Vec::new(),
             deny,
             initiators,
             schemes,
@@ -270,7 +278,7 @@ proptest! {
         }
         let verified = Verified { initiator: initiator.clone(), request };
         let used = Use { total, since: &|_| total };
-        let decision = policy.decide(NOON, &verified, &authorization, &used, confirmed);
+        let decision = policy.decide(NOON, &verified, &authorization, &used, None, confirmed);
         let meets = !entry.deny
             && entry.initiators.as_ref().is_none_or(|all| all.contains(&initiator))
             && entry.schemes.as_ref().is_none_or(|all| all.contains(&Scheme::EcdsaSecp256k1))
@@ -297,4 +305,26 @@ fn a_request_with_a_digest_is_named_by_what_it_signs() {
     assert!(matches!(input, RequestedInput::Message(_)));
     let digest = RequestedInput::of(&quorate_types::SignInput::Digest(Digest([7; 32])));
     assert_eq!(digest, RequestedInput::Digest(Digest([7; 32])));
+}
+
+#[test]
+fn a_rule_by_label_is_about_keys_of_that_label_that_no_rule_names_by_id() {
+    let text = format!(
+        "version = 1\n[keys.one]\nids = [\"{KEY}\"]\n[keys.cold]\nlabels = [\"cold\", \"vault\"]\n\
+         [default]\n"
+    );
+    let policy = Policy::read(&text).unwrap();
+    let mut other = sign();
+    if let Action::Sign { key_id, .. } = &mut other.action {
+        *key_id = "550e8400-e29b-41d4-a716-446655440099".parse().unwrap();
+    }
+    let label = |label: &str| label.parse::<KeyLabel>().unwrap();
+    let entry = |request: &Request, label: Option<KeyLabel>| {
+        policy.entry(request, label.as_ref()).map(|entry| entry.name.clone()).unwrap()
+    };
+    assert_eq!(entry(&other, Some(label("cold"))), "cold");
+    assert_eq!(entry(&other, Some(label("vault"))), "cold");
+    assert_eq!(entry(&other, Some(label("hot"))), "default");
+    assert_eq!(entry(&other, None), "default");
+    assert_eq!(entry(&sign(), Some(label("cold"))), "one", "the id comes first");
 }

@@ -22,6 +22,10 @@ impl Allowed for Anything {
     ) -> std::result::Result<(), Failure> {
         Ok(())
     }
+
+    fn label(&self) -> Option<KeyLabel> {
+        None
+    }
 }
 
 fn given() -> Input {

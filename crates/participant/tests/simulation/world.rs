@@ -198,6 +198,7 @@ impl World {
             authorization: None,
             now: Timestamp(self.now),
             expires_at: Timestamp(self.now + LIFE),
+            label: None,
         };
         let session = session::Session::create(new, &mut Effects::default()).unwrap();
         let mut processes = BTreeMap::new();

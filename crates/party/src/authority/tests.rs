@@ -44,6 +44,11 @@ fn key() -> Arc<KeyEpoch> {
     })
 }
 
+fn record(label: Option<&str>) -> KeyRecord {
+    let label = label.map(|label| label.parse().unwrap());
+    KeyRecord { key: key(), tenant: Tenant::default(), created_at: NOW, label }
+}
+
 fn request(nonce: u8) -> Request {
     Request {
         action: Action::Sign {
@@ -84,10 +89,28 @@ fn view(session: u128, request: &Request) -> SessionView {
 }
 
 fn rule(authority: &Authority, view: &SessionView) -> Option<Rule> {
-    match authority.check(&keyring(), view, Some(&key()), false) {
+    match authority.check(&keyring(), view, Some(&record(None)), false) {
         Verdict::Denied(denial) => Some(denial.rule),
         _ => None,
     }
+}
+
+#[tokio::test]
+async fn a_policy_by_label_goes_by_what_the_party_has_kept() {
+    let policy = "otherwise = \"allow\"\n[keys.treasury]\nlabels = [\"treasury\"]\ndeny = true";
+    let authority = authority(policy, &Arc::default()).await;
+    let mut nonce = 0;
+    let mut refused = |label| {
+        nonce += 1;
+        let view = view(nonce.into(), &request(nonce));
+        match authority.check(&keyring(), &view, Some(&record(label)), false) {
+            Verdict::Denied(denial) => Some(denial.rule),
+            _ => None,
+        }
+    };
+    assert_eq!(refused(Some("treasury")), Some(Rule::Denied));
+    assert_eq!(refused(Some("petty-cash")), None);
+    assert_eq!(refused(None), None);
 }
 
 const ALLOW: &str = "otherwise = \"allow\"";
@@ -140,7 +163,7 @@ async fn other_rules_hold_from_the_next_question_on() {
 async fn a_session_starts_as_it_was_allowed_or_not_at_all() {
     let authority = authority(ALLOW, &Arc::default()).await;
     let allowed = view(1, &request(1));
-    let verdict = authority.check(&keyring(), &allowed, Some(&key()), false);
+    let verdict = authority.check(&keyring(), &allowed, Some(&record(None)), false);
     let Verdict::Allowed(permit) = verdict else { panic!("it is allowed") };
     let starts = |view: &SessionView| {
         let checked = permit.check(view, Some(&key()), &[[1; 32], [2; 32]], NOW);

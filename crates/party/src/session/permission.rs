@@ -61,7 +61,7 @@ impl Asking<'_> {
     ) -> Result<(Permission, Option<Stored>)> {
         let me = self.join.party.id();
         let refused = |denial: &Denial| Ok((Permission::Refused(denied(me, denial)), None));
-        let held = key.map(|key| &*key.stored.record.key);
+        let held = key.map(|key| &key.stored.record);
         let keyring = &self.join.party.worker.keyring;
         let mut changes = self.authority.changes();
         let (mut place, mut told) = (None, false);

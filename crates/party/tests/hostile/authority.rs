@@ -141,6 +141,7 @@ impl Scene {
             expires_in_seconds: None,
             idempotency_key: None,
             authorization,
+            label: None,
         };
         let created = self.world.coordinator.create(&Caller::System, request).await?;
         Ok(self.world.ended(&created).await)
@@ -155,9 +156,18 @@ impl Scene {
     }
 
     pub(crate) async fn keygen(&mut self) -> SessionView {
+        self.keygen_called(None).await
+    }
+
+    async fn keygen_called(&mut self, label: Option<&str>) -> SessionView {
         let (scheme, threshold) = (Scheme::default(), Threshold::new(2, 3).unwrap());
         let holders = self.holders();
-        let request = self.request(Action::Keygen { scheme, threshold, holders });
+        let request = self.request(Action::Keygen {
+            scheme,
+            threshold,
+            holders,
+            label: label.map(|label| label.parse().unwrap()),
+        });
         let signed = Some(secret(1).authorize(&request));
         let ceremony = CeremonyRequest::Keygen { scheme, threshold };
         self.run(ceremony, &["a", "b", "c"], signed).await.unwrap()
@@ -445,4 +455,52 @@ async fn nothing_of_a_result_leaves_before_the_request_is_on_the_disk() {
     disk.written.send_replace(Some(Ok(())));
     let again = scene.sign(&key, signed).await.unwrap();
     assert_eq!(scene.refused(&again), "nonce", "whatever became of the write");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_party_keeps_the_label_that_was_signed_and_its_policy_goes_by_that() {
+    let text =
+        "version = 1\notherwise = \"allow\"\n[keys.cold]\nlabels = [\"cold\"]\ndigests = false";
+    let mut scene = Scene::new(Policy::read(text).unwrap()).await;
+    // A label that a coordinator puts into a request is not its initiator's.
+    let relabel = lie(|view| {
+        authorization(view, |signed| {
+            let mut request = Request::decode(&signed.request).unwrap();
+            if let Action::Keygen { label, .. } = &mut request.action {
+                *label = Some("hot".parse().unwrap());
+            }
+            signed.request = request.encode().into();
+        });
+    });
+    for kind in [EventKind::SessionCreated, EventKind::SessionStarted] {
+        scene.tell_the_truth();
+        scene.tell("b", kind, &relabel);
+        let ended = scene.keygen_called(Some("cold")).await;
+        assert_eq!(scene.refused(&ended), "signature", "{kind:?}");
+    }
+    scene.tell_the_truth();
+    let key = scene.keygen_called(Some("cold")).await;
+    assert_eq!(key.status, SessionStatus::Completed, "{:?}", key.failure);
+    for epoch in 0..2 {
+        for machine in &scene.machines {
+            let share = machine.vault.share(key.key_id().unwrap()).await.unwrap().unwrap();
+            assert_eq!((share.epoch, share.record.label), (epoch, Some("cold".parse().unwrap())));
+        }
+        let shown = scene.world.coordinator.key(&Caller::System, key.key_id().unwrap()).await;
+        assert_eq!(shown.unwrap().record.label, Some("cold".parse().unwrap()));
+        if epoch == 0 {
+            let refreshed = scene.refresh(&key).await;
+            assert_eq!(refreshed.status, SessionStatus::Completed, "{:?}", refreshed.failure);
+        }
+    }
+    let mut request = scene.signature(&key);
+    if let Action::Sign { epoch, .. } = &mut request.action {
+        *epoch = 1;
+    }
+    let refused = scene.sign(&key, Some(secret(1).authorize(&request))).await.unwrap();
+    assert_eq!(scene.refused(&refused), "digests");
+    let bare = scene.keygen().await;
+    let request = scene.signature(&bare);
+    let signed = scene.sign(&bare, Some(secret(1).authorize(&request))).await.unwrap();
+    assert_eq!(signed.status, SessionStatus::Completed, "{:?}", signed.failure);
 }

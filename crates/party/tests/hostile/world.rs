@@ -148,6 +148,7 @@ fn request(ceremony: CeremonyRequest, names: &[&str]) -> CreateSession {
         expires_in_seconds: None,
         idempotency_key: None,
         authorization: None,
+        label: None,
     }
 }
 

@@ -40,6 +40,10 @@ pub(crate) struct KeygenArgs {
     /// The signature scheme
     #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
+    /// What the key is called: 1 to 64 letters, digits or -_.:@+. Lists show it, and policies of
+    /// server parties may be about it
+    #[arg(long, value_parser = value::<KeyLabel>)]
+    label: Option<KeyLabel>,
     /// Seconds until the session gives up
     #[arg(long, value_name = "SECONDS")]
     expires_in: Option<u64>,
@@ -178,7 +182,14 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
     let authorization = match &args.initiator_key {
         Some(key) => {
             let Wanted { scheme, threshold, holders } = wanted;
-            Some(args.signing.keygen(key, scheme, threshold, holders, &peers)?)
+            Some(args.signing.keygen(
+                key,
+                scheme,
+                threshold,
+                holders,
+                args.label.as_ref(),
+                &peers,
+            )?)
         }
         None => None,
     };
@@ -188,6 +199,7 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
         expires_in_seconds: args.expires_in,
         idempotency_key: None,
         authorization,
+        label: args.label,
     };
     let view = run_session(&*coordinator, request, "making a key", out).await?;
     let public_key = view.public_key().ok_or_else(Error::internal)?;
@@ -201,6 +213,7 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
     let (scheme, threshold) = (view.ceremony.scheme(), view.ceremony.threshold());
     let value = json!({
         "key_id": key_id,
+        "label": key.record.label,
         "scheme": scheme.name(),
         "threshold_t": threshold.signers(),
         "threshold_n": threshold.parties(),
@@ -231,6 +244,7 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
         expires_in_seconds: args.expires_in,
         idempotency_key: args.idempotency_key,
         authorization,
+        label: None,
     };
     let view = run_session(&*coordinator, request, "signing", out).await?;
     let value = signed(&view)?;

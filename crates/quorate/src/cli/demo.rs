@@ -132,6 +132,7 @@ fn keygen(scheme: Scheme) -> Result<CreateSession> {
         expires_in_seconds: None,
         idempotency_key: None,
         authorization: None,
+        label: None,
     })
 }
 
@@ -142,6 +143,7 @@ fn sign(key: KeyId, input: SignInput) -> CreateSession {
         expires_in_seconds: None,
         idempotency_key: None,
         authorization: None,
+        label: None,
     }
 }
 

@@ -127,6 +127,7 @@ async fn list(args: ListArgs, out: Output) -> Result<()> {
     let row = |key: &KeyRecord| {
         vec![
             key.key_id.to_string(),
+            key.label.as_ref().map(ToString::to_string).unwrap_or_default(),
             key.scheme.name().to_owned(),
             format!("{} of {}", key.threshold.signers(), key.threshold.parties()),
             quorate_schemes::ethereum_address(key.scheme, &key.public_key).unwrap_or_default(),
@@ -135,7 +136,7 @@ async fn list(args: ListArgs, out: Output) -> Result<()> {
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
     let keys: Vec<_> = keys.into_iter().map(KeyJson::from).collect();
-    out.show(&keys, || table(&["KEY", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
+    out.show(&keys, || table(&["KEY", "LABEL", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
     Ok(())
 }
 
@@ -161,6 +162,7 @@ fn described(view: &KeyView) -> String {
         ("state", state.name().to_owned()),
         ("epoch", record.epoch.to_string()),
     ];
+    lines.extend(record.label.as_ref().map(|label| ("label", label.to_string())));
     let attested = epochs.last().is_some_and(|epoch| epoch.attestation.is_some());
     let signed = if attested { "by all holders; check with `quorate keys verify`" } else { "no" };
     lines.push(("attested", signed.to_owned()));

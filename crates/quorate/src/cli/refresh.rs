@@ -57,6 +57,7 @@ pub(crate) async fn run(args: RefreshArgs, out: Output) -> Result<Answer> {
         expires_in_seconds: args.expires_in,
         idempotency_key: None,
         authorization,
+        label: None,
     };
     let view = run_session(&*coordinator, request, "refreshing a key", out).await?;
     let refreshed = view.ceremony.key().ok_or_else(Error::internal)?;

@@ -65,6 +65,7 @@ impl SigningArgs {
         scheme: Scheme,
         threshold: Threshold,
         parties: &[PartyId],
+        label: Option<&KeyLabel>,
         peers: &KnownPeers,
     ) -> Result<Authorization> {
         if parties.len() != usize::from(threshold.parties()) {
@@ -75,7 +76,7 @@ impl SigningArgs {
             return Err(Error::invalid_field("party", why));
         }
         let holders = named(parties, peers)?;
-        self.sign(key, Action::Keygen { scheme, threshold, holders })
+        self.sign(key, Action::Keygen { scheme, threshold, holders, label: label.cloned() })
     }
 
     /// Signs for a refresh of a key by all its holders, with the identities that are known of them.
@@ -320,6 +321,7 @@ async fn send(client: &ClientArgs, file: &RequestFile, out: Output) -> Result<()
         expires_in_seconds: None,
         idempotency_key: None,
         authorization: Some(authorization),
+        label: None,
     };
     let coordinator = client.connect()?;
     let view = run_session(&*coordinator, request, "sending a signed request", out).await?;
@@ -371,6 +373,9 @@ fn described(authorization: &Authorization, request: &Request) -> Value {
             value["threshold"] =
                 json!(format!("{} of {}", threshold.signers(), threshold.parties()));
             value["holders"] = holders(all);
+            if let Some(label) = request.label() {
+                value["label"] = json!(label);
+            }
         }
         Action::Sign { epoch, public_key, input, signers, .. } => {
             value["epoch"] = json!(epoch);
@@ -489,12 +494,15 @@ enum PolicyCommand {
         /// An initiator that the party pins beside those of the policy: NAME=KEY
         #[arg(long = "initiator", value_name = "NAME=KEY")]
         initiator: Vec<String>,
+        /// What the key of the request is called
+        #[arg(long, value_name = "LABEL", requires = "request", value_parser = value::<KeyLabel>)]
+        label: Option<KeyLabel>,
     },
 }
 
 /// Checks a policy.
 pub(crate) fn policy(args: &PolicyArgs, out: Output) -> Result<Answer> {
-    let PolicyCommand::Check { file, request, initiator } = &args.command;
+    let PolicyCommand::Check { file, request, initiator, label } = &args.command;
     let policy = read_policy(file)?;
     let mut known = Initiators::default();
     for pinned in initiator {
@@ -518,13 +526,18 @@ pub(crate) fn policy(args: &PolicyArgs, out: Output) -> Result<Answer> {
         return Ok(Answer::Yes);
     };
     let (authorization, _) = RequestFile::read(request)?.opened()?;
-    let value = tried(&policy, &known, &authorization);
+    let value = tried(&policy, &known, &authorization, label.as_ref());
     out.show(&value, || lines(&value));
     Ok(if value["decision"] == "deny" { Answer::No } else { Answer::Yes })
 }
 
 /// What a party with this policy and no memory would do about a request.
-fn tried(policy: &Policy, known: &Initiators, authorization: &Authorization) -> Value {
+fn tried(
+    policy: &Policy,
+    known: &Initiators,
+    authorization: &Authorization,
+    label: Option<&KeyLabel>,
+) -> Value {
     use quorate_authority::Decision;
     let verified: Verified = match known.verify(Some(authorization), now()) {
         Ok(verified) => verified,
@@ -533,8 +546,8 @@ fn tried(policy: &Policy, known: &Initiators, authorization: &Authorization) -> 
         }
     };
     let used = Use { total: 0, since: &|_| 0 };
-    let entry = policy.entry(&verified.request).map(|entry| entry.name.clone());
-    let mut value = match policy.decide(now(), &verified, authorization, &used, false) {
+    let entry = policy.entry(&verified.request, label).map(|entry| entry.name.clone());
+    let mut value = match policy.decide(now(), &verified, authorization, &used, label, false) {
         Decision::Allow => json!({"decision": "allow"}),
         Decision::AwaitApproval { needed, given } => json!({
             "decision": "await_approval", "approvals_needed": needed, "approvals_given": given,

@@ -78,5 +78,6 @@ pub(crate) fn key(
         }),
         tenant,
         created_at: Timestamp(created_at),
+        label: None,
     }
 }

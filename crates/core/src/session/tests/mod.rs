@@ -79,6 +79,7 @@ fn new(kind: SessionKind, t: i64, n: i64, parties: &[usize]) -> NewSession {
         authorization: None,
         now: Timestamp(0),
         expires_at: Timestamp(DEADLINE),
+        label: None,
     }
 }
 
