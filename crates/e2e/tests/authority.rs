@@ -120,4 +120,8 @@ async fn an_initiator_that_is_pinned_counts_instead_of_the_local_one() {
     denied(&asked.run(&sign).await.1, "unknown_initiator");
     let (ok, signature) = asked.run(&[&sign[..], &signed].concat()).await;
     assert!(ok, "{signature}");
+    let public_key = key["public_key"].as_str().expect("hex");
+    let whole = ["sign", "--key", public_key, "--message", "pay alice 5"];
+    let (ok, signature) = asked.run(&[&whole[..], &signed].concat()).await;
+    assert!(ok, "{signature}");
 }

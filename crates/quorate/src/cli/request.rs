@@ -18,7 +18,7 @@ use super::Answer;
 use super::ask::{InputArgs, lines, run_session, signed};
 use super::client::ClientArgs;
 use super::output::Output;
-use super::values::{select_key, value};
+use super::values::{find_key, select_key, value};
 use crate::serve::authority::{read_initiator, read_policy};
 use crate::serve::data::write_new_private;
 
@@ -150,26 +150,12 @@ pub(crate) async fn record(
     coordinator: &dyn ManageSessions,
     key: &KeySelector,
 ) -> Result<KeyRecord> {
-    let unknown =
-        || Error::new(ErrorCode::NotFound, "there is no such key; `quorate keys` lists them");
-    let mut before = None;
-    loop {
-        if let KeySelector::Id(id) = key {
-            return Ok(coordinator.key(&Caller::Open, *id).await?.record);
-        }
-        let Page { items, next } = coordinator.keys(&Caller::Open, before, 500).await?;
-        let fits = |record: &KeyRecord| match key {
-            KeySelector::PublicKey(key) => record.public_key == *key,
-            _ => false,
-        };
-        if let Some(found) = items.into_iter().find(fits) {
-            return Ok(found);
-        }
-        before = next;
-        if before.is_none() {
-            return Err(unknown());
-        }
-    }
+    let id = match key {
+        KeySelector::Id(id) => *id,
+        KeySelector::PublicKey(key) => find_key(coordinator, &hex::encode(&key.0)).await?,
+        KeySelector::ByParticipants => return Err(Error::internal()),
+    };
+    Ok(coordinator.key(&Caller::Open, id).await?.record)
 }
 
 /// A signed request in a file, with the message that its hash stands for.
