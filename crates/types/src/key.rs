@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_record_of_before_labels_is_read_and_written_as_it_was() {
-        let before = r#"{"key_id":"550e8400-e29b-41d4-a716-446655440000","epoch":0,"scheme":"ed25519","threshold":{"t":2,"n":2},"public_key":"00","holders":["a","b"],"tenant":"default","created_at":5}"#;
+        let before = r#"{"key_id":"550e8400-e29b-41d4-a716-446655440000","epoch":0,"scheme":"ed25519","threshold":{"t":2,"n":2},"public_key":[0],"holders":["a","b"],"tenant":"default","created_at":5}"#;
         let read: KeyRecord = serde_json::from_str(before).unwrap();
         assert_eq!(read.label, None);
         assert_eq!(serde_json::to_string(&read).unwrap(), before);
