@@ -1,8 +1,7 @@
 //! Kill -9 at random points: nothing acknowledged is lost, every session ends, every key signs.
 
-use std::time::Duration;
-
 use quorate_e2e::{Cluster, call};
+use quorate_testkit::Seeded;
 use serde_json::{Value, json};
 
 /// Times the process is killed.
@@ -11,17 +10,6 @@ const KILLS: u64 = 50;
 const KILLS_IN_KEYGEN: u64 = 10;
 /// Seconds a session may take.
 const DEADLINE: u64 = 15;
-
-/// SplitMix64; the seed is fixed and the points of the kills follow from it and the machine's speed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        ((z ^ (z >> 27)) >> 16) % bound
-    }
-}
 
 async fn keygen(cluster: &Cluster) -> Option<String> {
     let body = json!({"session_type": "keygen", "threshold_n": 3, "threshold_t": 2,
@@ -55,7 +43,7 @@ async fn ended(cluster: &Cluster, session: &str) -> Value {
 #[tokio::test]
 async fn fifty_kills_lose_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut random = Random(20_240_607);
+    let mut random = Seeded(20_240_607);
     let mut cluster = Cluster::start(folder.path()).await;
     let first = keygen(&cluster).await.expect("a session");
     assert_eq!(ended(&cluster, &first).await["status"], "completed");
@@ -70,7 +58,7 @@ async fn fifty_kills_lose_nothing_that_was_acknowledged() {
         } else {
             (sign(&cluster, &first, round).await, 25)
         };
-        tokio::time::sleep(Duration::from_millis(random.below(span))).await;
+        tokio::time::sleep(random.millis(span)).await;
         cluster.kill().await;
         cluster = Cluster::start(folder.path()).await;
         if let Some(session) = work {

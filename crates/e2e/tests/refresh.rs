@@ -4,11 +4,11 @@
 #![allow(clippy::print_stdout, reason = "a failing test shows its seed")]
 
 use std::path::Path;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quorate_e2e::{Cluster, Role, amount, binary, call, free_ports, last_json};
+use quorate_testkit::Seeded;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -143,17 +143,6 @@ async fn a_party_that_is_put_back_to_the_epoch_before_signs_nothing_and_says_sta
     completed(&url, &signing(&key, [SERVERS[1], SERVERS[2]])).await;
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        ((z ^ (z >> 27)) >> 16) % bound
-    }
-}
-
 const APART: [&str; 3] = ["alpha", "beta", "gamma"];
 
 /// One of the parties, in a process of its own.
@@ -181,14 +170,14 @@ async fn a_kill_of_any_holder_at_any_time_of_a_refresh_leaves_one_epoch_that_sig
     let key = completed(&url, &keygen("ed25519")).await;
     let seed = 20_261_127;
     println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Seeded(seed);
     let (mut finished, mut failed) = (0, 0);
     for round in 0..amount(8, 200) {
         let mut body = refresh(&key);
         body["expires_in_seconds"] = json!(20);
         let session = create(&url, &body).await;
-        tokio::time::sleep(Duration::from_millis(random.below(120))).await;
-        let at = usize::try_from(random.below(3)).expect("small");
+        tokio::time::sleep(random.millis(120)).await;
+        let at = random.below(3);
         parties[at].process.kill().await.expect("it can be killed");
         let own = [ports[4 + 2 * at], ports[5 + 2 * at]];
         parties[at] = party(folder.path(), at, own, &router).await;

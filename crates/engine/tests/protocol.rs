@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::*;
 use quorate_engine::*;
+use quorate_testkit::Seeded;
 use quorate_types::*;
 
 /// The key whose shares are in `data`.
@@ -74,7 +75,7 @@ fn no_two_attempts_give_the_same_signature() {
 #[test]
 fn a_thousand_ed25519_signatures_verify_and_repeat_no_nonce() {
     let made = two_of_three(Scheme::Ed25519);
-    let mut shuffle = Shuffle(5);
+    let mut shuffle = Seeded(5);
     let mut seen = std::collections::HashSet::new();
     for n in 0..1_000 {
         let digest = Digest(std::array::from_fn(|_| u8::try_from(shuffle.below(256)).unwrap()));

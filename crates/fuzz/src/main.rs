@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mutate::{Rng, mutated};
+use mutate::mutated;
+use quorate_testkit::Seeded;
 use targets::{TARGETS, Target};
 
 const USAGE: &str = "\
@@ -81,7 +82,7 @@ fn outcome(target: &Target, input: &[u8]) -> Option<Vec<u64>> {
 /// Runs a target for a while. False when an input made it panic.
 fn fuzz(target: &Target, seed: u64, time: Duration) -> bool {
     println!("{} with seed {seed}", target.name);
-    let (mut rng, mut seen, mut runs) = (Rng(seed), HashSet::new(), 0_u64);
+    let (mut rng, mut seen, mut runs) = (Seeded(seed), HashSet::new(), 0_u64);
     let mut pool = corpus(target.name);
     let committed = pool.len();
     assert!(committed > 0, "no corpus for {}", target.name);

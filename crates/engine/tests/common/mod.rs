@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use quorate_engine::*;
+use quorate_testkit::Seeded;
 use quorate_types::*;
 
 /// A message under way.
@@ -72,19 +73,6 @@ pub(crate) fn two_of_three(scheme: Scheme) -> &'static Made {
     &keys(scheme)[1]
 }
 
-/// A deterministic shuffler (SplitMix64).
-pub(crate) struct Shuffle(pub(crate) u64);
-
-impl Shuffle {
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).expect("below a usize")
-    }
-}
-
 pub(crate) fn name(n: usize) -> PartyId {
     format!("party-{n}").parse().expect("a name")
 }
@@ -148,7 +136,7 @@ pub(crate) fn deliver(
     seed: u64,
     mut touch: impl FnMut(&mut Run, &Addressed),
 ) -> Vec<Ending> {
-    let mut shuffle = Shuffle(seed);
+    let mut shuffle = Seeded(seed);
     let mut endings: Vec<Ending> = Vec::new();
     let mut under_way = Vec::new();
     for (at, run) in runs.iter_mut().enumerate() {

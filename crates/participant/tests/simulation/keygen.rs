@@ -3,8 +3,7 @@
 use quorate_types::vault::{SealedShare, ShareState};
 use quorate_types::*;
 
-use crate::process::Death;
-use crate::world::{Crash, Network, Ran, World, party, seeds};
+use crate::world::{Crash, Network, Ran, World, at_each_death, party, seeds};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SCHEME: Scheme = Scheme::Ed25519;
@@ -126,16 +125,7 @@ fn crashed(seed: u64, crash: Crash) -> bool {
 
 #[test]
 fn a_death_at_any_action_of_any_vault_leaves_a_key_that_signs_or_none() {
-    for seed in seeds(4) {
-        for name in NAMES {
-            let mut at = 0;
-            while crashed(seed, (name, Death::Before(at))) {
-                assert!(crashed(seed, (name, Death::After(at))), "the same process");
-                at += 1;
-            }
-            assert!(at >= 7, "{name}: {at} actions of its vault were tried");
-        }
-    }
+    at_each_death(7, crashed);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use quorate_types::*;
 
 use crate::disk::Disk;
 use crate::process::Death;
-use crate::world::{Crash, Network, World, party, seeds};
+use crate::world::{Crash, Network, World, at_each_death, party, seeds};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -180,16 +180,7 @@ fn too_many_refreshes_that_broke_off_name_the_command_at_each_holder_in_the_way(
 
 #[test]
 fn a_death_at_any_action_of_any_vault_leaves_the_old_epoch_or_the_new_one() {
-    for seed in seeds(4) {
-        for name in NAMES {
-            let mut at = 0;
-            while crashed(seed, (name, Death::Before(at))) {
-                assert!(crashed(seed, (name, Death::After(at))), "the same process");
-                at += 1;
-            }
-            assert!(at >= 6, "{name}: {at} actions of its vault were tried");
-        }
-    }
+    at_each_death(6, crashed);
 }
 
 #[test]

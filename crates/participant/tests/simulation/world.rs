@@ -6,6 +6,7 @@ use std::sync::Arc;
 use quorate_core::session::{self, Command, Effects, NewSession, Reply};
 use quorate_engine::{Identity, Outgoing};
 use quorate_participant::{Incoming, Input, restarted};
+use quorate_testkit::Seeded;
 use quorate_types::vault::ShareState;
 use quorate_types::*;
 
@@ -14,27 +15,6 @@ use crate::process::{Death, Done, Process};
 
 /// How long a session may take, in milliseconds.
 const LIFE: i64 = 60_000;
-
-/// A deterministic generator (SplitMix64).
-pub(crate) struct Seeded(u64);
-
-impl Seeded {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-}
 
 /// The seeds of a test: so many, or the one that the environment names.
 pub(crate) fn seeds(count: u64) -> Vec<u64> {
@@ -53,6 +33,21 @@ pub(crate) struct Network {
 
 /// Whose process dies, and when.
 pub(crate) type Crash = (&'static str, Death);
+
+/// Lets each of three processes die before and after each action of its vault, of which there are
+/// `least` or more. `crashed` runs a session with a seed, and says whether somebody died in it.
+pub(crate) fn at_each_death(least: usize, crashed: impl Fn(u64, Crash) -> bool) {
+    for seed in seeds(4) {
+        for name in ["a", "b", "c"] {
+            let mut at = 0;
+            while crashed(seed, (name, Death::Before(at))) {
+                assert!(crashed(seed, (name, Death::After(at))), "the same process");
+                at += 1;
+            }
+            assert!(at >= least, "{name}: {at} actions of its vault were tried");
+        }
+    }
+}
 
 /// A machine that runs processes.
 pub(crate) struct Holder {
@@ -104,7 +99,7 @@ pub(crate) fn party(name: &str) -> PartyId {
 
 impl World {
     pub(crate) fn new(seed: u64, names: &[&str]) -> Self {
-        let (network, seeded) = (Network::default(), Seeded::new(seed));
+        let (network, seeded) = (Network::default(), Seeded(seed));
         let mut world = Self {
             holders: BTreeMap::new(),
             network,

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_party::{Compute, Keyring, MemoryVault, OpenKey};
+use quorate_testkit::Seeded;
 use quorate_types::*;
 use tokio::sync::{oneshot, watch};
 
 use crate::cheat::Cheat;
 use crate::middle::{Between, Call, Middle};
-use crate::world::{Machine, Seeded, World, party};
+use crate::world::{Machine, World, party};
 
 /// Sessions that are parked at once: as many as the victim has secret bits.
 const PARKED: usize = 256;

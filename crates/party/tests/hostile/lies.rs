@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quorate_party::{Compute, MemoryVault, PartyHandle};
 use quorate_ports::vault::{Ban, SealedShare};
+use quorate_testkit::Seeded;
 use quorate_types::*;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use crate::json::Kind;
 use crate::liar::{Account, Act, CONNECTING, Deceived, Liar, Plan, Request, Script};
 use crate::lie::{Seen, lies};
 use crate::middle::Between;
-use crate::world::{Machine, Seeded, World, party};
+use crate::world::{Machine, World, party};
 
 /// Chooses the lies and the documents that are replayed. Another one: `QUORATE_SEED`.
 const SEED: u64 = 0x6c69_6172;
