@@ -108,6 +108,11 @@ pub(crate) trait Machine: std::marker::Send {
     /// The last round in which a message may be sent or taken.
     fn rounds(&self) -> u16;
 
+    /// The first round whose messages may tell something of the result.
+    fn telling(&self) -> u16 {
+        2
+    }
+
     /// The earlier rounds whose broadcasts all parties must have seen alike before a message of
     /// this round is used. The run sees to it: see the module `echo`.
     fn echoed(&self, _round: u16) -> Option<RangeInclusive<u16>> {

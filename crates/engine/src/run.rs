@@ -45,6 +45,9 @@ pub struct Outgoing {
     pub to: Option<PartyId>,
     /// The protocol's round.
     pub round: u16,
+    /// Whether it may tell something of the result. What comes before may leave while the
+    /// permission of the run is being written.
+    pub telling: bool,
     /// The envelope.
     pub payload: Bytes,
 }
@@ -351,7 +354,8 @@ impl Run {
         if to.is_none() {
             self.keep_broadcast(round, self.me, &payload);
         }
-        Ok(Outgoing { to: party, round, payload })
+        let telling = round >= self.machine.telling();
+        Ok(Outgoing { to: party, round, telling, payload })
     }
 
     fn address(&self, from: Position, to: Option<Position>, round: u16) -> Address {

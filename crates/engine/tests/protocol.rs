@@ -350,3 +350,28 @@ fn a_share_of_one_scheme_is_not_used_as_anothers() {
         assert!(error.message.contains("cannot be opened"), "{error:?}");
     }
 }
+
+/// The permission of a signature is written while what tells nothing of it is on its way.
+#[test]
+fn what_tells_of_a_signature_is_marked_from_the_round_in_which_shares_of_it_leave() {
+    for (scheme, first) in [(Scheme::EcdsaSecp256k1, 3), (Scheme::Ed25519, 2)] {
+        let (parties, mut runs) =
+            signing(session(70), two_of_two(scheme), &[0, 1], Digest([3; 32]));
+        let mut under_way = Vec::new();
+        let mut last = 0;
+        for at in 0..2 {
+            let sent = runs[at].advance().unwrap().outgoing;
+            under_way.push((at, sent));
+        }
+        while let Some((from, sent)) = under_way.pop() {
+            for Outgoing { round, telling, payload, .. } in sent {
+                assert_eq!(telling, round >= first, "round {round} of {scheme}");
+                last = last.max(round);
+                let to = 1 - from;
+                runs[to].receive(&parties[from], &payload).unwrap();
+                under_way.insert(0, (to, runs[to].advance().unwrap().outgoing));
+            }
+        }
+        assert_eq!(last, first, "nothing more is sent among two");
+    }
+}

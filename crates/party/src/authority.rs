@@ -3,8 +3,8 @@
 //!
 //! A request that is allowed is used up at once, in memory, so that of two sessions with one
 //! request only one is joined. It is written to the ledger beside the join, and the run waits for
-//! the disk before its second message, the first that could carry anything of a result: a crash
-//! before that leaves a request that has made nothing.
+//! the disk before the first message that tells of a result: a crash before that leaves a request
+//! that has made nothing.
 
 mod memory;
 mod permit;

@@ -31,7 +31,7 @@ pub(crate) struct RouterTransport {
     seen: HashSet<MessageId>,
     stop: CancellationToken,
     gate: Gate,
-    /// A write that must have ended before a message of the second round leaves.
+    /// A write that must have ended before a message that tells of the result leaves.
     held: Option<Stored>,
 }
 
@@ -60,8 +60,7 @@ impl RouterTransport {
         }
     }
 
-    /// Lets nothing leave but the messages of the first round before this has been written: they
-    /// tell nothing of a result.
+    /// Lets no message that tells of the result leave before this has been written.
     pub(crate) fn hold_results(&mut self, until: Option<Stored>) {
         self.held = until;
     }
@@ -79,7 +78,7 @@ impl RouterTransport {
     /// Hands a message over, in order. Returns before it is delivered or durable; a failure shows
     /// at a later call.
     pub(crate) async fn send(&mut self, outgoing: Outgoing) -> Result<()> {
-        if outgoing.round > 1
+        if outgoing.telling
             && let Some(stored) = self.held.take()
         {
             stored.await?;
@@ -210,7 +209,8 @@ mod tests {
     }
 
     fn outgoing(round: u16) -> Outgoing {
-        Outgoing { to: None, round, payload: Bytes::from_static(b"x") }
+        let telling = round > 1;
+        Outgoing { to: None, round, telling, payload: Bytes::from_static(b"x") }
     }
 
     #[tokio::test]

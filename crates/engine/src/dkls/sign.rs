@@ -261,4 +261,8 @@ impl Machine for Sign {
     fn rounds(&self) -> u16 {
         4
     }
+
+    fn telling(&self) -> u16 {
+        3
+    }
 }

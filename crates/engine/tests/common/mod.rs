@@ -114,7 +114,7 @@ pub(crate) fn deliveries(
     let me = &parties[from];
     let others: Vec<_> = parties.iter().filter(|party| *party != me).collect();
     let mut deliveries = Vec::new();
-    for (at, Outgoing { to, round, payload }) in outgoing.iter().enumerate() {
+    for (at, Outgoing { to, round, payload, .. }) in outgoing.iter().enumerate() {
         let story = |other: &Outgoing| other.to.is_none() && other.round == *round;
         let stories = outgoing.iter().filter(|other| story(other)).count();
         let told = outgoing[..at].iter().filter(|other| story(other)).count();

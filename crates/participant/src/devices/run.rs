@@ -329,7 +329,7 @@ impl DeviceRun {
                         done.push(DeviceAction::Expect(kind, self.place(&from)?));
                     }
                 }
-                Action::Send(Outgoing { to, round, payload }) => {
+                Action::Send(Outgoing { to, round, payload, .. }) => {
                     let to = to.map(|party| self.place(&party)).transpose()?;
                     let kind = MessageKind::Round { round, direct: to.is_some() };
                     done.push(DeviceAction::Send { kind, to, payload });
