@@ -54,6 +54,7 @@ fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSession {
         idempotency_key: None,
         authorization: None,
         label: None,
+        replace: false,
     }
 }
 
@@ -74,6 +75,7 @@ async fn complete(coordinator: &CoordinatorApp, created: &CreatedSession) -> Ses
             handshake: None,
             ready: true,
             awaiting_approval: false,
+            attempt: 0,
         };
         coordinator.join(&Caller::Open, join).await.unwrap();
     }
@@ -81,7 +83,8 @@ async fn complete(coordinator: &CoordinatorApp, created: &CreatedSession) -> Ses
     for participant in &created.session.participants {
         let public_key = hex::decode(GENERATOR).unwrap();
         let outcome = PartyOutcome::Key { public_key, attestation: None, epoch: None };
-        let report = Report { session_id, party_id: participant.party_id.clone(), outcome };
+        let report =
+            Report { session_id, party_id: participant.party_id.clone(), attempt: 0, outcome };
         last = Some(coordinator.complete(&Caller::Open, report).await.unwrap());
     }
     last.unwrap()

@@ -74,6 +74,7 @@ fn keygen(parties: &[&str], idempotency_key: Option<&str>) -> CreateSession {
         idempotency_key: idempotency_key.map(Into::into),
         authorization: None,
         label: None,
+        replace: false,
     }
 }
 
@@ -86,6 +87,7 @@ fn join(created: &CreatedSession, name: &str) -> JoinSession {
         handshake: None,
         ready: false,
         awaiting_approval: false,
+        attempt: 0,
     }
 }
 
@@ -146,6 +148,7 @@ async fn a_result_that_is_not_on_disk_is_told_to_nobody() {
     let report = |name: &str| Report {
         session_id: id,
         party_id: party(name),
+        attempt: 0,
         outcome: PartyOutcome::Key {
             public_key: hex::decode(GENERATOR).unwrap(),
             attestation: None,
@@ -192,7 +195,7 @@ async fn a_failed_store_is_told_to_lists_and_other_waiters() {
             attestation: None,
             epoch: None,
         };
-        let report = Report { session_id: failing, party_id: party(name), outcome };
+        let report = Report { session_id: failing, party_id: party(name), attempt: 0, outcome };
         let _ = world.coordinator.complete(&Caller::Open, report).await;
     }
     assert!(world.store.health().is_err(), "the store has failed");
@@ -351,6 +354,7 @@ async fn a_silent_party_is_named_at_the_deadline() {
     let report = Report {
         session_id: id,
         party_id: party("a"),
+        attempt: 0,
         outcome: PartyOutcome::Key {
             public_key: hex::decode(GENERATOR).unwrap(),
             attestation: None,
@@ -452,6 +456,7 @@ async fn a_finished_key_is_attached_to_its_account() {
         let report = Report {
             session_id: created.session.session_id,
             party_id: party(name),
+            attempt: 0,
             outcome: PartyOutcome::Key {
                 public_key: hex::decode(GENERATOR).unwrap(),
                 attestation: None,
@@ -479,7 +484,7 @@ async fn a_key_shows_which_of_its_holders_sign_no_more_together() {
             attestation: None,
             epoch: None,
         };
-        let report = Report { session_id: made, party_id: party(name), outcome };
+        let report = Report { session_id: made, party_id: party(name), attempt: 0, outcome };
         world.coordinator.complete(&Caller::Open, report).await.unwrap();
     }
     let sign = CreateSession {
@@ -502,7 +507,7 @@ async fn a_key_shows_which_of_its_holders_sign_no_more_together() {
     };
     let outcome = PartyOutcome::Failure(failure);
     let session_id = created.session.session_id;
-    let report = Report { session_id, party_id: party("a"), outcome };
+    let report = Report { session_id, party_id: party("a"), attempt: 0, outcome };
     world.coordinator.complete(&Caller::Open, report).await.unwrap();
     let view = world.coordinator.key(&Caller::Open, made.into()).await.unwrap();
     let [ban] = view.bans.as_slice() else { panic!("{view:?}") };

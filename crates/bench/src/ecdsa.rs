@@ -23,6 +23,7 @@ fn request(ceremony: CeremonyRequest) -> CreateSession {
         idempotency_key: None,
         authorization: None,
         label: None,
+        replace: false,
     }
 }
 

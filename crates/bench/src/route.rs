@@ -26,6 +26,7 @@ pub(crate) async fn route(cluster: &Cluster, effort: Effort) {
         idempotency_key: None,
         authorization: None,
         label: None,
+        replace: false,
     };
     let created = coordinator.create(&Caller::Open, request).await.expect("a session");
     let session = created.session.session_id;

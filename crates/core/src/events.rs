@@ -114,8 +114,8 @@ impl Events {
         self.remember(event);
         let mut reached = 0;
         let mut awaited_by = 0;
-        for participant in &event.session.participants {
-            let Some(party) = self.parties.get_mut(&participant.party_id) else {
+        for party in event.audience() {
+            let Some(party) = self.parties.get_mut(party) else {
                 continue;
             };
             let wants = |id: &&SubscriberId| {
@@ -144,13 +144,13 @@ impl Events {
                 return;
             };
             self.bytes -= logged.cost;
-            for participant in &logged.event.session.participants {
-                let Some(party) = self.parties.get_mut(&participant.party_id) else {
+            for name in logged.event.audience() {
+                let Some(party) = self.parties.get_mut(name) else {
                     continue;
                 };
                 if party.unread.front() == Some(&sequence) {
                     party.unread.pop_front();
-                    self.cut(&participant.party_id, sequence);
+                    self.cut(name, sequence);
                 }
             }
         }
@@ -174,6 +174,17 @@ impl Events {
         let session = event.session.session_id;
         if event.session.status.is_final() {
             return self.forget(session);
+        }
+        let others = |known: &OpenSession| {
+            let before = &known.created.1.session;
+            let names = |view: &SessionView| -> Vec<_> {
+                view.participants.iter().map(|seat| seat.party_id.clone()).collect()
+            };
+            before.attempt != event.session.attempt || names(before) != names(&event.session)
+        };
+        // Others take part, or the same once more: what was known is over for all of them.
+        if event.kind == EventKind::SessionCreated && self.open.get(&session).is_some_and(others) {
+            self.forget(session);
         }
         let entry = (self.last, event.clone());
         let known = self.open.entry(session).or_insert_with(|| {

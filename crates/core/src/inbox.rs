@@ -4,6 +4,7 @@
 //! router's sequence; streams read it with a cursor, so none sees a message twice and a slow one
 //! costs nothing more than the box itself.
 
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -93,7 +94,10 @@ impl Record {
 struct Conversation {
     /// Who owns the session; messages written before that was known are the default tenant's.
     tenant: Tenant,
+    attempt: u32,
     members: Vec<PartyId>,
+    /// Who was one before another took its place.
+    former: Vec<PartyId>,
     ended: bool,
     bytes: usize,
     messages: HashMap<MessageId, Record>,
@@ -159,104 +163,6 @@ impl Inboxes {
     /// back: a new message must not take the place of an old one.
     pub fn continue_after(&mut self, sequence: u64) {
         self.last_sequence = self.last_sequence.max(sequence);
-    }
-
-    /// Opens a session for its members. Opening it again changes nothing.
-    pub fn open_session(&mut self, session: SessionId, tenant: &Tenant, members: &[PartyId]) {
-        self.sessions.entry(session).or_insert_with(|| Conversation {
-            tenant: tenant.clone(),
-            members: members.to_vec(),
-            ..Conversation::default()
-        });
-    }
-
-    /// Closes a session: its messages go, its delivery records stay for a while. Answers with the
-    /// messages that not all had acknowledged.
-    pub fn close_session(&mut self, session: SessionId) -> Vec<MessageId> {
-        let Some(conversation) = self.sessions.get_mut(&session) else {
-            return Vec::new();
-        };
-        if conversation.ended {
-            return Vec::new();
-        }
-        conversation.ended = true;
-        conversation.rounds = HashSet::new();
-        self.bytes.give_back(&conversation.tenant, std::mem::take(&mut conversation.bytes));
-        self.records.give_back(&conversation.tenant, conversation.messages.len());
-        self.ended_records += conversation.messages.len();
-        let mut gone = Vec::new();
-        for (id, record) in &mut conversation.messages {
-            if record.row.take().is_some() {
-                gone.push(*id);
-            }
-        }
-        for member in conversation.members.clone() {
-            let Some(inbox) = self.boxes.get_mut(&member) else {
-                continue;
-            };
-            for sequence in inbox.by_session.remove(&session).into_iter().flatten() {
-                inbox.entries.remove(&sequence);
-            }
-            if inbox.entries.is_empty() {
-                self.boxes.remove(&member);
-            }
-        }
-        self.ended.push_back(session);
-        self.forget_ended();
-        gone
-    }
-
-    /// Forgets a closed session at once, so that another may be opened under its id.
-    pub fn forget_session(&mut self, session: SessionId) {
-        if let Some(at) = self.ended.iter().position(|ended| *ended == session) {
-            self.ended.remove(at);
-            if let Some(conversation) = self.sessions.remove(&session) {
-                self.ended_records -= conversation.messages.len();
-            }
-        }
-    }
-
-    fn forget_ended(&mut self) {
-        while self.ended.len() > ENDED_KEPT || self.ended_records > ENDED_RECORDS_KEPT {
-            let Some(oldest) = self.ended.pop_front() else {
-                return;
-            };
-            if let Some(conversation) = self.sessions.remove(&oldest) {
-                self.ended_records -= conversation.messages.len();
-            }
-        }
-    }
-
-    /// Who owns a session that is known here.
-    pub fn owner(&self, session: SessionId) -> Option<&Tenant> {
-        self.sessions.get(&session).map(|conversation| &conversation.tenant)
-    }
-
-    /// Whether a party is or was in a session that is known here.
-    pub fn has_member(&self, session: SessionId, party: &PartyId) -> bool {
-        self.sessions.get(&session).is_some_and(|known| known.members.contains(party))
-    }
-
-    /// Whether messages of this session are taken and delivered.
-    pub fn is_open(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|conversation| !conversation.ended)
-    }
-
-    /// Refuses a party that is not in the session, and a session that is not open.
-    pub fn check_member(&self, session: SessionId, party: &PartyId) -> Result<()> {
-        let conversation = self.open(session)?;
-        if conversation.members.contains(party) { Ok(()) } else { Err(stranger(session, party)) }
-    }
-
-    fn open(&self, session: SessionId) -> Result<&Conversation> {
-        match self.sessions.get(&session) {
-            None => Err(Error::not_found("session", session)),
-            Some(conversation) if conversation.ended => Err(Error::new(
-                ErrorCode::SessionExpired,
-                format!("session {session} is over; its messages are gone"),
-            )),
-            Some(conversation) => Ok(conversation),
-        }
     }
 
     /// Takes a message in and puts it into its recipients' boxes.

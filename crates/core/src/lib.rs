@@ -7,8 +7,10 @@
 pub mod accounts;
 pub mod admission;
 pub mod budget;
+pub mod choice;
 pub mod events;
 pub mod groups;
+pub mod health;
 pub mod inbox;
 pub mod key;
 pub mod links;

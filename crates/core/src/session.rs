@@ -4,7 +4,10 @@
 //! commute: in whichever order the parties' commands arrive, the session ends the same.
 
 mod approve;
+mod attempts;
 mod create;
+mod end;
+mod enter;
 mod keygen;
 mod refresh;
 mod report;
@@ -15,10 +18,12 @@ mod view;
 
 use std::sync::Arc;
 
-use create::{check_device, check_input, check_participants};
+pub use attempts::Reserve;
+use attempts::Retry;
+use create::{check_input, check_participants};
+use enter::Joiner;
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq;
 
 /// Entries kept of a session's history: 16 parties in 8 rounds and every step of theirs fit.
 const MAX_TIMELINE: usize = 256;
@@ -40,6 +45,8 @@ pub struct NewSession {
     pub participants: Vec<(NewParticipant, [u8; 32])>,
     /// Those of them that are server parties.
     pub servers: Vec<PartyId>,
+    /// With whom a signature may be tried again; `None` where it is tried once.
+    pub reserve: Option<Reserve>,
     /// What the initiator has signed.
     pub authorization: Option<Arc<Authorization>>,
     /// What the key is called that it makes or refreshes.
@@ -65,6 +72,8 @@ pub enum Command {
         handshake: Option<Handshake>,
         /// Whether it is ready at once.
         ready: bool,
+        /// The attempt that it joins.
+        attempt: u32,
     },
     /// A party with its token does not join before the request has more approvals.
     AwaitApproval {
@@ -91,8 +100,23 @@ pub enum Command {
     Report {
         /// Who.
         party: PartyId,
+        /// The attempt of which it tells.
+        attempt: u32,
         /// What came out.
         outcome: PartyOutcome,
+    },
+    /// After a setback: the session goes on with others, or ends. Right after the command that
+    /// told of the setback.
+    TryAgain {
+        /// The session's reserve, the best first, each with the SHA-256 of its join token.
+        ranked: Vec<(PartyId, [u8; 32])>,
+    },
+    /// Parties were waited for in vain: the session goes on with others, if there are some.
+    Without {
+        /// They.
+        silent: Vec<PartyId>,
+        /// As in [`Command::TryAgain`].
+        ranked: Vec<(PartyId, [u8; 32])>,
     },
     /// The router has seen a party's first message of a round.
     Progress {
@@ -147,6 +171,8 @@ pub struct Effects {
     pub bans: Vec<ReportedBan>,
     /// All parties of a keygen or refresh are ready, and it waits to be admitted.
     pub ready: bool,
+    /// The attempt cannot go on: [`Command::TryAgain`] comes next.
+    pub set_back: bool,
     /// The session has ended by this command.
     pub ended: bool,
 }
@@ -176,6 +202,13 @@ impl Participant {
             ParticipantStatus::Ready | ParticipantStatus::Computing | ParticipantStatus::Completed
         )
     }
+
+    /// As it is before it joins.
+    fn forget(&mut self) {
+        self.handshake = None;
+        self.status = ParticipantStatus::Waiting;
+        self.last_round = -1;
+    }
 }
 
 /// A session.
@@ -189,6 +222,9 @@ pub struct Session {
     /// The server parties among them; unknown in sessions of the first version.
     #[serde(default)]
     servers: Vec<PartyId>,
+    /// Of a signature that may be tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<Box<Retry>>,
     status: SessionStatus,
     /// What the initiator has signed; unknown in sessions of the first version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,6 +268,7 @@ impl Session {
             ceremony: new.ceremony,
             participants: new.participants.into_iter().map(participant).collect(),
             servers: new.servers,
+            retry: new.reserve.map(Retry::new).map(Box::new),
             status: SessionStatus::Created,
             authorization: new.authorization,
             label: new.label,
@@ -264,8 +301,8 @@ impl Session {
             self.refuse_overdue(now)?;
         }
         match command {
-            Command::Join { party, token_hash, device, handshake, ready } => {
-                let joiner = Joiner { party, token_hash, device, handshake, ready };
+            Command::Join { party, token_hash, device, handshake, ready, attempt } => {
+                let joiner = Joiner { party, token_hash, device, handshake, ready, attempt };
                 self.join(now, joiner, effects)
             }
             Command::AwaitApproval { party, token_hash } => {
@@ -280,114 +317,14 @@ impl Session {
                 }
                 Ok(Reply::Done)
             }
-            Command::Report { party, outcome } => self.report(now, &party, outcome, effects),
+            Command::Report { party, attempt, outcome } => {
+                self.report(now, &party, attempt, outcome, effects)
+            }
+            Command::TryAgain { ranked } => self.try_again(now, &ranked, effects),
+            Command::Without { silent, ranked } => self.without(now, &silent, &ranked, effects),
             Command::Progress { party, round } => self.progress(now, &party, round),
             Command::Close => self.close(now, effects),
             Command::Expire => self.expire(now, effects),
-        }
-    }
-
-    fn join(&mut self, now: Timestamp, joiner: Joiner, effects: &mut Effects) -> Result<Reply> {
-        let at = self.proven(&joiner.party, &joiner.token_hash)?;
-        let party_index = index(at);
-        self.refuse_overdue(now)?;
-        self.refuse_ended()?;
-        check_device(&joiner.device)?;
-        if joiner.handshake.as_ref().is_some_and(|handshake| handshake.len() > MAX_HANDSHAKE) {
-            let problem = format!("handshake is at most {MAX_HANDSHAKE} bytes");
-            return Err(Error::invalid_field("hello", problem));
-        }
-        let known = self.participants[at].handshake.clone();
-        let changed = joiner.handshake.is_some() && known != joiner.handshake;
-        if self.status == SessionStatus::InProgress {
-            if changed {
-                return Err(Error::new(
-                    ErrorCode::Conflict,
-                    "the session runs already with your earlier handshake; if you lost its \
-                     state, report a failure so that the others need not wait",
-                ));
-            }
-            return Ok(Reply::Joined { party_index });
-        }
-        let first = matches!(
-            self.participants[at].status,
-            ParticipantStatus::Waiting | ParticipantStatus::AwaitingApproval
-        );
-        let participant = &mut self.participants[at];
-        if first || changed {
-            participant.device = joiner.device;
-            participant.handshake = joiner.handshake.or(known);
-            participant.status = ParticipantStatus::Joined;
-        }
-        if first {
-            self.status = self.before_start();
-            self.note(now, Some(&joiner.party), "joined");
-            effects.events.push(EventKind::PartyJoined);
-        } else if changed {
-            self.note(now, Some(&joiner.party), "joined again");
-        }
-        if joiner.ready {
-            self.ready(now, &joiner.party, effects)?;
-        }
-        Ok(Reply::Joined { party_index })
-    }
-
-    fn ready(&mut self, now: Timestamp, party: &PartyId, effects: &mut Effects) -> Result<Reply> {
-        let at = self.member(party)?;
-        if self.status != SessionStatus::Completed {
-            self.refuse_ended()?;
-        }
-        match self.participants[at].status {
-            ParticipantStatus::Waiting | ParticipantStatus::AwaitingApproval => {
-                return Err(Error::invalid_field(
-                    "party_id",
-                    "join the session before saying ready",
-                ));
-            }
-            ParticipantStatus::Joined => {
-                self.participants[at].status = ParticipantStatus::Ready;
-                self.note(now, Some(party), "ready");
-                effects.events.push(EventKind::PartyReady);
-            }
-            _ => {}
-        }
-        let count = self.ready_count();
-        if count.all_ready() && self.status == SessionStatus::Waiting {
-            if self.kind().makes_shares() && !self.servers.is_empty() {
-                effects.ready = true;
-            } else {
-                self.begin(now, effects);
-            }
-        }
-        Ok(Reply::Ready(count))
-    }
-
-    fn begin(&mut self, now: Timestamp, effects: &mut Effects) {
-        self.status = SessionStatus::InProgress;
-        for participant in &mut self.participants {
-            participant.status = ParticipantStatus::Computing;
-        }
-        self.note(now, None, "started");
-        effects.persist(Durability::Queued);
-        effects.events.push(EventKind::SessionStarted);
-    }
-
-    fn ready_count(&self) -> ReadyCount {
-        let ready = self.participants.iter().filter(|p| p.is_ready()).count();
-        let small = |n| u16::try_from(n).expect("at most MAX_PARTIES");
-        ReadyCount { ready: small(ready), total: small(self.participants.len()) }
-    }
-
-    fn start(&self) -> Result<Reply> {
-        match self.status {
-            SessionStatus::InProgress | SessionStatus::Completed => Ok(Reply::Done),
-            SessionStatus::Waiting if self.ready_count().all_ready() => Ok(Reply::Done),
-            status if status.is_unstarted() => Err(Error::new(
-                ErrorCode::ThresholdNotMet,
-                "not all parties are ready; the session starts by itself when the last one is",
-            )
-            .waiting_for(self.view().waiting_for())),
-            _ => Err(self.ended()),
         }
     }
 
@@ -401,112 +338,6 @@ impl Session {
         Ok(Reply::Done)
     }
 
-    fn close(&mut self, now: Timestamp, effects: &mut Effects) -> Result<Reply> {
-        if !self.status.is_final() {
-            let failure = Failure {
-                reason: FailureReason::Closed,
-                message: "closed by its owner".into(),
-                parties: Vec::new(),
-            };
-            self.fail(now, SessionStatus::Failed, failure, effects);
-        }
-        Ok(Reply::Done)
-    }
-
-    fn expire(&mut self, now: Timestamp, effects: &mut Effects) -> Result<Reply> {
-        if self.status.is_final() || now < self.expires_at {
-            return Ok(Reply::Done);
-        }
-        let status = match self.status {
-            SessionStatus::InProgress => SessionStatus::Failed,
-            _ => SessionStatus::Expired,
-        };
-        let silent = self.view().waiting_for();
-        let names: Vec<_> = silent.iter().map(PartyId::as_str).collect();
-        let awaited = match names.is_empty() {
-            true => "a free place at the server parties".to_owned(),
-            false => names.join(", "),
-        };
-        let failure = Failure {
-            reason: FailureReason::DeadlinePassed,
-            message: format!("the deadline passed while waiting for {awaited}"),
-            parties: silent,
-        };
-        self.end_with(now, status, failure, effects);
-        Ok(Reply::Done)
-    }
-
-    /// Ends the session: with the signature, where one is known and verified, else without.
-    fn end_with(
-        &mut self,
-        now: Timestamp,
-        status: SessionStatus,
-        failure: Failure,
-        effects: &mut Effects,
-    ) {
-        if self.kind() == SessionKind::Sign && self.outcome.is_some() {
-            self.complete(now, effects);
-        } else {
-            self.fail(now, status, failure, effects);
-        }
-    }
-
-    /// Ends the session without a result: as failed or as expired.
-    fn fail(
-        &mut self,
-        now: Timestamp,
-        status: SessionStatus,
-        failure: Failure,
-        effects: &mut Effects,
-    ) {
-        self.outcome = None;
-        self.status = status;
-        self.note(now, None, &format!("{}: {}", status.name(), failure.message));
-        self.failure = Some(failure);
-        effects.persist(Durability::Now);
-        effects.events.push(match status {
-            SessionStatus::Expired => EventKind::SessionExpired,
-            _ => EventKind::SessionFailed,
-        });
-        effects.ended = true;
-    }
-
-    fn complete(&mut self, now: Timestamp, effects: &mut Effects) {
-        self.status = SessionStatus::Completed;
-        self.note(now, None, "completed");
-        if let Some(Outcome::PublicKey(public_key)) = &self.outcome {
-            let key = Arc::new(self.made(public_key, self.epoch));
-            let epoch = EpochRecord {
-                epoch: key.epoch,
-                session_id: self.session_id,
-                made_at: now,
-                attestation: self.attestation.take(),
-            };
-            let (tenant, label) = (self.tenant.clone(), self.label.clone());
-            let record = KeyRecord { key, tenant, created_at: now, label };
-            effects.key = Some((record, epoch));
-        }
-        effects.persist(Durability::Now);
-        effects.events.push(EventKind::SessionCompleted);
-        effects.ended = true;
-    }
-
-    /// The epoch that a session makes which ends with this public key; `epoch` is the number that
-    /// its holders have signed.
-    fn made(&self, public_key: &PublicKey, epoch: Option<u32>) -> KeyEpoch {
-        if let Ceremony::Refresh { key } = &self.ceremony {
-            return refresh::made(key, epoch);
-        }
-        KeyEpoch {
-            key_id: self.session_id.into(),
-            epoch: 0,
-            scheme: self.ceremony.scheme(),
-            threshold: self.ceremony.threshold(),
-            public_key: public_key.clone(),
-            holders: self.participants.iter().map(|p| p.party_id.clone()).collect(),
-        }
-    }
-
     fn note(&mut self, at: Timestamp, party: Option<&PartyId>, what: &str) {
         // The last place is kept for how it ended.
         let room = MAX_TIMELINE - usize::from(!self.status.is_final());
@@ -514,17 +345,6 @@ impl Session {
             let entry = TimelineEntry { at, party_id: party.cloned(), what: what.to_owned() };
             self.timeline.push(entry);
         }
-    }
-
-    /// The place of a party that shows its token.
-    fn proven(&self, party: &PartyId, token_hash: &[u8; 32]) -> Result<usize> {
-        let genuine = |at: &usize| bool::from(self.participants[*at].token_hash.ct_eq(token_hash));
-        self.place(party).filter(genuine).ok_or_else(|| {
-            Error::new(
-                ErrorCode::Unauthorized,
-                "this join token is not the one made for this party in this session",
-            )
-        })
     }
 
     fn place(&self, party: &PartyId) -> Option<usize> {
@@ -566,12 +386,4 @@ impl Session {
 
 fn index(at: usize) -> PartyIndex {
     PartyIndex(u16::try_from(at).expect("at most MAX_PARTIES"))
-}
-
-struct Joiner {
-    party: PartyId,
-    token_hash: [u8; 32],
-    device: DeviceInfo,
-    handshake: Option<Handshake>,
-    ready: bool,
 }

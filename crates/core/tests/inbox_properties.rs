@@ -128,7 +128,7 @@ impl World {
     fn open(&mut self) {
         let members: Vec<_> = (0..PARTIES).map(name).collect();
         for of in (0..SESSIONS).filter(|of| !self.closed[*of]) {
-            self.boxes.open_session(session(of), &Tenant::default(), &members);
+            self.boxes.open_session(session(of), &Tenant::default(), 0, &members);
         }
     }
 

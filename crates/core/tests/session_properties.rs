@@ -63,6 +63,7 @@ fn session(kind: SessionKind, parties: usize) -> Session {
         },
         participants: (0..parties).map(participant).collect(),
         servers: Vec::new(),
+        reserve: None,
         authorization: None,
         now: Timestamp(0),
         expires_at: Timestamp(DEADLINE),
@@ -78,11 +79,12 @@ fn join(n: usize, token: usize, handshake: Option<u8>, ready: bool) -> Command {
         device: DeviceInfo::default(),
         handshake: handshake.map(|byte| vec![byte].into()),
         ready,
+        attempt: 0,
     }
 }
 
 fn report(n: usize, outcome: PartyOutcome) -> Command {
-    Command::Report { party: name(n), outcome }
+    Command::Report { party: name(n), attempt: 0, outcome }
 }
 
 fn gave_up(n: usize) -> Command {

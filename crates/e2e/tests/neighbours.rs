@@ -182,6 +182,7 @@ impl Installation {
         let report = Report {
             session_id: session,
             party_id: party.clone(),
+            attempt: 0,
             outcome: PartyOutcome::Failure(failure),
         };
         let sessions = thief.sessions();

@@ -52,9 +52,6 @@ pub struct Outgoing {
     pub payload: Bytes,
 }
 
-/// A session is attempted once: who tries again starts another.
-const FIRST_ATTEMPT: u32 = 0;
-
 /// A message's place in the protocol.
 type MessageKey = (u16, Kind, Position);
 
@@ -92,7 +89,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Prepares a run. `roster` is in the order of the session's participants.
+    /// Prepares a run of one attempt, counted from 0. `roster` is in the order of the session's
+    /// participants.
     ///
     /// # Errors
     /// When a handshake does not hold, when `me` is not in the roster with the handshake
@@ -100,7 +98,7 @@ impl Run {
     pub fn new(
         identity: &Identity,
         secret: HandshakeSecret,
-        session: SessionId,
+        (session, attempt): (SessionId, u32),
         me: &PartyId,
         roster: Vec<Member>,
         task: Task,
@@ -119,7 +117,7 @@ impl Run {
         if views[position].1.identity != identity.public() {
             return Err(bad("this party sent a handshake with another identity than it has"));
         }
-        let execution = execution_id(&facts(session, &task, &views)?);
+        let execution = execution_id(&facts((session, attempt), &task, &views)?);
         let parties: Vec<_> = views.iter().map(|(party, _)| party).collect();
         let machine = registry::start(&task, position, &parties, execution)?;
         let confirmation = task.makes_shares().then(|| machine.rounds().saturating_add(1));
@@ -441,7 +439,7 @@ fn peer((party, handshake): (PartyId, HandshakeView)) -> Result<Peer, Fault> {
 }
 
 fn facts<'a>(
-    session: SessionId,
+    (session, attempt): (SessionId, u32),
     task: &'a Task,
     roster: &'a [(PartyId, HandshakeView)],
 ) -> Result<Facts<'a>, Fault> {
@@ -459,7 +457,7 @@ fn facts<'a>(
         protocol: row.protocol(task),
         scheme: task.scheme(),
         session,
-        attempt: FIRST_ATTEMPT,
+        attempt,
         key,
         threshold: task.threshold(),
         input: task.input(),

@@ -236,7 +236,7 @@ fn a_run_refuses_a_roster_it_does_not_fit() {
         let at = roster.iter().position(|p| p == me).unwrap_or(0);
         let members = secrets.iter().map(|(member, _)| member.clone()).collect();
         let secret = secrets.swap_remove(at).1;
-        let run = Run::new(&identities[at], secret, session(8), me, members, task);
+        let run = Run::new(&identities[at], secret, (session(8), 0), me, members, task);
         run.err().map(|fault| fault.code)
     };
     assert_eq!(attempt(&parties[0], &parties, sign(0)), None);
@@ -318,7 +318,7 @@ fn a_share_of_one_scheme_is_not_used_as_anothers() {
         let share = share.shares[0].clone();
         let task = Task::Sign { share, key: made.epoch(), made_by: [0; 32], input };
         let secret = secrets.into_iter().next().unwrap();
-        let run = Run::new(&identities[0], secret, session(9), &parties[0], roster, task);
+        let run = Run::new(&identities[0], secret, (session(9), 0), &parties[0], roster, task);
         run.err().map(|fault| (fault.code, fault.message))
     };
     let signed = Digest([1; 32]);
@@ -359,9 +359,8 @@ fn what_tells_of_a_signature_is_marked_from_the_round_in_which_shares_of_it_leav
             signing(session(70), two_of_two(scheme), &[0, 1], Digest([3; 32]));
         let mut under_way = Vec::new();
         let mut last = 0;
-        for at in 0..2 {
-            let sent = runs[at].advance().unwrap().outgoing;
-            under_way.push((at, sent));
+        for (at, run) in runs.iter_mut().enumerate() {
+            under_way.push((at, run.advance().unwrap().outgoing));
         }
         while let Some((from, sent)) = under_way.pop() {
             for Outgoing { round, telling, payload, .. } in sent {

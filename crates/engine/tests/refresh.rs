@@ -132,7 +132,7 @@ fn a_refresh_takes_the_key_and_all_its_holders_in_their_order() {
             let members = roster.iter().zip(handshakes).map(member).collect();
             let task = Task::Refresh { share: Arc::clone(share), key, made_by: [0; 32] };
             let secret = secrets.into_iter().next().unwrap();
-            let run = Run::new(&identities[0], secret, session(61), &roster[0], members, task);
+            let run = Run::new(&identities[0], secret, (session(61), 0), &roster[0], members, task);
             run.err().map(|fault| (fault.code, fault.severity))
         };
         let [a, b, c] = [0, 1, 2].map(|at: usize| made.holders[at].clone());

@@ -109,13 +109,14 @@ async fn the_link_carries_what_a_session_needs() {
         handshake: None,
         ready: false,
         awaiting_approval: false,
+        attempt: 0,
     };
     let joined = router.sessions().join(&caller, join).await.unwrap();
     assert_eq!(joined.party_index, PartyIndex(1));
     let ready = router.sessions().ready(&caller, session, &party()).await.unwrap();
     assert_eq!((ready.ready, ready.total), (2, 3));
     let outcome = PartyOutcome::Key { public_key: vec![2; 33], attestation: None, epoch: None };
-    let report = Report { session_id: session, party_id: party(), outcome };
+    let report = Report { session_id: session, party_id: party(), attempt: 0, outcome };
     assert_eq!(router.sessions().complete(&caller, report).await.unwrap().session_id, session);
     let pulse = router.heartbeat(&caller, &party()).await.unwrap();
     assert_eq!(pulse.server_time, Timestamp(9));

@@ -256,6 +256,7 @@ impl Attempt {
             identity: Arc::clone(&self.me.identity),
             secret,
             session: self.session,
+            attempt: self.view.attempt,
             task: check::task(&self.me, &self.view.ceremony, self.key.as_deref())?,
             roster: check::roster(&self.me, &self.handshake, &self.view)?,
         };

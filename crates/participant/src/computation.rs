@@ -34,6 +34,7 @@ pub(crate) struct Start {
     pub(crate) identity: Arc<Identity>,
     pub(crate) secret: HandshakeSecret,
     pub(crate) session: SessionId,
+    pub(crate) attempt: u32,
     pub(crate) roster: Vec<Member>,
     pub(crate) task: Task,
 }
@@ -80,8 +81,8 @@ impl Computation {
     pub fn run(self, now: Timestamp) -> Computed {
         match self.0 {
             Work::Start(start) => {
-                let Start { party, identity, secret, session, roster, task } = *start;
-                let run = Run::new(&identity, secret, session, &party, roster, task);
+                let Start { party, identity, secret, session, attempt, roster, task } = *start;
+                let run = Run::new(&identity, secret, (session, attempt), &party, roster, task);
                 Computed { result: Done::Started(run.map(Box::new)), at: now, ban: None }
             }
             Work::Turn(turn) => turn.run(now),

@@ -19,7 +19,8 @@ pub fn busy(me: &PartyId) -> Failure {
 
 /// The session runs with a handshake that this process knows nothing of.
 pub fn restarted(me: &PartyId) -> Failure {
-    could_not(me, format!("{me} was restarted in the middle of the session; start a new one"))
+    let message = format!("{me} was restarted in the middle of the session; start a new one");
+    Failure { reason: FailureReason::PartyRestarted, ..could_not(me, message) }
 }
 
 /// An error met on the way; the parties are those it blames.

@@ -196,7 +196,8 @@ impl Authority {
         let mut memory = self.memory();
         if memory.serves(nonce, view.session_id)? {
             let request = verified.request;
-            return Ok(Verdict::Allowed(Permit { authorization, request, stored: None }));
+            let stored = memory.written(nonce);
+            return Ok(Verdict::Allowed(Permit { authorization, request, stored }));
         }
         let uses = memory.uses(key);
         let since = |from| uses.since(from);
@@ -234,6 +235,7 @@ impl Authority {
                     now,
                 )?;
                 let stored = self.ledger.consume(consumed).boxed().shared();
+                memory.writes(nonce, stored.clone());
                 let request = verified.request;
                 Ok(Verdict::Allowed(Permit { authorization, request, stored: Some(stored) }))
             }

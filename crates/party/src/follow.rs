@@ -17,7 +17,7 @@ pub struct Following {
     _views: AbortOnDropHandle<()>,
 }
 
-/// Subscribes to one session's messages and events, and subscribes again whenever a stream breaks.
+/// Subscribes to the messages and events of one attempt at a session, and subscribes again whenever a stream breaks.
 ///
 /// A new message stream begins with all that is unacknowledged, so it needs no cursor and no clock;
 /// what comes twice is dropped by the receiver. A new event stream is followed by a question for
@@ -27,8 +27,9 @@ pub fn follow(
     coordinator: &Arc<dyn TakePart>,
     me: &PartyId,
     session: SessionId,
+    attempt: u32,
 ) -> (Feed, Following) {
-    let (view_in, views, unjoined) = Views::new(me.clone(), None);
+    let (view_in, views, unjoined) = Views::new(me.clone(), attempt, None);
     let (message_in, inbox) = mpsc::channel(INBOX_LEN);
     let messages = messages(Arc::clone(router), me.clone(), session, message_in);
     let events = events(Arc::clone(router), Arc::clone(coordinator), me.clone(), session, view_in);
@@ -36,12 +37,13 @@ pub fn follow(
         _messages: AbortOnDropHandle::new(tokio::spawn(messages)),
         _views: AbortOnDropHandle::new(tokio::spawn(events)),
     };
-    (Feed { views, unjoined, inbox }, following)
+    (Feed { attempt, views, unjoined, inbox }, following)
 }
 
-/// Shows a session's task how the session stands.
+/// Shows the task of an attempt how the session stands.
 pub(crate) struct Views {
     me: PartyId,
+    attempt: u32,
     sender: watch::Sender<Option<SessionView>>,
     unjoined: Arc<Notify>,
 }
@@ -49,11 +51,23 @@ pub(crate) struct Views {
 impl Views {
     pub(crate) fn new(
         me: PartyId,
+        attempt: u32,
         first: Option<SessionView>,
     ) -> (Self, watch::Receiver<Option<SessionView>>, Arc<Notify>) {
         let (sender, views) = watch::channel(first);
         let unjoined = Arc::new(Notify::new());
-        (Self { me, sender, unjoined: Arc::clone(&unjoined) }, views, unjoined)
+        (Self { me, attempt, sender, unjoined: Arc::clone(&unjoined) }, views, unjoined)
+    }
+
+    /// Whether a session that stands so goes on without this attempt or this party: then the
+    /// attempt's task is to end.
+    pub(crate) fn overtaken_by(&self, view: &SessionView) -> bool {
+        let takes_part = view.participants.iter().any(|seat| seat.party_id == self.me);
+        !view.status.is_final() && (view.attempt > self.attempt || !takes_part)
+    }
+
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     /// Takes an event in.
@@ -68,7 +82,7 @@ impl Views {
 
     /// Takes in how the coordinator says that the session stands.
     pub(crate) fn now(&self, view: SessionView) {
-        let open = view.status.is_unstarted();
+        let open = view.status.is_unstarted() && view.attempt == self.attempt;
         let waits = |seat: &ParticipantView| {
             seat.party_id == self.me && seat.status == ParticipantStatus::Waiting
         };
@@ -78,8 +92,11 @@ impl Views {
         self.advance(view);
     }
 
-    /// Replaces the view unless that would lead back.
+    /// Replaces the view unless that would lead back, or to another attempt.
     fn advance(&self, new: SessionView) {
+        if new.attempt != self.attempt && !new.status.is_final() {
+            return;
+        }
         self.sender.send_if_modified(|known| {
             let back = known.as_ref().is_some_and(|old| stage(old.status) > stage(new.status));
             if !back {
@@ -156,12 +173,19 @@ async fn events(
     loop {
         let ended = async {
             let mut stream = router.subscribe_events(&caller, &me, Vec::new()).await?;
-            views.now(coordinator.status(&caller, session, None).await?);
+            let now = coordinator.status(&caller, session, None).await?;
+            if views.overtaken_by(&now) {
+                return Ok(true);
+            }
+            views.now(now);
             while !views.ended() {
                 let Some(event) = stream.next().await else { return Ok(false) };
                 let event = event?;
                 if event.session.session_id == session {
                     backoff.reset();
+                    if views.overtaken_by(&event.session) {
+                        return Ok(true);
+                    }
                     views.event(event);
                 }
             }

@@ -92,10 +92,10 @@ impl Party {
     /// A session that has ended meanwhile takes no report; its view is the answer then.
     pub(crate) async fn report(
         &self,
-        session_id: SessionId,
+        (session_id, attempt): (SessionId, u32),
         outcome: PartyOutcome,
     ) -> Result<SessionView> {
-        let report = Report { session_id, party_id: self.id().clone(), outcome };
+        let report = Report { session_id, party_id: self.id().clone(), attempt, outcome };
         let caller = self.caller();
         loop {
             let error = match retry(|| self.coordinator.complete(&caller, report.clone())).await {
@@ -139,8 +139,10 @@ fn of_session(session: SessionId, view: SessionView) -> Result<SessionView> {
     ))
 }
 
-/// What reaches one session's task from outside.
+/// What reaches the task of one attempt at a session from outside.
 pub struct Feed {
+    /// The attempt, from 0.
+    pub attempt: u32,
     /// The session as it is known; only ever moves forward. `None` until it is known.
     pub views: watch::Receiver<Option<SessionView>>,
     /// Told when the session has not started and does not know of our joining: a coordinator
@@ -150,7 +152,8 @@ pub struct Feed {
     pub inbox: mpsc::Receiver<Message>,
 }
 
-/// Joins with `token`, computes, stores the share or reports the signature, and waits for the end.
+/// Joins with `token`, computes, stores the share or reports the signature, and waits for the end:
+/// in one attempt. When the session goes on with another, the views end and so does this.
 ///
 /// Answers with the session as it ended, also when it failed: what went wrong is in the view. The
 /// share of a keygen stays in the vault however the coordinator says that the session ended:
@@ -164,7 +167,7 @@ pub async fn take_part(
     token: JoinToken,
     feed: Feed,
 ) -> Result<SessionView> {
-    let Feed { mut views, unjoined, inbox } = feed;
+    let Feed { attempt, mut views, unjoined, inbox } = feed;
     let early = views.borrow_and_update().clone();
     if party.authority.is_some() && early.is_none() {
         return Err(Error::internal());
@@ -175,7 +178,7 @@ pub async fn take_part(
         machine.ask_authority();
     }
     let stop = CancellationToken::new();
-    let join = Joining { party, session, token };
+    let join = Joining { party, session, attempt, token };
     let mut work = Work {
         driver: Driver::new(party.worker.clone()),
         transport: None,
@@ -194,9 +197,10 @@ pub async fn take_part(
         let mut working = pin!(work.perform(actions).fuse());
         actions = loop {
             let input = tokio::select! {
+                // First whether this attempt is over: what its messages say then is no failure.
                 biased;
-                input = &mut working, if !working.is_terminated() => input,
                 input = outside.next() => input,
+                input = &mut working, if !working.is_terminated() => input,
             };
             if matches!(input, Input::Forgotten) {
                 forgotten.notify_one();
@@ -226,6 +230,7 @@ pub async fn take_part(
 struct Joining<'a> {
     party: &'a Party,
     session: SessionId,
+    attempt: u32,
     token: JoinToken,
 }
 
@@ -239,6 +244,7 @@ impl Joining<'_> {
             handshake: Some(handshake),
             ready,
             awaiting_approval: false,
+            attempt: self.attempt,
         };
         self.party.join(request).await
     }
@@ -389,7 +395,8 @@ impl Work<'_> {
         if let PartyOutcome::Failure(failure) = &outcome {
             tracing::warn!(reason = failure.reason.name(), "gave up: {}", failure.message);
         }
-        let reporting = self.join.party.report(self.join.session, outcome);
+        let Joining { party, session, attempt, .. } = self.join;
+        let reporting = party.report((*session, *attempt), outcome);
         match self.transport.take() {
             Some(transport) => tokio::join!(reporting, transport.close()).0,
             None => reporting.await,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub use authorization::*;
 use bytes::Bytes;
 pub use key::*;
-use key::{label_in, label_out};
+use key::{attestation_in, attestation_out, label_in, label_out};
 use quorate_types::*;
 pub use routing::*;
 
@@ -143,6 +143,8 @@ pub fn detail(view: &SessionView) -> ro::SessionDetail {
         message: view.ceremony.input().and_then(SignInput::message).cloned(),
         key_epoch: key.map(|key| key.epoch).unwrap_or_default(),
         authorization: view.authorization.as_deref().map(authorization_out),
+        attempt: view.attempt,
+        replaced: names(&view.replaced),
     }
 }
 
@@ -197,7 +199,9 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
         ceremony: Ceremony::from_parts(kind, scheme, threshold, key, input)?,
         status,
         authorization: detail.authorization.map(authorization_in).transpose()?.map(Arc::new),
+        attempt: detail.attempt,
         participants: detail.participants.into_iter().map(party_in).collect::<Result<_>>()?,
+        replaced: parse_all(&detail.replaced)?,
         outcome,
         failure: detail.failure.map(failure_in).transpose()?,
         created_at: Timestamp(detail.created_at),
@@ -222,6 +226,7 @@ pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
         idempotency_key: (!request.idempotency_key.is_empty()).then_some(request.idempotency_key),
         authorization: request.authorization.map(authorization_in).transpose()?,
         label: label_in(&request.label)?,
+        replace: request.replace,
     })
 }
 
@@ -272,6 +277,7 @@ pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
         idempotency_key: request.idempotency_key.unwrap_or_default(),
         authorization: request.authorization.as_ref().map(authorization_out),
         label: label_out(request.label),
+        replace: request.replace,
     }
 }
 
@@ -316,6 +322,7 @@ pub fn join_in(request: ro::JoinSessionRequest) -> Result<JoinSession> {
         handshake: handshake_in(request.handshake),
         ready: request.ready,
         awaiting_approval: request.awaiting_approval,
+        attempt: request.attempt,
     })
 }
 
@@ -329,6 +336,7 @@ pub fn join_out(request: JoinSession) -> ro::JoinSessionRequest {
         handshake: request.handshake.unwrap_or_default(),
         ready: request.ready,
         awaiting_approval: request.awaiting_approval,
+        attempt: request.attempt,
     }
 }
 
@@ -417,6 +425,7 @@ pub fn report_in(request: ro::ReportCompletionRequest) -> Result<Report> {
     Ok(Report {
         session_id: request.session_id.parse()?,
         party_id: request.party_id.parse()?,
+        attempt: request.attempt,
         outcome,
     })
 }
@@ -426,6 +435,7 @@ pub fn report_out(report: Report) -> ro::ReportCompletionRequest {
     let mut request = ro::ReportCompletionRequest {
         session_id: report.session_id.to_string(),
         party_id: report.party_id.to_string(),
+        attempt: report.attempt,
         ..Default::default()
     };
     match report.outcome {
@@ -440,27 +450,6 @@ pub fn report_out(report: Report) -> ro::ReportCompletionRequest {
         PartyOutcome::Failure(failure) => request.failure = Some(failure_out(&failure)),
     }
     request
-}
-
-fn attestation_out(attestation: Attestation) -> ro::Attestation {
-    let Attestation { execution, identities, confirmations } = attestation;
-    ro::Attestation {
-        execution: execution.to_vec().into(),
-        identities: identities.into_iter().map(|identity| identity.to_vec().into()).collect(),
-        confirmations: confirmations.into(),
-    }
-}
-
-fn attestation_in(attestation: ro::Attestation) -> Result<Attestation> {
-    let fixed = |bytes: &[u8]| {
-        let problem = "execution and each of identities are 32 bytes";
-        <[u8; 32]>::try_from(bytes).map_err(|_| Error::invalid_field("attestation", problem))
-    };
-    Ok(Attestation {
-        execution: fixed(&attestation.execution)?,
-        identities: attestation.identities.iter().map(|one| fixed(one)).collect::<Result<_>>()?,
-        confirmations: attestation.confirmations.to_vec(),
-    })
 }
 
 /// The answer to a report.

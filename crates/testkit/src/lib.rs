@@ -43,6 +43,8 @@ pub fn session() -> SessionView {
         status: SessionStatus::Created,
         participants: vec![participant("alice", 0), participant("bob", 1)],
         authorization: None,
+        attempt: 0,
+        replaced: Vec::new(),
         outcome: None,
         failure: None,
         created_at: Timestamp(1_703_145_300_000),

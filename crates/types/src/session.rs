@@ -130,6 +130,8 @@ words!(
     FailureReason {
         /// A party reported that it could not go on.
         PartyFailed = "party_failed",
+        /// A party was restarted in the middle and has lost what it had computed.
+        PartyRestarted = "party_restarted",
         /// A party broke the protocol, with evidence.
         PartyCheated = "party_cheated",
         /// A party's policy, or what the initiator has signed, does not allow it.
@@ -181,6 +183,9 @@ pub struct CreateSession {
     pub authorization: Option<Authorization>,
     /// Keygen: what the key is called.
     pub label: Option<KeyLabel>,
+    /// Whether a named participant may be replaced by another holder of the key, too, when it
+    /// cannot sign.
+    pub replace: bool,
 }
 
 /// A created session.
@@ -212,6 +217,8 @@ pub struct JoinSession {
     pub ready: bool,
     /// Do not join: say that the party waits for approvals first.
     pub awaiting_approval: bool,
+    /// The attempt that is joined, from 0.
+    pub attempt: u32,
 }
 
 /// Answer to joining.
@@ -246,6 +253,8 @@ pub struct Report {
     pub session_id: SessionId,
     /// Who reports.
     pub party_id: PartyId,
+    /// The attempt of which it tells, from 0.
+    pub attempt: u32,
     /// What came out.
     pub outcome: PartyOutcome,
 }
@@ -310,8 +319,13 @@ pub struct SessionView {
     pub ceremony: Ceremony,
     /// Where it stands.
     pub status: SessionStatus,
+    /// The attempt under way, or the last one, from 0: a signature is tried again with other
+    /// holders of the key when some cannot go on.
+    pub attempt: u32,
     /// The parties in the order of their indices.
     pub participants: Vec<ParticipantView>,
+    /// Who took part in an earlier attempt and does not in this one.
+    pub replaced: Vec<PartyId>,
     /// What the initiator has signed, and who has approved of it.
     pub authorization: Option<Arc<Authorization>>,
     /// What came out, once completed.
@@ -409,6 +423,12 @@ pub struct SessionEvent {
 }
 
 impl SessionEvent {
+    /// Who is told of it: the participants, and those whose places others have taken.
+    pub fn audience(&self) -> impl Iterator<Item = &PartyId> {
+        let participants = self.session.participants.iter().map(|seat| &seat.party_id);
+        participants.chain(&self.session.replaced)
+    }
+
     /// This event as `party` may see it.
     pub fn for_party(&self, party: &PartyId) -> Self {
         let mut event = self.clone();

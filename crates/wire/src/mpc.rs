@@ -71,6 +71,7 @@ impl MpcKeygenJson {
             scheme: self.scheme,
             authorization: self.authorization,
             label: self.label,
+            replace: false,
         };
         Ok((self.account_id, request.into_request(idempotency_key)?))
     }
@@ -107,6 +108,10 @@ pub struct MpcSignJson {
     /// The request as an initiator has signed it: the account's own, where it has an `initiatorKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationJson>,
+    /// A named participant, too, may be replaced by another holder of the key when it cannot sign.
+    /// Participants that were filled in always are.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 impl MpcSignJson {
@@ -130,6 +135,7 @@ impl MpcSignJson {
             idempotency_key,
             authorization: self.authorization.map(TryInto::try_into).transpose()?,
             label: None,
+            replace: self.replace,
         };
         Ok((self.account_id, request))
     }

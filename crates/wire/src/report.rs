@@ -69,6 +69,9 @@ pub struct ReportJson {
     /// It could not finish, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureJson>,
+    /// The attempt of which it tells, from 0.
+    #[serde(default)]
+    pub attempt: u32,
 }
 
 impl ReportJson {
@@ -108,7 +111,7 @@ impl ReportJson {
             }
             _ => return refused("failure", "give one of public_key, signature and failure"),
         };
-        Ok(Report { session_id, party_id: self.party_id, outcome })
+        Ok(Report { session_id, party_id: self.party_id, attempt: self.attempt, outcome })
     }
 }
 
@@ -122,6 +125,7 @@ impl From<Report> for ReportJson {
             signature: None,
             recovery_id: None,
             failure: None,
+            attempt: report.attempt,
         };
         match report.outcome {
             PartyOutcome::Key { public_key, attestation, epoch } => {
@@ -253,6 +257,7 @@ mod tests {
             let report = Report {
                 session_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
                 party_id: "a".parse().unwrap(),
+                attempt: 0,
                 outcome: outcome.clone(),
             };
             let text = serde_json::to_string(&ReportJson::from(report)).unwrap();

@@ -64,6 +64,10 @@ pub struct CreateSessionJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "treasury")]
     pub label: Option<KeyLabel>,
+    /// Sign only: a named participant, too, may be replaced by another holder of the key when it
+    /// cannot sign. Participants that were filled in always are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// Both numbers of a threshold, or none.
@@ -108,6 +112,7 @@ impl CreateSessionJson {
                 only("label", kind, self.label.is_some())?;
             }
         }
+        only("replace", kind, self.replace && kind != SessionKind::Sign)?;
         let key = match (self.key_id, self.public_key) {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid_field(
@@ -129,6 +134,7 @@ impl CreateSessionJson {
             idempotency_key,
             authorization: self.authorization.map(TryInto::try_into).transpose()?,
             label: self.label,
+            replace: self.replace,
         })
     }
 }
@@ -157,6 +163,7 @@ impl From<CreateSession> for CreateSessionJson {
             scheme,
             authorization: request.authorization.map(Into::into),
             label: request.label,
+            replace: request.replace,
         }
     }
 }
@@ -227,6 +234,9 @@ pub struct JoinSessionJson {
     /// Do not join: say that the party waits for approvals of the request first.
     #[serde(default)]
     pub awaiting_approval: bool,
+    /// The attempt that is joined, from 0.
+    #[serde(default)]
+    pub attempt: u32,
 }
 
 impl JoinSessionJson {
@@ -243,6 +253,7 @@ impl JoinSessionJson {
             handshake: self.handshake.map(|handshake| handshake.0),
             ready: self.ready,
             awaiting_approval: self.awaiting_approval,
+            attempt: self.attempt,
         })
     }
 }
@@ -259,6 +270,7 @@ impl From<JoinSession> for JoinSessionJson {
             handshake: request.handshake.map(Base64Text),
             ready: request.ready,
             awaiting_approval: request.awaiting_approval,
+            attempt: request.attempt,
         }
     }
 }
@@ -476,6 +488,7 @@ mod tests {
                 idempotency_key: Some("k".into()),
                 authorization: None,
                 label: None,
+                replace: false,
             };
             let text = serde_json::to_string(&CreateSessionJson::from(request.clone())).unwrap();
             let back = parse::<CreateSessionJson>(text.as_bytes()).unwrap();
@@ -504,6 +517,7 @@ mod tests {
             handshake: Some(vec![1, 2, 255].into()),
             ready: true,
             awaiting_approval: false,
+            attempt: 0,
         };
         let text = serde_json::to_string(&JoinSessionJson::from(join.clone())).unwrap();
         let back = parse::<JoinSessionJson>(text.as_bytes()).unwrap().into_request().unwrap();

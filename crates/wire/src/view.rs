@@ -95,8 +95,16 @@ pub struct SessionJson {
     /// The key's scheme.
     #[schema(schema_with = schema::scheme)]
     pub scheme: Scheme,
+    /// The attempt under way, or the last one, from 0: a signature is tried again with other
+    /// holders of the key when some cannot go on.
+    #[serde(default)]
+    pub attempt: u32,
     /// The parties in the order of their indices.
     pub participants: Vec<ParticipantJson>,
+    /// Who took part in an earlier attempt and does not in this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub replaced: Vec<PartyId>,
     /// Parties that have not done what the session waits for.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
@@ -158,7 +166,9 @@ impl From<SessionView> for SessionJson {
             threshold_t: threshold.signers(),
             threshold_n: threshold.parties(),
             scheme: view.ceremony.scheme(),
+            attempt: view.attempt,
             participants: view.participants.into_iter().map(Into::into).collect(),
+            replaced: view.replaced,
             waiting_for,
             key_id,
             public_key: public_key.map(PublicKeyText),
@@ -210,7 +220,9 @@ impl TryFrom<SessionJson> for SessionView {
             tenant: Tenant::default(),
             ceremony: Ceremony::from_parts(kind, json.scheme, threshold, key, input)?,
             status: json.status,
+            attempt: json.attempt,
             participants: json.participants.into_iter().map(Into::into).collect(),
+            replaced: json.replaced,
             authorization: match json.authorization {
                 Some(json) => Some(Arc::new(json.try_into()?)),
                 None => None,
@@ -309,7 +321,9 @@ pub(crate) mod tests {
                 input: SignInput::Digest(Digest([5; 32])),
             },
             status: SessionStatus::Completed,
+            attempt: 2,
             participants: vec![participant("a", 0), participant("c", 1)],
+            replaced: vec!["b".parse().unwrap()],
             authorization: Some(Arc::new(crate::authorization::tests::authorization())),
             outcome: Some(Outcome::Signature(Signature {
                 bytes: vec![6; 64],

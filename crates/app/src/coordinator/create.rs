@@ -1,12 +1,14 @@
 //! Creating a session: idempotency, the key, the parties, the tokens.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::admission::Admission;
 use quorate_core::budget::Over;
+use quorate_core::choice::choose;
 use quorate_core::policy;
-use quorate_core::session::{Command, Effects, NewSession, Session};
+use quorate_core::session::{Command, Effects, NewSession, Reserve, Session};
 use quorate_ports::store::IdempotencyRow;
 use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::*;
@@ -84,6 +86,8 @@ struct Selection {
     servers: Vec<PartyId>,
     /// The identity that each participant has registered, where it has one.
     identities: Vec<Option<[u8; 32]>>,
+    /// Who may take their places, where the session may be tried again.
+    reserve: Option<Reserve>,
     /// Whether one of them is reached only by notification.
     offline: bool,
 }
@@ -127,7 +131,7 @@ impl CoordinatorApp {
             }
             (None, None) => None,
         };
-        let Selection { participants, servers, .. } = selection;
+        let Selection { participants, servers, reserve, .. } = selection;
         let session_id = SessionId(uuid::Uuid::new_v4());
         let mut effects = Effects::default();
         let hashed = |participant: NewParticipant| {
@@ -142,6 +146,7 @@ impl CoordinatorApp {
                 ceremony,
                 participants: participants.into_iter().map(hashed).collect(),
                 servers,
+                reserve,
                 authorization,
                 label,
                 now,
@@ -203,6 +208,7 @@ impl CoordinatorApp {
         state.check_waiting(&session).map_err(too_many_waiting)?;
         check_turn(&state.admission, &session)?;
         state.check_epoch(&session)?;
+        state.health.chosen(session.servers());
         let mut writes = vec![Write::Session(encode(&session))];
         if let (Some(entry), Some(row)) = (entry.clone(), idempotency) {
             state.idempotency.insert(entry, row.clone());
@@ -428,12 +434,13 @@ impl CoordinatorApp {
                     .map(|party_id| NewParticipant { party_id, device: DeviceInfo::default() }),
             );
         }
-        let missing = wanted.saturating_sub(participants.len());
         let may = |party: &PartyId| {
             key.is_none_or(|key| key.holders.contains(party))
                 && allowed.is_none_or(|allowed| allowed.contains(party))
         };
-        participants.extend(self.least_busy(&known, &participants, may, missing));
+        let fixed: Vec<_> = participants.iter().map(|one| one.party_id.clone()).collect();
+        let mut others = self.ranked(&known, &fixed, may, key.map(|key| key.key_id));
+        participants.extend(self.fill(key, &fixed, &others, wanted).await?.into_iter().map(server));
         if participants.len() < wanted {
             let absent = key.map(|key| key.holders.clone()).unwrap_or_default();
             let absent =
@@ -468,36 +475,61 @@ impl CoordinatorApp {
             known.filter(|one| one.party_id == participant.party_id).find_map(|one| one.identity)
         };
         let identities = participants.iter().map(identity).collect();
-        Ok(Selection { participants, servers, identities, offline })
+        let reserve = matches!(ceremony, Ceremony::Sign { .. }).then(|| {
+            others.retain(|(party, _)| participants.iter().all(|one| one.party_id != *party));
+            let holders = others.into_iter().map(|(party, _)| party).collect();
+            Reserve { holders, fixed: if request.replace { Vec::new() } else { fixed } }
+        });
+        Ok(Selection { participants, servers, identities, reserve, offline })
     }
 
-    /// Online server parties that may fill a session: those with the fewest open ones, by name.
-    fn least_busy(
+    /// Server parties that may fill a session, the best first, and whether each is online.
+    fn ranked(
         &self,
         known: &[PartyView],
-        named: &[NewParticipant],
+        named: &[PartyId],
         may: impl Fn(&PartyId) -> bool,
-        count: usize,
-    ) -> Vec<NewParticipant> {
+        key: Option<KeyId>,
+    ) -> Vec<(PartyId, bool)> {
         let fits = |view: &&PartyView| {
             let id = &view.registration.party_id;
-            view.online
-                && view.registration.role == PartyRole::Persistent
-                && named.iter().all(|p| p.party_id != *id)
-                && may(id)
+            view.registration.role == PartyRole::Persistent && !named.contains(id) && may(id)
         };
-        let mut ids: Vec<_> =
-            known.iter().filter(fits).map(|view| view.registration.party_id.clone()).collect();
-        ids.sort_unstable();
+        let online: HashMap<_, _> = known
+            .iter()
+            .filter(fits)
+            .map(|view| (view.registration.party_id.clone(), view.online))
+            .collect();
+        let mut ids: Vec<_> = online.keys().cloned().collect();
+        let now = self.0.parts.clock.monotonic();
         let state = lock(&self.0.state);
-        ids.sort_by_key(|id| state.busy(id));
-        ids.truncate(count);
-        ids.sort_unstable();
-        let server = |party_id| NewParticipant {
-            party_id,
-            device: DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() },
+        state.health.rank(now, key, &mut ids, |id| state.busy(id));
+        ids.into_iter().map(|id| (online[&id], id)).map(|(online, id)| (id, online)).collect()
+    }
+
+    /// Whom a session is filled with, by name: the best of those online that have not banned each
+    /// other. Where there are too few of them, all there are.
+    async fn fill(
+        &self,
+        key: Option<&KeyEpoch>,
+        fixed: &[PartyId],
+        others: &[(PartyId, bool)],
+        wanted: usize,
+    ) -> Result<Vec<PartyId>> {
+        let missing = wanted.saturating_sub(fixed.len());
+        let online = others.iter().filter(|(_, online)| *online);
+        let online: Vec<_> = online.map(|(party, _)| party.clone()).collect();
+        let apart = match key {
+            Some(key) if missing > 0 => self.banned_pairs(key).await?,
+            _ => Vec::new(),
         };
-        ids.into_iter().map(server).collect()
+        let mut filled = match choose(fixed, &online, wanted, &apart) {
+            Some(chosen) => chosen.into_iter().filter(|party| !fixed.contains(party)).collect(),
+            None => online,
+        };
+        filled.truncate(missing);
+        filled.sort_unstable();
+        Ok(filled)
     }
 
     fn lifetime(&self, request: &CreateSession, offline: bool) -> Result<u64> {
@@ -512,6 +544,12 @@ impl CoordinatorApp {
             format!("expires_in_seconds is 1 to {}", config.max_lifetime),
         ))
     }
+}
+
+/// A server party as a participant that nobody has named.
+fn server(party_id: PartyId) -> NewParticipant {
+    let device = DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() };
+    NewParticipant { party_id, device }
 }
 
 /// All holders of a key in their order, whether named or not, and whoever else was named.

@@ -1,4 +1,5 @@
-//! Sessions end at their deadline, to the millisecond, without polling.
+//! Sessions end at their deadline, to the millisecond, and silent parties are replaced, without
+//! polling.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ impl CoordinatorApp {
     pub async fn watch_deadlines(&self, stop: CancellationToken) {
         let _ = self.0.stop.set(stop.clone());
         loop {
-            let next = lock(&self.0.state).deadlines.first().map(|(at, _)| *at);
+            let next = lock(&self.0.state).next_due();
             let now = self.0.parts.clock.monotonic();
             let wait = next.map_or(Duration::MAX, |at| at.saturating_sub(now));
             tokio::select! {
@@ -26,6 +27,9 @@ impl CoordinatorApp {
                 _ = self.0.parts.store.failed() => return,
                 () = self.0.sooner.notified() => continue,
                 () = pause(wait) => if self.expire_due().await.is_err() {
+                    tokio::time::sleep(RETRY).await;
+                } else if let Err(error) = self.replace_silent().await {
+                    tracing::error!(%error, "a silent party could not be replaced");
                     tokio::time::sleep(RETRY).await;
                 },
             }

@@ -21,6 +21,7 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
         idempotency_key: _,
         authorization: _,
         label,
+        replace,
     } = request;
     let mut hash = Fields(Sha256::new_with_prefix(b"quorate/create-session/v2"));
     hash.field(1, ceremony.kind().name().as_bytes());
@@ -59,6 +60,9 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
     }
     if let Some(label) = label {
         hash.field(15, label.as_str().as_bytes());
+    }
+    if *replace {
+        hash.field(16, &[1]);
     }
     hash.0.finalize().into()
 }
@@ -122,6 +126,7 @@ mod tests {
             idempotency_key: Some("once".into()),
             authorization: None,
             label: None,
+            replace: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The session coordinator: one handle, one short lock, ordered writes.
 
+mod attempts;
 mod authorize;
 mod create;
 mod deadlines;
@@ -176,7 +177,8 @@ impl CoordinatorApp {
             return Ok(Step::Ending(entry.changed.subscribe()));
         }
         let mut effects = Effects::default();
-        let reply = entry.session.apply(entry.time(monotonic), command.clone(), &mut effects);
+        let reply = self.act(state, id, command, monotonic, &mut effects);
+        let Some(entry) = state.sessions.get_mut(&id) else { return Ok(Step::Gone) };
         let commit = self.persist(&entry.session, &effects);
         entry.ending = effects.ended;
         let mut view = entry.session.view();

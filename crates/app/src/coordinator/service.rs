@@ -64,6 +64,7 @@ impl TakePart for CoordinatorApp {
                 device: request.device,
                 handshake: request.handshake,
                 ready: request.ready,
+                attempt: request.attempt,
             },
         };
         match self.execute(session.id(), command).await? {
@@ -91,7 +92,8 @@ impl TakePart for CoordinatorApp {
         self.act_as(caller, &report.party_id)?;
         let session = self.find(report.session_id).await?;
         Self::visible(&session, caller)?;
-        let command = Command::Report { party: report.party_id, outcome: report.outcome };
+        let Report { party_id: party, attempt, outcome, .. } = report;
+        let command = Command::Report { party, attempt, outcome };
         Ok(self.execute(session.id(), command).await?.1)
     }
 }
@@ -163,7 +165,10 @@ impl ManageSessions for CoordinatorApp {
         let page = self.0.parts.store.sessions(caller.tenant(), before, limit).await?;
         let mut views = self.views(page.items).await?;
         if let Caller::Party(party) = caller {
-            views.retain(|view| view.participants.iter().any(|p| p.party_id == *party));
+            views.retain(|view| {
+                view.participants.iter().any(|p| p.party_id == *party)
+                    || view.replaced.contains(party)
+            });
         }
         Ok(Page { items: views, next: page.next })
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use quorate_core::admission::Admission;
 use quorate_core::budget::{Budget, Over};
+use quorate_core::choice::Pair;
+use quorate_core::health::Health;
 use quorate_core::session::Session;
 use quorate_core::tally::Tally;
 use quorate_ports::store::IdempotencyRow;
@@ -22,6 +24,10 @@ pub(super) struct SessionEntry {
     pub(super) session: Session,
     /// Its deadline on the monotonic clock.
     pub(super) ends: Duration,
+    /// When it last moved, on the monotonic clock.
+    pub(super) moved: Duration,
+    /// When it is looked at whether its parties are silent.
+    pub(super) looked_at: Option<Duration>,
     pub(super) changed: watch::Sender<()>,
     /// Its creation is on the disk.
     pub(super) created: bool,
@@ -41,7 +47,9 @@ impl SessionEntry {
         let lifetime = session.expires_at().millis_since(session.created_at());
         let ends = monotonic.saturating_add(Duration::from_millis(lifetime));
         let changed = watch::Sender::new(());
-        Self { session, ends, changed, created: false, ending: false, idempotency }
+        let (moved, looked_at) = (monotonic, None);
+        let (created, ending) = (false, false);
+        Self { session, ends, moved, looked_at, changed, created, ending, idempotency }
     }
 
     /// A session found at start: it has what is left of its lifetime by the wall clock, and never
@@ -68,6 +76,22 @@ impl SessionEntry {
     }
 }
 
+/// The places of an open session at server parties.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Seats {
+    tenant: Tenant,
+    servers: Vec<PartyId>,
+    /// Whether they wait for people there.
+    wait: bool,
+}
+
+impl Seats {
+    pub(super) fn of(session: &Session) -> Self {
+        let (tenant, servers) = (session.tenant().clone(), session.servers().to_vec());
+        Self { tenant, servers, wait: session.waits_for_people() }
+    }
+}
+
 /// Sessions in which one server party may wait for people. A party has 4 096 places: what remains
 /// is for sessions that server parties do by themselves.
 const WAITING_AT_PARTY: usize = 3_072;
@@ -86,6 +110,12 @@ pub(super) struct State {
     ended: VecDeque<SessionId>,
     /// Open sessions by their monotonic deadline.
     pub(super) deadlines: BTreeSet<(Duration, SessionId)>,
+    /// When it is looked at whether the parties of an open session are silent.
+    pub(super) looks: BTreeSet<(Duration, SessionId)>,
+    /// How server parties have done.
+    pub(super) health: Health,
+    /// Holders of a key that do not sign together in an epoch; of keys that have been signed with.
+    pub(super) banned: HashMap<(KeyId, u32), Vec<Pair>>,
     pub(super) idempotency: HashMap<(Tenant, String), IdempotencyRow>,
     pub(super) keys: HashMap<KeyId, Arc<KeyRecord>>,
     /// Keys whose shares are being refreshed, each by one session.
@@ -103,6 +133,9 @@ impl State {
             busy: Tally::default(),
             ended: VecDeque::new(),
             deadlines: BTreeSet::new(),
+            looks: BTreeSet::new(),
+            health: Health::default(),
+            banned: HashMap::new(),
             idempotency: HashMap::new(),
             keys: HashMap::new(),
             refreshing: HashMap::new(),
@@ -146,14 +179,8 @@ impl State {
         let id = session.id();
         self.deadlines.insert((entry.ends, id));
         self.open.add(session.tenant(), 1);
-        for party in session.servers() {
-            self.busy.add(party.clone());
-            if session.waits_for_people() {
-                let waiting = self.waiting.entry(party.clone());
-                let waiting = waiting.or_insert_with(|| Budget::new(WAITING_AT_PARTY));
-                waiting.add(session.tenant(), 1);
-            }
-        }
+        let seats = Seats::of(session);
+        self.take(&seats);
         if let Ceremony::Refresh { key } = session.ceremony() {
             self.refreshing.insert(key.key_id, id);
         }
@@ -166,6 +193,31 @@ impl State {
             }
         }
         self.sessions.insert(id, entry);
+        self.watch(id, monotonic);
+    }
+
+    /// Counts the places that a session takes at server parties.
+    pub(super) fn take(&mut self, seats: &Seats) {
+        for party in &seats.servers {
+            self.busy.add(party.clone());
+            if seats.wait {
+                let waiting = self.waiting.entry(party.clone());
+                let waiting = waiting.or_insert_with(|| Budget::new(WAITING_AT_PARTY));
+                waiting.add(&seats.tenant, 1);
+            }
+        }
+    }
+
+    /// Gives them back.
+    pub(super) fn give_back(&mut self, seats: &Seats) {
+        for party in &seats.servers {
+            self.busy.remove(party);
+            if seats.wait
+                && let Some(waiting) = self.waiting.get_mut(party)
+            {
+                waiting.give_back(&seats.tenant, 1);
+            }
+        }
     }
 
     /// A session has ended: gives back what it held as an open one.
@@ -173,19 +225,22 @@ impl State {
         let Some(entry) = self.sessions.get(&id) else { return };
         let session = &entry.session;
         self.deadlines.remove(&(entry.ends, id));
+        if let Some(at) = entry.looked_at {
+            self.looks.remove(&(at, id));
+        }
         if let Ceremony::Refresh { key } = session.ceremony() {
             self.refreshing.remove(&key.key_id);
         }
         self.open.give_back(session.tenant(), 1);
         self.admission.leave(monotonic, id, session.status() == SessionStatus::Completed);
-        for party in session.servers() {
-            self.busy.remove(party);
-            if session.waits_for_people()
-                && let Some(waiting) = self.waiting.get_mut(party)
-            {
-                waiting.give_back(session.tenant(), 1);
-            }
-        }
+        let seats = Seats::of(session);
+        self.give_back(&seats);
+    }
+
+    /// When a deadline passes next or a session is to be looked at, on the monotonic clock.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        let first = |all: &BTreeSet<(Duration, SessionId)>| all.first().map(|(at, _)| *at);
+        first(&self.deadlines).into_iter().chain(first(&self.looks)).min()
     }
 
     /// Open sessions of a server party.
@@ -247,6 +302,7 @@ mod tests {
             ceremony,
             participants: holders.into_iter().map(participant).collect(),
             servers: Vec::new(),
+            reserve: None,
             authorization: None,
             now: Timestamp(0),
             expires_at: Timestamp(1_000),

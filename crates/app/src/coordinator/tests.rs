@@ -165,6 +165,7 @@ impl World {
             idempotency_key: idempotency_key.map(Into::into),
             authorization: None,
             label: None,
+            replace: false,
         }
     }
 
@@ -198,6 +199,7 @@ async fn setting_the_clock_ends_no_session_and_prolongs_none() {
         handshake: None,
         ready: true,
         awaiting_approval: false,
+        attempt: 0,
     };
     world.app.join(&Caller::Open, join).await.expect("the session has not ended");
     world.clock.set_wall(-2 * HOUR);
@@ -398,7 +400,7 @@ async fn signed(world: &World) -> SessionId {
     for party_id in names {
         let bytes = hex::decode(SIGNATURE).unwrap();
         let outcome = PartyOutcome::Signature { bytes, recovery_id: None };
-        let report = Report { session_id: id, party_id, outcome };
+        let report = Report { session_id: id, party_id, attempt: 0, outcome };
         world.app.complete(&Caller::Open, report).await.unwrap();
     }
     id
@@ -473,6 +475,7 @@ impl World {
                 handshake: None,
                 ready: true,
                 awaiting_approval: false,
+                attempt: 0,
             };
             self.app.join(&Caller::Open, join).await.unwrap();
         }

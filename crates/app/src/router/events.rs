@@ -29,8 +29,8 @@ impl EventLog {
     pub(super) fn post(&mut self, event: SessionEvent) -> u32 {
         let event = Arc::new(event);
         let reached = self.events.post(&event);
-        for participant in &event.session.participants {
-            if let Some(waker) = self.wakers.get(&participant.party_id) {
+        for party in event.audience() {
+            if let Some(waker) = self.wakers.get(party) {
                 waker.send_replace(());
             }
         }

@@ -174,7 +174,14 @@ impl RouterApp {
         } else {
             let members: Vec<_> =
                 event.session.participants.iter().map(|p| p.party_id.clone()).collect();
-            state.inboxes.open_session(session, &event.session.tenant, &members);
+            let SessionView { tenant, attempt, .. } = &event.session;
+            let gone = state.inboxes.open_session(session, tenant, *attempt, &members);
+            if !gone.is_empty() {
+                for message in gone {
+                    state.settling.remove(&message);
+                }
+                drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
+            }
             for found in state.unclaimed.remove(&session).unwrap_or_default() {
                 state.inboxes.restore(found.row, &found.acknowledged);
             }

@@ -24,6 +24,8 @@ fn event(n: u128, kind: EventKind, status: SessionStatus, parties: &[&str]) -> A
         status,
         participants: parties.iter().enumerate().map(participant).collect(),
         authorization: None,
+        attempt: 0,
+        replaced: Vec::new(),
         outcome: None,
         failure: None,
         created_at: Timestamp(1),

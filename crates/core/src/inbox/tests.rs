@@ -28,7 +28,7 @@ fn request(from: usize, to: &[usize]) -> RouteRequest {
 
 fn open(limits: InboxLimits) -> Inboxes {
     let mut boxes = Inboxes::new(limits);
-    boxes.open_session(session(1), &Tenant::default(), &[name(0), name(1), name(2)]);
+    boxes.open_session(session(1), &Tenant::default(), 0, &[name(0), name(1), name(2)]);
     boxes
 }
 
@@ -78,7 +78,7 @@ fn nobody_named_means_all_others_and_says_so() {
 #[test]
 fn sequences_count_from_one_over_all_sessions() {
     let mut boxes = open(InboxLimits::default());
-    boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
+    boxes.open_session(session(2), &Tenant::default(), 0, &[name(0), name(1)]);
     assert_eq!(routed(&mut boxes, 1, 0, &[]).row.sequence, 1);
     let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
     assert_eq!(boxes.accept(Timestamp(5), id(2), other).unwrap().row.sequence, 2);
@@ -137,7 +137,7 @@ fn a_full_session_names_the_party_that_does_not_read() {
 fn the_bound_on_all_sessions_holds_for_each_of_them() {
     let mut boxes =
         open(InboxLimits { total_bytes: 2 * (10 + MESSAGE_COST), ..InboxLimits::default() });
-    boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
+    boxes.open_session(session(2), &Tenant::default(), 0, &[name(0), name(1)]);
     let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
     boxes.accept(Timestamp(5), id(1), other).unwrap();
     assert_eq!(refused(&mut boxes, request(0, &[])).code, ErrorCode::RateLimited);
@@ -243,7 +243,7 @@ fn a_closed_session_delivers_and_takes_nothing_but_still_knows() {
     let late = ack(&mut boxes, 2, 1, true).unwrap();
     assert!(late.first && late.all);
     assert_eq!(boxes.held_bytes(), 0);
-    boxes.open_session(session(1), &Tenant::default(), &[name(0), name(1)]);
+    boxes.open_session(session(1), &Tenant::default(), 0, &[name(0), name(1)]);
     assert!(!boxes.is_open(session(1)), "an ended session is not opened again");
 }
 
@@ -252,7 +252,7 @@ fn the_records_of_the_last_ended_sessions_are_kept() {
     let mut boxes = Inboxes::new(InboxLimits::default());
     let count = u128::try_from(ENDED_KEPT).unwrap() + 1;
     for n in 1..=count {
-        boxes.open_session(session(n), &Tenant::default(), &[name(0), name(1)]);
+        boxes.open_session(session(n), &Tenant::default(), 0, &[name(0), name(1)]);
         let request = RouteRequest { session_id: session(n), ..request(0, &[]) };
         boxes.accept(Timestamp(5), id(n), request).unwrap();
         boxes.close_session(session(n));
@@ -270,7 +270,7 @@ fn the_records_of_ended_sessions_are_bounded_together() {
     let each = 20_000;
     let mut boxes = Inboxes::new(InboxLimits { session_messages: each, ..InboxLimits::default() });
     for n in 0..6 {
-        boxes.open_session(session(n), &Tenant::default(), &[name(0), name(1)]);
+        boxes.open_session(session(n), &Tenant::default(), 0, &[name(0), name(1)]);
         for message in 0..u128::try_from(each).unwrap() {
             let request = RouteRequest { session_id: session(n), ..request(0, &[]) };
             boxes.accept(Timestamp(5), id(message), request).unwrap();
@@ -289,7 +289,7 @@ fn what_is_put_back_keeps_its_place_and_its_acknowledgements() {
     let mut boxes = Inboxes::new(InboxLimits::default());
     boxes.restore(rows[0].clone(), &[]);
     assert_eq!(boxes.held_bytes(), 0, "its session is not open");
-    boxes.open_session(session(1), &Tenant::default(), &[name(0), name(1), name(2)]);
+    boxes.open_session(session(1), &Tenant::default(), 0, &[name(0), name(1), name(2)]);
     boxes.continue_after(3);
     boxes.restore(rows[1].clone(), &[name(1)]);
     boxes.restore(rows[1].clone(), &[]);
@@ -321,7 +321,7 @@ fn a_tenant_that_fills_its_half_leaves_the_others_theirs() {
     let mut boxes = Inboxes::new(InboxLimits { total_bytes: 8 * one, ..InboxLimits::default() });
     let tenants: [Tenant; 2] = ["evil".parse().unwrap(), "acme".parse().unwrap()];
     for (n, tenant) in tenants.iter().enumerate() {
-        boxes.open_session(session(n as u128), tenant, &[name(0), name(1)]);
+        boxes.open_session(session(n as u128), tenant, 0, &[name(0), name(1)]);
     }
     let send = |boxes: &mut Inboxes, of: u128, message: u128| {
         let request = RouteRequest { session_id: session(of), ..request(0, &[]) };
@@ -352,7 +352,39 @@ fn empty_messages_are_bounded_also_after_they_were_acknowledged() {
     }
     assert_eq!(refused(&mut boxes, request(0, &[])).code, ErrorCode::RateLimited);
     boxes.close_session(session(1));
-    boxes.open_session(session(2), &Tenant::default(), &[name(0), name(1)]);
+    boxes.open_session(session(2), &Tenant::default(), 0, &[name(0), name(1)]);
     let other = RouteRequest { session_id: session(2), ..request(0, &[]) };
     assert!(boxes.accept(Timestamp(5), id(7), other).is_ok(), "given back at the session's end");
+}
+
+#[test]
+fn a_new_attempt_begins_without_the_messages_of_the_one_before() {
+    let mut boxes = Inboxes::new(InboxLimits::default());
+    let (trio, tenant) = ([name(0), name(1), name(2)], Tenant::default());
+    assert!(boxes.open_session(session(1), &tenant, 0, &trio[..2]).is_empty());
+    let send = |boxes: &mut Inboxes, number: u128, from: usize| {
+        let request = RouteRequest {
+            session_id: session(1),
+            from_party: name(from),
+            to_parties: Vec::new(),
+            round: 1,
+            message_type: String::new(),
+            payload: bytes::Bytes::from_static(b"x"),
+            acknowledges: Vec::new(),
+        };
+        boxes.accept(Timestamp(1), MessageId(uuid::Uuid::from_u128(number)), request)
+    };
+    assert!(send(&mut boxes, 1, 0).unwrap().first_of_round);
+    let gone = boxes.open_session(session(1), &tenant, 1, &[name(0), name(2)]);
+    assert_eq!(gone, [MessageId(uuid::Uuid::from_u128(1))]);
+    let refused = send(&mut boxes, 2, 1).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Forbidden, "another has its place");
+    assert!(boxes.has_member(session(1), &name(1)), "it may ask all the same");
+    assert!(send(&mut boxes, 3, 0).unwrap().first_of_round, "rounds are counted anew");
+    let mut waits = |party: usize| {
+        boxes.next(Timestamp(2), &name(party), (None, 0, Timestamp(0)), |_| true, 9).len()
+    };
+    assert_eq!((waits(1), waits(2)), (0, 1));
+    assert!(boxes.open_session(session(1), &tenant, 0, &trio).is_empty(), "nothing leads back");
+    assert!(!boxes.has_member(session(1), &name(9)));
 }

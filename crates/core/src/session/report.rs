@@ -9,11 +9,16 @@ impl Session {
         &mut self,
         now: Timestamp,
         party: &PartyId,
+        attempt: u32,
         outcome: PartyOutcome,
         effects: &mut Effects,
     ) -> Result<Reply> {
+        if self.replaced().contains(party) || attempt < self.attempt() {
+            return self.report_late(now, party, outcome, effects);
+        }
         let at = self.member(party)?;
         if let PartyOutcome::Failure(failure) = outcome {
+            self.catch_up(attempt);
             return self.give_up(now, at, failure, effects);
         }
         match self.status {
@@ -42,6 +47,25 @@ impl Session {
         self.attestation = self.attestation.take().or(attestation);
         self.epoch = self.epoch.or(epoch);
         self.take_result(now, at, effects);
+        Ok(Reply::Done)
+    }
+
+    /// What a party reports of an attempt that is over: a signature that verifies is the result
+    /// whichever attempt has made it, and a failure tells nothing new.
+    fn report_late(
+        &mut self,
+        now: Timestamp,
+        party: &PartyId,
+        outcome: PartyOutcome,
+        effects: &mut Effects,
+    ) -> Result<Reply> {
+        if self.status.is_final() || matches!(outcome, PartyOutcome::Failure(_)) {
+            return Ok(Reply::Done);
+        }
+        let Checked { outcome, .. } = self.checked(outcome)?;
+        self.note(now, Some(party), "completed an earlier attempt");
+        self.outcome.get_or_insert(outcome);
+        self.complete(now, effects);
         Ok(Reply::Done)
     }
 
@@ -128,7 +152,7 @@ impl Session {
             message: format!("{party} reported a signature that does not verify under the key"),
             parties: vec![party.clone()],
         };
-        self.end_with(now, SessionStatus::Failed, failure, effects);
+        self.end_or_retry(now, &party, failure, effects);
         error.blaming(Blame { party_id: party, reason: "signature does not verify".into() })
     }
 
@@ -206,15 +230,32 @@ impl Session {
         if failure.parties.is_empty() {
             failure.parties.push(party.clone());
         }
-        // Only these three are a party's to say.
-        let own = [FailureReason::PartyCheated, FailureReason::PolicyDenied];
+        // Only these are a party's to say.
+        let own = [
+            FailureReason::PartyCheated,
+            FailureReason::PolicyDenied,
+            FailureReason::PartyRestarted,
+        ];
         if !own.contains(&failure.reason) {
             failure.reason = FailureReason::PartyFailed;
         }
         self.note(now, Some(&party), &format!("failed: {text}"));
         effects.bans = self.bans(now, &party, &failure, text);
-        self.end_with(now, SessionStatus::Failed, failure, effects);
+        self.end_or_retry(now, &party, failure, effects);
         Ok(Reply::Done)
+    }
+
+    /// A participant has failed: others try again where that can be, or this is the end.
+    fn end_or_retry(
+        &mut self,
+        now: Timestamp,
+        party: &PartyId,
+        failure: Failure,
+        effects: &mut Effects,
+    ) {
+        if let Some(failure) = self.set_back(party, failure, effects) {
+            self.end_with(now, SessionStatus::Failed, failure, effects);
+        }
     }
 
     /// The bans that a failure of a signature means. Where shares are made, who cheated did so with

@@ -67,9 +67,9 @@ impl Session {
         self.servers.len() < self.participants.len()
     }
 
-    /// Whether a party takes part.
+    /// Whether a party takes part, or did before another took its place.
     pub fn is_participant(&self, party: &PartyId) -> bool {
-        self.place(party).is_some()
+        self.place(party).is_some() || self.replaced().contains(party)
     }
 
     /// What happened, oldest first.
@@ -93,6 +93,8 @@ impl Session {
             session_id: self.session_id,
             ceremony: self.ceremony.clone(),
             status: self.status,
+            attempt: self.attempt(),
+            replaced: self.replaced().to_vec(),
             participants: self.participants.iter().enumerate().map(participant).collect(),
             authorization: self.authorization.clone(),
             outcome,

@@ -99,7 +99,8 @@ pub(crate) fn runs(id: SessionId, parties: &[PartyId], task: impl Fn(usize) -> T
     positions
         .map(|(at, (_, secret))| {
             let roster = roster.clone();
-            Run::new(&identities[at], secret, id, &parties[at], roster, task(at)).expect("a run")
+            Run::new(&identities[at], secret, (id, 0), &parties[at], roster, task(at))
+                .expect("a run")
         })
         .collect()
 }

@@ -88,7 +88,8 @@ static SHARE: LazyLock<Arc<Share>> = LazyLock::new(|| {
     let (their, their_secret) = make_handshake(peers, *session, peer, &Shown::default());
     let run = |identity, secret, party| {
         let roster = roster(own.clone(), their.clone());
-        Run::new(identity, secret, *session, party, roster, keygen(Scheme::Ed25519)).expect("a run")
+        Run::new(identity, secret, (*session, 0), party, roster, keygen(Scheme::Ed25519))
+            .expect("a run")
     };
     let mut runs = [run(mine, secret, me), run(peers, their_secret, peer)];
     let mut sent = Vec::new();
@@ -145,7 +146,7 @@ fn begin(task: Task) -> (Run, Vec<u8>) {
     let Parties { me, session, mine, handshake, .. } = &*PARTIES;
     let (own, secret) = make_handshake(mine, *session, me, &Shown::default());
     let roster = roster(own, handshake.clone());
-    let mut run = Run::new(mine, secret, *session, me, roster, task).expect("a run");
+    let mut run = Run::new(mine, secret, (*session, 0), me, roster, task).expect("a run");
     let step = run.advance().expect("the first step needs nothing");
     let execution = step.outgoing[0].payload[FRONT..FRONT + 32].to_vec();
     (run, execution)

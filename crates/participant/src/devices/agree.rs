@@ -90,6 +90,8 @@ pub(super) fn view(
         status: SessionStatus::InProgress,
         participants: (0..).zip(proposals).map(participant).collect(),
         authorization: None,
+        attempt: 0,
+        replaced: Vec::new(),
         outcome: None,
         failure: None,
         created_at: Timestamp(0),

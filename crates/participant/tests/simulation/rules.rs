@@ -114,6 +114,8 @@ pub(crate) fn signature(key: &OpenKey, names: [&str; 2]) -> SessionView {
         status: SessionStatus::Created,
         participants: (0..).zip(names).map(seat).collect(),
         authorization: None,
+        attempt: 0,
+        replaced: Vec::new(),
         outcome: None,
         failure: None,
         created_at: Timestamp(1),

@@ -190,6 +190,7 @@ impl World {
             ceremony,
             participants: names.iter().map(participant).collect(),
             servers: names.to_vec(),
+            reserve: None,
             authorization: None,
             now: Timestamp(self.now),
             expires_at: Timestamp(self.now + LIFE),
@@ -350,6 +351,7 @@ impl World {
             device: DeviceInfo::default(),
             handshake: Some(handshake),
             ready,
+            attempt: 0,
         };
         let Reply::Joined { party_index } = self.apply(running, command)? else {
             panic!("a join is answered by a place");
@@ -363,7 +365,7 @@ impl World {
         name: &PartyId,
         outcome: PartyOutcome,
     ) -> Result<SessionView> {
-        match self.apply(running, Command::Report { party: name.clone(), outcome }) {
+        match self.apply(running, Command::Report { party: name.clone(), attempt: 0, outcome }) {
             Ok(_) => Ok(running.session.view()),
             // A session that has ended takes no report; its view is the answer.
             Err(error) if error.code == ErrorCode::SessionExpired => Ok(running.session.view()),

@@ -7,6 +7,8 @@ use quorate_ports::ledger::{Consumed, Remembered};
 use quorate_types::{AuthorityKey, KeyId, SessionId, Timestamp};
 use sha2::{Digest as _, Sha256};
 
+use super::Stored;
+
 /// Requests that are remembered at once, about 100 bytes each: at 500 a second those of the last
 /// eight minutes, which is longer than requests last unless somebody asks for more.
 const NONCES: usize = 262_144;
@@ -46,6 +48,8 @@ pub(super) struct Memory {
     /// Nonces by the time until which they are kept.
     expiry: BTreeSet<(Timestamp, [u8; 16])>,
     uses: HashMap<Option<KeyId>, Uses>,
+    /// Writes of nonces that may be under way, oldest first.
+    writes: VecDeque<([u8; 16], Stored)>,
 }
 
 /// Names an initiator's nonce: no other initiator can use it up.
@@ -85,6 +89,20 @@ impl Memory {
                 Err(Denial::new(Rule::Nonce, why))
             }
         }
+    }
+
+    /// Remembers the write of a nonce for as long as it is under way.
+    pub(super) fn writes(&mut self, nonce: [u8; 16], stored: Stored) {
+        while self.writes.front().is_some_and(|(_, stored)| stored.peek().is_some()) {
+            self.writes.pop_front();
+        }
+        self.writes.push_back((nonce, stored));
+    }
+
+    /// The write of a nonce that serves; `None` when it has long been on the disk.
+    pub(super) fn written(&self, nonce: [u8; 16]) -> Option<Stored> {
+        let found = self.writes.iter().find(|(one, _)| *one == nonce);
+        found.map(|(_, stored)| stored.clone())
     }
 
     pub(super) fn uses(&mut self, key: Option<KeyId>) -> &Uses {

@@ -80,6 +80,8 @@ fn view(session: u128, request: &Request) -> SessionView {
         ceremony: Ceremony::Sign { key: key(), input: SignInput::Digest(Digest([3; 32])) },
         status: SessionStatus::Created,
         participants: [(0, "a"), (1, "b")].map(seat).to_vec(),
+        attempt: 0,
+        replaced: Vec::new(),
         authorization: Some(Arc::new(secret(1).authorize(request))),
         outcome: None,
         failure: None,

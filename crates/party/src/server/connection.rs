@@ -122,19 +122,19 @@ impl PartyServer {
         match asked {
             Asked::Nothing => {}
             Asked::TakePart { feed, token } => self.begin(session, token, feed),
-            Asked::Busy => match Arc::clone(&self.refusals).try_acquire_owned() {
+            Asked::Busy(attempt) => match Arc::clone(&self.refusals).try_acquire_owned() {
                 Ok(refusal) => {
                     let party = Arc::clone(self);
                     let task = async move {
-                        party.fail(session, busy(party.party.id())).await;
+                        party.fail((session, attempt), busy(party.party.id())).await;
                         drop(refusal);
                     };
                     self.tasks.spawn(task.instrument(span));
                 }
                 Err(_) => tracing::warn!(%session, "no place, and too many to tell so"),
             },
-            Asked::Disown => {
-                let task = Arc::clone(self).disown(session);
+            Asked::Disown(attempt) => {
+                let task = Arc::clone(self).disown((session, attempt));
                 self.tasks.spawn(task.instrument(span));
             }
         }
@@ -155,7 +155,8 @@ impl PartyServer {
     }
 
     async fn session(self: Arc<Self>, session: SessionId, token: JoinToken, feed: Feed) {
-        let _leave = Leave { server: &self, session };
+        let attempt = feed.attempt;
+        let _leave = Leave { server: &self, session, attempt };
         let views = feed.views.clone();
         let part = AssertUnwindSafe(take_part(&self.party, session, token, feed)).catch_unwind();
         let ended = tokio::select! {
@@ -165,12 +166,15 @@ impl PartyServer {
         };
         match ended {
             Ok(Ok(view)) => tracing::info!(status = view.status.name(), "the session has ended"),
+            Ok(Err(_)) if !self.table().runs(session, attempt) => {
+                tracing::debug!(attempt, "the session goes on without this attempt");
+            }
             Ok(Err(error)) => tracing::warn!(%error, "left the session"),
             Err(_) => {
                 tracing::error!("the session's task panicked");
                 let me = self.party.id();
                 let failure = could_not(me, format!("{me} met a bug of its own; its log names it"));
-                self.fail(session, failure).await;
+                self.fail((session, attempt), failure).await;
             }
         }
     }
@@ -196,11 +200,11 @@ impl PartyServer {
         }
     }
 
-    async fn disown(self: Arc<Self>, session: SessionId) {
+    async fn disown(self: Arc<Self>, session: (SessionId, u32)) {
         self.fail(session, restarted(self.party.id())).await;
     }
 
-    async fn fail(&self, session: SessionId, failure: Failure) {
+    async fn fail(&self, session: (SessionId, u32), failure: Failure) {
         let report = self.party.report(session, PartyOutcome::Failure(failure));
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -216,11 +220,12 @@ impl PartyServer {
 struct Leave<'a> {
     server: &'a PartyServer,
     session: SessionId,
+    attempt: u32,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        self.server.table().leave(self.session);
+        self.server.table().ended(self.session, self.attempt);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sessions a server party knows: running ones, left ones, and messages that came early.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use quorate_types::*;
 use tokio::sync::mpsc;
@@ -35,10 +35,10 @@ pub(super) enum Asked {
     Nothing,
     /// A task for this session.
     TakePart { feed: Feed, token: JoinToken },
-    /// A word to the coordinator: the session runs and this process knows nothing of it.
-    Disown,
-    /// A word to the coordinator: there is no place for this session.
-    Busy,
+    /// A word to the coordinator: this attempt runs and this process knows nothing of it.
+    Disown(u32),
+    /// A word to the coordinator: there is no place for this attempt.
+    Busy(u32),
 }
 
 pub(super) struct Table {
@@ -46,7 +46,8 @@ pub(super) struct Table {
     running: HashMap<SessionId, Entry>,
     /// Keygens that came while all places were taken, oldest first.
     postponed: VecDeque<SessionEvent>,
-    left: HashSet<SessionId>,
+    /// Attempts that were left, the last one of each session.
+    left: HashMap<SessionId, u32>,
     left_order: VecDeque<SessionId>,
     early: VecDeque<(SessionId, Vec<Message>)>,
 }
@@ -64,7 +65,7 @@ impl Table {
             places,
             running: HashMap::new(),
             postponed: VecDeque::new(),
-            left: HashSet::new(),
+            left: HashMap::new(),
             left_order: VecDeque::new(),
             early: VecDeque::new(),
         }
@@ -83,22 +84,35 @@ impl Table {
         self.running.keys().copied().collect()
     }
 
+    /// Whether this is the attempt of a session that has a task.
+    pub(super) fn runs(&self, session: SessionId, attempt: u32) -> bool {
+        self.running.get(&session).is_some_and(|entry| entry.views.attempt() == attempt)
+    }
+
     /// Shows a session's task how it stands.
-    pub(super) fn view(&self, session: SessionView) {
-        if let Some(entry) = self.running.get(&session.session_id) {
+    pub(super) fn view(&mut self, session: SessionView) {
+        let id = session.session_id;
+        let Some(entry) = self.running.get(&id) else { return };
+        if entry.views.overtaken_by(&session) {
+            self.running.remove(&id);
+        } else {
             entry.views.now(session);
         }
     }
 
     /// Takes an event. Idempotent: the last event of a session comes again after a reconnect.
     pub(super) fn event(&mut self, me: &PartyId, mut event: SessionEvent, draining: bool) -> Asked {
-        let session = event.session.session_id;
+        let (session, attempt) = (event.session.session_id, event.session.attempt);
         if let Some(entry) = self.running.get(&session) {
-            entry.views.event(event);
-            return Asked::Nothing;
+            if !entry.views.overtaken_by(&event.session) {
+                entry.views.event(event);
+                return Asked::Nothing;
+            }
+            self.running.remove(&session);
         }
         let waits = self.postponed.iter().position(|kept| kept.session.session_id == session);
-        if self.left.contains(&session) || event.session.status.is_final() {
+        let left = self.left.get(&session).is_some_and(|left| *left >= attempt);
+        if left || event.session.status.is_final() {
             waits.map(|at| self.postponed.remove(at));
             self.early.retain(|(id, _)| *id != session);
             return Asked::Nothing;
@@ -109,8 +123,8 @@ impl Table {
             let done =
                 matches!(seat.status, ParticipantStatus::Completed | ParticipantStatus::Failed);
             waits.map(|at| self.postponed.remove(at));
-            self.leave(session);
-            return if done { Asked::Nothing } else { Asked::Disown };
+            self.leave(session, attempt);
+            return if done { Asked::Nothing } else { Asked::Disown(attempt) };
         }
         if waits.is_some() || !event.join_tokens.contains_key(me) {
             return Asked::Nothing;
@@ -135,8 +149,9 @@ impl Table {
             self.postponed.push_back(event);
             return Asked::Nothing;
         }
-        self.leave(session);
-        Asked::Busy
+        let attempt = event.session.attempt;
+        self.leave(session, attempt);
+        Asked::Busy(attempt)
     }
 
     /// Takes up the oldest keygen that waits, now that a place may be free.
@@ -156,7 +171,8 @@ impl Table {
 
     fn enter(&mut self, me: &PartyId, view: SessionView) -> Feed {
         let session = view.session_id;
-        let (views, view_out, unjoined) = Views::new(me.clone(), Some(view));
+        let attempt = view.attempt;
+        let (views, view_out, unjoined) = Views::new(me.clone(), attempt, Some(view));
         let (inbox, inbox_out) = mpsc::channel(INBOX_LEN);
         let early = self.early.iter().position(|(id, _)| *id == session);
         if let Some((_, messages)) = early.and_then(|position| self.early.remove(position)) {
@@ -166,7 +182,7 @@ impl Table {
             }
         }
         self.running.insert(session, Entry { views, inbox: Some(inbox) });
-        Feed { views: view_out, unjoined, inbox: inbox_out }
+        Feed { attempt, views: view_out, unjoined, inbox: inbox_out }
     }
 
     /// Hands a message to its session's task, or keeps it for a session not heard of yet.
@@ -182,7 +198,7 @@ impl Table {
             }
             return;
         }
-        if self.left.contains(&session) {
+        if self.left.contains_key(&session) {
             return;
         }
         match self.early.iter_mut().find(|(id, _)| *id == session) {
@@ -197,13 +213,23 @@ impl Table {
         }
     }
 
-    /// Forgets a session but for its id.
-    pub(super) fn leave(&mut self, session: SessionId) {
+    /// The task of an attempt has ended. One that was overtaken is gone already, and its party may
+    /// be chosen again.
+    pub(super) fn ended(&mut self, session: SessionId, attempt: u32) {
+        if self.running.get(&session).is_some_and(|entry| entry.views.attempt() == attempt) {
+            self.leave(session, attempt);
+        }
+    }
+
+    /// Forgets an attempt but for its number.
+    fn leave(&mut self, session: SessionId, attempt: u32) {
         self.running.remove(&session);
         self.early.retain(|(id, _)| *id != session);
-        if self.left.insert(session) {
+        let known = self.left.entry(session).or_insert_with(|| {
             self.left_order.push_back(session);
-        }
+            attempt
+        });
+        *known = attempt.max(*known);
         if self.left_order.len() > LEFT_LEN
             && let Some(oldest) = self.left_order.pop_front()
         {
@@ -269,10 +295,58 @@ mod tests {
         // The view went forward and did not come back.
         let seen = feed.views.borrow().as_ref().unwrap().status;
         assert_eq!(seen, SessionStatus::InProgress);
-        table.leave(event(SessionStatus::Created).session.session_id);
+        table.ended(event(SessionStatus::Created).session.session_id, 0);
         assert_eq!(table.running(), 0);
         let asked = table.event(&party("a"), event(SessionStatus::InProgress), false);
         assert!(matches!(asked, Asked::Nothing), "a session that was left is known");
+    }
+
+    fn of_attempt(attempt: u32, status: SessionStatus) -> SessionEvent {
+        let mut event = event(status);
+        event.session.attempt = attempt;
+        event
+    }
+
+    #[test]
+    fn a_new_attempt_ends_the_one_before_and_nothing_leads_back() {
+        let mut table = Table::default();
+        let feed = enter(&mut table);
+        let next = of_attempt(1, SessionStatus::Created);
+        let Asked::TakePart { feed: second, .. } = table.event(&party("a"), next, false) else {
+            panic!("asked to take part in the second attempt");
+        };
+        assert!(feed.views.has_changed().is_err(), "the first has ended");
+        assert_eq!((second.attempt, table.running()), (1, 1));
+        let id = event(SessionStatus::Created).session.session_id;
+        table.ended(id, 0);
+        assert_eq!(table.running(), 1, "the first's task leaves the first only");
+        for (attempt, status) in [(0, SessionStatus::InProgress), (1, SessionStatus::Created)] {
+            let asked = table.event(&party("a"), of_attempt(attempt, status), false);
+            assert!(matches!(asked, Asked::Nothing));
+            let seen = second.views.borrow().as_ref().unwrap().clone();
+            assert_eq!((seen.attempt, seen.status), (1, SessionStatus::Created));
+        }
+        table.ended(id, 1);
+        let asked = table.event(&party("a"), of_attempt(1, SessionStatus::Created), false);
+        assert!(matches!(asked, Asked::Nothing), "an attempt that was left is known");
+        let asked = table.event(&party("a"), of_attempt(2, SessionStatus::InProgress), false);
+        assert!(matches!(asked, Asked::Disown(2)), "one that nobody knows of is not");
+    }
+
+    #[test]
+    fn a_party_whose_place_another_has_taken_leaves() {
+        let mut table = Table::default();
+        let feed = enter(&mut table);
+        let mut replaced = event(SessionStatus::Created);
+        replaced.session.participants[0].party_id = party("c");
+        replaced.session.replaced = vec![party("a")];
+        assert!(matches!(table.event(&party("a"), replaced.clone(), false), Asked::Nothing));
+        assert!(feed.views.has_changed().is_err());
+        let _second = enter(&mut table);
+        table.view(replaced.session);
+        assert_eq!(table.running(), 0, "and when it learns so by asking");
+        table.ended(event(SessionStatus::Created).session.session_id, 0);
+        let _third = enter(&mut table);
     }
 
     #[test]
@@ -298,7 +372,7 @@ mod tests {
     fn a_running_session_that_nobody_knows_is_disowned_once() {
         let mut table = Table::default();
         let running = || event(SessionStatus::InProgress);
-        assert!(matches!(table.event(&party("a"), running(), false), Asked::Disown));
+        assert!(matches!(table.event(&party("a"), running(), false), Asked::Disown(0)));
         assert!(matches!(table.event(&party("a"), running(), false), Asked::Nothing));
     }
 
@@ -335,7 +409,7 @@ mod tests {
         let ask = |table: &mut Table, n, kind| table.event(&me, numbered(n, kind), false);
         let first = ask(&mut table, 1, SessionKind::Sign);
         assert!(matches!(first, Asked::TakePart { .. }));
-        assert!(matches!(ask(&mut table, 2, SessionKind::Sign), Asked::Busy));
+        assert!(matches!(ask(&mut table, 2, SessionKind::Sign), Asked::Busy(0)));
         assert!(matches!(ask(&mut table, 2, SessionKind::Sign), Asked::Nothing), "it was told");
         for n in [3, 4, 3] {
             assert!(matches!(ask(&mut table, n, SessionKind::Keygen), Asked::Nothing));
@@ -344,17 +418,17 @@ mod tests {
         let mut ended = numbered(4, SessionKind::Keygen);
         ended.session.status = SessionStatus::Expired;
         table.event(&me, ended, false);
-        table.leave(SessionId(uuid::Uuid::from_u128(1)));
+        table.ended(SessionId(uuid::Uuid::from_u128(1)), 0);
         assert!(table.take_up(&me, true).is_none(), "not while draining");
         let (session, _, _feed) = table.take_up(&me, false).expect("a place is free");
         assert_eq!(session.0.as_u128(), 3);
-        table.leave(session);
+        table.ended(session, 0);
         assert!(table.take_up(&me, false).is_none(), "4 has ended meanwhile");
         for n in 0..=POSTPONED_LEN as u128 {
             let asked = ask(&mut table, 10 + n, SessionKind::Keygen);
             assert_eq!(matches!(asked, Asked::TakePart { .. }), n == 0);
         }
-        assert!(matches!(ask(&mut table, 9, SessionKind::Keygen), Asked::Busy), "bounded");
+        assert!(matches!(ask(&mut table, 9, SessionKind::Keygen), Asked::Busy(0)), "bounded");
     }
 
     #[test]
@@ -393,7 +467,7 @@ mod tests {
     fn the_ids_of_left_sessions_are_bounded() {
         let mut table = Table::default();
         for number in 0..2 * LEFT_LEN as u128 {
-            table.leave(SessionId(uuid::Uuid::from_u128(number)));
+            table.leave(SessionId(uuid::Uuid::from_u128(number)), 0);
         }
         assert_eq!((table.left.len(), table.left_order.len()), (LEFT_LEN, LEFT_LEN));
     }

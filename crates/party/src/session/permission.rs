@@ -84,7 +84,7 @@ impl Asking<'_> {
                     again = Some(Instant::now() + lacking.expires_in);
                     lacking.denial
                 }
-                Verdict::AskCallback(question) => match self.answered(&question).await {
+                Verdict::AskCallback(question) => match self.told(&mut told, &question).await? {
                     Ok(None) => {
                         view = self.view()?;
                         continue;
@@ -136,6 +136,19 @@ impl Asking<'_> {
         }
     }
 
+    /// What the callback answers. The coordinator, which waits for a party that joins but not for
+    /// one that decides, is told before.
+    async fn told(
+        &mut self,
+        told: &mut bool,
+        question: &Question,
+    ) -> Result<Result<Option<CallbackAnswer>, Denial>> {
+        if !std::mem::replace(told, true) {
+            self.tell().await?;
+        }
+        Ok(self.answered(question).await)
+    }
+
     /// What the callback answers, unless the session ends before.
     async fn answered(&mut self, question: &Question) -> Result<Option<CallbackAnswer>, Denial> {
         let over = |view: &Option<SessionView>| view.as_ref().is_none_or(|v| v.status.is_final());
@@ -147,7 +160,7 @@ impl Asking<'_> {
 
     /// Says to the coordinator that this party joins later.
     async fn tell(&self) -> Result<()> {
-        let Joining { party, session, token } = self.join;
+        let Joining { party, session, attempt, token } = self.join;
         let request = JoinSession {
             session_id: Some(*session),
             party_id: party.id().clone(),
@@ -156,6 +169,7 @@ impl Asking<'_> {
             handshake: None,
             ready: false,
             awaiting_approval: true,
+            attempt: *attempt,
         };
         party.join(request).await.map(drop)
     }

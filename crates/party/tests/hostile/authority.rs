@@ -142,6 +142,7 @@ impl Scene {
             idempotency_key: None,
             authorization,
             label: None,
+            replace: false,
         };
         let created = self.world.coordinator.create(&Caller::System, request).await?;
         Ok(self.world.ended(&created).await)
@@ -430,7 +431,7 @@ async fn nothing_of_a_result_leaves_before_the_request_is_on_the_disk() {
     let of_a = |scene: &Scene| {
         let sent = scene.liar.sent.lock().unwrap();
         let late = |(id, round, who): &&(SessionId, i32, PartyId)| {
-            *id != key.session_id && *round > 1 && *who == party("a")
+            *id != key.session_id && *round > 2 && *who == party("a")
         };
         sent.iter().filter(late).count()
     };
@@ -438,7 +439,7 @@ async fn nothing_of_a_result_leaves_before_the_request_is_on_the_disk() {
     let signed = Some(secret(1).authorize(&scene.signature(&key)));
     let meanwhile = async {
         disk.awaited.notified().await;
-        assert_eq!(of_a(&scene), 0, "its second message waits");
+        assert_eq!(of_a(&scene), 0, "the message with its part of the signature waits");
         disk.written.send_replace(Some(Ok(())));
     };
     let (ended, ()) = tokio::join!(scene.sign(&key, signed), meanwhile);

@@ -97,6 +97,7 @@ impl<'a> Cheat<'a> {
             handshake: Some(handshake),
             ready: true,
             awaiting_approval: false,
+            attempt: 0,
         };
         let caller = Caller::Party(me.clone());
         self.world.coordinator.join(&caller, join).await.unwrap();
@@ -114,7 +115,7 @@ impl<'a> Cheat<'a> {
             made_by: self.key.stored.execution,
             input: view.ceremony.input().unwrap().clone(),
         };
-        let mut run = Run::new(&identity, secret, session, &me, roster, task).unwrap();
+        let mut run = Run::new(&identity, secret, (session, 0), &me, roster, task).unwrap();
         let mut outgoing = run.advance().unwrap().outgoing;
         assert_eq!(outgoing.len(), 1, "there are two signers");
         outgoing.remove(0).payload

@@ -114,7 +114,7 @@ impl Scene {
         let (router, coordinator): (Arc<dyn Deliver>, Arc<dyn TakePart>) =
             (between.clone(), between);
         let session = created.session.session_id;
-        let (feed, _following) = quorate_party::follow(&router, &coordinator, &me, session);
+        let (feed, _following) = quorate_party::follow(&router, &coordinator, &me, session, 0);
         let worker = Worker { keyring: machine.keyring.clone(), compute: Compute::new(2, 2) };
         let (device, authority) = (DeviceInfo::default(), None);
         let device = Party { worker, router, coordinator, device, authority };
@@ -132,6 +132,7 @@ impl Scene {
             handshake: None,
             ready: true,
             awaiting_approval: false,
+            attempt: 0,
         };
         self.world.coordinator.join(&Caller::Party(party(name)), request).await.unwrap();
     }

@@ -130,6 +130,7 @@ fn request(ceremony: CeremonyRequest, names: &[&str]) -> CreateSession {
         idempotency_key: None,
         authorization: None,
         label: None,
+        replace: false,
     }
 }
 

@@ -69,6 +69,9 @@ pub(crate) struct SignArgs {
     /// A party that signs; give it once per party. The rest are chosen from online servers
     #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
     participants: Vec<PartyId>,
+    /// Let other holders take the places of named parties that cannot sign, too
+    #[arg(long)]
+    replace: bool,
     /// Seconds until the session gives up
     #[arg(long, value_name = "SECONDS")]
     expires_in: Option<u64>,
@@ -200,6 +203,7 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
         idempotency_key: None,
         authorization,
         label: args.label,
+        replace: false,
     };
     let view = run_session(&*coordinator, request, "making a key", out).await?;
     let public_key = view.public_key().ok_or_else(Error::internal)?;
@@ -245,6 +249,7 @@ pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
         idempotency_key: args.idempotency_key,
         authorization,
         label: None,
+        replace: args.replace,
     };
     let view = run_session(&*coordinator, request, "signing", out).await?;
     let value = signed(&view)?;

@@ -133,6 +133,7 @@ fn keygen(scheme: Scheme) -> Result<CreateSession> {
         idempotency_key: None,
         authorization: None,
         label: None,
+        replace: false,
     })
 }
 
@@ -144,6 +145,7 @@ fn sign(key: KeyId, input: SignInput) -> CreateSession {
         idempotency_key: None,
         authorization: None,
         label: None,
+        replace: false,
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) async fn run(args: RefreshArgs, out: Output) -> Result<Answer> {
         idempotency_key: None,
         authorization,
         label: None,
+        replace: false,
     };
     let view = run_session(&*coordinator, request, "refreshing a key", out).await?;
     let refreshed = view.ceremony.key().ok_or_else(Error::internal)?;

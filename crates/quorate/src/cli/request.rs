@@ -308,6 +308,7 @@ async fn send(client: &ClientArgs, file: &RequestFile, out: Output) -> Result<()
         idempotency_key: None,
         authorization: Some(authorization),
         label: None,
+        replace: false,
     };
     let coordinator = client.connect()?;
     let view = run_session(&*coordinator, request, "sending a signed request", out).await?;

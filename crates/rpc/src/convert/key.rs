@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use quorate_types::*;
 
-use super::{attestation_in, attestation_out, millis, names, parse_all};
+use super::{millis, names, parse_all};
 use crate::proto::coordinator::v1 as co;
+use crate::proto::router::v1 as ro;
 
 pub(super) fn label_in(label: &str) -> Result<Option<KeyLabel>> {
     (!label.is_empty()).then(|| label.parse()).transpose()
@@ -100,4 +101,25 @@ pub fn key_view_in(answer: co::GetKeyResponse) -> Result<KeyView> {
     };
     let epochs = answer.epochs.into_iter().map(epoch).collect::<Result<_>>()?;
     Ok(KeyView { state: answer.state.parse()?, record, epochs, bans })
+}
+
+pub(super) fn attestation_out(attestation: Attestation) -> ro::Attestation {
+    let Attestation { execution, identities, confirmations } = attestation;
+    ro::Attestation {
+        execution: execution.to_vec().into(),
+        identities: identities.into_iter().map(|identity| identity.to_vec().into()).collect(),
+        confirmations: confirmations.into(),
+    }
+}
+
+pub(super) fn attestation_in(attestation: ro::Attestation) -> Result<Attestation> {
+    let fixed = |bytes: &[u8]| {
+        let problem = "execution and each of identities are 32 bytes";
+        <[u8; 32]>::try_from(bytes).map_err(|_| Error::invalid_field("attestation", problem))
+    };
+    Ok(Attestation {
+        execution: fixed(&attestation.execution)?,
+        identities: attestation.identities.iter().map(|one| fixed(one)).collect::<Result<_>>()?,
+        confirmations: attestation.confirmations.to_vec(),
+    })
 }

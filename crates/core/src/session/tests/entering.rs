@@ -95,6 +95,7 @@ fn a_token_opens_the_seat_it_was_made_for_and_no_other() {
         device: DeviceInfo::default(),
         handshake: None,
         ready: true,
+        attempt: 0,
     };
     for command in [with(0, token(1)), with(0, [0; 32]), with(7, token(0))] {
         assert_eq!(refused(&mut session, 1, command.clone()).code, ErrorCode::Unauthorized);
@@ -169,6 +170,7 @@ fn what_is_out_of_proportion_is_refused_by_field() {
         device: device.clone(),
         handshake: None,
         ready: false,
+        attempt: 0,
     };
     assert!(refused(&mut session, 1, wordy).details.fields.contains_key("platform"));
     let mut wordy = new(SessionKind::Keygen, 2, 2, &[0, 1]);

@@ -1,5 +1,6 @@
 //! Sessions rule by rule: what they are made of, and helpers to drive one.
 
+mod attempts;
 mod ending;
 mod entering;
 mod refreshing;
@@ -76,6 +77,7 @@ fn new(kind: SessionKind, t: i64, n: i64, parties: &[usize]) -> NewSession {
         },
         participants: parties.iter().map(participant).collect(),
         servers: Vec::new(),
+        reserve: None,
         authorization: None,
         now: Timestamp(0),
         expires_at: Timestamp(DEADLINE),
@@ -131,6 +133,7 @@ fn join(n: usize, handshake: Option<&'static [u8]>, ready: bool) -> Command {
         device: DeviceInfo::default(),
         handshake: handshake.map(Handshake::from_static),
         ready,
+        attempt: 0,
     }
 }
 
@@ -141,18 +144,19 @@ fn ready(n: usize) -> Command {
 fn made(n: usize, key: Vec<u8>) -> Command {
     Command::Report {
         party: name(n),
+        attempt: 0,
         outcome: PartyOutcome::Key { public_key: key, attestation: None, epoch: None },
     }
 }
 
 fn signed(n: usize, bytes: Vec<u8>) -> Command {
     let outcome = PartyOutcome::Signature { bytes, recovery_id: None };
-    Command::Report { party: name(n), outcome }
+    Command::Report { party: name(n), attempt: 0, outcome }
 }
 
 fn gave_up(n: usize, reason: FailureReason, blamed: &[usize]) -> Command {
     let failure = Failure { reason, message: "no power".into(), parties: names(blamed) };
-    Command::Report { party: name(n), outcome: PartyOutcome::Failure(failure) }
+    Command::Report { party: name(n), attempt: 0, outcome: PartyOutcome::Failure(failure) }
 }
 
 fn standing(session: &Session) -> Vec<ParticipantStatus> {

@@ -47,7 +47,7 @@ fn the_epoch_is_the_one_that_its_holders_have_signed() {
     let report = |n, epoch, attestation: &Attestation| {
         let attestation = Some(Box::new(attestation.clone()));
         let outcome = PartyOutcome::Key { public_key: public(7, false), attestation, epoch };
-        Command::Report { party: name(n), outcome }
+        Command::Report { party: name(n), attempt: 0, outcome }
     };
     let mut session = running(REFRESH, 2);
     let before = session.view().ceremony.key().unwrap().epoch;

@@ -76,7 +76,7 @@ pub(super) fn attested<const N: usize>(
 fn made_and_attested(n: usize, attestation: &Attestation) -> Command {
     let attestation = Some(Box::new(attestation.clone()));
     let outcome = PartyOutcome::Key { public_key: public(1, true), attestation, epoch: None };
-    Command::Report { party: name(n), outcome }
+    Command::Report { party: name(n), attempt: 0, outcome }
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn a_long_complaint_is_cut_at_a_character() {
     let message = "ü".repeat(MAX_FAILURE_TEXT);
     let failure = Failure { reason: FailureReason::PartyFailed, message, parties: vec![] };
     let outcome = PartyOutcome::Failure(failure);
-    at(&mut session, 2, Command::Report { party: name(0), outcome }).0.unwrap();
+    at(&mut session, 2, Command::Report { party: name(0), attempt: 0, outcome }).0.unwrap();
     let text = session.view().failure.unwrap().message;
     assert_eq!(text.len(), "p0: ".len() + MAX_FAILURE_TEXT);
 }
