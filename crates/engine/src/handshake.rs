@@ -194,10 +194,23 @@ pub fn read_handshake(
     session: SessionId,
     party: &PartyId,
 ) -> Result<HandshakeView, Fault> {
-    let invalid = |why: &str| {
-        Fault::benign(FaultCode::HandshakeInvalid, format!("the handshake of {party} {why}"))
-            .blaming(party)
-    };
+    let (view, signed_len) = read_own_handshake(handshake, party)?;
+    let signature: [u8; 64] = handshake[signed_len..].try_into().expect("the checked length");
+    let message = signed(&handshake[..signed_len], session, party);
+    if !verify_identity(&view.identity, DOMAIN, &message, &signature) {
+        return Err(invalid(party, "is not signed by its identity key for this session"));
+    }
+    <SealKem as hpke::Kem>::PublicKey::from_bytes(&view.encryption_key)
+        .map_err(|_| invalid(party, "has an unusable encryption key"))?;
+    Ok(view)
+}
+
+/// Reads a handshake that this party has made itself and has just compared with what it sent: its
+/// signature tells it nothing. Answers with the length of what is signed, too.
+pub(crate) fn read_own_handshake(
+    handshake: &[u8],
+    party: &PartyId,
+) -> Result<(HandshakeView, usize), Fault> {
     if handshake.first().is_some_and(|version| *version != VERSION) {
         let message = format!(
             "{party} speaks version {} of the protocol and this party version {VERSION}: update \
@@ -207,21 +220,19 @@ pub fn read_handshake(
         return Err(Fault::benign(FaultCode::VersionMismatch, message).blaming(party));
     }
     let Some((shown, signed_len)) = read_shown(handshake) else {
-        return Err(invalid("is cut off, too long or damaged"));
+        return Err(invalid(party, "is cut off, too long or damaged"));
     };
     let part = |from: usize| -> [u8; 32] {
         handshake[from..from + 32].try_into().expect("inside the checked length")
     };
     let view =
         HandshakeView { identity: part(1), encryption_key: part(33), nonce: part(65), shown };
-    let signature: [u8; 64] = handshake[signed_len..].try_into().expect("the checked length");
-    let message = signed(&handshake[..signed_len], session, party);
-    if !verify_identity(&view.identity, DOMAIN, &message, &signature) {
-        return Err(invalid("is not signed by its identity key for this session"));
-    }
-    <SealKem as hpke::Kem>::PublicKey::from_bytes(&view.encryption_key)
-        .map_err(|_| invalid("has an unusable encryption key"))?;
-    Ok(view)
+    Ok((view, signed_len))
+}
+
+fn invalid(party: &PartyId, why: &str) -> Fault {
+    let message = format!("the handshake of {party} {why}");
+    Fault::benign(FaultCode::HandshakeInvalid, message).blaming(party)
 }
 
 #[cfg(test)]

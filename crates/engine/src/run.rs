@@ -14,7 +14,7 @@ use crate::echo::Broadcasts;
 use crate::envelope::{self, Address, Envelope, Fingerprint};
 use crate::execution::{Facts, KeyFacts, execution_id};
 use crate::fault::{Fault, FaultCode, Severity};
-use crate::handshake::{HandshakeSecret, HandshakeView, Shown, read_handshake};
+use crate::handshake::{HandshakeSecret, HandshakeView, Shown, read_handshake, read_own_handshake};
 use crate::identity::Identity;
 use crate::machine::{Input, Kind, Machine, MachineFault, OutboundMessage, Position};
 use crate::registry;
@@ -113,7 +113,7 @@ impl Run {
         if roster[position].handshake != secret.handshake {
             return Err(bad("the session has another handshake of this party than it made"));
         }
-        let views = views(session, &roster)?;
+        let views = views(session, &roster, position)?;
         if views[position].1.identity != identity.public() {
             return Err(bad("this party sent a handshake with another identity than it has"));
         }
@@ -413,10 +413,17 @@ impl Run {
 }
 
 /// Reads the handshakes; nobody may be there twice, under one name or one identity.
-fn views(session: SessionId, roster: &[Member]) -> Result<Vec<(PartyId, HandshakeView)>, Fault> {
+fn views(
+    session: SessionId,
+    roster: &[Member],
+    me: Position,
+) -> Result<Vec<(PartyId, HandshakeView)>, Fault> {
     let mut views: Vec<(PartyId, HandshakeView)> = Vec::with_capacity(roster.len());
-    for Member { party_id, handshake } in roster {
-        let view = read_handshake(handshake, session, party_id)?;
+    for (position, Member { party_id, handshake }) in roster.iter().enumerate() {
+        let view = match position == me {
+            true => read_own_handshake(handshake, party_id)?.0,
+            false => read_handshake(handshake, session, party_id)?,
+        };
         let twice = |(party, known): &(PartyId, HandshakeView)| {
             party == party_id || known.identity == view.identity
         };
