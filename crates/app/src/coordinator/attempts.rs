@@ -21,27 +21,45 @@ fn pairs(bans: &[ReportedBan], epoch: u32) -> Vec<Pair> {
     of_epoch.map(|ban| (ban.reporter.clone(), ban.peer.clone())).collect()
 }
 
+/// The party that a command is of, with the failure that it reports.
+fn speaker(command: &Command) -> Option<(&PartyId, Option<&Failure>)> {
+    match command {
+        Command::Join { party, .. }
+        | Command::AwaitApproval { party, .. }
+        | Command::Ready { party }
+        | Command::Progress { party, .. } => Some((party, None)),
+        Command::Report { party, outcome, .. } => Some((
+            party,
+            match outcome {
+                PartyOutcome::Failure(failure) => Some(failure),
+                _ => None,
+            },
+        )),
+        _ => None,
+    }
+}
+
 impl State {
     /// Remembers what a command that was taken tells of its party.
     pub(super) fn note(&mut self, id: SessionId, command: &Command, monotonic: Duration) {
         let Self { sessions, health, .. } = self;
         let Some(entry) = sessions.get_mut(&id) else { return };
         let took = monotonic.saturating_sub(entry.moved);
-        match command {
-            Command::Join { party, .. }
-            | Command::Ready { party }
-            | Command::Progress { party, .. } => health.answered(monotonic, party, took),
-            Command::Report { party, outcome: PartyOutcome::Failure(failure), .. } => {
-                health.heard(monotonic, party);
-                // Who blames another may be wrong; of itself a party says the truth.
-                let own = failure.parties.iter().all(|blamed| blamed == party);
-                if let (true, Some(key)) = (own, entry.session.ceremony().key()) {
-                    health.failed(monotonic, party, key.key_id);
+        let Some((party, failure)) = speaker(command) else { return };
+        // Of others than server parties nothing is remembered: any caller can name some.
+        if entry.session.servers().contains(party) {
+            match (command, failure) {
+                (Command::AwaitApproval { .. }, _) => health.heard(monotonic, party),
+                (_, None) => health.answered(monotonic, party, took),
+                (_, Some(failure)) => {
+                    health.heard(monotonic, party);
+                    // Who blames another may be wrong; of itself a party says the truth.
+                    let own = failure.parties.iter().all(|blamed| blamed == party);
+                    if let (true, Some(key)) = (own, entry.session.ceremony().key()) {
+                        health.failed(monotonic, party, key.key_id);
+                    }
                 }
             }
-            Command::Report { party, .. } => health.answered(monotonic, party, took),
-            Command::AwaitApproval { party, .. } => health.heard(monotonic, party),
-            _ => return,
         }
         entry.moved = monotonic;
         self.watch(id, monotonic);
