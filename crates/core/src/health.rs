@@ -76,12 +76,13 @@ impl Health {
         known.refused.insert(key, now);
     }
 
-    /// These have their turn.
+    /// These have their turn, one after the other: who has waited longest had it first.
     pub fn chosen<'a>(&mut self, parties: impl IntoIterator<Item = &'a PartyId>) {
-        self.turns += 1;
-        let turn = self.turns;
+        let mut parties: Vec<_> = parties.into_iter().collect();
+        parties.sort_by_key(|party| (self.parties.get(party).map_or(0, |one| one.turn), *party));
         for party in parties {
-            self.known(party).turn = turn;
+            self.turns += 1;
+            self.known(party).turn = self.turns;
         }
     }
 
@@ -148,12 +149,12 @@ mod tests {
         assert_eq!(ranked(&health, 0, None), "abc");
         health.chosen(&[party("a"), party("b")]);
         assert_eq!(ranked(&health, 0, None), "cab");
-        health.chosen(&[party("c"), party("a")]);
-        assert_eq!(ranked(&health, 0, None), "bac");
+        health.chosen(&[party("a"), party("c")]);
+        assert_eq!(ranked(&health, 0, None), "bca");
         let mut parties = ["a", "b", "c"].map(party);
         let busy = |one: &PartyId| usize::from(one.as_str() == "b");
         health.rank(Duration::ZERO, None, &mut parties, busy);
-        assert_eq!(parties, ["a", "c", "b"].map(party), "the busy one is last");
+        assert_eq!(parties, ["c", "a", "b"].map(party), "the busy one is last");
     }
 
     #[test]

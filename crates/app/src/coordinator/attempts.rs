@@ -197,7 +197,10 @@ impl CoordinatorApp {
     }
 
     /// Lets sessions go on without the parties that they wait for in vain.
-    pub(super) async fn replace_silent(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// What kept the first one from it.
+    pub async fn replace_silent(&self) -> Result<()> {
         loop {
             let monotonic = self.0.parts.clock.monotonic();
             let found = {
