@@ -214,3 +214,20 @@ async fn a_ban_keeps_a_pair_from_being_chosen() {
         world.coordinator.close(&Caller::System, next.session.session_id).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn who_reports_a_signature_that_does_not_verify_is_replaced() {
+    let world = World::open().await;
+    let created = world.sign(1, &[]).await;
+    for name in ["a", "b"] {
+        world.join(&created, name, 0).await.unwrap();
+    }
+    let outcome = PartyOutcome::Signature { bytes: vec![1; 64], recovery_id: None };
+    let session_id = created.session.session_id;
+    let report = Report { session_id, party_id: party("b"), attempt: 0, outcome };
+    let refused = world.coordinator.complete(&Caller::System, report).await.unwrap_err();
+    assert_eq!(refused.details.blame.unwrap().party_id, party("b"));
+    let view = world.view(&created).await;
+    assert_eq!((names(&view), view.attempt), ("ac".to_owned(), 1));
+    assert_eq!(view.status, SessionStatus::Created);
+}

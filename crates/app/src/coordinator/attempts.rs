@@ -179,8 +179,9 @@ impl CoordinatorApp {
             let command =
                 Command::TryAgain { ranked: self.rank_reserve(state, &entry.session, monotonic) };
             if let Some(entry) = state.sessions.get_mut(&id) {
-                reply = reply
-                    .and_then(|first| entry.session.apply(now, command, effects).map(|_| first));
+                // Also where the command was refused: a false signature is.
+                let again = entry.session.apply(now, command, effects);
+                reply = reply.and_then(|first| again.map(|_| first));
             }
         }
         if let (Some(before), Some(entry)) = (before, state.sessions.get_mut(&id)) {
