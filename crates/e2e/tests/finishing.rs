@@ -78,6 +78,19 @@ impl Installation {
         made["key_id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
     }
 
+    /// Kills a party, if it runs, and waits until it has let go of its ports and its folder.
+    async fn kill(&mut self, party: usize) {
+        if let Some(mut role) = self.parties[party].take() {
+            role.process.kill().await.expect("it can be killed");
+        }
+    }
+
+    async fn restart(&mut self, party: usize) {
+        self.kill(party).await;
+        let started = self.party(party).await;
+        self.parties[party] = Some(started);
+    }
+
     fn pid(&self, party: usize) -> u32 {
         self.parties[party].as_ref().and_then(|role| role.process.id()).expect("it runs")
     }
@@ -134,9 +147,7 @@ async fn a_party_that_freezes_or_dies_at_any_moment_costs_no_signature() {
         if freeze {
             all.signal(party, "-CONT");
         } else {
-            drop(all.parties[party].take());
-            let started = all.party(party).await;
-            all.parties[party] = Some(started);
+            all.restart(party).await;
         }
     }
     eprintln!("slowest {slowest:?}, with a replacement {again} of {rounds}");
@@ -166,7 +177,7 @@ async fn a_frozen_party_delays_one_signature_and_no_other() {
 async fn a_named_party_that_is_away_is_replaced_only_where_the_request_says_so() {
     let mut all = Installation::start().await;
     let key = all.key().await;
-    drop(all.parties[0].take());
+    all.kill(0).await;
     let named = json!([{"party_id": "alpha"}, {"party_id": "beta"}]);
     let mut body = json!({
         "session_type": "sign", "key_id": key, "message_hash": "11".repeat(32),
@@ -181,17 +192,14 @@ async fn a_named_party_that_is_away_is_replaced_only_where_the_request_says_so()
     assert_eq!(ended["status"], "completed", "{}", story(&all, &ended).await);
     assert_eq!(ended["replaced"], json!(["alpha"]));
     // Named, and restarted in the middle: it comes back by itself.
-    let started = all.party(0).await;
-    all.parties[0] = Some(started);
+    all.restart(0).await;
     body["replace"] = json!(false);
     let mut again = false;
     for number in 0..amount(6, 60) {
         body["message_hash"] = json!(format!("{:064x}", 500 + number));
         let id = all.create(&body).await;
         tokio::time::sleep(Duration::from_millis(number as u64 % 12)).await;
-        drop(all.parties[0].take());
-        let started = all.party(0).await;
-        all.parties[0] = Some(started);
+        all.restart(0).await;
         let ended = all.end(&id).await;
         assert_eq!(ended["status"], "completed", "{}", story(&all, &ended).await);
         again |= ended["attempt"] != json!(0);
