@@ -67,7 +67,7 @@ impl Device {
                 return ended;
             }
             let now = coordinator.status(&caller, session, None).await?;
-            let takes_part = now.participants.iter().any(|seat| seat.party_id == *me);
+            let takes_part = now.seat(me).is_some();
             if now.status.is_final() {
                 return Ok(now);
             } else if takes_part && now.attempt > attempt {

@@ -177,9 +177,7 @@ impl Events {
         }
         let others = |known: &OpenSession| {
             let before = &known.created.1.session;
-            let names = |view: &SessionView| -> Vec<_> {
-                view.participants.iter().map(|seat| seat.party_id.clone()).collect()
-            };
+            let names = |view: &SessionView| -> Vec<_> { view.parties().cloned().collect() };
             before.attempt != event.session.attempt || names(before) != names(&event.session)
         };
         // Others take part, or the same once more: what was known is over for all of them.

@@ -135,7 +135,7 @@ fn holder(
 
 /// The participants of a session, in their order.
 pub(crate) fn parties(view: &SessionView) -> Vec<PartyId> {
-    view.participants.iter().map(|seat| seat.party_id.clone()).collect()
+    view.parties().cloned().collect()
 }
 
 /// What the run is to do.

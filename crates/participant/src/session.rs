@@ -386,7 +386,7 @@ impl Session {
     }
 
     fn has_forgotten(&self, view: &SessionView) -> bool {
-        let me = view.participants.iter().find(|seat| seat.party_id == self.me.party);
+        let me = view.seat(&self.me.party);
         view.status == SessionStatus::InProgress
             && me.is_some_and(|seat| {
                 !matches!(seat.status, ParticipantStatus::Completed | ParticipantStatus::Failed)

@@ -181,7 +181,7 @@ impl Authority {
         let Some(authorization) = view.authorization.clone() else {
             return Err(Denial::new(Rule::Unsigned, "nobody has signed the request"));
         };
-        let participants = view.participants.iter().map(|seat| (&seat.party_id, None)).collect();
+        let participants = view.parties().map(|party| (party, None)).collect();
         // A share of an earlier epoch than is shown may have missed a refresh. What the others show
         // at the start tells whether it is late or stale, and the key is compared there again.
         let behind =
@@ -300,7 +300,7 @@ fn question(
     label: Option<&KeyLabel>,
 ) -> Vec<u8> {
     let input = view.ceremony.input();
-    let participants = view.participants.iter().map(|seat| seat.party_id.as_str());
+    let participants = view.parties().map(PartyId::as_str);
     let body = json!({
         "version": 1,
         "party_id": keyring.party(),

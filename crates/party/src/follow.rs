@@ -62,7 +62,7 @@ impl Views {
     /// Whether a session that stands so goes on without this attempt or this party: then the
     /// attempt's task is to end.
     pub(crate) fn overtaken_by(&self, view: &SessionView) -> bool {
-        let takes_part = view.participants.iter().any(|seat| seat.party_id == self.me);
+        let takes_part = view.seat(&self.me).is_some();
         !view.status.is_final() && (view.attempt > self.attempt || !takes_part)
     }
 
@@ -83,10 +83,8 @@ impl Views {
     /// Takes in how the coordinator says that the session stands.
     pub(crate) fn now(&self, view: SessionView) {
         let open = view.status.is_unstarted() && view.attempt == self.attempt;
-        let waits = |seat: &ParticipantView| {
-            seat.party_id == self.me && seat.status == ParticipantStatus::Waiting
-        };
-        if open && view.participants.iter().any(waits) {
+        let seat = view.seat(&self.me);
+        if open && seat.is_some_and(|seat| seat.status == ParticipantStatus::Waiting) {
             self.unjoined.notify_one();
         }
         self.advance(view);

@@ -357,6 +357,16 @@ impl SessionView {
         }
     }
 
+    /// A party's seat, if it takes part.
+    pub fn seat(&self, party: &PartyId) -> Option<&ParticipantView> {
+        self.participants.iter().find(|seat| seat.party_id == *party)
+    }
+
+    /// Who takes part, in the order of the participants.
+    pub fn parties(&self) -> impl Iterator<Item = &PartyId> {
+        self.participants.iter().map(|seat| &seat.party_id)
+    }
+
     /// Participants that have not done what the session waits for.
     pub fn waiting_for(&self) -> Vec<PartyId> {
         let behind = |p: &&ParticipantView| match self.status {
@@ -425,8 +435,7 @@ pub struct SessionEvent {
 impl SessionEvent {
     /// Who is told of it: the participants, and those whose places others have taken.
     pub fn audience(&self) -> impl Iterator<Item = &PartyId> {
-        let participants = self.session.participants.iter().map(|seat| &seat.party_id);
-        participants.chain(&self.session.replaced)
+        self.session.parties().chain(&self.session.replaced)
     }
 
     /// This event as `party` may see it.

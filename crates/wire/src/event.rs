@@ -54,7 +54,7 @@ impl From<SessionEvent> for EventJson {
             session_id: session.session_id,
             threshold_n: session.ceremony.threshold().parties(),
             threshold_t: session.ceremony.threshold().signers(),
-            selected_parties: session.participants.iter().map(|p| p.party_id.clone()).collect(),
+            selected_parties: session.parties().cloned().collect(),
             join_tokens: tokens_out(join_tokens),
             message_hash: session.ceremony.input().and_then(SignInput::digest).map(DigestText),
             created_at,

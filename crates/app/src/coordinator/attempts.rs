@@ -7,18 +7,16 @@ use quorate_core::session::{Command, Effects, Reply, Session};
 use quorate_types::*;
 
 use super::CoordinatorApp;
-use super::state::{Seats, State};
+use super::state::{KEYS_CACHED, Seats, State};
 use crate::lock;
 use crate::tokens::JoinTokens;
 
 /// A party that works for others is waited for so long at the most.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// Keys whose bans are remembered. When full, memory starts afresh.
-const KEYS_REMEMBERED: usize = 10_000;
 
-fn pairs(bans: &[ReportedBan], epoch: u32) -> Vec<Pair> {
-    let of_epoch = bans.iter().filter(|ban| ban.epoch == epoch);
-    of_epoch.map(|ban| (ban.reporter.clone(), ban.peer.clone())).collect()
+/// The two holders that do not sign together any more.
+fn pair(ban: &ReportedBan) -> Pair {
+    (ban.reporter.clone(), ban.peer.clone())
 }
 
 /// The party that a command is of, with the failure that it reports.
@@ -62,7 +60,6 @@ impl State {
             }
         }
         entry.moved = monotonic;
-        self.watch(id, monotonic);
     }
 
     /// Looks at a session later, if there are others for whom it waits for.
@@ -115,7 +112,7 @@ impl State {
     pub(super) fn ban(&mut self, bans: &[ReportedBan]) {
         for ban in bans {
             if let Some(known) = self.banned.get_mut(&(ban.key_id, ban.epoch)) {
-                known.push((ban.reporter.clone(), ban.peer.clone()));
+                known.push(pair(ban));
             }
         }
     }
@@ -129,12 +126,13 @@ impl CoordinatorApp {
             return Ok(known.clone());
         }
         let bans = self.0.parts.store.bans(key.key_id).await?;
+        let of_epoch = bans.iter().filter(|ban| ban.epoch == key.epoch);
         let mut state = lock(&self.0.state);
-        if state.banned.len() >= KEYS_REMEMBERED {
+        if state.banned.len() >= KEYS_CACHED {
             state.banned.clear();
         }
         // What was reported meanwhile is kept.
-        Ok(state.banned.entry(epoch).or_insert_with(|| pairs(&bans, key.epoch)).clone())
+        Ok(state.banned.entry(epoch).or_insert_with(|| of_epoch.map(pair).collect()).clone())
     }
 
     /// The reserve of a session, the best first, with what its tokens are known by.
@@ -191,8 +189,8 @@ impl CoordinatorApp {
                 state.give_back(&before);
                 state.take(&after);
             }
-            state.watch(id, monotonic);
         }
+        state.watch(id, monotonic);
         state.ban(&effects.bans);
         reply
     }

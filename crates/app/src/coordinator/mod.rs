@@ -151,7 +151,7 @@ impl CoordinatorApp {
     fn publish(&self, view: &SessionView, kind: EventKind) {
         let mut join_tokens = std::collections::BTreeMap::new();
         if kind == EventKind::SessionCreated {
-            for party in view.participants.iter().map(|p| &p.party_id) {
+            for party in view.parties() {
                 let token = self.0.parts.join_tokens.token(view.session_id, party);
                 join_tokens.insert(party.clone(), token);
             }

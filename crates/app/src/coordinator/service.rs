@@ -165,10 +165,7 @@ impl ManageSessions for CoordinatorApp {
         let page = self.0.parts.store.sessions(caller.tenant(), before, limit).await?;
         let mut views = self.views(page.items).await?;
         if let Caller::Party(party) = caller {
-            views.retain(|view| {
-                view.participants.iter().any(|p| p.party_id == *party)
-                    || view.replaced.contains(party)
-            });
+            views.retain(|view| view.seat(party).is_some() || view.replaced.contains(party));
         }
         Ok(Page { items: views, next: page.next })
     }

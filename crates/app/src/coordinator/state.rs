@@ -16,8 +16,9 @@ use tokio::sync::watch;
 
 use crate::ENDED_KEPT;
 
-/// Keys kept in memory for signing; about 0.5 KiB each. When full, the cache starts afresh.
-const KEYS_CACHED: usize = 10_000;
+/// Keys kept in memory for signing, and epochs with their bans; about 0.5 KiB each. When full, the
+/// cache starts afresh.
+pub(super) const KEYS_CACHED: usize = 10_000;
 
 /// A session in memory.
 pub(super) struct SessionEntry {

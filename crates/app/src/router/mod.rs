@@ -172,8 +172,7 @@ impl RouterApp {
         if event.session.status.is_final() {
             self.end_session(state, session);
         } else {
-            let members: Vec<_> =
-                event.session.participants.iter().map(|p| p.party_id.clone()).collect();
+            let members: Vec<_> = event.session.parties().cloned().collect();
             let SessionView { tenant, attempt, .. } = &event.session;
             let gone = state.inboxes.open_session(session, tenant, *attempt, &members);
             if !gone.is_empty() {

@@ -44,18 +44,26 @@ impl Inboxes {
 
     /// Drops the messages of a session; answers with those that not all had acknowledged.
     fn drop_messages(&mut self, session: SessionId) -> Vec<MessageId> {
+        self.undeliver(session);
         let Some(conversation) = self.sessions.get_mut(&session) else {
             return Vec::new();
+        };
+        let messages = std::mem::take(&mut conversation.messages);
+        let waited = |(id, record): (MessageId, Record)| record.row.map(|_| id);
+        messages.into_iter().filter_map(waited).collect()
+    }
+
+    /// Delivers no message of a session any more, and gives back what they took up.
+    fn undeliver(&mut self, session: SessionId) {
+        let Some(conversation) = self.sessions.get_mut(&session) else {
+            return;
         };
         conversation.rounds = HashSet::new();
         self.bytes.give_back(&conversation.tenant, std::mem::take(&mut conversation.bytes));
         self.records.give_back(&conversation.tenant, conversation.messages.len());
-        let messages = std::mem::take(&mut conversation.messages);
         for member in conversation.members.clone() {
             self.clear_box(&member, session);
         }
-        let waited = |(id, record): (MessageId, Record)| record.row.map(|_| id);
-        messages.into_iter().filter_map(waited).collect()
     }
 
     fn clear_box(&mut self, member: &PartyId, session: SessionId) {
@@ -73,26 +81,18 @@ impl Inboxes {
     /// Closes a session: its messages go, its delivery records stay for a while. Answers with the
     /// messages that not all had acknowledged.
     pub fn close_session(&mut self, session: SessionId) -> Vec<MessageId> {
+        if !self.is_open(session) {
+            return Vec::new();
+        }
+        self.undeliver(session);
         let Some(conversation) = self.sessions.get_mut(&session) else {
             return Vec::new();
         };
-        if conversation.ended {
-            return Vec::new();
-        }
         conversation.ended = true;
-        conversation.rounds = HashSet::new();
-        self.bytes.give_back(&conversation.tenant, std::mem::take(&mut conversation.bytes));
-        self.records.give_back(&conversation.tenant, conversation.messages.len());
-        self.ended_records += conversation.messages.len();
-        let mut gone = Vec::new();
-        for (id, record) in &mut conversation.messages {
-            if record.row.take().is_some() {
-                gone.push(*id);
-            }
-        }
-        for member in conversation.members.clone() {
-            self.clear_box(&member, session);
-        }
+        let records = &mut conversation.messages;
+        let waited = |(id, record): (&MessageId, &mut Record)| record.row.take().map(|_| *id);
+        let gone = records.iter_mut().filter_map(waited).collect();
+        self.ended_records += records.len();
         self.ended.push_back(session);
         self.forget_ended();
         gone

@@ -222,7 +222,7 @@ impl Session {
         choose(fixed, &others, self.participants.len(), &retry.apart)
     }
 
-    /// Takes these parties. Each newcomer has the place of one that leaves.
+    /// Goes on with these parties: before the start in the same attempt, later in the next.
     fn go_on(
         &mut self,
         now: Timestamp,
@@ -230,12 +230,34 @@ impl Session {
         tokens: &[(PartyId, [u8; 32])],
         effects: &mut Effects,
     ) {
+        let again = self.status == SessionStatus::InProgress;
         let Some(retry) = &mut self.retry else { return };
         retry.changes += 1;
-        let again = self.status == SessionStatus::InProgress;
-        if again {
-            retry.attempt += 1;
-        }
+        retry.attempt += u32::from(again);
+        let attempt = retry.attempt;
+        let (coming, leaving) = self.reseat(roster, tokens, again);
+        self.exchange(&coming, &leaving);
+        let joined = self.participants.iter().any(|p| p.status != ParticipantStatus::Waiting);
+        self.status = if joined { self.before_start() } else { SessionStatus::Created };
+        let names =
+            |all: &[PartyId]| all.iter().map(PartyId::as_str).collect::<Vec<_>>().join(", ");
+        let change = match coming.is_empty() {
+            true => "the same parties".to_owned(),
+            false => format!("{} for {}", names(&coming), names(&leaving)),
+        };
+        self.note(now, None, &format!("attempt {}: {change}", attempt + 1));
+        effects.persist(Durability::Queued);
+        effects.events.push(EventKind::SessionCreated);
+    }
+
+    /// Gives each newcomer the place of one that leaves, and answers with both. In another attempt
+    /// all join anew.
+    fn reseat(
+        &mut self,
+        roster: &[PartyId],
+        tokens: &[(PartyId, [u8; 32])],
+        again: bool,
+    ) -> (Vec<PartyId>, Vec<PartyId>) {
         let comes = |party: &&PartyId| self.participants.iter().all(|p| p.party_id != **party);
         let coming: Vec<_> = roster.iter().filter(comes).cloned().collect();
         let mut newcomers = coming.iter();
@@ -254,27 +276,19 @@ impl Session {
                 participant.forget();
             }
         }
+        (coming, leaving)
+    }
+
+    /// Takes the newcomers out of the reserve, and those that leave into it: server parties only,
+    /// since nobody else comes when called.
+    fn exchange(&mut self, coming: &[PartyId], leaving: &[PartyId]) {
+        let Some(retry) = &mut self.retry else { return };
         retry.replaced.retain(|party| !coming.contains(party));
-        retry.replaced.extend(leaving.iter().cloned());
+        retry.replaced.extend_from_slice(leaving);
+        let servers = leaving.iter().filter(|party| self.servers.contains(party));
         retry.reserve.holders.retain(|party| !coming.contains(party));
-        for party in &leaving {
-            if self.servers.contains(party) {
-                retry.reserve.holders.push(party.clone());
-            }
-        }
+        retry.reserve.holders.extend(servers.cloned());
         self.servers.retain(|party| !leaving.contains(party));
-        self.servers.extend(coming.iter().cloned());
-        let attempt = retry.attempt;
-        let joined = self.participants.iter().any(|p| p.status != ParticipantStatus::Waiting);
-        self.status = if joined { self.before_start() } else { SessionStatus::Created };
-        let names =
-            |all: &[PartyId]| all.iter().map(PartyId::as_str).collect::<Vec<_>>().join(", ");
-        let change = match coming.is_empty() {
-            true => "the same parties".to_owned(),
-            false => format!("{} for {}", names(&coming), names(&leaving)),
-        };
-        self.note(now, None, &format!("attempt {}: {change}", attempt + 1));
-        effects.persist(Durability::Queued);
-        effects.events.push(EventKind::SessionCreated);
+        self.servers.extend_from_slice(coming);
     }
 }

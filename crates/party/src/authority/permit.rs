@@ -44,7 +44,7 @@ impl Permit {
         }
         self.request.check_time(now)?;
         let shown = identities.iter().map(|identity| Some(*identity));
-        let participants = view.participants.iter().map(|seat| &seat.party_id).zip(shown).collect();
+        let participants = view.parties().zip(shown).collect();
         self.request.fits(&Facts { ceremony: &view.ceremony, held, participants })
     }
 }

@@ -216,7 +216,7 @@ impl Table {
     /// The task of an attempt has ended. One that was overtaken is gone already, and its party may
     /// be chosen again.
     pub(super) fn ended(&mut self, session: SessionId, attempt: u32) {
-        if self.running.get(&session).is_some_and(|entry| entry.views.attempt() == attempt) {
+        if self.runs(session, attempt) {
             self.leave(session, attempt);
         }
     }

@@ -223,7 +223,7 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
         "threshold_n": threshold.parties(),
         "public_key": hex::encode(&public_key.0),
         "ethereum_address": quorate_schemes::ethereum_address(scheme, public_key),
-        "parties": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
+        "parties": view.parties().map(PartyId::as_str).collect::<Vec<_>>(),
         "verified": verdict == Verdict::Verified,
     });
     out.show(&value, || lines(&value));
@@ -270,7 +270,7 @@ pub(crate) fn signed(view: &SessionView) -> Result<serde_json::Value> {
         "message_hash": digest.map(|digest| hex::encode(digest.0)),
         "signature": hex::encode(&signature.bytes),
         "recovery_id": signature.recovery_id,
-        "signers": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
+        "signers": view.parties().map(PartyId::as_str).collect::<Vec<_>>(),
     }))
 }
 

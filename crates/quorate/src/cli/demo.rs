@@ -90,7 +90,7 @@ async fn make_and_sign(running: &Running, args: &DemoArgs, out: Output) -> Resul
     });
     out.show(&value, || {
         let names = |view: &SessionView, between: &str| {
-            let names: Vec<_> = view.participants.iter().map(|p| p.party_id.as_str()).collect();
+            let names: Vec<_> = view.parties().map(PartyId::as_str).collect();
             names.join(between)
         };
         let (signers, parties) = (threshold.signers(), threshold.parties());

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: RefreshArgs, out: Output) -> Result<Answer> {
         "key_id": key.record.key_id,
         "epoch": key.record.epoch,
         "public_key": hex::encode(&key.record.public_key.0),
-        "parties": view.participants.iter().map(|p| p.party_id.as_str()).collect::<Vec<_>>(),
+        "parties": view.parties().map(PartyId::as_str).collect::<Vec<_>>(),
         "verified": verdict == Verdict::Verified,
     });
     out.show(&value, || lines(&value));

@@ -161,7 +161,7 @@ pub fn event_out(event: SessionEvent) -> ro::SessionEvent {
         session_id: session.session_id.to_string(),
         threshold_n: session.ceremony.threshold().parties().into(),
         threshold_t: session.ceremony.threshold().signers().into(),
-        selected_parties: session.participants.iter().map(|p| p.party_id.to_string()).collect(),
+        selected_parties: session.parties().map(ToString::to_string).collect(),
         join_tokens: tokens.map(|(party, t)| (party.to_string(), t.expose().clone())).collect(),
         message_hash: super::digest_out(&session.ceremony),
         created_at: millis(event.created_at),
