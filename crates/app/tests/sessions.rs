@@ -100,6 +100,7 @@ fn message(session: SessionId, from: &str, to: &[&str], round: i32) -> RouteRequ
         message_type: "test".into(),
         payload: format!("{from} {round}").into_bytes().into(),
         acknowledges: vec![],
+        patient: false,
     }
 }
 

@@ -186,10 +186,11 @@ impl Effects {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Participant {
     party_id: PartyId,
+    #[serde(with = "text")]
     token_hash: [u8; 32],
     device: DeviceInfo,
     // Its name in rows of the first version.
-    #[serde(alias = "hello")]
+    #[serde(default, alias = "hello", with = "text::optional")]
     handshake: Option<Handshake>,
     status: ParticipantStatus,
     last_round: i32,

@@ -66,6 +66,7 @@ fn request(of: usize, from: usize, to: &[usize]) -> RouteRequest {
         message_type: String::new(),
         payload: vec![0; BYTES].into(),
         acknowledges: vec![],
+        patient: false,
     }
 }
 

@@ -197,6 +197,7 @@ impl Installation {
             message_type: "x".into(),
             payload: vec![1].into(),
             acknowledges: vec![],
+            patient: false,
         };
         let after = Timestamp(0);
         assert_eq!(code(thief.route(none, message("dev-2")).await), Some(ErrorCode::NotFound));

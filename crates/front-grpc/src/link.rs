@@ -1,6 +1,7 @@
 //! `MessageRouter.Link`: many calls on one stream.
 
 use futures_util::StreamExt as _;
+use quorate_rpc as convert;
 use quorate_rpc::proto::router::v1::link_answer::Answer;
 use quorate_rpc::proto::router::v1::link_call::Call;
 use quorate_rpc::proto::router::v1::{LinkAnswer, LinkCall};
@@ -14,8 +15,8 @@ use crate::coordinator::shared;
 use crate::router::Service;
 
 /// Calls of one stream under way at once. Further ones stay in the transport's window: a server
-/// party in 64 sessions has about four of each.
-const UNDER_WAY: usize = 256;
+/// party in 64 sessions has about four of each, a message for a quarter of a second at the most.
+const UNDER_WAY: usize = 1_024;
 
 /// Answers a stream's calls until it ends or the server stops; those under way are still answered.
 pub(crate) fn answers(
@@ -42,7 +43,11 @@ pub(crate) fn answers(
 async fn answer(service: &Service, caller: &Caller, call: Option<Call>) -> Result<Answer> {
     let coordinator = &*service.coordinator;
     Ok(match call {
-        Some(Call::Route(request)) => Answer::Route(service.route(caller, request).await?),
+        Some(Call::Route(request)) => {
+            // Who waits for the answer of one call makes the next one all the same.
+            let request = RouteRequest { patient: true, ..convert::route_in(request)? };
+            Answer::Route(service.route(caller, request).await?)
+        }
         Some(Call::Acknowledge(request)) => {
             Answer::Acknowledge(service.acknowledge(caller, request).await?)
         }

@@ -36,9 +36,9 @@ impl Service {
     pub(crate) async fn route(
         &self,
         caller: &Caller,
-        request: ro::RouteMessageRequest,
+        request: RouteRequest,
     ) -> Result<ro::RouteMessageResponse> {
-        let id = self.router.route(caller, convert::route_in(request)?).await?;
+        let id = self.router.route(caller, request).await?;
         Ok(ro::RouteMessageResponse { success: true, message_id: id.to_string() })
     }
 
@@ -173,7 +173,8 @@ impl MessageRouter for Service {
         request: Request<ro::RouteMessageRequest>,
     ) -> Answer<ro::RouteMessageResponse> {
         let caller = caller(request.extensions())?;
-        answer(self.route(&caller, request.into_inner()).await)
+        let request = convert::route_in(request.into_inner()).map_err(to_status)?;
+        answer(self.route(&caller, request).await)
     }
 
     async fn subscribe_messages(

@@ -60,6 +60,7 @@ fn route(round: i32) -> RouteRequest {
         message_type: String::new(),
         payload: vec![1, 2, 3].into(),
         acknowledges: vec![],
+        patient: false,
     }
 }
 

@@ -145,6 +145,7 @@ mod tests {
             message_type: String::new(),
             payload: bytes::Bytes::from_static(b"x"),
             acknowledges: vec![],
+            patient: false,
         }
     }
 

@@ -91,6 +91,7 @@ impl RouterTransport {
             message_type: MESSAGE_TYPE.to_owned(),
             payload: outgoing.payload,
             acknowledges: std::mem::take(&mut self.acknowledges),
+            patient: true,
         };
         tokio::select! {
             biased;

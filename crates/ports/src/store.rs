@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -14,9 +16,28 @@ use quorate_types::*;
 pub enum Urgency {
     /// Somebody waits for it.
     Now,
-    /// After the store's linger time (a few milliseconds). Lazy writes keep their order among
-    /// themselves, not with urgent ones: only for what no urgent write replaces.
-    Lazy,
+    /// Somebody waits for it, and in some milliseconds it may not be needed any more.
+    Soon,
+    /// Nobody waits for it: within a quarter of a second. It keeps its order among its like and
+    /// behind what is to be written soon, not with what is written now: only for what no write of
+    /// now replaces.
+    Later,
+}
+
+/// Set when a later state of a session is submitted: the earlier one need not be written then.
+#[derive(Clone, Debug, Default)]
+pub struct Overtaken(Arc<AtomicBool>);
+
+impl Overtaken {
+    /// A later state is submitted.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether one was.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// A session as the store keeps it: a document with the columns that are searched.
@@ -84,6 +105,8 @@ pub struct ApiKeyRow {
 pub enum Write {
     /// Inserts or replaces a session.
     Session(SessionRow),
+    /// The same, unless it was overtaken by the time of the commit.
+    Interim(SessionRow, Overtaken),
     /// Inserts a key, or the next epoch of one with the same public key; anything else of a key
     /// that is here changes nothing.
     Key(KeyRecord, EpochRecord),

@@ -1,12 +1,9 @@
-//! The bounded queue before the writer thread, in two lanes.
+//! The bounded queue before the writer thread, in three lanes.
 //!
-//! Urgent transactions go as soon as the thread is free, all that have come together. Lazy ones
-//! stay behind until the oldest has lingered, in an order of their own: a message that is
-//! acknowledged meanwhile need not be written, however busy the urgent lane is.
-//!
-//! Urgent transactions go as soon as the disk is free. Lazy ones linger, and not with the first
-//! urgent one but for their own time: most of them are messages that will be acknowledged by then
-//! and need not be written at all.
+//! Urgent transactions go as soon as the disk is free, all that have come together. The others
+//! linger, each lane for its own time and never with the first urgent one: most of them are
+//! messages that will be acknowledged by then, or states that will be overtaken, and need not be
+//! written at all, however busy the urgent lane is.
 //!
 //! Submitting never waits. A message that finds no room is refused, which hurts nobody: its sender
 //! learns that it was not kept. Everything else is small and must follow the state it belongs to,
@@ -28,8 +25,11 @@ const MAX_MESSAGES: usize = 32_768;
 const MAX_ITEMS: usize = 4 * MAX_MESSAGES;
 /// Transactions of each urgency in one commit; more would save nothing and make the first wait.
 const MAX_GROUP: usize = 4_096;
-/// How long a lazy transaction lingers: about as long as a busy disk takes to sync.
-const LINGER: Duration = Duration::from_millis(5);
+/// How long a transaction lingers that somebody waits for: about as long as a busy disk takes to
+/// sync.
+const SOON: Duration = Duration::from_millis(5);
+/// How long one lingers that nobody waits for: longer than a message is computed with.
+const LATER: Duration = Duration::from_millis(250);
 
 /// A transaction and who waits for it.
 pub(crate) struct Item {
@@ -42,7 +42,7 @@ impl Item {
     fn bytes(&self) -> usize {
         let of = |write: &Write| match write {
             Write::Message(row) => row.message.payload.len(),
-            Write::Session(row) => row.document.len(),
+            Write::Session(row) | Write::Interim(row, _) => row.document.len(),
             Write::Group(write) => crate::groups::bytes(write),
             _ => 0,
         };
@@ -65,19 +65,60 @@ pub(crate) enum Full {
     Closed,
 }
 
-#[derive(Default)]
+/// Transactions that linger, oldest first.
+struct Lane {
+    items: VecDeque<Item>,
+    linger: Duration,
+    /// When the oldest one has lingered enough.
+    due: Option<Instant>,
+}
+
+impl Lane {
+    fn new(linger: Duration) -> Self {
+        Self { items: VecDeque::new(), linger, due: None }
+    }
+
+    fn push(&mut self, item: Item, now: Instant) {
+        self.due.get_or_insert(now + self.linger);
+        self.items.push_back(item);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.items.len() >= MAX_GROUP || self.due.is_some_and(|due| due <= now)
+    }
+
+    fn take(&mut self, now: Instant) -> impl Iterator<Item = Item> {
+        let count = self.items.len().min(MAX_GROUP);
+        // What remains has lingered too: the disk is behind.
+        self.due = (self.items.len() > count).then_some(now);
+        self.items.drain(..count)
+    }
+}
+
 struct State {
     urgent: VecDeque<Item>,
-    lazy: VecDeque<Item>,
-    /// When the oldest lazy transaction has lingered enough.
-    due: Option<Instant>,
+    soon: Lane,
+    later: Lane,
     bytes: usize,
     closed: bool,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        let (soon, later) = (Lane::new(SOON), Lane::new(LATER));
+        Self { urgent: VecDeque::new(), soon, later, bytes: 0, closed: false }
+    }
+}
+
 impl State {
-    fn push(&mut self, item: Item, now: Instant) -> Result<(), Full> {
-        let waiting = self.urgent.len() + self.lazy.len();
+    fn len(&self) -> usize {
+        self.urgent.len() + self.soon.items.len() + self.later.items.len()
+    }
+
+    /// Takes a transaction in; answers whether the writer need wake for it: not for more of what
+    /// it will take anyway.
+    fn push(&mut self, item: Item, now: Instant) -> Result<bool, Full> {
+        let waiting = self.len();
         if self.closed {
             return Err(Full::Closed);
         }
@@ -88,31 +129,42 @@ impl State {
             return Err(Full::Messages);
         }
         self.bytes += item.bytes();
-        match item.urgency {
-            Urgency::Now => self.urgent.push_back(item),
-            Urgency::Lazy => {
-                self.due.get_or_insert(now + LINGER);
-                self.lazy.push_back(item);
+        let length = match item.urgency {
+            Urgency::Now => {
+                self.urgent.push_back(item);
+                return Ok(self.urgent.len() == 1);
             }
-        }
-        Ok(())
+            Urgency::Soon => {
+                self.soon.push(item, now);
+                self.soon.items.len()
+            }
+            Urgency::Later => {
+                self.later.push(item, now);
+                self.later.items.len()
+            }
+        };
+        Ok(length == 1 || length == MAX_GROUP)
     }
 
     /// What is to be written at `now`, the urgent ones first; nothing when all may wait.
     fn take(&mut self, now: Instant) -> Vec<Item> {
-        let is_due = self.due.is_some_and(|due| due <= now);
-        let mut group: Vec<_> = {
-            let count = self.urgent.len().min(MAX_GROUP);
-            self.urgent.drain(..count).collect()
-        };
-        if is_due || self.closed || self.lazy.len() >= MAX_GROUP {
-            let count = self.lazy.len().min(MAX_GROUP);
-            group.extend(self.lazy.drain(..count));
-            // What remains has lingered too: the disk is behind.
-            self.due = (!self.lazy.is_empty()).then_some(now);
+        let count = self.urgent.len().min(MAX_GROUP);
+        let mut group: Vec<_> = self.urgent.drain(..count).collect();
+        if self.closed || self.soon.is_due(now) {
+            group.extend(self.soon.take(now));
+        }
+        // What belongs behind a message stays behind it.
+        let behind = self.soon.due.is_some_and(|due| due <= now);
+        if !behind && (self.closed || self.later.is_due(now)) {
+            group.extend(self.later.take(now));
         }
         self.bytes -= group.iter().map(Item::bytes).sum::<usize>();
         group
+    }
+
+    /// When the next transaction has lingered enough.
+    fn due(&self) -> Option<Instant> {
+        self.soon.due.into_iter().chain(self.later.due).min()
     }
 }
 
@@ -129,12 +181,7 @@ impl Queue {
     }
 
     pub(crate) fn push(&self, item: Item) -> Result<(), Full> {
-        let mut state = self.lock();
-        state.push(item, Instant::now())?;
-        // The writer need not wake for more of what it will take anyway.
-        let (urgent, lazy) = (state.urgent.len(), state.lazy.len());
-        let wake = urgent == 1 || lazy == 1 || lazy == MAX_GROUP;
-        drop(state);
+        let wake = self.lock().push(item, Instant::now())?;
         if wake {
             self.waker.notify_one();
         }
@@ -163,7 +210,7 @@ impl Queue {
             if due.is_some_and(|due| due <= now) {
                 return Some(group);
             }
-            state = match state.due.into_iter().chain(due).min() {
+            state = match state.due().into_iter().chain(due).min() {
                 None => self.waker.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(due) => {
                     let woken = self.waker.wait_timeout(state, due.saturating_duration_since(now));
@@ -219,51 +266,76 @@ mod tests {
     }
 
     #[test]
-    fn urgent_transactions_go_at_once_in_order_and_leave_the_lazy_ones_lingering() {
+    fn urgent_transactions_go_at_once_in_order_and_leave_the_others_lingering() {
         let (mut state, now) = (State::default(), Instant::now());
-        let notes = [(1, Urgency::Lazy), (2, Urgency::Now), (3, Urgency::Lazy), (4, Urgency::Now)];
+        let notes = [
+            (1, Urgency::Later),
+            (2, Urgency::Soon),
+            (3, Urgency::Now),
+            (4, Urgency::Soon),
+            (5, Urgency::Now),
+            (6, Urgency::Later),
+        ];
         queued(&mut state, &notes, now);
-        assert_eq!(numbers(&state.take(now)), [2, 4]);
+        assert_eq!(numbers(&state.take(now)), [3, 5]);
         assert!(state.take(now).is_empty());
-        assert_eq!(numbers(&state.take(now + LINGER)), [1, 3]);
-        assert_eq!(state.due, None);
+        assert_eq!(state.due(), Some(now + SOON));
+        assert_eq!(numbers(&state.take(now + SOON)), [2, 4]);
+        assert_eq!(state.due(), Some(now + LATER));
+        assert_eq!(numbers(&state.take(now + LATER)), [1, 6]);
+        assert_eq!(state.due(), None);
     }
 
     #[test]
-    fn lazy_transactions_wait_for_the_linger_time_of_the_oldest() {
-        let (mut state, now) = (State::default(), Instant::now());
-        queued(&mut state, &[(1, Urgency::Lazy)], now);
-        queued(&mut state, &[(2, Urgency::Lazy)], now + LINGER / 2);
-        assert!(state.take(now + LINGER / 2).is_empty());
-        queued(&mut state, &[(3, Urgency::Now)], now + LINGER);
-        assert_eq!(numbers(&state.take(now + LINGER)), [3, 1, 2]);
-        queued(&mut state, &[(4, Urgency::Lazy)], now + LINGER);
-        assert!(state.take(now + LINGER).is_empty(), "the next one lingers for its own time");
+    fn a_lane_lingers_for_the_time_of_its_oldest() {
+        for (urgency, linger) in [(Urgency::Soon, SOON), (Urgency::Later, LATER)] {
+            let (mut state, now) = (State::default(), Instant::now());
+            queued(&mut state, &[(1, urgency)], now);
+            queued(&mut state, &[(2, urgency)], now + linger / 2);
+            assert!(state.take(now + linger / 2).is_empty());
+            queued(&mut state, &[(3, Urgency::Now)], now + linger);
+            assert_eq!(numbers(&state.take(now + linger)), [3, 1, 2]);
+            queued(&mut state, &[(4, urgency)], now + linger);
+            assert!(state.take(now + linger).is_empty(), "the next one lingers for its own time");
+        }
     }
 
     #[test]
-    fn a_backlog_of_lazy_transactions_is_cut_into_groups_and_does_not_linger() {
+    fn a_backlog_is_cut_into_groups_and_does_not_linger() {
+        for urgency in [Urgency::Soon, Urgency::Later] {
+            let (mut state, now) = (State::default(), Instant::now());
+            let notes: Vec<_> = (0..=MAX_GROUP as u128).map(|n| (n, urgency)).collect();
+            queued(&mut state, &notes, now);
+            assert_eq!(state.take(now).len(), MAX_GROUP);
+            assert_eq!(numbers(&state.take(now)), [MAX_GROUP as u128]);
+        }
+    }
+
+    #[test]
+    fn what_is_written_later_never_overtakes_a_message_in_front_of_it() {
         let (mut state, now) = (State::default(), Instant::now());
-        let notes: Vec<_> = (0..=MAX_GROUP as u128).map(|n| (n, Urgency::Lazy)).collect();
+        let notes: Vec<_> = (0..=MAX_GROUP as u128).map(|n| (n, Urgency::Soon)).collect();
         queued(&mut state, &notes, now);
-        assert_eq!(state.take(now).len(), MAX_GROUP);
-        assert_eq!(numbers(&state.take(now)), [MAX_GROUP as u128]);
+        queued(&mut state, &[(9_999, Urgency::Later)], now);
+        let first = numbers(&state.take(now + LATER));
+        assert_eq!((first.len(), first.contains(&9_999)), (MAX_GROUP, false));
+        assert_eq!(numbers(&state.take(now + LATER)), [MAX_GROUP as u128, 9_999]);
     }
 
     #[test]
-    fn a_stream_of_urgent_transactions_does_not_hold_the_lazy_ones_back() {
+    fn a_stream_of_urgent_transactions_does_not_hold_the_others_back() {
         let (mut state, now) = (State::default(), Instant::now());
-        queued(&mut state, &[(7, Urgency::Lazy)], now);
+        queued(&mut state, &[(7, Urgency::Soon), (8, Urgency::Later)], now);
         let notes: Vec<_> = (0..2 * MAX_GROUP as u128).map(|n| (n, Urgency::Now)).collect();
         queued(&mut state, &notes, now);
-        let group = numbers(&state.take(now + LINGER));
-        assert_eq!((group.len(), group.last()), (MAX_GROUP + 1, Some(&7)));
+        let group = numbers(&state.take(now + LATER));
+        assert_eq!((group.len(), &group[MAX_GROUP..]), (MAX_GROUP + 2, &[7, 8][..]));
     }
 
     #[test]
     fn a_closed_queue_is_emptied_and_then_ends() {
         let queue = Queue::default();
-        queue.push(item(vec![note(1)], Urgency::Lazy)).unwrap();
+        queue.push(item(vec![note(1)], Urgency::Later)).unwrap();
         queue.close();
         assert_eq!(queue.push(item(vec![note(2)], Urgency::Now)), Err(Full::Closed));
         assert_eq!(numbers(&queue.next_group(None).unwrap()), [1]);
@@ -273,7 +345,7 @@ mod tests {
     #[test]
     fn a_waiting_writer_gets_what_comes() {
         let queue = Queue::default();
-        for urgency in [Urgency::Now, Urgency::Lazy] {
+        for urgency in [Urgency::Now, Urgency::Soon, Urgency::Later] {
             std::thread::scope(|scope| {
                 let writer = scope.spawn(|| queue.next_group(None).unwrap());
                 queue.push(item(vec![note(1)], urgency)).unwrap();
@@ -285,7 +357,7 @@ mod tests {
     #[test]
     fn a_writer_is_woken_when_it_is_due() {
         let queue = Queue::default();
-        let group = queue.next_group(Some(Instant::now() + LINGER)).unwrap();
+        let group = queue.next_group(Some(Instant::now() + SOON)).unwrap();
         assert!(group.is_empty());
     }
 
@@ -297,7 +369,7 @@ mod tests {
             push(&mut state, vec![message(0)]).unwrap();
         }
         assert_eq!(push(&mut state, vec![message(0)]), Err(Full::Messages));
-        assert_eq!(push(&mut state, vec![message(0), note(1)]), Ok(()));
+        assert_eq!(push(&mut state, vec![message(0), note(1)]), Ok(false));
         while state.urgent.len() < MAX_ITEMS {
             push(&mut state, vec![note(1)]).unwrap();
         }
@@ -310,8 +382,8 @@ mod tests {
         let push = |state: &mut State, writes| state.push(item(writes, Urgency::Now), now);
         push(&mut state, vec![message(MAX_BYTES)]).unwrap();
         assert_eq!(push(&mut state, vec![message(1)]), Err(Full::Messages));
-        assert_eq!(push(&mut state, vec![note(1)]), Ok(()));
+        assert_eq!(push(&mut state, vec![note(1)]), Ok(false));
         assert_eq!(state.take(now).len(), 2);
-        assert_eq!(push(&mut state, vec![message(1)]), Ok(()));
+        assert_eq!(push(&mut state, vec![message(1)]), Ok(true));
     }
 }

@@ -29,7 +29,8 @@ pub(crate) fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<
 
 fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
-        Write::Session(row) => session(connection, row),
+        Write::Interim(_, overtaken) if overtaken.is_set() => Ok(()),
+        Write::Session(row) | Write::Interim(row, _) => session(connection, row),
         Write::Key(record, epoch) => key(connection, record, epoch),
         Write::Ban(ban) => self::ban(connection, ban),
         Write::Account(account) => execute(
@@ -99,8 +100,12 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
 fn session(connection: &Connection, row: &SessionRow) -> rusqlite::Result<()> {
     execute(
         connection,
-        "INSERT OR REPLACE INTO sessions (id, tenant, is_final, created_at, version, document)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        // Not replaced as a whole: the indexes of what stays need no change.
+        "INSERT INTO sessions (id, tenant, is_final, created_at, version, document)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE
+         SET is_final = excluded.is_final, version = excluded.version,
+             document = excluded.document",
         params![
             row.session_id.0.as_bytes(),
             row.tenant.as_str(),

@@ -19,7 +19,11 @@ use head::Change;
 
 const SCHEMA: Schema = Schema {
     name: "vault",
-    steps: &[include_str!("migrations/0001_vault.sql"), include_str!("migrations/0002_vault.sql")],
+    steps: &[
+        include_str!("migrations/0001_vault.sql"),
+        include_str!("migrations/0002_vault.sql"),
+        include_str!("migrations/0003_vault.sql"),
+    ],
     // A share that was replaced must not be found in the file's free pages.
     secure_delete: true,
 };

@@ -204,8 +204,7 @@ fn all_apply(connection: &Connection, writes: &[Write]) -> rusqlite::Result<bool
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use quorate_ports::store::IdempotencyRow;
-    use quorate_ports::store::SessionRow;
+    use quorate_ports::store::{IdempotencyRow, Overtaken, SessionRow};
     use quorate_types::{SessionId, Tenant, Timestamp};
     use uuid::Uuid;
 
@@ -266,8 +265,8 @@ mod tests {
     async fn a_group_with_one_failure_is_rolled_back_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
         let writer = nearly_full(&folder, 2);
-        let small = writer.submit(session(1, 10), Urgency::Lazy);
-        let large = writer.submit(session(2, 1 << 20), Urgency::Lazy);
+        let small = writer.submit(session(1, 10), Urgency::Soon);
+        let large = writer.submit(session(2, 1 << 20), Urgency::Soon);
         let (small, large) = (small.await, large.await);
         drop(writer);
         assert!(large.is_err());
@@ -300,13 +299,37 @@ mod tests {
             [session(n, 10), vec![Write::Idempotency(row)]].concat()
         };
         writer.submit(claim(1), Urgency::Now).await.unwrap();
-        let refused = writer.submit(claim(2), Urgency::Lazy);
-        let beside = writer.submit(session(3, 10), Urgency::Lazy);
+        let refused = writer.submit(claim(2), Urgency::Soon);
+        let beside = writer.submit(session(3, 10), Urgency::Soon);
         assert_eq!(refused.await.unwrap_err().code, ErrorCode::Conflict);
         beside.await.unwrap();
         assert!(writer.health().is_ok(), "the store has not failed");
         drop(writer);
         assert_eq!(stored(&folder), [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_state_that_was_overtaken_while_it_lingered_is_never_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Writer::start(database(&folder), None).unwrap();
+        let row = |document: &str, is_final| SessionRow {
+            session_id: SessionId(Uuid::from_u128(1)),
+            tenant: Tenant::default(),
+            is_final,
+            created_at: Timestamp(0),
+            version: 1,
+            document: document.into(),
+        };
+        let overtaken = Overtaken::default();
+        let interim = vec![Write::Interim(row("started", false), overtaken.clone())];
+        let interim = writer.submit(interim, Urgency::Later);
+        overtaken.set();
+        writer.submit(vec![Write::Session(row("ended", true))], Urgency::Now).await.unwrap();
+        interim.await.unwrap();
+        drop(writer);
+        let document = "SELECT document FROM sessions WHERE is_final = 1";
+        let kept = database(&folder).query_row(document, [], |row| row.get::<_, Vec<u8>>(0));
+        assert_eq!(kept.unwrap(), b"ended");
     }
 
     #[test]
@@ -338,7 +361,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let writer = Writer::start(database(&folder), None).unwrap();
         for n in 1..=50 {
-            drop(writer.submit(session(n, 10), Urgency::Lazy));
+            drop(writer.submit(session(n, 10), Urgency::Soon));
         }
         drop(writer);
         assert_eq!(stored(&folder), (1..=50).collect::<Vec<_>>());

@@ -46,7 +46,7 @@ async fn dropping_the_store_commits_what_is_queued_and_leaves_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
     for n in 1..=100 {
-        drop(store.submit(vec![session(n, "x")], Urgency::Lazy));
+        drop(store.submit(vec![session(n, "x")], Urgency::Soon));
     }
     drop(store);
     assert!(!folder.path().join("quorate.db-wal").exists(), "a copy of the one file is a backup");

@@ -4,12 +4,13 @@
 
 mod common;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use common::*;
 use proptest::prelude::*;
-use quorate_ports::store::{ApiKeyRow, IdempotencyRow, PartyRow, SessionRow};
+use quorate_ports::store::{ApiKeyRow, IdempotencyRow, Overtaken, PartyRow, SessionRow};
 use quorate_ports::{Store, Urgency, Write};
 use quorate_store::SqliteStore;
 use quorate_types::*;
@@ -46,7 +47,18 @@ impl Model {
 
     fn apply(&mut self, write: Write) {
         match write {
-            Write::Session(row) => drop(self.sessions.insert(row.session_id, row)),
+            Write::Interim(_, overtaken) if overtaken.is_set() => {}
+            // Its owner and the time of its creation never change.
+            Write::Session(row) | Write::Interim(row, _) => {
+                match self.sessions.entry(row.session_id) {
+                    Entry::Vacant(place) => drop(place.insert(row)),
+                    Entry::Occupied(mut place) => {
+                        let SessionRow { is_final, version, document, .. } = row;
+                        let known = place.get_mut();
+                        *known = SessionRow { is_final, version, document, ..known.clone() };
+                    }
+                }
+            }
             Write::Key(key, epoch) => {
                 let known = self.keys.entry(key.key_id).or_insert(key.clone());
                 if known.public_key == key.public_key {
@@ -190,16 +202,23 @@ fn name() -> impl Strategy<Value = PartyId> {
 }
 
 fn any_session() -> impl Strategy<Value = Write> {
-    (small_id(), 0..2_u8, any::<bool>(), 0..4_i64, any::<[u8; 2]>()).prop_map(
-        |(id, owner, is_final, at, document)| {
-            Write::Session(SessionRow {
+    let overtaken = proptest::option::of(any::<bool>());
+    (small_id(), 0..2_u8, any::<bool>(), 0..4_i64, any::<[u8; 2]>(), overtaken).prop_map(
+        |(id, owner, is_final, at, document, overtaken)| {
+            let row = SessionRow {
                 session_id: session_id(id),
                 tenant: tenant(owner),
                 is_final,
                 created_at: Timestamp(at),
                 version: 1,
                 document: document.to_vec(),
-            })
+            };
+            let Some(is_overtaken) = overtaken else { return Write::Session(row) };
+            let overtaken = Overtaken::default();
+            if is_overtaken {
+                overtaken.set();
+            }
+            Write::Interim(row, overtaken)
         },
     )
 }
@@ -358,7 +377,7 @@ proptest! {
             proptest::collection::vec(any_write(), 0..4),
             1..40,
         ),
-        urgency in proptest::sample::select(&[Urgency::Now, Urgency::Lazy][..]),
+        urgency in proptest::sample::select(&[Urgency::Now, Urgency::Soon, Urgency::Later][..]),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

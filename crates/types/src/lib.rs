@@ -17,6 +17,7 @@ pub mod party;
 pub mod scheme;
 pub mod secret;
 pub mod session;
+pub mod text;
 pub mod threshold;
 pub mod time;
 pub mod vault;

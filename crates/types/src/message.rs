@@ -25,6 +25,9 @@ pub struct RouteRequest {
     pub payload: Bytes,
     /// Messages the sender has received and is done with: acknowledged in the same call.
     pub acknowledges: Vec<MessageId>,
+    /// The sender goes on without the answer, so it may come a quarter of a second later, when
+    /// most messages have been acknowledged and need not be kept.
+    pub patient: bool,
 }
 
 /// A message as its recipient sees it.

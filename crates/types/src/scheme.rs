@@ -54,18 +54,19 @@ impl FromStr for Scheme {
 /// The 32 bytes that are signed: a hash, never a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Digest(pub [u8; 32]);
+pub struct Digest(#[serde(with = "crate::text")] pub [u8; 32]);
 
 /// A public key in its scheme's canonical form (secp256k1: 65 bytes, uncompressed SEC1; Ed25519:
 /// 32 bytes).
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PublicKey(pub Vec<u8>);
+pub struct PublicKey(#[serde(with = "crate::text")] pub Vec<u8>);
 
 /// A signature in its scheme's canonical form.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Signature {
     /// Signature bytes (ECDSA: r ‖ s, 32 bytes each, big endian; Ed25519: R ‖ S, 32 bytes each).
+    #[serde(with = "crate::text")]
     pub bytes: Vec<u8>,
     /// Recovery id (ECDSA: 0 to 3) where the scheme has one.
     pub recovery_id: Option<u8>,

@@ -95,6 +95,7 @@ impl RouteJson {
             message_type: self.message_type,
             payload: self.payload.0,
             acknowledges: self.acknowledges,
+            patient: false,
         })
     }
 }
@@ -475,6 +476,7 @@ mod tests {
                 message_type: "t".into(),
                 payload: payload.into(),
                 acknowledges: vec![OTHER.parse().unwrap()],
+                patient: false,
             };
             let text = serde_json::to_string(&RouteJson::from(request.clone())).unwrap();
             let back = route(&text, Some(SESSION)).unwrap();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use quorate_authority::AuthoritySecret;
 use quorate_core::policy;
 use quorate_core::session::{Command, Durability, Effects, Reply, Session};
-use quorate_ports::store::SessionRow;
+use quorate_ports::store::{Overtaken, SessionRow};
 use quorate_ports::{Commit, Directory, Store, Urgency, Write};
 use quorate_types::*;
 use tokio::sync::{Notify, watch};
@@ -179,7 +179,7 @@ impl CoordinatorApp {
         let mut effects = Effects::default();
         let reply = self.act(state, id, command, monotonic, &mut effects);
         let Some(entry) = state.sessions.get_mut(&id) else { return Ok(Step::Gone) };
-        let commit = self.persist(&entry.session, &effects);
+        let commit = self.persist(entry, &effects);
         entry.ending = effects.ended;
         let mut view = entry.session.view();
         let after = if effects.ended {
@@ -228,7 +228,7 @@ impl CoordinatorApp {
                     tracing::debug!(%error, session = %id, "not admitted");
                 }
                 // Nobody waits for the commit of a start.
-                drop(self.persist(&entry.session, &effects));
+                drop(self.persist(entry, &effects));
                 self.tell(entry, &entry.session.view(), std::mem::take(&mut effects.events));
             }
             // A party that joined anew meanwhile is not ready: the session comes again when it is.
@@ -239,15 +239,25 @@ impl CoordinatorApp {
     }
 
     /// Queues what must be kept; answers with what is to be awaited.
-    fn persist(&self, session: &Session, effects: &Effects) -> Option<Commit> {
+    fn persist(&self, entry: &mut SessionEntry, effects: &Effects) -> Option<Commit> {
         if effects.persist == Durability::None {
             return None;
         }
-        let mut writes = vec![Write::Session(encode(session))];
+        if let Some(earlier) = entry.interim.take() {
+            earlier.set();
+        }
+        let row = encode(&entry.session);
+        let awaited = effects.persist == Durability::Now;
+        let mut writes = vec![match awaited {
+            true => Write::Session(row),
+            false => Write::Interim(row, entry.interim.insert(Overtaken::default()).clone()),
+        }];
         writes.extend(effects.key.clone().map(|(record, epoch)| Write::Key(record, epoch)));
         writes.extend(effects.bans.iter().cloned().map(Write::Ban));
-        let commit = self.0.parts.store.submit(writes, Urgency::Now);
-        (effects.persist == Durability::Now).then_some(commit)
+        let now = awaited || !effects.bans.is_empty();
+        let urgency = if now { Urgency::Now } else { Urgency::Later };
+        let commit = self.0.parts.store.submit(writes, urgency);
+        awaited.then_some(commit)
     }
 
     /// Waits for durability and then tells everybody how a session ended.
@@ -342,8 +352,9 @@ impl CoordinatorApp {
     }
 }
 
-/// The shape of a session's document. The second has an authorization.
-const SESSION_VERSION: u32 = 2;
+/// The shape of a session's document. The second has an authorization, the third its bytes in
+/// Base64.
+const SESSION_VERSION: u32 = 3;
 
 fn encode(session: &Session) -> SessionRow {
     SessionRow {

@@ -10,7 +10,7 @@ use quorate_core::choice::Pair;
 use quorate_core::health::Health;
 use quorate_core::session::Session;
 use quorate_core::tally::Tally;
-use quorate_ports::store::IdempotencyRow;
+use quorate_ports::store::{IdempotencyRow, Overtaken};
 use quorate_types::*;
 use tokio::sync::watch;
 
@@ -29,6 +29,8 @@ pub(super) struct SessionEntry {
     pub(super) moved: Duration,
     /// When it is looked at whether its parties are silent.
     pub(super) looked_at: Option<Duration>,
+    /// The state that was submitted last, where nobody waits until it is written.
+    pub(super) interim: Option<Overtaken>,
     pub(super) changed: watch::Sender<()>,
     /// Its creation is on the disk.
     pub(super) created: bool,
@@ -48,9 +50,9 @@ impl SessionEntry {
         let lifetime = session.expires_at().millis_since(session.created_at());
         let ends = monotonic.saturating_add(Duration::from_millis(lifetime));
         let changed = watch::Sender::new(());
-        let (moved, looked_at) = (monotonic, None);
+        let (moved, looked_at, interim) = (monotonic, None, None);
         let (created, ending) = (false, false);
-        Self { session, ends, moved, looked_at, changed, created, ending, idempotency }
+        Self { session, ends, moved, looked_at, interim, changed, created, ending, idempotency }
     }
 
     /// A session found at start: it has what is left of its lifetime by the wall clock, and never

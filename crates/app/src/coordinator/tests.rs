@@ -343,7 +343,9 @@ async fn one_damaged_session_stops_neither_the_start_nor_a_list() {
     let hex = |id: SessionId| id.0.simple().to_string();
     let sql = format!("UPDATE sessions SET document = x'7b' WHERE id = x'{}'", hex(damaged));
     alter(&folder, &sql);
-    alter(&folder, &format!("UPDATE sessions SET version = 3 WHERE id = x'{}'", hex(newer)));
+    let version = SESSION_VERSION + 1;
+    let newest = format!("UPDATE sessions SET version = {version} WHERE id = x'{}'", hex(newer));
+    alter(&folder, &newest);
     let world = open(&folder, START).await;
     let listed = world.app.list(&Caller::Open, None, 10).await.unwrap();
     assert_eq!(listed.items.iter().map(|v| v.session_id).collect::<Vec<_>>(), [whole]);
@@ -417,8 +419,11 @@ async fn a_signature_changed_on_the_disk_is_not_served() {
     assert_eq!(view.status, SessionStatus::Completed);
     let mut row = world.store.session(id).await.unwrap().unwrap();
     let mut document: serde_json::Value = serde_json::from_slice(&row.document).unwrap();
-    let byte = &mut document["outcome"]["signature"]["bytes"][40];
-    *byte = (byte.as_u64().unwrap() ^ 1).into();
+    let signature = &mut document["outcome"]["signature"]["bytes"];
+    let mut text = signature.as_str().unwrap().to_owned();
+    let changed = if &text[40..41] == "A" { "B" } else { "A" };
+    text.replace_range(40..41, changed);
+    *signature = text.into();
     row.document = serde_json::to_vec(&document).unwrap();
     world.store.submit(vec![Write::Session(row)], Urgency::Now).await.unwrap();
     let error = world.app.status(&Caller::Open, id, None).await.unwrap_err();

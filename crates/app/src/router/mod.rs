@@ -137,7 +137,7 @@ impl RouterApp {
     pub fn forget_unclaimed(&self) {
         let unclaimed = std::mem::take(&mut lock(&self.0.state).unclaimed);
         for session in unclaimed.into_keys() {
-            drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
+            drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Later));
         }
     }
 
@@ -179,7 +179,7 @@ impl RouterApp {
                 for message in gone {
                     state.settling.remove(&message);
                 }
-                drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
+                drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Later));
             }
             for found in state.unclaimed.remove(&session).unwrap_or_default() {
                 state.inboxes.restore(found.row, &found.acknowledged);
@@ -193,7 +193,7 @@ impl RouterApp {
             state.settling.remove(&message);
         }
         state.unclaimed.remove(&session);
-        drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Lazy));
+        drop(self.0.store.submit(vec![Write::ForgetMessages(session)], Urgency::Later));
         // Streams of this session alone end now.
         for waker in state.wakers.values() {
             waker.send_replace(());

@@ -186,12 +186,17 @@ impl RouterApp {
                 tracing::debug!(%error, message = %message_id, "an acknowledgement came late");
             }
         }
+        let patient = request.patient;
         let accepted = state.inboxes.accept(now, id, request)?;
         let recipients = &accepted.row.recipients;
         // A recipient that listens usually acknowledges sooner than the disk could: then the
         // message need never be written, and the write may wait a little for that.
         let listening = recipients.iter().all(|party| state.wakers.contains_key(party));
-        let urgency = if listening { Urgency::Lazy } else { Urgency::Now };
+        let urgency = match (listening, patient) {
+            (false, _) => Urgency::Now,
+            (true, false) => Urgency::Soon,
+            (true, true) => Urgency::Later,
+        };
         let commit = self.0.store.submit(vec![Write::Message(accepted.row.clone())], urgency);
         let (settle, settled) = oneshot::channel();
         state.settling.insert(id, settle);
@@ -209,9 +214,9 @@ impl RouterApp {
         if !acked.first {
             return Ok(());
         }
-        // Behind the message in the same lane; it changes nothing where that was never written.
+        // Behind the message; it changes nothing where that was never written.
         let (message, party) = (ack.message_id, ack.party_id.clone());
-        drop(self.0.store.submit(vec![Write::Acknowledged { message, party }], Urgency::Lazy));
+        drop(self.0.store.submit(vec![Write::Acknowledged { message, party }], Urgency::Later));
         if acked.all
             && let Some(settle) = state.settling.remove(&ack.message_id)
         {

@@ -23,6 +23,7 @@ fn request(from: usize, to: &[usize]) -> RouteRequest {
         message_type: "t".into(),
         payload: vec![7; 10].into(),
         acknowledges: vec![],
+        patient: false,
     }
 }
 
@@ -371,6 +372,7 @@ fn a_new_attempt_begins_without_the_messages_of_the_one_before() {
             message_type: String::new(),
             payload: bytes::Bytes::from_static(b"x"),
             acknowledges: Vec::new(),
+            patient: false,
         };
         boxes.accept(Timestamp(1), MessageId(uuid::Uuid::from_u128(number)), request)
     };

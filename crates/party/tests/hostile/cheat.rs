@@ -132,6 +132,7 @@ impl<'a> Cheat<'a> {
             message_type: "quorate".into(),
             payload,
             acknowledges: Vec::new(),
+            patient: false,
         };
         // The session may be over by now: then nobody needs it.
         let _ = self.world.router.route(&Caller::Party(from), request).await;

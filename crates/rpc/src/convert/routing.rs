@@ -16,6 +16,7 @@ pub fn route_in(request: ro::RouteMessageRequest) -> Result<RouteRequest> {
         message_type: request.message_type,
         payload: request.payload,
         acknowledges: parse_all(&request.acknowledges)?,
+        patient: false,
     })
 }
 

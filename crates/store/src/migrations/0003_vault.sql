@@ -1,0 +1,1 @@
+-- From here on records have their bytes in Base64, which a program of before cannot read.
