@@ -1,5 +1,7 @@
 //! The baseline: the threshold library alone, all parties in turn on one thread, no messages.
 
+pub(crate) mod frost;
+
 use std::collections::BTreeMap;
 
 use dkls23_secp256k1::protocols::dkg::ProofCommitment;

@@ -4,9 +4,9 @@
 
 mod bare;
 mod cluster;
-mod ecdsa;
 mod jsonrpc;
 mod process;
+mod protocol;
 mod relay;
 mod route;
 mod sockets;
@@ -15,6 +15,7 @@ mod stats;
 use std::path::Path;
 use std::process::ExitCode;
 
+use quorate_types::Scheme;
 use sockets::server::Kinds;
 
 /// As in the binary that is measured.
@@ -25,6 +26,7 @@ const USAGE: &str = "\
 quorate-bench [WHAT] [--quick] [--against BINARY]
 
   sign        sequential 2-of-3 signatures: bare protocol and Quorate in turn
+  ed25519     the same with Ed25519 keys
   throughput  signatures with 64 in flight, against the CPU bound
   keygen      2-of-3 keys: wall time against the protocol's CPU time over the cores
   refresh     refreshes of a 2-of-3 key, as keygen
@@ -76,8 +78,18 @@ fn main() -> ExitCode {
         }
     }
     let effort = Effort { quick };
-    let known =
-        ["sign", "throughput", "keygen", "refresh", "memory", "route", "relay", "jsonrpc", "all"];
+    let known = [
+        "sign",
+        "ed25519",
+        "throughput",
+        "keygen",
+        "refresh",
+        "memory",
+        "route",
+        "relay",
+        "jsonrpc",
+        "all",
+    ];
     if !known.contains(&what) {
         eprint!("{USAGE}");
         return ExitCode::from(2);
@@ -116,19 +128,22 @@ async fn protocols(what: &str, effort: Effort, against: Option<&Path>) {
     let chosen = |name: &str| what == "all" || what == name;
     let clusters = cluster::Cluster::all(against).await;
     if chosen("sign") {
-        ecdsa::sequential(&clusters, effort).await;
+        protocol::sequential(Scheme::EcdsaSecp256k1, &clusters, effort).await;
+    }
+    if chosen("ed25519") {
+        protocol::sequential(Scheme::Ed25519, &clusters, effort).await;
     }
     if chosen("throughput") {
-        ecdsa::throughput(&clusters, effort).await;
+        protocol::throughput(&clusters, effort).await;
     }
     if chosen("keygen") {
-        ecdsa::keygen(&clusters, effort).await;
+        protocol::keygen(&clusters, effort).await;
     }
     if chosen("refresh") {
-        ecdsa::refresh(&clusters, effort).await;
+        protocol::refresh(&clusters, effort).await;
     }
     if chosen("memory") {
-        ecdsa::memory(&clusters, effort).await;
+        protocol::memory(&clusters, effort).await;
     }
     if chosen("route") {
         route::route(&clusters[0], effort).await;

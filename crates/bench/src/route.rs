@@ -66,6 +66,7 @@ pub(crate) async fn route(cluster: &Cluster, effort: Effort) {
             message_type: String::new(),
             payload: vec![7; 200].into(),
             acknowledges: vec![],
+            patient: false,
         };
         let began = Instant::now();
         router.route(&Caller::Open, request).await.expect("routed");
