@@ -98,6 +98,33 @@ async fn a_row_that_was_deleted_from_a_vault_is_missed() {
     assert_eq!(sign(&cluster, &key).await["status"], "completed", "once is enough");
 }
 
+#[tokio::test]
+async fn a_ledger_that_is_lost_or_put_back_is_missed() {
+    let (cluster, folder) = Cluster::temporary().await;
+    let key = keygen(&cluster).await;
+    assert!(cluster.stop().await);
+    let (file, kept) = (party(folder.path(), "ledger.db"), folder.path().join("kept"));
+    std::fs::copy(&file, &kept).expect("it has a ledger");
+    let cluster = Cluster::start(folder.path()).await;
+    assert_eq!(sign(&cluster, &key).await["status"], "completed");
+    assert!(cluster.stop().await);
+    let refused = async || {
+        let said = refused_start(folder.path(), &[]).await;
+        let file = file.display().to_string();
+        assert!(said.contains("server-party-1 cannot start") && said.contains(&file), "{said}");
+        assert!(said.contains("--accept-rollback"), "{said}");
+    };
+    std::fs::copy(&kept, &file).expect("it is put back");
+    refused().await;
+    std::fs::remove_file(&file).expect("it was there");
+    refused().await;
+    let cluster = Cluster::start_with(folder.path(), &["--accept-rollback"]).await;
+    assert_eq!(sign(&cluster, &key).await["status"], "completed");
+    assert!(cluster.stop().await);
+    let cluster = Cluster::start(folder.path()).await;
+    assert_eq!(sign(&cluster, &key).await["status"], "completed", "once is enough");
+}
+
 async fn shares(folder: &Path, more: &[&str]) -> (bool, Value) {
     let mut command = tokio::process::Command::new(binary());
     command.args(["party", "shares", "--json", "--id", "server-party-1", "--data"]);

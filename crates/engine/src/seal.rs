@@ -108,8 +108,18 @@ impl SealKey {
 
     /// The key that authenticates what is stored beside the shares.
     pub fn row_key(&self) -> RowKey {
+        self.derived(b"quorate/vault-rows/v1", b"")
+    }
+
+    /// The key that authenticates what a party remembers of requests.
+    pub fn ledger_key(&self, party: &PartyId) -> RowKey {
+        self.derived(b"quorate/ledger-rows/v1\n", party.as_str().as_bytes())
+    }
+
+    fn derived(&self, label: &[u8], context: &[u8]) -> RowKey {
         let mut mac = keyed(self.0.expose());
-        mac.update(b"quorate/vault-rows/v1");
+        mac.update(label);
+        mac.update(context);
         RowKey(Secret::new(mac.finalize().into_bytes().into()))
     }
 

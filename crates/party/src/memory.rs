@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quorate_ports::vault::{Ban, Contents, Pin, RowKey, SealedShare, ShareState, Unlock, Vault};
+use quorate_ports::vault::{Ban, Contents, Pin, SealedShare, ShareState, Unlock, Vault, VaultKey};
 use quorate_types::*;
 
 /// Shares, bans and pins in memory: for tests and for devices that are thrown away.
@@ -54,7 +54,7 @@ impl Vault for MemoryVault {
         Ok(Contents { shares })
     }
 
-    async fn unlock(&self, key: Arc<dyn RowKey>, _: Unlock) -> Result<()> {
+    async fn unlock(&self, key: Arc<dyn VaultKey>, _: Unlock) -> Result<()> {
         if self.held().shares.values().any(|share| !key.opens(share)) {
             return Err(Error::invalid("the seal key or passphrase does not open its shares"));
         }

@@ -14,11 +14,14 @@ pub struct Contents {
     pub shares: u64,
 }
 
-/// Authenticates a vault's rows. Without it nobody can add, change or remove one unnoticed.
+/// Authenticates rows. Without it nobody can add, change or remove one unnoticed.
 pub trait RowKey: Send + Sync {
     /// A 32-byte tag over `row` for one purpose.
     fn tag(&self, purpose: &str, row: &[u8]) -> [u8; 32];
+}
 
+/// Authenticates a vault's rows.
+pub trait VaultKey: RowKey {
     /// Whether this party's seal key opens the share.
     fn opens(&self, share: &SealedShare) -> bool;
 }
@@ -45,9 +48,9 @@ pub trait Vault: Send + Sync + 'static {
     ///
     /// # Errors
     /// `invalid_request` when the key is another or a row was changed, added or removed.
-    async fn unlock(&self, key: Arc<dyn RowKey>, how: Unlock) -> Result<()>;
+    async fn unlock(&self, key: Arc<dyn VaultKey>, how: Unlock) -> Result<()>;
 
-    /// Counts the changes of shares and bans; only ever grows, unless an older vault was put back.
+    /// Counts the changes of shares, bans and what is noted of the ledger; only ever grows, unless an older vault was put back.
     async fn generation(&self) -> Result<u64>;
 
     /// Adds a share that is pending or active: of a key that is not here, or of a later epoch than

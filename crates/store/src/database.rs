@@ -156,6 +156,15 @@ impl Blocking {
         };
         tokio::spawn(turn).await.map_err(|_| Error::internal())?
     }
+
+    /// Runs `work` on this thread, unless the connection is in use: then `None`.
+    pub(crate) fn try_run<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Option<Result<T>> {
+        let mut connection = self.0.try_lock().ok()?;
+        Some(work(&mut connection).map_err(failed))
+    }
 }
 
 #[cfg(test)]

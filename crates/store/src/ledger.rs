@@ -1,23 +1,36 @@
 //! What a party remembers of the requests that it has allowed: one file, and a thread that writes
 //! all that has come meanwhile in one transaction.
+//!
+//! The rows are authenticated as the vault's are. An older ledger as a whole is noticed by the
+//! vault, which is told how far the ledger is: when it is opened and closed, and once a minute
+//! while it is written to.
 
-use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use quorate_ports::Commit;
 use quorate_ports::ledger::{Consumed, Ledger, Remembered};
+use quorate_ports::vault::RowKey;
 use quorate_types::*;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::columns::id;
+use crate::SqliteVault;
 use crate::database::{Blocking, Schema, failed, open_database, open_reader};
+use crate::head::{Change, Found, Head, adopt, examine};
 
 const SCHEMA: Schema = Schema {
     name: "ledger",
-    steps: &[include_str!("migrations/0001_ledger.sql")],
+    steps: &[
+        include_str!("migrations/0001_ledger.sql"),
+        include_str!("migrations/0002_ledger.sql"),
+    ],
     secure_delete: false,
 };
 
@@ -27,118 +40,246 @@ const QUEUE: usize = 8_192;
 /// Requests that are written at once.
 const GROUP: usize = 1_024;
 
+/// How long the vault may not know how far the ledger is.
+const NOTE_EVERY: Duration = Duration::from_secs(60);
+
+/// How soon a vault that was in use is tried again.
+const NOTE_AGAIN: Duration = Duration::from_secs(1);
+
 type Item = (Consumed, oneshot::Sender<Result<()>>);
 
 /// A ledger in `ledger.db`. Dropping it writes what waits.
 pub struct SqliteLedger {
+    // In this order: the last connection to close folds the log into the database, and only the
+    // writer may.
     reader: Blocking,
+    writer: Thread,
+}
+
+/// The way to the writer's thread, which ends when this is dropped.
+struct Thread {
     queue: Option<SyncSender<Item>>,
-    thread: Option<JoinHandle<()>>,
+    handle: Option<JoinHandle<()>>,
 }
 
 impl SqliteLedger {
-    /// Opens `ledger.db` in the folder of a party, whose vault is open: that keeps others out.
-    pub fn open(folder: &Path) -> Result<Self> {
+    /// Opens `ledger.db` in the folder of a party, whose vault is unlocked: that keeps others out.
+    /// With `accept_rollback` a ledger that is lost, older or changed is taken as it is.
+    ///
+    /// # Errors
+    /// `invalid_request` naming the file when it is missing, older than the vault knows it, or was
+    /// changed by something else.
+    pub async fn open(
+        folder: &Path,
+        vault: Arc<SqliteVault>,
+        key: Arc<dyn RowKey>,
+        accept_rollback: bool,
+    ) -> Result<Self> {
+        Self::open_noting(folder, vault, key, accept_rollback, NOTE_EVERY).await
+    }
+
+    async fn open_noting(
+        folder: &Path,
+        vault: Arc<SqliteVault>,
+        key: Arc<dyn RowKey>,
+        accept_rollback: bool,
+        note_every: Duration,
+    ) -> Result<Self> {
         let path = folder.join("ledger.db");
-        let connection = open_database(&path, &SCHEMA)?;
+        let noted = vault.noted_ledger().await?;
+        // Before a new one is made in its place.
+        if noted.is_some() && !path.exists() && !accept_rollback {
+            return Err(untrusted(&path, "it is missing"));
+        }
+        let mut connection = open_database(&path, &SCHEMA)?;
         let reader = Blocking::new(open_reader(&path)?);
+        let head = unlock(&mut connection, &*key, noted, accept_rollback)
+            .map_err(|error| damaged(&path, error))?
+            .map_err(|how| untrusted(&path, how))?;
+        let mut writer =
+            Writer { connection, key, head, path, vault, noted, note_every, due: None };
+        if noted != Some(head.generation) {
+            writer.note();
+        }
         let (queue, items) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new()
+        let handle = std::thread::Builder::new()
             .name("ledger-writer".into())
-            .spawn(move || run(connection, &items))
+            .spawn(move || writer.run(&items))
             .map_err(|_| Error::internal())?;
-        Ok(Self { reader, queue: Some(queue), thread: Some(thread) })
+        Ok(Self { reader, writer: Thread { queue: Some(queue), handle: Some(handle) } })
     }
 }
 
-impl Drop for SqliteLedger {
+impl Drop for Thread {
     fn drop(&mut self) {
         self.queue = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
         }
     }
 }
 
-fn run(mut connection: Connection, items: &Receiver<Item>) {
-    while let Ok(first) = items.recv() {
-        let mut group = vec![first];
-        group.extend(items.try_iter().take(GROUP - 1));
-        let written = write(&mut connection, &group).map_err(failed);
-        for (_, done) in group {
-            let _ = done.send(written.clone());
+/// Checks that the ledger is the one that was written last, or authenticates one of before.
+/// Otherwise says why it cannot be trusted.
+fn unlock(
+    connection: &mut Connection,
+    key: &dyn RowKey,
+    noted: Option<u64>,
+    accept_rollback: bool,
+) -> rusqlite::Result<std::result::Result<Head, &'static str>> {
+    let newest = noted.unwrap_or(0);
+    let (reached, why) = match examine(connection, key, &rows::TABLES)? {
+        Found::Intact(head) if head.generation >= newest => return Ok(Ok(head)),
+        // One of before the rows had tags.
+        Found::Bare if noted.is_none() => return take(connection, key, 0).map(Ok),
+        Found::Intact(head) => (head.generation, "it is older than it was"),
+        Found::Changed(head) => {
+            (head.generation, "rows were changed, removed or put back by something else")
         }
-    }
-}
-
-fn bytes(key: Option<KeyId>) -> Vec<u8> {
-    key.map(|key| key.0.as_bytes().to_vec()).unwrap_or_default()
-}
-
-fn write(connection: &mut Connection, group: &[Item]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    for (Consumed { nonce, session, key, at, keep_until }, _) in group {
-        transaction
-            .prepare_cached(
-                "INSERT INTO consumed (nonce, session_id, key_id, at, keep_until)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![nonce, session.0.as_bytes(), bytes(*key), at.0, keep_until.0])?;
-        transaction
-            .prepare_cached(
-                "INSERT INTO totals (key_id, total) VALUES (?1, 1)
-                 ON CONFLICT (key_id) DO UPDATE SET total = total + 1",
-            )?
-            .execute([bytes(*key)])?;
-    }
-    if let Some(now) = group.iter().map(|(consumed, _)| consumed.at).max() {
-        transaction
-            .prepare_cached("DELETE FROM consumed WHERE keep_until < ?1")?
-            .execute([now.0])?;
-    }
-    transaction.commit()
-}
-
-fn key(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<KeyId>> {
-    match row.get_ref(column)?.as_bytes()? {
-        [] => Ok(None),
-        _ => Ok(Some(KeyId(id(row, column)?))),
-    }
-}
-
-fn read(connection: &Connection, now: Timestamp) -> rusqlite::Result<Remembered> {
-    let consumed = |row: &rusqlite::Row<'_>| {
-        Ok(Consumed {
-            nonce: row.get(0)?,
-            session: SessionId(id(row, 1)?),
-            key: key(row, 2)?,
-            at: Timestamp(row.get(3)?),
-            keep_until: Timestamp(row.get(4)?),
-        })
+        Found::Bare => (0, "it is not the one that this party has used"),
+        Found::Foreign => (0, "it was written under another key or by another party"),
     };
-    let sql = "SELECT nonce, session_id, key_id, at, keep_until FROM consumed
-               WHERE keep_until >= ?1 ORDER BY at";
-    let consumed = connection
-        .prepare_cached(sql)?
-        .query_map([now.0], consumed)?
-        .collect::<rusqlite::Result<_>>()?;
-    let total = |row: &rusqlite::Row<'_>| Ok((key(row, 0)?, row.get::<_, i64>(1)?.cast_unsigned()));
-    let sql = "SELECT key_id, total FROM totals";
-    let totals =
-        connection.prepare_cached(sql)?.query_map([], total)?.collect::<rusqlite::Result<_>>()?;
-    Ok(Remembered { consumed, totals })
+    if !accept_rollback {
+        return Ok(Err(why));
+    }
+    tracing::warn!(
+        "the ledger is taken as it is, though {why}: requests that have not expired may serve a \
+         second time, and counts and rates may be too low"
+    );
+    take(connection, key, Head::restored(reached.max(newest))).map(Ok)
+}
+
+fn take(connection: &mut Connection, key: &dyn RowKey, generation: u64) -> rusqlite::Result<Head> {
+    let transaction = connection.transaction()?;
+    let head = adopt(&transaction, key, &rows::TABLES, generation)?;
+    transaction.commit()?;
+    Ok(head)
+}
+
+fn untrusted(path: &Path, how: &str) -> Error {
+    Error::invalid(format!(
+        "its ledger {} cannot be trusted: {how}; put the newest one back, or start once with \
+         --accept-rollback to go on with what is there: requests that have not expired may serve a \
+         second time, and counts and rates may be too low",
+        path.display()
+    ))
+}
+
+/// An error as a caller may see it; of a damaged row, naming the file.
+fn damaged(path: &Path, error: rusqlite::Error) -> Error {
+    if !crate::columns::is_damage(&error) {
+        return failed(error);
+    }
+    tracing::error!(%error, "{} is damaged", path.display());
+    Error::invalid(format!(
+        "its ledger {} has a damaged row; put the newest one back, or move it away and start once \
+         with --accept-rollback to go on without it: requests that have not expired may serve a \
+         second time, and all counts begin anew",
+        path.display()
+    ))
+}
+
+struct Writer {
+    connection: Connection,
+    key: Arc<dyn RowKey>,
+    /// What was written last: the file must say the same.
+    head: Head,
+    path: PathBuf,
+    vault: Arc<SqliteVault>,
+    /// The generation that the vault knows.
+    noted: Option<u64>,
+    note_every: Duration,
+    /// When the vault is to be told; `None` when it knows.
+    due: Option<Instant>,
+}
+
+impl Writer {
+    fn run(mut self, items: &Receiver<Item>) {
+        loop {
+            let first = match self.due {
+                None => items.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => items.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            match first {
+                Ok(first) => {
+                    let mut group = vec![first];
+                    group.extend(items.try_iter().take(GROUP - 1));
+                    let written = self.write(&group);
+                    for (_, done) in group {
+                        let _ = done.send(written.clone());
+                    }
+                    self.due = self.due.or(Some(Instant::now() + self.note_every));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.due.is_some_and(|due| due <= Instant::now()) {
+                self.note();
+            }
+        }
+        if self.due.is_some() {
+            self.note();
+        }
+    }
+
+    fn write(&mut self, group: &[Item]) -> Result<()> {
+        let mut write = || {
+            let mut change = Change::begin(&mut self.connection, &*self.key)?;
+            if change.before() != self.head {
+                return Ok(None);
+            }
+            if !rows::write(&mut change, &*self.key, group.iter().map(|(consumed, _)| consumed))? {
+                return Ok(None);
+            }
+            change.advance();
+            change.commit().map(Some)
+        };
+        match write() {
+            Ok(Some(head)) => {
+                self.head = head;
+                Ok(())
+            }
+            Ok(None) => {
+                let path = self.path.display();
+                tracing::error!("{path} was changed by something else: this party signs nothing");
+                Err(Error::unavailable(format!(
+                    "this party's ledger {path} was changed by something else while it ran: stop \
+                     the party and put the newest one back, or start it once with --accept-rollback"
+                )))
+            }
+            Err(error) => Err(damaged(&self.path, error)),
+        }
+    }
+
+    /// Tells the vault how far the ledger is.
+    fn note(&mut self) {
+        let generation = self.head.generation;
+        if self.noted == Some(generation) {
+            self.due = None;
+            return;
+        }
+        match self.vault.note_ledger(generation) {
+            Ok(true) => (self.noted, self.due) = (Some(generation), None),
+            Ok(false) => self.due = Some(Instant::now() + NOTE_AGAIN),
+            Err(error) => {
+                tracing::error!(%error, "the vault cannot note how far the ledger is");
+                self.due = Some(Instant::now() + NOTE_EVERY);
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn load(&self, now: Timestamp) -> Result<Remembered> {
-        self.reader.run(move |connection| read(connection, now)).await
+        self.reader.run(move |connection| rows::read(connection, now)).await
     }
 
     fn consume(&self, consumed: Consumed) -> Commit {
         let away = || Error::unavailable("this party's ledger is closed");
         let (done, written) = oneshot::channel();
-        let queued = match self.queue.as_ref().map(|queue| queue.try_send((consumed, done))) {
+        let queue = self.writer.queue.as_ref();
+        let queued = match queue.map(|queue| queue.try_send((consumed, done))) {
             Some(Ok(())) => Ok(()),
             Some(Err(TrySendError::Full(_))) => {
                 Err(Error::unavailable("too many requests wait for this party's disk"))
@@ -153,42 +294,4 @@ impl Ledger for SqliteLedger {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn consumed(nonce: u8, at: i64, keep_until: i64, key: Option<u128>) -> Consumed {
-        Consumed {
-            nonce: [nonce; 16],
-            session: SessionId(uuid::Uuid::from_u128(nonce.into())),
-            key: key.map(|key| KeyId(uuid::Uuid::from_u128(key))),
-            at: Timestamp(at),
-            keep_until: Timestamp(keep_until),
-        }
-    }
-
-    #[tokio::test]
-    async fn what_was_allowed_is_known_after_a_restart_until_its_time_is_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = consumed(1, 10, 100, Some(7));
-        let second = consumed(2, 20, 50, Some(7));
-        let third = consumed(3, 30, 60, None);
-        {
-            let ledger = SqliteLedger::open(folder.path()).unwrap();
-            assert_eq!(ledger.load(Timestamp(0)).await.unwrap(), Remembered::default());
-            for consumed in [first, second] {
-                ledger.consume(consumed).await.unwrap();
-            }
-            // Nobody waits for it, and it is written all the same.
-            drop(ledger.consume(third));
-        }
-        let ledger = SqliteLedger::open(folder.path()).unwrap();
-        let known = ledger.load(Timestamp(0)).await.unwrap();
-        assert_eq!(known.consumed, [first, second, third]);
-        assert_eq!(known.totals, [(None, 1), (first.key, 2)]);
-        assert_eq!(ledger.load(Timestamp(55)).await.unwrap().consumed, [first, third]);
-        ledger.consume(consumed(4, 55, 200, None)).await.unwrap();
-        let left = ledger.load(Timestamp(0)).await.unwrap();
-        assert_eq!(left.consumed.len(), 3, "the second is gone from the disk");
-        assert_eq!(left.totals, [(None, 2), (first.key, 2)], "what is gone has counted");
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ mod columns;
 mod database;
 mod generation;
 mod groups;
+mod head;
 mod ledger;
 mod queue;
 mod reads;

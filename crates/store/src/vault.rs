@@ -1,7 +1,7 @@
 //! What a party keeps on its own machine: sealed shares, bans and pinned identities.
 
-mod head;
 mod rows;
+mod unlock;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,13 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use quorate_ports::Vault;
-use quorate_ports::vault::{Ban, Contents, Pin, RowKey, SealedShare, ShareState, Unlock};
+use quorate_ports::vault::{Ban, Contents, Pin, RowKey, SealedShare, ShareState, Unlock, VaultKey};
 use quorate_types::*;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::columns::unsigned;
 use crate::database::{Blocking, FolderLock, Schema, open_database};
-use head::Change;
+use crate::head::{Change, generation};
 
 const SCHEMA: Schema = Schema {
     name: "vault",
@@ -23,6 +24,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0001_vault.sql"),
         include_str!("migrations/0002_vault.sql"),
         include_str!("migrations/0003_vault.sql"),
+        include_str!("migrations/0004_vault.sql"),
     ],
     // A share that was replaced must not be found in the file's free pages.
     secure_delete: true,
@@ -31,7 +33,7 @@ const SCHEMA: Schema = Schema {
 /// A vault in one SQLite file. Every method returns after its change was synced.
 pub struct SqliteVault {
     connection: Blocking,
-    key: OnceLock<Arc<dyn RowKey>>,
+    key: OnceLock<Arc<dyn VaultKey>>,
     /// The head's generation, which every handshake shows.
     generation: Arc<AtomicU64>,
     _lock: FolderLock,
@@ -60,13 +62,35 @@ impl SqliteVault {
                 let mut change = Change::begin(connection, &*key)?;
                 match work(&mut change)? {
                     Ok(done) => {
-                        generation.store(change.commit()?, Ordering::Release);
+                        generation.store(change.commit()?.generation, Ordering::Release);
                         Ok(Ok(done))
                     }
                     Err(refused) => Ok(Err(refused)),
                 }
             })
             .await?
+    }
+
+    /// How far the ledger was when that was last noted; `None` when there was no ledger.
+    pub(crate) async fn noted_ledger(&self) -> Result<Option<u64>> {
+        self.key()?;
+        let sql = "SELECT generation FROM ledger";
+        let read = |row: &rusqlite::Row<'_>| unsigned(row, 0);
+        self.connection.run(move |connection| connection.query_row(sql, [], read).optional()).await
+    }
+
+    /// Notes how far the ledger is, and counts that as a change: a folder that is put back from
+    /// before shows to the peers. Does nothing and answers `false` while the vault is in use.
+    pub(crate) fn note_ledger(&self, ledger: u64) -> Result<bool> {
+        let key = self.key()?;
+        let noted = self.connection.try_run(|connection| {
+            let mut change = Change::begin(connection, &*key)?;
+            rows::note_ledger(&mut change, ledger)?;
+            change.advance();
+            self.generation.store(change.commit()?.generation, Ordering::Release);
+            Ok(())
+        });
+        noted.transpose().map(|noted| noted.is_some())
     }
 
     async fn clear_log(&self) -> Result<()> {
@@ -77,7 +101,7 @@ impl SqliteVault {
         self.connection.run(cleared).await
     }
 
-    fn key(&self) -> Result<Arc<dyn RowKey>> {
+    fn key(&self) -> Result<Arc<dyn VaultKey>> {
         self.key.get().cloned().ok_or_else(|| Error::unavailable("the vault is not unlocked"))
     }
 }
@@ -213,13 +237,13 @@ impl Vault for SqliteVault {
             .await
     }
 
-    async fn unlock(&self, key: Arc<dyn RowKey>, how: Unlock) -> Result<()> {
-        let (unlocking, generation) = (key.clone(), Arc::clone(&self.generation));
+    async fn unlock(&self, key: Arc<dyn VaultKey>, how: Unlock) -> Result<()> {
+        let (unlocking, current) = (key.clone(), Arc::clone(&self.generation));
         self.connection
             .run(move |connection| {
-                let unlocked = head::unlock(connection, &unlocking, how)?;
+                let unlocked = unlock::unlock(connection, &*unlocking, how)?;
                 if unlocked.is_ok() {
-                    generation.store(head::generation(connection)?, Ordering::Release);
+                    current.store(generation(connection)?, Ordering::Release);
                 }
                 clear_log(connection);
                 Ok(unlocked)

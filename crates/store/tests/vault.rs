@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::*;
 use quorate_ports::Vault as _;
-use quorate_ports::vault::{Ban, Pin, RowKey, SealedShare, ShareState, Unlock};
+use quorate_ports::vault::{Ban, Pin, RowKey, SealedShare, ShareState, Unlock, VaultKey};
 use quorate_store::{SqliteStore, SqliteVault};
 use quorate_types::*;
 use rusqlite::Connection;
@@ -24,7 +24,9 @@ impl RowKey for TestKey {
         let hash = Sha256::new().chain_update(self.0).chain_update(purpose).chain_update("|");
         hash.chain_update(row).finalize().into()
     }
+}
 
+impl VaultKey for TestKey {
     fn opens(&self, share: &SealedShare) -> bool {
         share.sealed.starts_with(self.0.as_bytes())
     }

@@ -59,7 +59,9 @@ impl vault::RowKey for Rows {
     fn tag(&self, purpose: &str, row: &[u8]) -> [u8; 32] {
         self.key.tag(purpose, row)
     }
+}
 
+impl vault::VaultKey for Rows {
     fn opens(&self, share: &SealedShare) -> bool {
         let SealedShare { key_id, epoch, .. } = *share;
         let context = SealContext { party_id: &self.party, key_id, epoch };
@@ -67,7 +69,21 @@ impl vault::RowKey for Rows {
     }
 }
 
+/// The key of the ledger's rows.
+struct LedgerRows(RowKey);
+
+impl vault::RowKey for LedgerRows {
+    fn tag(&self, purpose: &str, row: &[u8]) -> [u8; 32] {
+        self.0.tag(purpose, row)
+    }
+}
+
 impl Keyring {
+    /// What authenticates the ledger beside this party's vault.
+    pub fn ledger_key(&self) -> Arc<dyn vault::RowKey> {
+        Arc::new(LedgerRows(self.seal.ledger_key(&self.party)))
+    }
+
     /// Opens a party's identity, seal key and vault. Each is made at first start; none is made in
     /// place of one that was lost. Blocks the thread for file access and for Argon2id.
     ///

@@ -55,7 +55,7 @@ impl Vault for Full {
         self.inner.contents().await
     }
 
-    async fn unlock(&self, key: Arc<dyn RowKey>, how: Unlock) -> Result<()> {
+    async fn unlock(&self, key: Arc<dyn VaultKey>, how: Unlock) -> Result<()> {
         self.inner.unlock(key, how).await
     }
 

@@ -29,8 +29,9 @@ use super::endpoints::Pair;
 /// How the vaults of this process's parties are opened.
 #[derive(clap::Args, Clone, Copy, Default)]
 pub(crate) struct VaultOptions {
-    /// Start with a party's vault that was put back from a backup or changed otherwise. Bans may be
-    /// missing in it: refresh its keys afterwards
+    /// Start with a party's vault or ledger that was put back from a backup, lost or changed
+    /// otherwise. Bans may be missing: refresh its keys afterwards. Requests that have not expired
+    /// may serve again
     #[arg(long)]
     accept_rollback: bool,
 }
@@ -41,6 +42,7 @@ pub(crate) struct LocalParty {
     vault: Arc<SqliteVault>,
     credentials: Arc<PartyCredentials>,
     folder: PathBuf,
+    options: VaultOptions,
 }
 
 impl LocalParty {
@@ -64,7 +66,7 @@ impl LocalParty {
         let keyring = Keyring::open(name, &identity, seal, rows, options.accept_rollback).await?;
         let credentials = Arc::new(PartyCredentials::new(id, keyring.identity().clone()));
         let folder = folder.path().to_owned();
-        Ok(Self { keyring: Arc::new(keyring), vault, credentials, folder })
+        Ok(Self { keyring: Arc::new(keyring), vault, credentials, folder, options })
     }
 
     /// The party's name.
@@ -137,7 +139,14 @@ impl LocalParty {
 
     /// What this party decides by, over its own ledger.
     pub(crate) async fn authority(&self, rules: &PartyRules) -> Result<Arc<Authority>> {
-        rules.authority(Arc::new(SqliteLedger::open(&self.folder)?)).await
+        let (vault, key) = (self.vault.clone(), self.keyring.ledger_key());
+        let accept_rollback = self.options.accept_rollback;
+        let ledger = SqliteLedger::open(&self.folder, vault, key, accept_rollback).await;
+        let ledger = ledger.map_err(|error| Error {
+            message: format!("{} cannot start: {}", self.id(), error.message),
+            ..error
+        })?;
+        rules.authority(Arc::new(ledger)).await
     }
 
     /// Connects to the router and serves health, readiness and public keys on the bound ports.

@@ -6,22 +6,12 @@ use quorate_types::*;
 use rusqlite::{Row, params};
 use sha2::{Digest as _, Sha256};
 
-use super::head::Change;
 use crate::columns::{id, json, name, to_json};
+use crate::head::{Change, encoded};
 
 /// The columns of a share in the order of [`share`]; the sealed bytes come last.
 pub(super) const SHARE: &str = "key_id, epoch, state, share_index, record, identities, execution, \
                                 confirmations, sealed_hash, tag";
-
-/// The bytes over which a row's tag is made: its table's name, then each column with its length.
-pub(super) fn encoded(table: &str, columns: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for part in std::iter::once(table.as_bytes()).chain(columns.iter().copied()) {
-        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        bytes.extend_from_slice(part);
-    }
-    bytes
-}
 
 pub(super) fn state(number: u8) -> ShareState {
     match number {
@@ -242,6 +232,25 @@ pub(super) fn insert_witnessed(
     change.execute(sql, params![identity, generation, handshake, tag])
 }
 
+/// The columns of what is noted of the ledger.
+pub(super) const LEDGER: &str = "id, generation, tag";
+
+pub(super) fn ledger_encoding(row: &Row<'_>) -> rusqlite::Result<Vec<u8>> {
+    Ok(encoded("ledger", &[&row.get::<_, i64>(1)?.to_be_bytes()]))
+}
+
+/// Notes how far the ledger is.
+pub(super) fn note_ledger(change: &mut Change<'_>, generation: u64) -> rusqlite::Result<()> {
+    let before = change.first(&format!("SELECT {LEDGER} FROM ledger"), [], ledger_encoding)?;
+    if let Some(before) = before {
+        change.remove(&before);
+    }
+    let generation = generation.cast_signed();
+    let tag = change.add(&encoded("ledger", &[&generation.to_be_bytes()]));
+    let sql = "INSERT OR REPLACE INTO ledger (id, generation, tag) VALUES (1, ?1, ?2)";
+    change.execute(sql, params![generation, tag])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,11 +262,5 @@ mod tests {
         }
         // A cut-off row gives what is there and does not panic.
         assert_eq!(split(&[0, 0, 0, 9, b'x']), [Bytes::from_static(b"x")]);
-    }
-
-    #[test]
-    fn columns_cannot_slide_into_each_other() {
-        assert_ne!(encoded("t", &[b"ab", b"c"]), encoded("t", &[b"a", b"bc"]));
-        assert_ne!(encoded("t", &[b"a"]), encoded("ta", &[]));
     }
 }
