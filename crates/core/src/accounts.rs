@@ -1,9 +1,12 @@
 //! Accounts: unique names, one key each.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
 use quorate_types::*;
+
+use crate::naming::{folded, shows, tidy};
 
 /// Longest user name, mail address or telephone number, in bytes.
 const MAX_TEXT: usize = 128;
@@ -16,17 +19,39 @@ pub struct AccountBook {
     accounts: HashMap<AccountId, Account>,
     /// Creation order.
     order: BTreeSet<(Timestamp, AccountId)>,
-    usernames: HashMap<(Tenant, String), AccountId>,
-    emails: HashMap<(Tenant, String), AccountId>,
+    /// Who has what names a person; several only where they are of an earlier version.
+    owners: HashMap<(Tenant, Mark), Vec<AccountId>>,
+}
+
+/// What no two accounts of a tenant share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Mark {
+    Username(String),
+    Email(String),
+    PublicKey(PublicKey),
+}
+
+impl Mark {
+    fn field(&self) -> &'static str {
+        match self {
+            Self::Username(_) => "username",
+            Self::Email(_) => "email",
+            Self::PublicKey(_) => "public_key",
+        }
+    }
+}
+
+fn marks(account: &Account) -> impl Iterator<Item = Mark> {
+    let email = account.email.as_ref().map(|email| Mark::Email(folded(email)));
+    let key = account.public_key.clone().map(Mark::PublicKey);
+    [Mark::Username(folded(&account.username))].into_iter().chain(email).chain(key)
 }
 
 impl AccountBook {
-    /// Puts back an account found in the store.
+    /// Puts back an account found in the store. Two of before that would not be made any more stay.
     pub fn restore(&mut self, account: Account) {
-        let tenant = account.tenant.clone();
-        self.usernames.insert((tenant.clone(), account.username.clone()), account.id);
-        if let Some(email) = &account.email {
-            self.emails.insert((tenant, email.to_lowercase()), account.id);
+        for mark in marks(&account) {
+            self.owners.entry((account.tenant.clone(), mark)).or_default().push(account.id);
         }
         self.order.insert((account.created_at, account.id));
         self.accounts.insert(account.id, account);
@@ -43,9 +68,9 @@ impl AccountBook {
         let account = Account {
             id,
             tenant,
-            username: new.username,
-            email: new.email,
-            phone: new.phone,
+            username: tidy(&new.username),
+            email: new.email.as_deref().map(tidy),
+            phone: new.phone.as_deref().map(tidy),
             public_key: new.public_key,
             key_id: None,
             initiator_key: new.initiator_key,
@@ -53,7 +78,7 @@ impl AccountBook {
             created_at: now,
             updated_at: now,
         };
-        self.check(&account)?;
+        self.check(&account, None)?;
         if self.accounts.len() >= MAX_ACCOUNTS {
             return Err(Error::new(ErrorCode::RateLimited, "there are too many accounts"));
         }
@@ -102,9 +127,9 @@ impl AccountBook {
     ) -> Result<Account> {
         let old = self.get(tenant, id)?;
         let mut account = old.clone();
-        account.username = change.username.unwrap_or(account.username);
-        account.email = change.email.or(account.email);
-        account.phone = change.phone.or(account.phone);
+        account.username = change.username.as_deref().map(tidy).unwrap_or(account.username);
+        account.email = change.email.as_deref().map(tidy).or(account.email);
+        account.phone = change.phone.as_deref().map(tidy).or(account.phone);
         if let Some(public_key) = change.public_key {
             // A key of one's own replaces the one that was made here.
             account.key_id =
@@ -114,7 +139,7 @@ impl AccountBook {
         account.initiator_key = change.initiator_key.or(account.initiator_key);
         account.status = change.status.unwrap_or(account.status);
         account.updated_at = now;
-        self.check(&account)?;
+        self.check(&account, Some(&old))?;
         self.replace(&old, account.clone());
         Ok(account)
     }
@@ -127,54 +152,57 @@ impl AccountBook {
         key_id: KeyId,
         public_key: PublicKey,
     ) -> Option<Account> {
-        let account = self.accounts.get_mut(&id)?;
-        account.key_id = Some(key_id);
-        account.public_key = Some(public_key);
-        account.updated_at = now;
-        Some(account.clone())
+        let old = self.accounts.get(&id)?.clone();
+        let (key_id, public_key) = (Some(key_id), Some(public_key));
+        let account = Account { key_id, public_key, updated_at: now, ..old.clone() };
+        self.replace(&old, account.clone());
+        Some(account)
     }
 
     fn replace(&mut self, old: &Account, new: Account) {
-        self.usernames.remove(&(old.tenant.clone(), old.username.clone()));
-        if let Some(email) = &old.email {
-            self.emails.remove(&(old.tenant.clone(), email.to_lowercase()));
+        for mark in marks(old) {
+            if let Entry::Occupied(mut place) = self.owners.entry((old.tenant.clone(), mark)) {
+                place.get_mut().retain(|owner| *owner != old.id);
+                if place.get().is_empty() {
+                    place.remove();
+                }
+            }
         }
         self.restore(new);
     }
 
-    fn check(&self, account: &Account) -> Result<()> {
+    /// What an account had before it may keep, though another one has it, too.
+    fn check(&self, account: &Account, old: Option<&Account>) -> Result<()> {
         let texts = [
             ("username", Some(&account.username)),
             ("email", account.email.as_ref()),
             ("phone", account.phone.as_ref()),
         ];
         for (field, text) in texts {
-            let fits = |text: &String| {
-                !text.trim().is_empty()
-                    && text.len() <= MAX_TEXT
-                    && !text.contains(char::is_control)
-            };
-            if text.is_some_and(|text| !fits(text)) {
-                return Err(Error::invalid_field(
-                    field,
-                    format!("{field} is 1 to {MAX_TEXT} bytes of text"),
-                ));
+            let Some(text) = text else { continue };
+            if text.is_empty() || text.len() > MAX_TEXT {
+                let problem = format!("{field} is 1 to {MAX_TEXT} bytes of text");
+                return Err(Error::invalid_field(field, problem));
+            }
+            if !shows(text) {
+                let problem = format!(
+                    "{field} has a character that does not show, such as one that turns the \
+                     direction of text; leave it out"
+                );
+                return Err(Error::invalid_field(field, problem));
             }
         }
         if account.email.as_ref().is_some_and(|email| !is_address(email)) {
             return Err(Error::invalid_field("email", "email is not a mail address"));
         }
-        let tenant = account.tenant.clone();
-        let taken = |owner: Option<&AccountId>| owner.is_some_and(|owner| *owner != account.id);
-        let conflict = |field| {
-            Err(Error::new(ErrorCode::Conflict, format!("this {field} is taken")).with_field(field))
-        };
-        if taken(self.usernames.get(&(tenant.clone(), account.username.clone()))) {
-            return conflict("username");
-        }
-        let email = account.email.as_ref().map(|email| (tenant, email.to_lowercase()));
-        if email.is_some_and(|email| taken(self.emails.get(&email))) {
-            return conflict("email");
+        let before: Vec<_> = old.into_iter().flat_map(marks).collect();
+        for mark in marks(account).filter(|mark| !before.contains(mark)) {
+            let field = mark.field();
+            let owners = self.owners.get(&(account.tenant.clone(), mark));
+            if owners.is_some_and(|owners| owners.iter().any(|owner| *owner != account.id)) {
+                let problem = format!("another account has this {field}");
+                return Err(Error::new(ErrorCode::Conflict, problem).with_field(field));
+            }
         }
         Ok(())
     }
@@ -182,7 +210,11 @@ impl AccountBook {
 
 fn is_address(email: &str) -> bool {
     let parts = email.split_once('@');
-    parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'))
+    let blank = email.contains(char::is_whitespace);
+    let fits = |(user, host): (&str, &str)| {
+        !user.is_empty() && !host.is_empty() && !host.contains('@') && !blank
+    };
+    parts.is_some_and(fits)
 }
 
 #[cfg(test)]
@@ -217,6 +249,55 @@ mod tests {
     }
 
     #[test]
+    fn spellings_of_one_person_are_one_account() {
+        let mut book = AccountBook::default();
+        let tenant = Tenant::default();
+        let first = new(" Jose\u{301} ", Some(" frank@example.com"));
+        let made = book.create(Timestamp(0), id(1), tenant.clone(), first).unwrap();
+        assert_eq!(
+            (&*made.username, made.email.as_deref()),
+            ("Jos\u{e9}", Some("frank@example.com"))
+        );
+        for (other, field) in [
+            (new("JOS\u{c9}", None), "username"),
+            (new("jos\u{e9}\u{a0}", None), "username"),
+            (new("other", Some("Frank@Example.com ")), "email"),
+        ] {
+            let error = book.create(Timestamp(1), id(2), tenant.clone(), other).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Conflict);
+            assert!(error.details.fields.contains_key(field), "{error}");
+        }
+        let key = Some(PublicKey(vec![4; 65]));
+        let with_key = |name: &str| NewAccount { public_key: key.clone(), ..new(name, None) };
+        book.create(Timestamp(1), id(2), tenant.clone(), with_key("a")).unwrap();
+        let error = book.create(Timestamp(1), id(3), tenant.clone(), with_key("b")).unwrap_err();
+        assert!(error.details.fields.contains_key("public_key"), "{error}");
+        // Its own key and its name in another case it may have.
+        let change = AccountChange { username: Some("A".into()), ..AccountChange::default() };
+        assert_eq!(book.update(Timestamp(2), None, id(2), change).unwrap().username, "A");
+    }
+
+    #[test]
+    fn accounts_of_before_that_share_a_name_stay_and_can_be_changed() {
+        let mut book = AccountBook::default();
+        let account = |n, username: &str| {
+            let mut other = AccountBook::default();
+            let made = other.create(Timestamp(0), id(n), Tenant::default(), new(username, None));
+            made.unwrap()
+        };
+        book.restore(account(1, "bob"));
+        book.restore(account(2, "Bob"));
+        for n in [1, 2] {
+            let change = AccountChange { phone: Some("1".into()), ..AccountChange::default() };
+            assert!(book.update(Timestamp(1), None, id(n), change).is_ok());
+        }
+        let renamed = AccountChange { username: Some("rob".into()), ..AccountChange::default() };
+        book.update(Timestamp(2), None, id(1), renamed).unwrap();
+        let error = book.create(Timestamp(3), id(3), Tenant::default(), new("BOB", None));
+        assert_eq!(error.unwrap_err().code, ErrorCode::Conflict, "the other one still has it");
+    }
+
+    #[test]
     fn a_renamed_account_frees_its_old_name() {
         let mut book = AccountBook::default();
         let tenant = Tenant::default();
@@ -244,7 +325,11 @@ mod tests {
         let mut book = AccountBook::default();
         for (account, field) in [
             (new("", None), "username"),
+            (new(" \t", None), "username"),
             (new("a\nb", None), "username"),
+            (new("a\u{202e}b", None), "username"),
+            (new(&"x".repeat(129), None), "username"),
+            (new("ok", Some("a b@x.org")), "email"),
             (new("ok", Some("no address")), "email"),
         ] {
             let error = book.create(Timestamp(0), id(1), Tenant::default(), account).unwrap_err();

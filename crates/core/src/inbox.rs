@@ -23,6 +23,8 @@ const ENDED_RECORDS_KEPT: usize = 100_000;
 
 /// What a waiting message takes beside its payload, in bytes: its row, places in boxes and indexes.
 pub const MESSAGE_COST: usize = 1_024;
+/// Bytes of messages in one answer to who asks for them: what every wire and client takes.
+pub const PAGE_BYTES: usize = 3 << 20;
 /// Seconds after which one that was refused for want of room may try again.
 const RETRY_SECONDS: u32 = 5;
 
@@ -328,6 +330,22 @@ impl Inboxes {
         sees: impl Fn(&Tenant) -> bool,
         max: usize,
     ) -> Vec<(u64, Message)> {
+        let rows = self.peek(party, (session, cursor, after), sees, max);
+        let deliver = |row: Arc<MessageRow>| {
+            self.delivered(now, party, &row);
+            (row.sequence, row.message.clone())
+        };
+        rows.into_iter().map(deliver).collect()
+    }
+
+    /// The rows of [`Inboxes::next`], which are not delivered by that.
+    fn peek(
+        &self,
+        party: &PartyId,
+        (session, cursor, after): (Option<SessionId>, u64, Timestamp),
+        sees: impl Fn(&Tenant) -> bool,
+        max: usize,
+    ) -> Vec<Arc<MessageRow>> {
         // A stream that has seen all that is later need not look through what is earlier.
         let Some(inbox) = self.boxes.get(party).filter(|inbox| inbox.latest > after) else {
             return Vec::new();
@@ -337,7 +355,7 @@ impl Inboxes {
             let owner = self.sessions.get(&row.message.session_id).map(|c| &c.tenant);
             row.message.created_at > after && owner.is_some_and(&sees)
         };
-        let rows: Vec<_> = match session {
+        match session {
             None => inbox
                 .entries
                 .range(behind)
@@ -356,13 +374,7 @@ impl Inboxes {
                 .take(max)
                 .cloned()
                 .collect(),
-        };
-        rows.into_iter()
-            .map(|row| {
-                self.delivered(now, party, &row);
-                (row.sequence, row.message.clone())
-            })
-            .collect()
+        }
     }
 
     fn delivered(&mut self, now: Timestamp, party: &PartyId, row: &MessageRow) {
@@ -381,7 +393,9 @@ impl Inboxes {
         }
     }
 
-    /// Unacknowledged messages of a session accepted after `after`. Takes nothing away.
+    /// Unacknowledged messages of a session accepted after `after`, the oldest first: one at least,
+    /// and no more than fit into [`PAGE_BYTES`]. Takes nothing away. Times differ, so who asks for
+    /// what comes after the last one, or acknowledges and asks again, gets all.
     pub fn pending(
         &mut self,
         now: Timestamp,
@@ -390,9 +404,20 @@ impl Inboxes {
         after: Timestamp,
     ) -> Result<Vec<Message>> {
         self.check_member(session, party)?;
-        let from = (Some(session), 0, after);
-        let messages = self.next(now, party, from, |_| true, usize::MAX);
-        Ok(messages.into_iter().map(|(_, message)| message).collect())
+        let (mut cursor, mut left, mut page) = (0, PAGE_BYTES, Vec::new());
+        loop {
+            let from = (Some(session), cursor, after);
+            let next = self.peek(party, from, |_| true, 1).into_iter().next();
+            let Some(row) = next else { return Ok(page) };
+            let bytes = row.message.payload.len() + MESSAGE_COST;
+            if bytes > left && !page.is_empty() {
+                return Ok(page);
+            }
+            left = left.saturating_sub(bytes);
+            cursor = row.sequence;
+            self.delivered(now, party, &row);
+            page.push(row.message.clone());
+        }
     }
 
     /// Acknowledges a message for one recipient.

@@ -14,6 +14,7 @@ pub mod health;
 pub mod inbox;
 pub mod key;
 pub mod links;
+mod naming;
 pub mod policy;
 pub mod presence;
 pub mod rendezvous;

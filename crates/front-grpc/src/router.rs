@@ -155,9 +155,12 @@ impl Service {
     ) -> Result<ro::GetRegisteredPartiesResponse> {
         let role = optional(&request.role_filter)?;
         let parties = self.router.parties(caller, role, request.only_online).await?;
+        let total_count = i32::try_from(parties.len()).unwrap_or(i32::MAX);
+        let (parties, next) = parties_page(parties, optional(&request.after)?.as_ref());
         Ok(ro::GetRegisteredPartiesResponse {
-            total_count: i32::try_from(parties.len()).unwrap_or(i32::MAX),
+            total_count,
             parties: parties.into_iter().map(convert::registered_out).collect(),
+            next: next.map(|party| party.to_string()).unwrap_or_default(),
         })
     }
 }

@@ -11,7 +11,12 @@ use quorate_types::{Error, Result, WaitFor};
 use crate::answer::ApiError;
 
 /// The query's parameters that nobody has asked for yet.
-pub(crate) struct Params(Vec<(String, String)>);
+pub(crate) struct Params {
+    /// What has not been taken out.
+    left: Vec<(String, String)>,
+    /// The names that were asked for.
+    known: Vec<&'static str>,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
@@ -19,25 +24,29 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let Query(pairs) = Query::try_from_uri(&parts.uri)
             .map_err(|_| Error::invalid("the query is malformed; percent-encode its values"))?;
-        Ok(Self(pairs))
+        Ok(Self { left: pairs, known: Vec::new() })
     }
 }
 
 impl Params {
     /// Takes the parameter out as text.
-    fn text(&mut self, name: &str) -> Result<Option<String>> {
-        let Some(at) = self.0.iter().position(|(key, _)| key == name) else {
+    fn text(&mut self, name: &'static str) -> Result<Option<String>> {
+        self.known.push(name);
+        let Some(at) = self.left.iter().position(|(key, _)| key == name) else {
             return Ok(None);
         };
-        let (_, value) = self.0.swap_remove(at);
-        if self.0.iter().any(|(key, _)| key == name) {
+        let (_, value) = self.left.swap_remove(at);
+        if self.left.iter().any(|(key, _)| key == name) {
             return Err(Error::invalid_field(name, format!("{name} is given twice in the query")));
         }
         Ok(Some(value).filter(|value| !value.is_empty()))
     }
 
     /// Takes a parameter out; an empty one counts as absent.
-    pub(crate) fn optional<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<Option<T>> {
+    pub(crate) fn optional<T: FromStr<Err: Display>>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Option<T>> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
         };
@@ -48,8 +57,23 @@ impl Params {
         })
     }
 
+    /// Takes a parameter out that has two names: its own and that of the gRPC field.
+    pub(crate) fn either<T: FromStr<Err: Display>>(
+        &mut self,
+        name: &'static str,
+        field: &'static str,
+    ) -> Result<Option<T>> {
+        match (self.optional(name)?, self.optional(field)?) {
+            (Some(_), Some(_)) => {
+                let problem = format!("{field} is another name of {name}; give one of them");
+                Err(Error::invalid_field(field, problem))
+            }
+            (one, other) => Ok(one.or(other)),
+        }
+    }
+
     /// Takes a parameter out that must be there.
-    pub(crate) fn required<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<T> {
+    pub(crate) fn required<T: FromStr<Err: Display>>(&mut self, name: &'static str) -> Result<T> {
         self.optional(name)?.ok_or_else(|| {
             Error::invalid_field(name, format!("{name} is missing in the query; add ?{name}=…"))
         })
@@ -93,16 +117,14 @@ impl Params {
 
     /// Refuses what is left.
     pub(crate) fn done(self) -> Result<()> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((name, _)) => {
-                let name: String = name.chars().take(100).collect();
-                Err(Error::invalid_field(
-                    &name,
-                    format!("{name} is no query parameter of this path"),
-                ))
-            }
-        }
+        let Some((name, _)) = self.left.first() else { return Ok(()) };
+        let name: String = name.chars().take(100).collect();
+        let known = match self.known.is_empty() {
+            true => "it has none".to_owned(),
+            false => format!("it has {}", self.known.join(", ")),
+        };
+        let problem = format!("{name} is no query parameter of this path; {known}");
+        Err(Error::invalid_field(&name, problem))
     }
 }
 
@@ -117,7 +139,8 @@ mod tests {
     use super::*;
 
     fn params(pairs: &[(&str, &str)]) -> Params {
-        Params(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        let left = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Params { left, known: Vec::new() }
     }
 
     fn field(error: Error) -> String {
@@ -127,8 +150,22 @@ mod tests {
     #[test]
     fn left_over_and_repeated_parameters_are_named() {
         assert_eq!(field(params(&[("colour", "1")]).done().unwrap_err()), "colour");
+        let mut some = params(&[("colour", "1"), ("after", "2")]);
+        assert_eq!(some.optional::<i64>("after").unwrap(), Some(2));
+        assert_eq!(some.optional::<i64>("limit").unwrap(), None);
+        assert!(some.done().unwrap_err().message.contains("it has after, limit"));
         let mut twice = params(&[("after", "1"), ("after", "2")]);
         assert_eq!(field(twice.optional::<i64>("after").unwrap_err()), "after");
+    }
+
+    #[test]
+    fn the_name_of_the_grpc_field_serves_too() {
+        let asked = |pairs| params(pairs).either::<i64>("after", "after_timestamp");
+        assert_eq!(asked(&[("after", "1")]).unwrap(), Some(1));
+        assert_eq!(asked(&[("after_timestamp", "1")]).unwrap(), Some(1));
+        assert_eq!(asked(&[]).unwrap(), None);
+        let both = asked(&[("after_timestamp", "1"), ("after", "1")]);
+        assert_eq!(field(both.unwrap_err()), "after_timestamp");
     }
 
     #[test]

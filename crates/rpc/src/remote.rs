@@ -378,12 +378,23 @@ impl Directory for RemoteRouter {
         role: Option<PartyRole>,
         only_online: bool,
     ) -> Result<Vec<PartyView>> {
-        let request = ro::GetRegisteredPartiesRequest {
-            role_filter: role.map(|role| role.name().into()).unwrap_or_default(),
-            only_online,
-        };
-        let answer = call!(self.at, caller, get_registered_parties, request)?;
-        answer.parties.into_iter().map(convert::registered_in).collect()
+        let (mut parties, mut after) = (Vec::new(), String::new());
+        loop {
+            let request = ro::GetRegisteredPartiesRequest {
+                role_filter: role.map(|role| role.name().into()).unwrap_or_default(),
+                only_online,
+                after: after.clone(),
+            };
+            let answer = call!(self.at, caller, get_registered_parties, request)?;
+            for party in answer.parties {
+                parties.push(convert::registered_in(party)?);
+            }
+            // A router that leads back would be asked for ever.
+            if answer.next <= after {
+                return Ok(parties);
+            }
+            after = answer.next;
+        }
     }
 }
 

@@ -60,6 +60,17 @@ pub fn parse_signature(scheme: Scheme, bytes: &[u8], recovery_id: Option<u8>) ->
     }
 }
 
+/// Reads a signature as other programs write it. ECDSA: DER, and a recovery id of 27 or 28, too.
+///
+/// # Errors
+/// `invalid_request` naming the field `signature`.
+pub fn parse_foreign_signature(scheme: Scheme, bytes: &[u8]) -> Result<Signature> {
+    match scheme {
+        Scheme::EcdsaSecp256k1 => secp256k1::parse(&secp256k1::foreign(bytes), None),
+        _ => parse_signature(scheme, bytes, None),
+    }
+}
+
 /// Verifies a signature, refuses a malleable one, and checks or fills in its recovery id where the
 /// scheme has one.
 ///

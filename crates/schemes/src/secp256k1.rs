@@ -26,6 +26,19 @@ pub(crate) fn compress(key: &PublicKey) -> Result<Vec<u8>> {
     Ok(parse_key(&key.0)?.to_sec1_point(true).as_bytes().to_vec())
 }
 
+/// The 64 or 65 bytes of a signature that another program has written: with a recovery id of 27 or
+/// 28, as Ethereum's tools do, or in DER.
+pub(crate) fn foreign(bytes: &[u8]) -> Vec<u8> {
+    match bytes {
+        [compact @ .., id @ (27 | 28)] if compact.len() == 64 => [compact, &[id - 27]].concat(),
+        _ if matches!(bytes.len(), 64 | 65) => bytes.to_vec(),
+        _ => match Ecdsa::from_der(bytes) {
+            Ok(signature) => signature.to_bytes().to_vec(),
+            Err(_) => bytes.to_vec(),
+        },
+    }
+}
+
 pub(crate) fn parse(bytes: &[u8], recovery_id: Option<u8>) -> Result<Signature> {
     let (bytes, last) = match bytes {
         [compact @ .., last] if compact.len() == 64 => (compact, Some(*last)),
@@ -106,6 +119,30 @@ mod tests {
         let signature: Ecdsa = secret.sign_prehash(&digest.0).unwrap();
         let signature = signature.normalize_s();
         Signature { bytes: signature.to_bytes().to_vec(), recovery_id: None }
+    }
+
+    #[test]
+    fn signatures_of_other_programs_are_read() {
+        let (secret, key) = key(3);
+        let digest = Digest([9; 32]);
+        let signature = complete(&key, &digest, sign(&secret, &digest)).unwrap();
+        let id = signature.recovery_id.unwrap();
+        let der = Ecdsa::from_slice(&signature.bytes).unwrap().to_der();
+        for (bytes, given) in [
+            (signature.bytes.clone(), None),
+            ([&signature.bytes[..], &[id]].concat(), Some(id)),
+            ([&signature.bytes[..], &[27 + id]].concat(), Some(id)),
+            (der.as_bytes().to_vec(), None),
+        ] {
+            let read = parse(&foreign(&bytes), None).unwrap();
+            assert_eq!((&read.bytes, read.recovery_id), (&signature.bytes, given));
+            complete(&key, &digest, read).unwrap();
+        }
+        for wrong in [vec![], vec![0x30; 70], [&signature.bytes[..], &[29]].concat()] {
+            assert!(parse(&foreign(&wrong), None).is_err());
+        }
+        // What parties report is not read so generously.
+        assert!(parse(&[&signature.bytes[..], &[27 + id]].concat(), None).is_err());
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub use group::GroupKind;
 pub use ids::*;
 pub use key::*;
 pub use message::*;
-pub use page::{Cursor, Page};
+pub use page::{Cursor, PARTIES_PAGE, Page, parties_page};
 pub use party::*;
 pub use scheme::{Digest, PublicKey, Scheme, Signature};
 pub use secret::Secret;

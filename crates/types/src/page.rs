@@ -1,4 +1,4 @@
-//! Lists in pages, newest first.
+//! Lists in pages: newest first, or by name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::ids::PartyId;
+use crate::party::PartyView;
 use crate::time::Timestamp;
 
 /// A place in a list that is ordered by time and, within a millisecond, by id. Callers get it as
@@ -75,9 +77,68 @@ pub struct Page<T> {
     pub next: Option<Cursor>,
 }
 
+/// Parties in one answer, but for more of one name.
+pub const PARTIES_PAGE: usize = 1_000;
+
+/// The page of a list of parties, in the order of their names, that comes after a name. Answers
+/// also with the name that the next page comes after.
+pub fn parties_page(
+    mut parties: Vec<PartyView>,
+    after: Option<&PartyId>,
+) -> (Vec<PartyView>, Option<PartyId>) {
+    fn name(view: &PartyView) -> &PartyId {
+        &view.registration.party_id
+    }
+    parties.sort_by(|a, b| name(a).cmp(name(b)));
+    parties.retain(|view| after.is_none_or(|after| name(view) > after));
+    let Some(last) = parties.get(PARTIES_PAGE - 1).map(|view| name(view).clone()) else {
+        return (parties, None);
+    };
+    // Of one name, which several tenants may have, all are on one page.
+    let end = parties.partition_point(|view| *name(view) <= last);
+    let more = parties.len() > end;
+    parties.truncate(end);
+    (parties, more.then_some(last))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::party::{NotificationChannel, PartyRole, Registration};
+
+    fn party(name: &str) -> PartyView {
+        let registration = Registration {
+            party_id: name.parse().unwrap(),
+            role: PartyRole::Persistent,
+            version: String::new(),
+            notification: NotificationChannel::default(),
+            identity: None,
+        };
+        let (registered_at, last_seen_at) = (Timestamp(0), Timestamp(0));
+        PartyView { registration, online: true, offline: false, registered_at, last_seen_at }
+    }
+
+    #[test]
+    fn the_pages_of_a_list_of_parties_are_the_list() {
+        for count in [0, 1, PARTIES_PAGE - 1, PARTIES_PAGE, PARTIES_PAGE + 1, 2 * PARTIES_PAGE + 7]
+        {
+            let mut all: Vec<_> = (0..count).rev().map(|n| party(&format!("p{n:05}"))).collect();
+            // At the edge of the first page several of one name.
+            all.extend((0..3).map(|_| party("p00999")));
+            let (mut pages, mut after) = (Vec::new(), None);
+            loop {
+                let (page, next) = parties_page(all.clone(), after.as_ref());
+                assert!(page.len() < PARTIES_PAGE + 4);
+                pages.extend(page);
+                after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            all.sort_by(|a, b| a.registration.party_id.cmp(&b.registration.party_id));
+            assert_eq!(pages, all, "{count}");
+        }
+    }
 
     #[test]
     fn a_cursor_survives_its_text_and_a_moment_is_one() {

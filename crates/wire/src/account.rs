@@ -12,10 +12,11 @@ use crate::time::Rfc3339;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewAccountJson {
-    /// 1 to 128 characters, unique.
+    /// 1 to 128 bytes of text that shows; blanks around it are taken off and its characters composed
+    /// (NFC). Unique, whatever its case.
     #[schema(example = "alice")]
     pub username: String,
-    /// Mail address, unique where given.
+    /// Mail address, unique where given, whatever its case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "alice@example.com")]
     pub email: Option<String>,
@@ -23,7 +24,7 @@ pub struct NewAccountJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "+1234567890")]
     pub phone: Option<String>,
-    /// A key the account already has.
+    /// A key the account already has; of one account only.
     #[serde(default, alias = "public_key", skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
     /// The key of whoever asks for the account, `ed25519:` or `p256:` and hex digits: keygens and

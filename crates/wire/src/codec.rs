@@ -23,13 +23,14 @@ const URL_SAFE_BASE64: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
 /// `invalid_request` saying which rule is broken.
 pub fn decode_hex(text: &str) -> Result<Vec<u8>> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    hex::decode(digits).map_err(|error| {
-        Error::invalid(match error {
-            hex::FromHexError::InvalidHexCharacter { c, .. } => {
-                format!("{c:?} is not a hex digit; give hex digits, with or without 0x")
-            }
-            _ => format!("{} hex digits do not make whole bytes; one is missing", digits.len()),
-        })
+    // Before their number: a blank is no missing digit.
+    if let Some(other) = digits.chars().find(|digit| !digit.is_ascii_hexdigit()) {
+        let problem = format!("{other:?} is not a hex digit; give hex digits, with or without 0x");
+        return Err(Error::invalid(problem));
+    }
+    hex::decode(digits).map_err(|_| {
+        let count = digits.len();
+        Error::invalid(format!("{count} hex digits do not make whole bytes; one is missing"))
     })
 }
 

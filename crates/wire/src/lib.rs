@@ -26,6 +26,7 @@ mod schema;
 mod service;
 mod session;
 mod socket;
+mod strict;
 mod ticket;
 mod time;
 mod view;

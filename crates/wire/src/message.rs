@@ -29,7 +29,7 @@ pub struct RouteJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_number: Option<i32>,
     /// Free text of the protocol.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub message_type: String,
     /// Opaque to the router.
     pub payload: Base64Text,

@@ -3,6 +3,11 @@
 use quorate_types::{Error, Result};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use crate::strict::Strict;
+
+/// How some programs mark that a text is UTF-8. It is no part of the JSON (RFC 8259, 8.1).
+pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
+
 /// Longest text of a refusal taken from a parser: it may quote what the caller sent.
 const MAX_PROBLEM: usize = 300;
 
@@ -11,11 +16,13 @@ const MAX_PROBLEM: usize = 300;
 /// # Errors
 /// `invalid_request`: with the member's path where a member is at fault.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::invalid("the body is empty; send a JSON object"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let input = Strict(&mut deserializer);
+    let value = serde_path_to_error::deserialize(input).map_err(|error| {
         let path = error.path().to_string();
         describe(&path, error.inner(), body)
     })?;
@@ -35,6 +42,10 @@ fn describe(path: &str, error: &serde_json::Error, body: &[u8]) -> Error {
         }
         problem = "a value of another type is expected here";
     }
+    let problem = match problem.split_once("expected struct ") {
+        Some((found, _)) => &format!("{found}expected an object"),
+        None => problem,
+    };
     let path = if path == "." { "" } else { path };
     let field = match quoted_after(problem, "missing field ") {
         Some(name) if path.is_empty() => name.to_owned(),
@@ -130,6 +141,27 @@ mod tests {
         let (field, message) = refusal(r#"{"count":1,"inner":[{"party_id":"a b"}]}"#);
         assert_eq!(field, "inner[0].party_id");
         assert!(message.starts_with("inner[0].party_id: a party id is"), "{message}");
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        for body in ["[1]", "[]", "[1,[],null]"] {
+            let (field, message) = refusal(body);
+            assert_eq!(field, "");
+            assert!(message.contains("expected an object"), "{message}");
+        }
+        let (field, message) = refusal(r#"{"count":1,"inner":[["a"]]}"#);
+        assert_eq!(field, "inner[0]");
+        assert!(message.contains("sequence, expected an object"), "{message}");
+    }
+
+    #[test]
+    fn a_null_list_is_empty_and_a_byte_order_mark_is_skipped() {
+        let read = parse::<Outer>("\u{feff} {\"count\":1,\"inner\":null}".as_bytes()).unwrap();
+        assert!(read.inner.is_empty());
+        assert!(parse::<Outer>("\u{feff}\u{feff}{\"count\":1}".as_bytes()).is_err());
+        assert_eq!(refusal(r#"{"count":null}"#).0, "count");
+        assert_eq!(refusal(r#"{"count":1,"inner":[null]}"#).0, "inner[0]");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct RegisterJson {
     #[schema(schema_with = schema::party_role)]
     pub party_role: PartyRole,
     /// Its software's version, free text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub version: String,
     /// How to reach it offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +148,7 @@ pub struct PartyJson {
     /// Whether it is connected or has sent a heartbeat lately.
     pub online: bool,
     /// Its software's version.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub version: String,
     /// First registration, in milliseconds since 1970.
     #[schema(value_type = i64)]
@@ -207,15 +207,22 @@ impl From<PartyJson> for PartyView {
 /// Registered parties, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartiesJson {
-    /// The parties.
+    /// The parties in the order of their names, about a thousand at the most.
     pub parties: Vec<PartyJson>,
-    /// How many they are.
+    /// How many they are on all pages.
     pub total_count: usize,
+    /// Where the next page begins, as `after`; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub next: Option<PartyId>,
 }
 
-impl From<Vec<PartyView>> for PartiesJson {
-    fn from(parties: Vec<PartyView>) -> Self {
-        Self { total_count: parties.len(), parties: parties.into_iter().map(Into::into).collect() }
+impl PartiesJson {
+    /// The page behind a name.
+    pub fn page(parties: Vec<PartyView>, after: Option<&PartyId>) -> Self {
+        let total_count = parties.len();
+        let (parties, next) = parties_page(parties, after);
+        Self { parties: parties.into_iter().map(Into::into).collect(), total_count, next }
     }
 }
 

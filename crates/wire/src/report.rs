@@ -17,7 +17,7 @@ pub struct FailureJson {
     #[schema(schema_with = schema::failure_reason, required = false)]
     pub reason: FailureReason,
     /// What happened, in words.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub message: String,
     /// Parties waited for in vain, or at fault.
     #[serde(default)]
@@ -70,7 +70,7 @@ pub struct ReportJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureJson>,
     /// The attempt of which it tells, from 0.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub attempt: u32,
 }
 

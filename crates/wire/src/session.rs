@@ -66,7 +66,11 @@ pub struct CreateSessionJson {
     pub label: Option<KeyLabel>,
     /// Sign only: a named participant, too, may be replaced by another holder of the key when it
     /// cannot sign. Participants that were filled in always are.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "crate::strict::or_default",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub replace: bool,
 }
 
@@ -229,13 +233,13 @@ pub struct JoinSessionJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Base64Text>,
     /// Join and say ready in one call.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub ready: bool,
     /// Do not join: say that the party waits for approvals of the request first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub awaiting_approval: bool,
     /// The attempt that is joined, from 0.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub attempt: u32,
 }
 

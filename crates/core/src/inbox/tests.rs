@@ -66,6 +66,25 @@ fn stream(boxes: &mut Inboxes, party: usize, of: Option<u128>, cursor: u64) -> V
 }
 
 #[test]
+fn what_waits_is_polled_in_pages_that_every_wire_takes() {
+    for (size, count, first) in [(1 << 20, 8, 2), (900 << 10, 8, 3), (1, 20, 20)] {
+        let mut boxes = open(InboxLimits::default());
+        for n in 1..=count {
+            let request = RouteRequest { payload: vec![7; size].into(), ..request(0, &[1]) };
+            boxes.accept(Timestamp(5), id(n), request).unwrap();
+        }
+        let mut page = |after| boxes.pending(Timestamp(9), session(1), &name(1), after).unwrap();
+        assert_eq!(page(Timestamp(0)).len(), first);
+        let (mut polled, mut after) = (Vec::new(), Timestamp(0));
+        while let Some(last) = page(after).last().map(|message| message.created_at) {
+            polled.extend(page(after).into_iter().map(|message| message.message_id));
+            after = last;
+        }
+        assert_eq!(polled, (1..=count).map(id).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn nobody_named_means_all_others_and_says_so() {
     let mut boxes = open(InboxLimits::default());
     let all = routed(&mut boxes, 1, 1, &[]).row;

@@ -180,8 +180,8 @@ impl Session {
         };
         self.fail(now, SessionStatus::Failed, failure, effects);
         Err(Error::new(
-            ErrorCode::Conflict,
-            "this differs from another party's result; the session has failed",
+            ErrorCode::SessionExpired,
+            "this differs from another party's result, so the session has failed",
         ))
     }
 

@@ -52,7 +52,9 @@ pub(crate) async fn route(
     Ok(Json(RouteAnswerJson { success: true, message_id }))
 }
 
-/// Read the messages a party has not acknowledged. Takes nothing away.
+/// Read the messages a party has not acknowledged, the oldest first: as many as fit into 3 MiB, one
+/// at least. Takes nothing away. Acknowledge them, or ask for those after the last one, until none
+/// is left.
 #[utoipa::path(get, path = "/api/v1/sessions/{session_id}/messages", operation_id = "getPendingMessages", tag = "messages",
     params(("session_id" = Uuid, Path),
         ("party_id" = String, Query, description = "the recipient"),
@@ -66,7 +68,7 @@ pub(crate) async fn pending(
     mut params: Params,
 ) -> ApiResult<Json<MessagesJson>> {
     let party: PartyId = params.required("party_id")?;
-    let after = Timestamp(params.optional("after")?.unwrap_or(0));
+    let after = Timestamp(params.either("after", "after_timestamp")?.unwrap_or(0));
     params.done()?;
     let messages = router.pending(&caller, session, &party, after).await?;
     Ok(Json(MessagesJson { messages: messages.into_iter().map(Into::into).collect() }))
@@ -105,7 +107,8 @@ pub(crate) async fn message_status(
 /// List registered parties.
 #[utoipa::path(get, path = "/api/v1/parties", operation_id = "listParties", tag = "parties",
     params(("role" = Option<String>, Query, description = "only persistent, delegate or temporary ones"),
-        ("online" = Option<bool>, Query, description = "true: only those that are online")),
+        ("online" = Option<bool>, Query, description = "true: only those that are online"),
+        ("after" = Option<String>, Query, description = "`next` of the page before")),
     responses((status = 200, description = "The parties.", body = PartiesJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn parties(
@@ -113,10 +116,12 @@ pub(crate) async fn parties(
     Who(caller): Who,
     mut params: Params,
 ) -> ApiResult<Json<PartiesJson>> {
-    let role: Option<PartyRole> = params.optional("role")?;
-    let only_online = params.optional("online")?.unwrap_or(false);
+    let role: Option<PartyRole> = params.either("role", "role_filter")?;
+    let only_online = params.either("online", "only_online")?.unwrap_or(false);
+    let after: Option<PartyId> = params.optional("after")?;
     params.done()?;
-    Ok(Json(router.parties(&caller, role, only_online).await?.into()))
+    let parties = router.parties(&caller, role, only_online).await?;
+    Ok(Json(PartiesJson::page(parties, after.as_ref())))
 }
 
 /// Register a party, or renew its registration.

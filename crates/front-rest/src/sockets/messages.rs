@@ -36,7 +36,7 @@ pub(crate) async fn subscribe(
 ) -> answer::ApiResult<Response> {
     let session: Option<SessionId> = params.optional("session_id")?;
     let party: PartyId = params.required("party_id")?;
-    let after = Timestamp(params.optional("after")?.unwrap_or(0));
+    let after = Timestamp(params.either("after", "after_timestamp")?.unwrap_or(0));
     params.done()?;
     Ok(upgrade.accept(move |socket| async move {
         let messages = match router.subscribe(&caller, session, &party, after).await {

@@ -57,7 +57,7 @@ pub(crate) async fn run(args: RelayArgs, out: Output) -> Result<()> {
     }
     let mut binary = Vec::new();
     if wanted(Which::Binary) {
-        let listeners = relays::bind_binary(&choice.addresses()).await?;
+        let listeners = relays::bind_binary(&choice.addresses(relays::DEFAULT_ADDRESS)).await?;
         binary = relays::serve_binary(&net, listeners)?;
     }
     let mut signals = Signals::take();

@@ -143,10 +143,10 @@ struct RelayPorts {
 
 impl RelayPorts {
     async fn bind(host: IpAddr, options: &RelayOptions, ports: Ports) -> Result<Self> {
-        let binary = match ports {
-            Ports::Default => options.addresses(),
-            Ports::Ephemeral => "127.0.0.1:0".to_owned(),
-        };
+        let binary = options.addresses(match ports {
+            Ports::Default => relays::DEFAULT_ADDRESS,
+            Ports::Ephemeral => "127.0.0.1:0",
+        });
         let or_without = |error: Error| {
             Error::invalid(format!("{}; --no-relays starts without the relays", error.message))
         };

@@ -14,7 +14,8 @@ pub(crate) struct VerifyArgs {
     /// The public key in hex: 33 or 65 bytes for ECDSA, 32 for Ed25519
     #[arg(short = 'k', long, value_name = "HEX")]
     public_key: String,
-    /// The signature in hex: 64 bytes, and for ECDSA a recovery id behind them if there is one
+    /// The signature in hex: 64 bytes, for ECDSA with a recovery id behind them if there is one (0 to
+    /// 3, or 27 and 28), as `r||s`, or in DER
     #[arg(short = 's', long, value_name = "HEX")]
     signature: String,
     #[command(flatten)]
@@ -27,8 +28,8 @@ pub(crate) struct VerifyArgs {
 /// Says whether the signature is valid.
 pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<Answer> {
     let unhex = |field: &str, text: &str| {
-        let text = text.strip_prefix("0x").unwrap_or(text);
-        hex::decode(text).map_err(|_| Error::invalid_field(field, format!("{field} is not hex")))
+        let bytes = quorate_wire::decode_hex(text.trim());
+        bytes.map_err(|error| Error::invalid_field(field, format!("{field}: {}", error.message)))
     };
     let key = unhex("public_key", &args.public_key)?;
     let (scheme, key) = match args.scheme {
@@ -37,8 +38,9 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<Answer> {
     };
     let input = args.signed.input(scheme)?;
     let digest = input.digest().map(|digest| hex::encode(digest.0));
-    let signature = unhex("signature", &args.signature)?;
-    let signature = quorate_schemes::parse_signature(scheme, &signature, None)?;
+    let parts = args.signature.split("||").map(|part| unhex("signature", part));
+    let signature = parts.collect::<Result<Vec<_>>>()?.concat();
+    let signature = quorate_schemes::parse_foreign_signature(scheme, &signature)?;
     let verified = quorate_schemes::complete_signature(scheme, &key, &input, signature);
     let signature = match verified {
         Ok(signature) => signature,

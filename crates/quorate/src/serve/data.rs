@@ -72,13 +72,17 @@ pub(crate) fn state_folder() -> Option<PathBuf> {
 
 /// Writes a file that only its owner can read, whole or not at all.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let part = path.with_extension("part");
+    // Behind the whole name: two files that differ in their extension only are written at once.
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    let _ = fs::remove_file(part);
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&part)?;
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(part)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&part, path)?;
+    fs::rename(part, path)?;
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => fs::File::open(folder)?.sync_all(),
         _ => Ok(()),

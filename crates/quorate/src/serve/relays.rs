@@ -27,6 +27,9 @@ pub(crate) enum Compat {
     Original,
 }
 
+/// Where the binary relay listens as documented.
+pub(crate) const DEFAULT_ADDRESS: &str = binary::DEFAULT_ADDRESS;
+
 /// Options of the relays.
 #[derive(clap::Args, Clone)]
 pub(crate) struct RelayOptions {
@@ -36,15 +39,16 @@ pub(crate) struct RelayOptions {
     /// Serve this folder beside the JSON-RPC relay, for pages with threads
     #[arg(long = "static", value_name = "DIR")]
     static_dir: Option<PathBuf>,
-    /// More addresses of the binary relay, separated by spaces, beside localhost:8000
+    /// More addresses of the binary relay, separated by spaces, beside localhost:8000 (a free port
+    /// where all are)
     #[arg(long, value_name = "ADDRESSES", env = "LISTEN", default_value = "")]
     listen: String,
 }
 
 impl RelayOptions {
-    /// Where the binary relay listens when the documented ports are used.
-    pub(crate) fn addresses(&self) -> String {
-        format!("{} {}", self.listen, binary::DEFAULT_ADDRESS)
+    /// Where the binary relay listens: at this address and at those that were given.
+    pub(crate) fn addresses(&self, default: &str) -> String {
+        format!("{} {default}", self.listen)
     }
 }
 

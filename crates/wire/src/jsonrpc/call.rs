@@ -3,17 +3,18 @@
 use std::fmt;
 
 use quorate_types::{GroupId, GroupKind, SessionId};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::write::{Json, event};
-use super::{INVALID_PARAMS, METHOD_NOT_FOUND, RpcError};
+use super::{INVALID_PARAMS, METHOD_NOT_FOUND, RpcError, opaque};
+use crate::strict::Strict;
 
 /// A message between parties. Its body is not looked at.
-#[derive(Serialize, Deserialize)]
-struct MessageJson {
-    body: Value,
+#[derive(Deserialize)]
+struct MessageJson<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
     receiver: Option<u16>,
     round: u16,
     sender: u16,
@@ -126,15 +127,21 @@ fn invalid(detail: impl ToString) -> RpcError {
     }
 }
 
-fn fit<T: DeserializeOwned>(params: Value) -> Result<T, RpcError> {
-    if params.is_null() {
+fn fit<'a, T: Deserialize<'a>>(params: &'a str) -> Result<T, RpcError> {
+    if params == "null" {
         return Err(invalid("No parameters given"));
     }
-    serde_json::from_value(params).map_err(invalid)
+    let mut input = serde_json::Deserializer::from_str(params);
+    T::deserialize(Strict(&mut input)).map_err(invalid)
+}
+
+/// A value that is carried as it is.
+fn carried(value: &RawValue) -> Result<Json, RpcError> {
+    opaque::sorted(value.get()).map(Json::from_text).map_err(invalid)
 }
 
 impl RpcCall {
-    pub(super) fn read(method: &str, params: Value) -> Result<Self, RpcError> {
+    pub(super) fn read(method: &str, params: &str) -> Result<Self, RpcError> {
         Ok(match method {
             "Group.create" => {
                 let (label, Params { parties, threshold }) = fit(params)?;
@@ -142,8 +149,8 @@ impl RpcCall {
             }
             "Group.join" => Self::GroupJoin(fit(params)?),
             "Session.create" => {
-                let (group, kind, value) = fit::<(_, _, Value)>(params)?;
-                Self::SessionCreate { group, kind, value: Json::of(value) }
+                let (group, kind, value) = fit(params)?;
+                Self::SessionCreate { group, kind, value: carried(value)? }
             }
             "Session.join" => {
                 let (group, session, kind) = fit(params)?;
@@ -168,8 +175,8 @@ impl RpcCall {
             }
             "Notify.proposal" => Self::proposal(params)?,
             "Notify.signed" => {
-                let (group, session, value) = fit::<(_, _, Value)>(params)?;
-                Self::NotifySigned(group, session, event("notifySigned", &Json::of(value)))
+                let (group, session, value) = fit(params)?;
+                Self::NotifySigned(group, session, event("notifySigned", &carried(value)?))
             }
             "Connection.token" => Self::token(params)?,
             "Connection.resume" => Self::resume(params)?,
@@ -180,31 +187,34 @@ impl RpcCall {
         })
     }
 
-    fn message(params: Value) -> Result<Self, RpcError> {
-        let (group, session, kind, message) = fit::<(_, _, _, MessageJson)>(params)?;
-        let MessageJson { round, sender, receiver, .. } = message;
-        let event = event("sessionMessage", &Json::of(message));
+    fn message(params: &str) -> Result<Self, RpcError> {
+        let (group, session, kind, message) = fit::<(_, _, _, MessageJson<'_>)>(params)?;
+        let MessageJson { body, receiver, round, sender, uuid } = message;
+        let (body, uuid) = (carried(body)?.into_string(), opaque::quoted(&uuid));
+        let to = receiver.map_or_else(|| "null".to_owned(), |receiver| receiver.to_string());
+        let message = format!(
+            r#"{{"body":{body},"receiver":{to},"round":{round},"sender":{sender},"uuid":{uuid}}}"#
+        );
+        let event = event("sessionMessage", &Json::from_text(message));
         Ok(Self::SessionMessage { group, session, kind, round, sender, receiver, event })
     }
 
-    fn proposal(params: Value) -> Result<Self, RpcError> {
+    fn proposal(params: &str) -> Result<Self, RpcError> {
         let (group, session_id, proposal_id, message) = fit(params)?;
         let proposal = Proposal { message, proposal_id, session_id };
         Ok(Self::NotifyProposal(group, session_id, event("notifyProposal", &Json::of(proposal))))
     }
 
-    fn token(params: Value) -> Result<Self, RpcError> {
-        match params {
-            Value::Null => Ok(Self::ConnectionToken),
-            Value::Array(list) if list.is_empty() => Ok(Self::ConnectionToken),
-            _ => Err(invalid("no parameters are expected")),
+    fn token(params: &str) -> Result<Self, RpcError> {
+        match serde_json::from_str::<Option<[(); 0]>>(params) {
+            Ok(_) => Ok(Self::ConnectionToken),
+            Err(_) => Err(invalid("no parameters are expected")),
         }
     }
 
     /// The token, and perhaps the number of events seen.
-    fn resume(params: Value) -> Result<Self, RpcError> {
-        if params.as_array().is_some_and(|list| list.len() == 1) {
-            let (token,) = fit(params)?;
+    fn resume(params: &str) -> Result<Self, RpcError> {
+        if let Ok((token,)) = fit(params) {
             return Ok(Self::ConnectionResume { token, seen: None });
         }
         let (token, seen) = fit(params)?;

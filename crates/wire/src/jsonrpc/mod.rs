@@ -6,6 +6,7 @@
 //! of a result sorted.
 
 mod call;
+mod opaque;
 mod write;
 
 #[cfg(test)]
@@ -14,7 +15,11 @@ mod tests;
 pub use call::{RpcCall, TokenText};
 pub use write::{Json, event, group, number, session, session_id};
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use crate::parse::BYTE_ORDER_MARK;
 
 /// Unparseable text.
 pub const PARSE_ERROR: i32 = -32700;
@@ -63,23 +68,28 @@ pub struct RpcRequest {
 impl RpcRequest {
     /// Reads one text frame. Every text gives a request or an error to answer with.
     pub fn parse(text: &str) -> Self {
-        let value = match serde_json::from_str(text) {
-            Ok(value) => value,
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        let request = match serde_json::from_str::<BTreeMap<String, &RawValue>>(text) {
+            Ok(request) => request,
+            Err(error) if error.is_data() && serde_json::from_str::<&RawValue>(text).is_ok() => {
+                let detail = "one request a frame, as an object".to_owned();
+                return Self::no_request(INVALID_REQUEST, "Invalid request", detail);
+            }
             Err(error) => {
                 return Self::no_request(PARSE_ERROR, "Parse error", error.to_string());
             }
         };
-        let Value::Object(mut request) = value else {
-            let detail = "one request a frame, as an object".to_owned();
-            return Self::no_request(INVALID_REQUEST, "Invalid request", detail);
-        };
-        let Some(Value::String(method)) = request.remove("method") else {
+        let member = |name| request.get(name).map(|value| value.get());
+        let method = member("method").and_then(|text| serde_json::from_str::<String>(text).ok());
+        let Some(method) = method else {
             let detail = "a request has a method".to_owned();
             return Self::no_request(INVALID_REQUEST, "Invalid request", detail);
         };
-        let id = request.remove("id").filter(|id| !id.is_null()).map(|id| write::text(id).into());
-        let params = request.remove("params").unwrap_or(Value::Null);
-        Self { id, call: RpcCall::read(&method, params) }
+        let id = match member("id").filter(|id| *id != "null").map(opaque::sorted).transpose() {
+            Ok(id) => id.map(Into::into),
+            Err(detail) => return Self::no_request(PARSE_ERROR, "Parse error", detail),
+        };
+        Self { id, call: RpcCall::read(&method, member("params").unwrap_or("null")) }
     }
 
     fn no_request(code: i32, message: &str, detail: String) -> Self {

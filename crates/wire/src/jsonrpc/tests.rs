@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use quorate_types::GroupKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 

@@ -33,7 +33,7 @@ impl Json {
 }
 
 /// A value as text, members sorted.
-pub(super) fn text(value: Value) -> String {
+fn text(value: Value) -> String {
     serde_json::to_string(&sorted(value)).expect("values serialize")
 }
 

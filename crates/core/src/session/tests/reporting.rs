@@ -46,7 +46,7 @@ fn different_keys_fail_the_session_and_name_both_sides() {
     let mut session = running(SessionKind::Keygen, 3);
     at(&mut session, 2, made(2, public(1, true))).0.unwrap();
     let (reply, effects) = at(&mut session, 3, made(0, public(2, true)));
-    assert_eq!(reply.unwrap_err().code, ErrorCode::Conflict);
+    assert_eq!(reply.unwrap_err().code, ErrorCode::SessionExpired);
     assert_eq!(effects.events, [EventKind::SessionFailed]);
     assert_eq!((effects.persist, effects.ended, effects.key), (Durability::Now, true, None));
     let failure = session.view().failure.unwrap();
@@ -107,7 +107,7 @@ fn holders_that_show_other_identities_fail_the_session() {
     );
     at(&mut session, 2, made_and_attested(0, &first)).0.unwrap();
     let (reply, effects) = at(&mut session, 3, made_and_attested(1, &other));
-    assert_eq!(reply.unwrap_err().code, ErrorCode::Conflict);
+    assert_eq!(reply.unwrap_err().code, ErrorCode::SessionExpired);
     assert_eq!((effects.ended, effects.key), (true, None));
     assert_eq!(session.view().failure.unwrap().reason, FailureReason::ResultsDiffer);
 }
@@ -179,7 +179,7 @@ fn two_true_signatures_that_differ_are_not_handed_out() {
     let mut session = running(SessionKind::Sign, 2);
     at(&mut session, 2, signed(0, signature(3))).0.unwrap();
     let (reply, effects) = at(&mut session, 3, signed(1, signature(4)));
-    assert_eq!(reply.unwrap_err().code, ErrorCode::Conflict);
+    assert_eq!(reply.unwrap_err().code, ErrorCode::SessionExpired);
     assert_eq!(effects.events, [EventKind::SessionFailed]);
     let view = session.view();
     assert_eq!(view.failure.unwrap().reason, FailureReason::ResultsDiffer);
