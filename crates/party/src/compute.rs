@@ -24,10 +24,11 @@ pub struct Compute {
 impl Default for Compute {
     /// Signatures: two jobs per core and two more, since the system shares the cores out better
     /// than a queue does between jobs of a millisecond each, and a job handing over its result
-    /// leaves no core idle. Keygens: one per core.
+    /// leaves no core idle. Keygens: one per core and one more, so that the last of three parties
+    /// does not compute alone.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self::new(2 * cores + 2, cores)
+        Self::new(2 * cores + 2, cores + 1)
     }
 }
 
