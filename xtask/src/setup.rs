@@ -1,4 +1,5 @@
-//! What the tests need beyond cargo: a Python with gRPC, in a folder of its own, and a browser.
+//! What the tests need beyond cargo: a Python with gRPC, in a folder of its own, a browser, and
+//! Prometheus.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -27,31 +28,59 @@ pub(crate) fn python() -> Result<PathBuf, String> {
     Ok(python)
 }
 
-/// Finds Chromium, installing Debian's where there is none; its program.
-pub(crate) fn chromium() -> Result<PathBuf, String> {
-    if let Some(found) = browser() {
-        return Ok(found);
-    }
-    println!("installing Chromium for the tests of web pages");
-    let install = ["install", "--quiet", "--yes", "--no-install-recommends", "chromium"];
-    let installed = run(Command::new("apt-get").args(install))
-        .and_then(|()| browser().ok_or_else(|| "it is not on the path".to_owned()));
-    installed.map_err(|error| {
-        format!(
-            "{error}\nthe tests of web pages need Chromium: install it (on Debian, as root: apt-get \
-             update && apt-get install chromium), or name one in QUORATE_CHROMIUM"
-        )
-    })
+/// A program that tests start.
+pub(crate) struct Program {
+    what: &'static str,
+    /// Its names, of which one is on the path.
+    names: &'static [&'static str],
+    package: &'static str,
+    /// Names another one.
+    variable: &'static str,
 }
 
-/// A browser of the Chromium family: the one named, or one on the path.
-fn browser() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("QUORATE_CHROMIUM") {
-        return Some(path.into());
+/// For the tests of web pages.
+pub(crate) const CHROMIUM: Program = Program {
+    what: "Chromium, for the tests of web pages",
+    names: &["chromium", "chromium-browser", "google-chrome"],
+    package: "chromium",
+    variable: "QUORATE_CHROMIUM",
+};
+
+/// For the test of metrics. Its package has `promtool` as well.
+pub(crate) const PROMETHEUS: Program = Program {
+    what: "Prometheus, for the test of metrics",
+    names: &["prometheus"],
+    package: "prometheus",
+    variable: "QUORATE_PROMETHEUS",
+};
+
+impl Program {
+    /// Finds it, installing Debian's package where there is none.
+    pub(crate) fn find(&self) -> Result<PathBuf, String> {
+        if let Some(found) = self.found() {
+            return Ok(found);
+        }
+        let Self { what, package, variable, .. } = self;
+        println!("installing {what}");
+        let install = ["install", "--quiet", "--yes", "--no-install-recommends", package];
+        let installed = run(Command::new("apt-get").args(install))
+            .and_then(|()| self.found().ok_or_else(|| "it is not on the path".to_owned()));
+        installed.map_err(|error| {
+            format!(
+                "{error}\nthe tests need {what}: install it (on Debian, as root: apt-get update && \
+                 apt-get install {package}), or name one in {variable}"
+            )
+        })
     }
-    let folders = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    std::env::split_paths(&folders)
-        .flat_map(|folder| names.map(|name| folder.join(name)))
-        .find(|path| path.exists())
+
+    /// The one that is named, or one on the path.
+    fn found(&self) -> Option<PathBuf> {
+        if let Some(path) = std::env::var_os(self.variable) {
+            return Some(path.into());
+        }
+        let folders = std::env::var_os("PATH")?;
+        std::env::split_paths(&folders)
+            .flat_map(|folder| self.names.iter().map(move |name| folder.join(name)))
+            .find(|path| path.exists())
+    }
 }

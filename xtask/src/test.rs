@@ -8,7 +8,7 @@ use crate::{check, fuzz, setup};
 pub(crate) fn run() -> Result<(), String> {
     check::run_all(false)?;
     let python = setup::python()?;
-    let chromium = setup::chromium()?;
+    let (chromium, prometheus) = (setup::CHROMIUM.find()?, setup::PROMETHEUS.find()?);
     // Of the whole workspace: one package alone has other features, and all is compiled again.
     step("binaries and examples", || {
         cargo(&["build", "--quiet", "--locked", "--workspace", "--bins", "--examples"])
@@ -20,7 +20,8 @@ pub(crate) fn run() -> Result<(), String> {
             .env("QUORATE_BIN", target.join("quorate"))
             .env("QUORATE_DEVICE_EXAMPLE", target.join("examples/device"))
             .env("QUORATE_PYTHON", python)
-            .env("QUORATE_CHROMIUM", chromium),
+            .env("QUORATE_CHROMIUM", chromium)
+            .env("QUORATE_PROMETHEUS", prometheus),
     )?;
     fuzz::short()
 }

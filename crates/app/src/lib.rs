@@ -10,6 +10,7 @@ pub mod clock;
 pub mod coordinator;
 pub mod keys;
 pub mod links;
+pub mod metrics;
 pub mod restore;
 pub mod router;
 pub mod tokens;

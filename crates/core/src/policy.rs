@@ -56,6 +56,18 @@ pub fn start(caller: &Caller) -> Result<()> {
     }
 }
 
+/// Refuses a caller that may not see what concerns the whole installation. An open server has none
+/// but the people of its own machine.
+///
+/// # Errors
+/// `forbidden`, naming the scope.
+pub fn operate(caller: &Caller) -> Result<()> {
+    match caller {
+        Caller::Open => Ok(()),
+        _ => caller.may(Scope::System),
+    }
+}
+
 /// Whether things of `owner` exist for this caller.
 ///
 /// A proven party and another role are bounded by what they take part in, not by a tenant.

@@ -32,6 +32,12 @@ pub fn beside_test(variable: &str, name: &str) -> PathBuf {
     path
 }
 
+/// Prometheus: `$QUORATE_PROMETHEUS`, or Debian's on the path. `cargo xtask test` installs it where
+/// there is none.
+pub fn prometheus() -> PathBuf {
+    std::env::var_os("QUORATE_PROMETHEUS").unwrap_or_else(|| "prometheus".into()).into()
+}
+
 /// The browser of the tests: `$QUORATE_CHROMIUM`, or Debian's on the path. `cargo xtask test`
 /// installs it.
 pub fn chromium() -> PathBuf {

@@ -36,6 +36,8 @@ impl IntoResponse for ApiError {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
+        // For whoever counts.
+        response.extensions_mut().insert(error.code);
         response
     }
 }

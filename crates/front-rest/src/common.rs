@@ -9,10 +9,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
-use quorate_wire::{HealthJson, ReadinessJson, uptime};
+use quorate_types::{Caller, Result};
+use quorate_wire::{ErrorJson, HealthJson, ReadinessJson, uptime};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::answer::{panicked, unknown_path, wrong_method};
+use crate::answer::{ApiResult, panicked, unknown_path, wrong_method};
+use crate::extract::Who;
 use crate::openapi::{Service, service_document};
 use crate::pages;
 
@@ -70,6 +72,28 @@ pub fn probes(name: &str, readiness: Readiness) -> Router {
     };
     let routes = Router::new().route("/health", get(health)).route("/ready", get(ready));
     routes.with_state(Arc::new(about))
+}
+
+/// Gives what Prometheus reads, or refuses the caller.
+pub type ReadMetrics = Arc<dyn Fn(&Caller) -> Result<String> + Send + Sync>;
+
+/// `GET /metrics`.
+pub fn metrics_route(read: ReadMetrics) -> Router {
+    finish(Router::new().route("/metrics", get(metrics)).with_state(read), SMALL_BODY)
+}
+
+/// Numbers for Prometheus, in the OpenMetrics text format: requests by how they were answered, what
+/// the service does, its database. Under `--auth required` the scope `system` reads them.
+#[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "service", responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text"),
+    (status = "default", description = "Refused.", body = ErrorJson),
+))]
+pub(crate) async fn metrics(
+    State(read): State<ReadMetrics>,
+    Who(caller): Who,
+) -> ApiResult<Response> {
+    const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, KIND)], read(&caller)?).into_response())
 }
 
 /// What every set of routes ends with: its body limit, and refusals in the one shape.

@@ -20,7 +20,7 @@ mod routes;
 mod sockets;
 
 pub use answer::ApiError;
-pub use common::{Readiness, common, probes};
+pub use common::{ReadMetrics, Readiness, common, metrics_route, probes};
 pub use openapi::{Service, openapi_document, service_document};
 pub use routes::accounts::accounts_routes;
 pub use routes::coordinator::coordinator_routes;

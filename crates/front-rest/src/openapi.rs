@@ -46,7 +46,7 @@ impl Service {
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(common::health, common::ready),
+    paths(common::health, common::ready, common::metrics),
     tags((name = "service", description = "What every service says of itself."))
 )]
 struct CommonDocument;

@@ -11,7 +11,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use quorate_front_rest::*;
 use quorate_testkit::{Fake, MESSAGE, SESSION};
-use quorate_types::{Caller, Error, ErrorCode, KeyId, Secret};
+use quorate_types::{Caller, Error, ErrorCode, KeyId, Scope, Secret};
 use quorate_wire::{HeldKeyJson, KeyJson};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -27,6 +27,7 @@ fn bare(fake: Arc<Fake>) -> Router {
         .merge(accounts_routes(fake))
         .merge(ticket_routes(Arc::new(OneTicket)))
         .merge(common("quorate", &Service::ALL, Instant::now(), Arc::new(|| Ok(()))))
+        .merge(metrics_route(Arc::new(|caller| caller.may(Scope::Read).map(|()| "x 1\n".into()))))
 }
 
 /// Gives everybody the same ticket.
@@ -427,7 +428,7 @@ async fn every_documented_operation_is_routed() {
             assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()));
         }
     }
-    assert_eq!(names.len(), 34);
+    assert_eq!(names.len(), 35);
 }
 
 #[tokio::test]

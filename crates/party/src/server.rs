@@ -59,7 +59,7 @@ impl Default for PartyConfig {
 }
 
 /// What a server party is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartyStatus {
     /// Whether it is registered and subscribed: it can be chosen for sessions.
     pub connected: bool,
@@ -118,6 +118,16 @@ impl PartyServer {
         PartyHandle { server, task: Some(task) }
     }
 
+    fn status(&self) -> PartyStatus {
+        let connected = *self.connected.borrow();
+        let table = self.table();
+        PartyStatus {
+            connected,
+            running_sessions: table.running(),
+            started_sessions: table.started(),
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,13 +143,13 @@ pub struct PartyHandle {
 impl PartyHandle {
     /// What the party is doing now.
     pub fn status(&self) -> PartyStatus {
-        let connected = *self.server.connected.borrow();
-        let table = self.server.table();
-        PartyStatus {
-            connected,
-            running_sessions: table.running(),
-            started_sessions: table.started(),
-        }
+        self.server.status()
+    }
+
+    /// Says at any time what the party is doing; nothing once it is gone.
+    pub fn reading(&self) -> impl Fn() -> PartyStatus + Send + Sync + 'static {
+        let server = Arc::downgrade(&self.server);
+        move || server.upgrade().map(|server| server.status()).unwrap_or_default()
     }
 
     /// Waits until the party is registered and subscribed.

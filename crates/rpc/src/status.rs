@@ -41,6 +41,12 @@ pub fn to_error(status: &Status) -> Error {
     from_parts(status.code(), status.message(), &details.unwrap_or_default())
 }
 
+/// The stable code in the headers of a refused call, where it was refused before it answered.
+pub fn code_in(headers: &http::HeaderMap) -> Option<ErrorCode> {
+    let status = Status::from_header_map(headers)?;
+    (status.code() != Code::Ok).then(|| to_error(&status).code)
+}
+
 /// Whether the status is from a service of ours.
 pub(crate) fn is_ours(status: &Status) -> bool {
     status.metadata().contains_key(ENTRY)

@@ -24,7 +24,7 @@ pub struct NewAccountJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "+1234567890")]
     pub phone: Option<String>,
-    /// A key the account already has; of one account only.
+    /// A key the account already has.
     #[serde(default, alias = "public_key", skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
     /// The key of whoever asks for the account, `ed25519:` or `p256:` and hex digits: keygens and

@@ -215,6 +215,7 @@ impl CoordinatorApp {
             writes.push(Write::Idempotency(row));
         }
         let commit = self.0.parts.store.submit(writes, Urgency::Now);
+        self.0.counts.created(&session);
         let view = session.view();
         let monotonic = self.0.parts.clock.monotonic();
         state.insert(SessionEntry::new(session, monotonic, entry), monotonic);

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use quorate_authority::AuthoritySecret;
 use quorate_core::policy;
 use quorate_core::session::{Command, Durability, Effects, Reply, Session};
@@ -26,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::links::EventSink;
 use crate::lock;
+use crate::metrics::{Number, Numbers, SessionCounts};
 use crate::tokens::JoinTokens;
-use state::{SessionEntry, State, remember_key};
+use state::{OpenSessions, SessionEntry, State, remember_key};
 
 /// Settings of the coordinator.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +86,15 @@ struct Inner {
     sooner: Notify,
     /// Ends with the process; there once the deadlines are watched.
     stop: OnceLock<CancellationToken>,
+    counts: SessionCounts,
 }
+
+/// What is read of the sessions when somebody asks.
+const GAUGES: &[Number<OpenSessions>] = &[
+    ("open_sessions", "Sessions that have not ended", |numbers| numbers.open),
+    ("started_sessions", "Open sessions whose parties compute", |numbers| numbers.started),
+    ("refreshing_keys", "Keys whose shares are being refreshed", |numbers| numbers.refreshing),
+];
 
 /// Where a command led.
 enum Step {
@@ -124,6 +134,7 @@ impl CoordinatorApp {
             reserved: Mutex::default(),
             sooner: Notify::new(),
             stop: OnceLock::new(),
+            counts: SessionCounts::default(),
         }));
         {
             let mut state = lock(&app.0.state);
@@ -136,6 +147,15 @@ impl CoordinatorApp {
         }
         app.republish();
         Ok(app)
+    }
+
+    /// Registers what Prometheus may know of the sessions.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.0.counts.register(registry);
+        let app = Arc::downgrade(&self.0);
+        registry.register_collector(Numbers::gauges(GAUGES, move || {
+            app.upgrade().map(|app| lock(&app.state).open_sessions()).unwrap_or_default()
+        }));
     }
 
     /// Publishes the last event of every open session again, for a router that has forgotten them.
@@ -180,6 +200,13 @@ impl CoordinatorApp {
         let reply = self.act(state, id, command, monotonic, &mut effects);
         let Some(entry) = state.sessions.get_mut(&id) else { return Ok(Step::Gone) };
         let commit = self.persist(entry, &effects);
+        if matches!(command, Command::Progress { .. }) && reply.is_ok() {
+            self.0.counts.round();
+        }
+        if effects.ended {
+            let took = entry.time(monotonic).millis_since(entry.session.created_at());
+            self.0.counts.ended(&entry.session, Duration::from_millis(took));
+        }
         entry.ending = effects.ended;
         let mut view = entry.session.view();
         let after = if effects.ended {

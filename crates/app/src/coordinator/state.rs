@@ -95,6 +95,14 @@ impl Seats {
     }
 }
 
+/// How many open sessions there are.
+#[derive(Default)]
+pub(super) struct OpenSessions {
+    pub(super) open: u64,
+    pub(super) started: u64,
+    pub(super) refreshing: u64,
+}
+
 /// Sessions in which one server party may wait for people. A party has 4 096 places: what remains
 /// is for sessions that server parties do by themselves.
 const WAITING_AT_PARTY: usize = 3_072;
@@ -244,6 +252,15 @@ impl State {
     pub(super) fn next_due(&self) -> Option<Duration> {
         let first = |all: &BTreeSet<(Duration, SessionId)>| all.first().map(|(at, _)| *at);
         first(&self.deadlines).into_iter().chain(first(&self.looks)).min()
+    }
+
+    pub(super) fn open_sessions(&self) -> OpenSessions {
+        let started = |entry: &&SessionEntry| entry.session.status() == SessionStatus::InProgress;
+        OpenSessions {
+            open: self.open.used() as u64,
+            started: self.sessions.values().filter(started).count() as u64,
+            refreshing: self.refreshing.len() as u64,
+        }
     }
 
     /// Open sessions of a server party.

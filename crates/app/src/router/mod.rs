@@ -7,6 +7,7 @@ mod streams;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use prometheus_client::registry::Registry;
 use quorate_core::inbox::{InboxLimits, Inboxes};
 use quorate_core::policy;
 use quorate_core::presence::Presence;
@@ -20,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Clock;
 use crate::links::{EventSink, ProgressSink};
 use crate::lock;
+use crate::metrics::{Number, Numbers, RouterCounts};
 use events::EventLog;
 
 /// Settings of the router.
@@ -50,7 +52,23 @@ struct Inner {
     progress: Arc<dyn ProgressSink>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    counts: RouterCounts,
 }
+
+/// How much there is of everything.
+#[derive(Default)]
+struct Load {
+    online: u64,
+    waiting_bytes: u64,
+    streams: u64,
+}
+
+/// What is read when somebody asks.
+const GAUGES: &[Number<Load>] = &[
+    ("parties_online", "Registered parties that are online", |numbers| numbers.online),
+    ("waiting_bytes", "Bytes of messages that wait to be acknowledged", |n| n.waiting_bytes),
+    ("message_streams", "Parties with an open stream of messages", |numbers| numbers.streams),
+];
 
 struct State {
     inboxes: Inboxes,
@@ -112,7 +130,23 @@ impl RouterApp {
             unclaimed,
         });
         let RouterParts { store, progress, clock, .. } = parts;
-        Ok(Self(Arc::new(Inner { store, progress, clock, state })))
+        let counts = RouterCounts::default();
+        Ok(Self(Arc::new(Inner { store, progress, clock, state, counts })))
+    }
+
+    /// Registers what Prometheus may know of messages and parties.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.0.counts.register(registry);
+        let app = Arc::downgrade(&self.0);
+        registry.register_collector(Numbers::gauges(GAUGES, move || {
+            let Some(app) = app.upgrade() else { return Load::default() };
+            let (now, state) = (app.clock.moment(), lock(&app.state));
+            Load {
+                online: state.presence.list(now, |_| true, None, true).len() as u64,
+                waiting_bytes: state.inboxes.held_bytes() as u64,
+                streams: state.wakers.len() as u64,
+            }
+        }));
     }
 
     /// Lets nobody but its own proof act as this party.
@@ -146,6 +180,7 @@ impl RouterApp {
         let mut guard = lock(&self.0.state);
         let state = &mut *guard;
         let session = event.session.session_id;
+        self.0.counts.events.inc();
         if state.strangers.displace(session) {
             self.end_session(state, session);
             state.inboxes.forget_session(session);

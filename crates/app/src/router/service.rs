@@ -47,6 +47,7 @@ impl Deliver for RouterApp {
         let now = self.0.clock.moment();
         let mut state = lock(&self.0.state);
         state.presence.heartbeat(now, &NameOwner::of(caller), party)?;
+        self.0.counts.heartbeats.inc();
         let server_time = now.wall;
         Ok(Pulse { server_time, pending_messages: state.inboxes.pending_count(party) })
     }
@@ -188,6 +189,8 @@ impl RouterApp {
         }
         let patient = request.patient;
         let accepted = state.inboxes.accept(now, id, request)?;
+        self.0.counts.messages.inc();
+        self.0.counts.bytes.inc_by(accepted.row.message.payload.len() as u64);
         let recipients = &accepted.row.recipients;
         // A recipient that listens usually acknowledges sooner than the disk could: then the
         // message need never be written, and the write may wait a little for that.
@@ -214,6 +217,7 @@ impl RouterApp {
         if !acked.first {
             return Ok(());
         }
+        self.0.counts.acknowledged.inc();
         // Behind the message; it changes nothing where that was never written.
         let (message, party) = (ack.message_id, ack.party_id.clone());
         drop(self.0.store.submit(vec![Write::Acknowledged { message, party }], Urgency::Later));

@@ -27,6 +27,7 @@ use super::edge::{Edge, guard};
 use super::endpoints::Pair;
 use super::link::LinkSecret;
 use super::listener::{bind, by_content_type};
+use super::metrics::Metrics;
 use super::net::Net;
 use super::options::{AuthMode, ServeOptions};
 use super::peers;
@@ -74,9 +75,11 @@ impl Host {
         bound: Bound,
         rest: Router,
         services: Services,
+        metrics: Metrics,
     ) -> Result<Pair> {
         let grpc = quorate_front_grpc::routes(services).await;
-        let router = self.guarded(by_content_type(rest, grpc));
+        let (rest, counted) = metrics.serve(rest);
+        let router = counted.around(self.guarded(by_content_type(rest, grpc)));
         let serve = |listener, router| {
             self.net.serve(listener, router, Peer::Caller).map_err(|_| Error::internal())
         };
@@ -219,21 +222,27 @@ pub(crate) async fn open_pair(
 pub(crate) async fn serve_coordinator(
     host: &Host,
     bound: Bound,
-    coordinator: Arc<dyn Coordinator>,
+    coordinator: Arc<CoordinatorApp>,
 ) -> Result<Pair> {
+    let mut metrics = Metrics::new("session-coordinator").store(&host.store);
+    coordinator.register_metrics(metrics.registry());
+    let coordinator: Arc<dyn Coordinator> = coordinator;
     let rest = quorate_front_rest::coordinator_routes(coordinator.clone())
         .merge(host.common("session-coordinator", Service::Coordinator));
     let services = Services { coordinator: Some(coordinator), ..Services::default() };
-    host.serve(bound, rest, services).await
+    host.serve(bound, rest, services, metrics).await
 }
 
 /// Serves the router, which passes session calls on to the coordinator.
 pub(crate) async fn serve_router(
     host: &Host,
     bound: Bound,
-    router: Arc<dyn quorate_ports::Router>,
+    router: Arc<RouterApp>,
     coordinator: Arc<dyn TakePart>,
 ) -> Result<Pair> {
+    let mut metrics = Metrics::new("message-router").store(&host.store);
+    router.register_metrics(metrics.registry());
+    let router: Arc<dyn quorate_ports::Router> = router;
     let rest = quorate_front_rest::router_routes(router.clone())
         .merge(quorate_front_rest::ticket_routes(host.gate.tickets()))
         .merge(host.common("message-router", Service::Router));
@@ -242,7 +251,7 @@ pub(crate) async fn serve_router(
         stop: host.net.stop.clone(),
         ..Services::default()
     };
-    host.serve(bound, rest, services).await
+    host.serve(bound, rest, services, metrics).await
 }
 
 /// Serves the account service.
@@ -253,7 +262,8 @@ pub(crate) async fn serve_accounts(
 ) -> Result<Pair> {
     let rest = quorate_front_rest::accounts_routes(accounts)
         .merge(host.common("account-service", Service::Accounts));
-    host.serve(bound, rest, Services::default()).await
+    let metrics = Metrics::new("account-service").store(&host.store);
+    host.serve(bound, rest, Services::default(), metrics).await
 }
 
 /// Ctrl-C and SIGTERM. They count from when this is made: before anybody is told that the server is

@@ -14,6 +14,7 @@ mod handshake;
 pub(crate) mod link;
 pub(crate) mod listener;
 pub(crate) mod logging;
+pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod nonces;
 pub(crate) mod options;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_app::HeldKey;
+use quorate_app::metrics::{Number, Numbers};
 use quorate_client::PartyCredentials;
 use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
 use quorate_party::{
-    Authority, Compute, Keyring, PartyConfig, PartyHandle, PartyServer, SealSource,
+    Authority, Compute, Keyring, PartyConfig, PartyHandle, PartyServer, PartyStatus, SealSource,
 };
 use quorate_ports::Vault as _;
 use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
@@ -25,6 +26,7 @@ use super::authority::PartyRules;
 use super::compose::{Bound, Host};
 use super::data::{DataFolder, read_secret};
 use super::endpoints::Pair;
+use super::metrics::Metrics;
 
 /// How the vaults of this process's parties are opened.
 #[derive(clap::Args, Clone, Copy, Default)]
@@ -170,10 +172,23 @@ impl LocalParty {
             PartyServer::start(config, Arc::new(router), sessions, self.keyring.clone(), compute);
         let info = Arc::new(Info { keyring: self.keyring, connected: handle.watch() });
         let rest = party_routes(&name, host.started, info);
-        let pair = host.serve(bound, rest, quorate_front_grpc::Services::default()).await?;
+        let mut metrics = Metrics::new("server-party");
+        let reading = handle.reading();
+        metrics.registry().register_collector(Numbers::gauges(GAUGES, reading));
+        let services = quorate_front_grpc::Services::default();
+        let pair = host.serve(bound, rest, services, metrics).await?;
         Ok((handle, pair))
     }
 }
+
+/// What is read of a party when somebody asks.
+const GAUGES: &[Number<PartyStatus>] = &[
+    ("party_connected", "1 while it can be chosen for sessions", |s| u64::from(s.connected)),
+    ("party_sessions", "Sessions that it is in", |status| status.running_sessions as u64),
+    ("party_started_sessions", "Those of them that compute", |status| {
+        status.started_sessions as u64
+    }),
+];
 
 /// The parties of one process know each other for certain: nobody can pose as one of them later.
 pub(crate) async fn pin_each_other(parties: &[LocalParty]) -> Result<()> {
