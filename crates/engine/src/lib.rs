@@ -23,6 +23,7 @@ mod identity;
 #[cfg(test)]
 mod lockstep;
 mod machine;
+mod package;
 mod proof;
 mod registry;
 mod run;
@@ -37,6 +38,7 @@ pub use handshake::{
     standing,
 };
 pub use identity::Identity;
+pub use package::{Holding, Package};
 pub use proof::{Nonce, PartyProof, ProvenCall};
 pub use run::{Member, Outgoing, Run, Step};
 pub use seal::{RowKey, SealContext, SealKey};

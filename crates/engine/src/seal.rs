@@ -31,8 +31,7 @@ const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
 impl Share {
     /// Seals the share for storage: nonce ‖ ChaCha20-Poly1305, bound to party, key and epoch.
     pub fn seal(&self, key: &SealKey, context: &SealContext<'_>) -> Result<Vec<u8>> {
-        let plain = self.encode(&[VERSION, registry::row(self.scheme())?.share_tag]);
-        key.seal(&plain, &context.bytes())
+        key.seal(&self.plain()?, &context.bytes())
     }
 
     /// Opens a sealed share.
@@ -44,15 +43,28 @@ impl Share {
                 context.key_id
             ))
         };
-        let newer = || Error::invalid("the share was sealed by a newer version");
         let plain = key.open(sealed, &context.bytes()).ok_or_else(refused)?;
-        let (tag, body) = match &**plain {
+        Self::read(&plain)?.unwrap_or_else(|| Err(refused()))
+    }
+
+    /// What is sealed of it.
+    pub(crate) fn plain(&self) -> Result<Zeroizing<Vec<u8>>> {
+        Ok(self.encode(&[VERSION, registry::row(self.scheme())?.share_tag]))
+    }
+
+    /// Reads what was sealed of a share; `None` where the bytes are none.
+    ///
+    /// # Errors
+    /// `invalid_request` when a newer version has sealed it.
+    pub(crate) fn read(plain: &[u8]) -> Result<Option<Result<Self>>> {
+        let newer = || Error::invalid("the share was sealed by a newer version");
+        let (tag, body) = match plain {
             [FIRST_VERSION, body @ ..] => (FIRST_VERSION_TAG, body),
             [VERSION, tag, body @ ..] => (*tag, body),
             _ => return Err(newer()),
         };
         let row = registry::row_of_share(tag).ok_or_else(newer)?;
-        (row.read_share)(body).unwrap_or_else(|| Err(refused()))
+        Ok((row.read_share)(body))
     }
 }
 

@@ -1,16 +1,19 @@
 //! What a public key and a signature are in each scheme: parse, verify, recover, address.
 //!
-//! Pure and without secrets. The functions dispatch on [`Scheme`]; each scheme has its module.
+//! Pure, and without secrets but for the key that opens a package. The functions dispatch on
+//! [`Scheme`]; each scheme has its module.
 
 mod attestation;
 mod ed25519;
 mod hash;
 mod identity;
+mod package;
 mod secp256k1;
 
 pub use attestation::{Statement, check_attestation};
 pub use hash::{HashKind, hash_message};
 pub use identity::{IdentityVerifier, in_domain, verify_identity};
+pub use package::{PackageSecret, Purpose, Seat, check_package_key, seal_package};
 use quorate_types::{Digest, Error, PublicKey, Result, Scheme, SignInput, Signature};
 
 /// Reads a public key in any encoding its scheme knows and gives the canonical one.

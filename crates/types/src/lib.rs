@@ -7,6 +7,7 @@ pub mod account;
 pub mod address;
 pub mod authority;
 pub mod ceremony;
+pub mod delegate;
 pub mod error;
 pub mod group;
 pub mod ids;
@@ -29,6 +30,7 @@ pub use authority::{
     MAX_REQUEST,
 };
 pub use ceremony::{Ceremony, CeremonyRequest, KeySelector, MAX_MESSAGE, SessionKind, SignInput};
+pub use delegate::*;
 pub use error::{Blame, Details, Error, ErrorCode, Result};
 pub use group::GroupKind;
 pub use ids::*;

@@ -1,0 +1,197 @@
+//! Delegates: for whom one takes a seat, and the key to which it seals what it makes there.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ids::{PartyId, SessionId};
+use crate::secret::Secret;
+use crate::threshold::PartyIndex;
+
+/// Longest sealed package of a share, in bytes: a share takes 50 to 500 kB.
+pub const MAX_PACKAGE: usize = 1 << 20;
+
+/// How a key agrees on what seals a package: HPKE with HKDF-SHA256 in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kem {
+    /// DHKEM(X25519, HKDF-SHA256) with ChaCha20-Poly1305.
+    X25519,
+    /// DHKEM(P-256, HKDF-SHA256) with AES-256-GCM.
+    P256,
+}
+
+impl Kem {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::X25519, Self::P256];
+
+    /// The wire's word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X25519 => "x25519",
+            Self::P256 => "p256",
+        }
+    }
+
+    /// Length of its public keys in bytes: raw for X25519, an uncompressed SEC1 point for P-256.
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::X25519 => 32,
+            Self::P256 => 65,
+        }
+    }
+}
+
+impl fmt::Display for Kem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kem {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let named = Self::ALL.into_iter().find(|kem| kem.name() == text);
+        named.ok_or_else(|| Error::invalid_field("kem", "kem is \"x25519\" or \"p256\""))
+    }
+}
+
+/// A public key to which packages are sealed: the wires' `seal_key`. Of the right length; whether
+/// it is a point is asked where something is sealed to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Parts", into = "Parts")]
+pub struct PackageKey {
+    kem: Kem,
+    key: Bytes,
+}
+
+impl PackageKey {
+    /// A key of this kind from its bytes.
+    ///
+    /// # Errors
+    /// `invalid_request` naming `seal_key` when the length is another.
+    pub fn new(kem: Kem, key: impl Into<Bytes>) -> Result<Self> {
+        let key = key.into();
+        if key.len() == kem.key_len() {
+            return Ok(Self { kem, key });
+        }
+        let problem = match kem {
+            Kem::X25519 => "an x25519 seal_key is 32 bytes",
+            Kem::P256 => "a p256 seal_key is an uncompressed point of 65 bytes",
+        };
+        Err(Error::invalid_field("seal_key", problem))
+    }
+
+    /// Its kind.
+    pub fn kem(&self) -> Kem {
+        self.kem
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.key
+    }
+}
+
+/// A package key as documents spell it: the key in hex.
+#[derive(Serialize, Deserialize)]
+struct Parts {
+    kem: Kem,
+    key: String,
+}
+
+impl From<PackageKey> for Parts {
+    fn from(PackageKey { kem, key }: PackageKey) -> Self {
+        Self { kem, key: hex::encode(key) }
+    }
+}
+
+impl TryFrom<Parts> for PackageKey {
+    type Error = Error;
+
+    fn try_from(Parts { kem, key }: Parts) -> Result<Self> {
+        let key = hex::decode(key);
+        let key = key.map_err(|_| Error::invalid_field("seal_key", "a seal_key is hex"))?;
+        Self::new(kem, key)
+    }
+}
+
+/// For whom a delegate takes a seat. The user, not the delegate, is the holder of its share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnBehalfOf {
+    /// The name of the user among the holders of the key.
+    pub user_id: PartyId,
+    /// Keygen: the key to which the delegate seals the user's package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_key: Option<PackageKey>,
+}
+
+/// A token with which a user fetches its package: url-safe base64 of the session id and 256 secret
+/// bits. The creator of the session gets it.
+pub type FetchToken = Secret<String>;
+
+/// What a delegate hands in for its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubmitShare {
+    /// The keygen.
+    pub session_id: SessionId,
+    /// The delegate.
+    pub party_id: PartyId,
+    /// Its place, from 0.
+    pub party_index: PartyIndex,
+    /// The key that was made, in any encoding its scheme knows.
+    pub public_key: Vec<u8>,
+    /// The user's package, sealed to its key.
+    pub package: Bytes,
+}
+
+/// Which package a user means, and its right to it.
+#[derive(Clone)]
+pub struct FetchShare {
+    /// The keygen.
+    pub session_id: SessionId,
+    /// The delegate that has made it, or the user.
+    pub party_id: PartyId,
+    /// The fetch token of that seat.
+    pub token: FetchToken,
+}
+
+/// A package as its user fetches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelegatedShare {
+    /// The keygen.
+    pub session_id: SessionId,
+    /// The delegate that has made it.
+    pub party_id: PartyId,
+    /// Its holder.
+    pub user_id: PartyId,
+    /// The holder's place, from 0.
+    pub party_index: PartyIndex,
+    /// The package, sealed to the user's key.
+    pub package: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_key_has_the_length_of_its_kind_and_survives_its_document() {
+        for kem in Kem::ALL {
+            assert_eq!(kem.name().parse::<Kem>().unwrap(), kem);
+            let key = PackageKey::new(kem, vec![4; kem.key_len()]).unwrap();
+            let text = serde_json::to_string(&key).unwrap();
+            assert_eq!(serde_json::from_str::<PackageKey>(&text).unwrap(), key);
+            for length in [0, kem.key_len() - 1, kem.key_len() + 1] {
+                let refused = PackageKey::new(kem, vec![4; length]).unwrap_err();
+                assert!(refused.details.fields.contains_key("seal_key"), "{kem} {length}");
+            }
+        }
+        let refused = "rsa".parse::<Kem>().unwrap_err();
+        assert!(refused.details.fields.contains_key("kem"));
+    }
+}
