@@ -212,6 +212,11 @@ impl Events {
         }
     }
 
+    /// Whether a party takes part in a session that has not ended.
+    pub fn takes_part(&self, party: &PartyId) -> bool {
+        self.parties.get(party).is_some_and(|events| !events.open.is_empty())
+    }
+
     fn forget_if_idle(&mut self, party: &PartyId) {
         if self.parties.get(party).is_some_and(|p| p.open.is_empty() && p.subscribers.is_empty()) {
             self.parties.remove(party);

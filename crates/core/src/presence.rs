@@ -153,6 +153,20 @@ impl Presence {
         gone
     }
 
+    /// Forgets a party that registered for one session, which has ended; answers with whether it
+    /// had.
+    pub fn end_temporary(&mut self, party: &PartyId, owner: &NameOwner) -> bool {
+        let name = (party.clone(), owner.clone());
+        let temporary = |known: &Known| known.registration.role == PartyRole::Temporary;
+        if !self.parties.get(&name).is_some_and(temporary) {
+            return false;
+        }
+        if let Some(known) = self.parties.remove(&name) {
+            self.accounts.give_back(&known.account, 1);
+        }
+        true
+    }
+
     fn check_room(&self, account: &Account) -> Result<()> {
         let problem = match self.accounts.check(account, 1) {
             Ok(()) => return Ok(()),
@@ -458,6 +472,30 @@ mod tests {
         presence
             .register(at(0), NameOwner::Operator, Account::Party(own.party_id.clone()), own)
             .unwrap();
+    }
+
+    #[test]
+    fn a_temporary_party_is_forgotten_with_its_session_and_no_other() {
+        let mut presence = Presence::default();
+        for (name, role) in [
+            ("guest", PartyRole::Temporary),
+            ("server", PartyRole::Persistent),
+            ("delegate", PartyRole::Delegate),
+        ] {
+            let registration = Registration { role, ..party(name, Some([1; 32])) };
+            presence.register(at(0), of("a"), tenant("a"), registration).unwrap();
+        }
+        let name = |text: &str| text.parse::<PartyId>().unwrap();
+        assert!(!presence.end_temporary(&name("guest"), &of("b")), "another tenant's name");
+        let ended = ["guest", "server", "delegate", "nobody", "guest"]
+            .map(|party| presence.end_temporary(&name(party), &of("a")));
+        assert_eq!(ended, [true, false, false, false, false]);
+        assert_eq!(
+            (presence.list(at(0), |_| true, None, false).len(), presence.accounts.used()),
+            (2, 2)
+        );
+        let again = Registration { role: PartyRole::Temporary, ..party("guest", Some([2; 32])) };
+        presence.register(at(0), of("a"), tenant("a"), again).unwrap();
     }
 
     #[test]

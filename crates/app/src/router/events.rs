@@ -37,6 +37,11 @@ impl EventLog {
         reached
     }
 
+    /// Whether a party takes part in a session that has not ended.
+    pub(super) fn takes_part(&self, party: &PartyId) -> bool {
+        self.events.takes_part(party)
+    }
+
     /// Forgets where a session stands.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.events.forget(session);

@@ -220,7 +220,29 @@ impl RouterApp {
                 state.inboxes.restore(found.row, &found.acknowledged);
             }
         }
-        state.log.post(event)
+        let guests: Vec<_> = match event.session.status.is_final() {
+            true => event.audience().cloned().collect(),
+            false => Vec::new(),
+        };
+        let owner = NameOwner::Tenant(event.session.tenant.clone());
+        let reached = state.log.post(event);
+        self.end_temporary(state, &guests, owner);
+        reached
+    }
+
+    /// Forgets those parties of a session that has ended which had registered for it alone.
+    fn end_temporary(&self, state: &mut State, parties: &[PartyId], owner: NameOwner) {
+        for party in parties {
+            if state.log.takes_part(party) {
+                continue;
+            }
+            for owner in [owner.clone(), NameOwner::Operator] {
+                if state.presence.end_temporary(party, &owner) {
+                    let forget = Write::ForgetParty(party.clone(), owner);
+                    drop(self.0.store.submit(vec![forget], Urgency::Now));
+                }
+            }
+        }
     }
 
     fn end_session(&self, state: &mut State, session: SessionId) {
