@@ -21,6 +21,28 @@ pub enum MessageHash {
     None,
 }
 
+impl MessageHash {
+    /// What is signed of a message.
+    ///
+    /// # Errors
+    /// `invalid_request` when a raw digest is not 32 bytes, or a message that is signed itself is too
+    /// long.
+    pub fn input(self, message: &[u8]) -> Result<SignInput> {
+        let digest = match self {
+            Self::Keccak256 => hash_message(HashKind::Keccak256, message),
+            Self::Sha256 => hash_message(HashKind::Sha256, message),
+            Self::Raw => Digest(message.try_into().map_err(|_| {
+                Error::invalid_field("message", "a digest is 32 bytes, 64 hex digits")
+            })?),
+            Self::None => {
+                let input = SignInput::from_fields(None, Some(message.to_vec().into()))?;
+                return input.ok_or_else(Error::internal);
+            }
+        };
+        Ok(SignInput::Digest(digest))
+    }
+}
+
 impl std::str::FromStr for MessageHash {
     type Err = Error;
 
@@ -60,18 +82,7 @@ impl SigningRequest {
             let problem = format!("a message is at most {MAX_MESSAGE} bytes; hash it first");
             return Err(Error::invalid_field("message", problem));
         }
-        let input = match hash {
-            MessageHash::Keccak256 => {
-                SignInput::Digest(hash_message(HashKind::Keccak256, &message))
-            }
-            MessageHash::Sha256 => SignInput::Digest(hash_message(HashKind::Sha256, &message)),
-            MessageHash::Raw => {
-                SignInput::Digest(Digest(message.as_slice().try_into().map_err(|_| {
-                    Error::invalid_field("message", "a raw digest is 32 bytes, 64 hex digits")
-                })?))
-            }
-            MessageHash::None => SignInput::Message(message.clone().into()),
-        };
+        let input = hash.input(&message)?;
         Ok(Self { message, hash, input })
     }
 

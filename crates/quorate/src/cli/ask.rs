@@ -1,16 +1,17 @@
 //! keygen, sign, keys, sessions: questions to a running coordinator.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use quorate_client::{Verdict, Wanted, verify_new_key};
 use quorate_ports::ManageSessions;
-use quorate_schemes::HashKind;
 use quorate_types::*;
 use serde_json::json;
 
 use super::Answer;
 use super::client::{ClientArgs, PATIENCE, finish};
+use super::creator::CreatorArgs;
+use super::input::InputArgs;
 use super::keys::told;
 use super::output::{Output, table, tell};
 use super::peers::PeersFile;
@@ -25,7 +26,7 @@ const CLOSING: Duration = Duration::from_secs(3);
 #[derive(clap::Args)]
 pub(crate) struct KeygenArgs {
     #[command(flatten)]
-    client: ClientArgs,
+    creator: CreatorArgs,
     #[command(flatten)]
     peers: PeersFile,
     /// Signers needed
@@ -34,9 +35,6 @@ pub(crate) struct KeygenArgs {
     /// Parties that hold a share
     #[arg(short = 'n', long, default_value_t = 3)]
     parties: u16,
-    /// A party that takes part; give it once per party. The rest are chosen from online servers
-    #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
-    participants: Vec<PartyId>,
     /// The signature scheme
     #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
@@ -44,116 +42,24 @@ pub(crate) struct KeygenArgs {
     /// server parties may be about it
     #[arg(long, value_parser = value::<KeyLabel>)]
     label: Option<KeyLabel>,
-    /// Seconds until the session gives up
-    #[arg(long, value_name = "SECONDS")]
-    expires_in: Option<u64>,
-    /// File with an initiator's private key, PEM or JWK: signs the request, for server parties that
-    /// do not know the coordinator's service initiator. Name all holders with --party; their
-    /// identities are those of `quorate peers`
-    #[arg(long, value_name = "FILE", requires = "participants")]
-    initiator_key: Option<PathBuf>,
-    #[command(flatten)]
-    signing: SigningArgs,
 }
 
 /// Arguments of `sign`.
 #[derive(clap::Args)]
 pub(crate) struct SignArgs {
     #[command(flatten)]
-    client: ClientArgs,
+    creator: CreatorArgs,
     /// The key: its id, public key or Ethereum address, or enough of its beginning
     #[arg(short = 'k', long)]
     key: String,
     #[command(flatten)]
     signed: InputArgs,
-    /// A party that signs; give it once per party. The rest are chosen from online servers
-    #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
-    participants: Vec<PartyId>,
     /// Let other holders take the places of named parties that cannot sign, too
     #[arg(long)]
     replace: bool,
-    /// Seconds until the session gives up
-    #[arg(long, value_name = "SECONDS")]
-    expires_in: Option<u64>,
     /// Repeating a request with the same key gives the same signature session
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// File with an initiator's private key, PEM or JWK: signs the request, for server parties that
-    /// do not know the coordinator's service initiator
-    #[arg(long, value_name = "FILE")]
-    initiator_key: Option<PathBuf>,
-    #[command(flatten)]
-    signing: SigningArgs,
-}
-
-/// What is signed or was signed.
-#[derive(clap::Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct SignedArgs {
-    /// The message; an ECDSA key signs its hash (--hash), an Ed25519 key the message itself
-    #[arg(long, value_name = "TEXT")]
-    message: Option<String>,
-    /// The message in hex
-    #[arg(long, value_name = "HEX")]
-    message_hex: Option<String>,
-    /// The 32-byte digest in hex, for an ECDSA key
-    #[arg(long, value_name = "HEX")]
-    digest: Option<String>,
-}
-
-/// A digest, or a message and its hash.
-#[derive(clap::Args)]
-pub(crate) struct InputArgs {
-    #[command(flatten)]
-    signed: SignedArgs,
-    /// How a message is hashed for an ECDSA key: keccak256 or sha256 [default: keccak256]
-    #[arg(long, value_parser = value::<HashKind>)]
-    hash: Option<HashKind>,
-}
-
-impl InputArgs {
-    /// What a key of this scheme signs of it.
-    pub(crate) fn input(&self, scheme: Scheme) -> Result<SignInput> {
-        let unhex = |field: &str, text: &str| {
-            hex::decode(text.strip_prefix("0x").unwrap_or(text))
-                .map_err(|_| Error::invalid_field(field, format!("--{field} is hex")))
-        };
-        let SignedArgs { message, message_hex, digest } = &self.signed;
-        let message = match (message, message_hex, digest) {
-            (_, _, Some(text)) => {
-                let digest = unhex("digest", text)?.try_into().map_err(|_| {
-                    Error::invalid_field("digest", "a digest is 32 bytes, 64 hex digits")
-                })?;
-                let input = SignInput::Digest(Digest(digest));
-                quorate_schemes::check_input(scheme, &input)
-                    .map_err(|_| refused("digest", scheme, "--message or --message-hex"))?;
-                return Ok(input);
-            }
-            (Some(text), ..) => text.clone().into_bytes(),
-            (None, Some(text), None) => unhex("message-hex", text)?,
-            (None, None, None) => {
-                return Err(Error::invalid("give --message, --message-hex or --digest"));
-            }
-        };
-        match (quorate_schemes::signs_messages(scheme), self.hash) {
-            (true, Some(_)) => Err(refused("hash", scheme, "the message only")),
-            (true, None) => {
-                let input = SignInput::from_fields(None, Some(message.into()))?;
-                input.ok_or_else(Error::internal)
-            }
-            (false, hash) => {
-                let hash = hash.unwrap_or(HashKind::Keccak256);
-                Ok(SignInput::Digest(quorate_schemes::hash_message(hash, &message)))
-            }
-        }
-    }
-}
-
-fn refused(option: &str, scheme: Scheme, instead: &str) -> Error {
-    let why = format!(
-        "a key for {scheme} signs the message itself: leave --{option} out, give {instead}"
-    );
-    Error::invalid_field(option, why)
 }
 
 /// Arguments of `keys` and `sessions`.
@@ -166,45 +72,24 @@ pub(crate) struct ListArgs {
     pub(crate) limit: u32,
 }
 
-/// Participants without device particulars.
-pub(crate) fn plain(parties: &[PartyId]) -> Vec<NewParticipant> {
-    let plain =
-        |party: &PartyId| NewParticipant { party_id: party.clone(), device: DeviceInfo::default() };
-    parties.iter().map(plain).collect()
-}
-
 /// Makes a key, shows it, and says whether its holders have signed that they made it.
 pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
-    let coordinator = args.client.connect()?;
-    let peers = args.peers.known(&args.client.coordinator)?;
+    let creator = &args.creator;
+    let coordinator = creator.client.connect()?;
+    let peers = args.peers.known(&creator.client.coordinator)?;
     let wanted = Wanted {
         scheme: args.scheme,
         threshold: Threshold::new(args.threshold.into(), args.parties.into())?,
-        holders: &args.participants,
+        holders: &creator.participants,
     };
-    let authorization = match &args.initiator_key {
-        Some(key) => {
-            let Wanted { scheme, threshold, holders } = wanted;
-            Some(args.signing.keygen(
-                key,
-                scheme,
-                threshold,
-                holders,
-                args.label.as_ref(),
-                &peers,
-            )?)
-        }
-        None => None,
+    let sign = async |signing: &SigningArgs, key: &Path| {
+        let Wanted { scheme, threshold, holders } = wanted;
+        signing.keygen(key, scheme, threshold, holders, args.label.as_ref(), &peers)
     };
-    let request = CreateSession {
-        ceremony: CeremonyRequest::Keygen { scheme: wanted.scheme, threshold: wanted.threshold },
-        participants: plain(&args.participants),
-        expires_in_seconds: args.expires_in,
-        idempotency_key: None,
-        authorization,
-        label: args.label,
-        replace: false,
-    };
+    let authorization = creator.authorize(sign).await?;
+    let (scheme, threshold) = (wanted.scheme, wanted.threshold);
+    let request = creator.request(CeremonyRequest::Keygen { scheme, threshold }, authorization);
+    let request = CreateSession { label: args.label.clone(), ..request };
     let view = run_session(&*coordinator, request, "making a key", out).await?;
     let public_key = view.public_key().ok_or_else(Error::internal)?;
     let key_id = view.key_id().ok_or_else(Error::internal)?;
@@ -232,24 +117,20 @@ pub(crate) async fn keygen(args: KeygenArgs, out: Output) -> Result<Answer> {
 
 /// Makes a signature and shows it.
 pub(crate) async fn sign(args: SignArgs, out: Output) -> Result<()> {
-    let coordinator = args.client.connect()?;
+    let creator = &args.creator;
+    let coordinator = creator.client.connect()?;
     let (key, scheme) = select_key(&*coordinator, &args.key).await?;
     let input = args.signed.input(scheme)?;
-    let authorization = match &args.initiator_key {
-        Some(file) => {
-            let with = record(&*coordinator, &key).await?;
-            Some(args.signing.signature(file, &with, &input, &args.participants)?)
-        }
-        None => None,
+    let sign = async |signing: &SigningArgs, file: &Path| {
+        let with = record(&*coordinator, &key).await?;
+        signing.signature(file, &with, &input, &creator.participants)
     };
+    let authorization = creator.authorize(sign).await?;
+    let ceremony = CeremonyRequest::Sign { key, threshold: None, input };
     let request = CreateSession {
-        ceremony: CeremonyRequest::Sign { key, threshold: None, input },
-        participants: plain(&args.participants),
-        expires_in_seconds: args.expires_in,
         idempotency_key: args.idempotency_key,
-        authorization,
-        label: None,
         replace: args.replace,
+        ..creator.request(ceremony, authorization)
     };
     let view = run_session(&*coordinator, request, "signing", out).await?;
     let value = signed(&view)?;

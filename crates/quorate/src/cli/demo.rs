@@ -9,6 +9,7 @@ use quorate_types::*;
 use serde_json::json;
 
 use super::ask::run_session;
+use super::creator::new_session;
 use super::output::Output;
 use super::up::{PartyOptions, Running};
 use super::values::value;
@@ -126,27 +127,13 @@ fn round(ms: f64) -> f64 {
 }
 
 fn keygen(scheme: Scheme) -> Result<CreateSession> {
-    Ok(CreateSession {
-        ceremony: CeremonyRequest::Keygen { scheme, threshold: Threshold::new(2, 3)? },
-        participants: Vec::new(),
-        expires_in_seconds: None,
-        idempotency_key: None,
-        authorization: None,
-        label: None,
-        replace: false,
-    })
+    let threshold = Threshold::new(2, 3)?;
+    Ok(new_session(CeremonyRequest::Keygen { scheme, threshold }, None))
 }
 
 fn sign(key: KeyId, input: SignInput) -> CreateSession {
-    CreateSession {
-        ceremony: CeremonyRequest::Sign { key: KeySelector::Id(key), threshold: None, input },
-        participants: Vec::new(),
-        expires_in_seconds: None,
-        idempotency_key: None,
-        authorization: None,
-        label: None,
-        replace: false,
-    }
+    let key = KeySelector::Id(key);
+    new_session(CeremonyRequest::Sign { key, threshold: None, input }, None)
 }
 
 /// A folder that goes when the demo ends.

@@ -3,10 +3,12 @@
 mod api_keys;
 mod ask;
 mod client;
+mod creator;
 mod credential;
 mod demo;
 mod device;
 mod group;
+mod input;
 mod keys;
 mod output;
 mod party;

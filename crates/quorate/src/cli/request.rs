@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Answer;
-use super::ask::{InputArgs, lines, run_session, signed};
+use super::ask::{lines, run_session, signed};
 use super::client::ClientArgs;
+use super::creator::new_session;
+use super::input::InputArgs;
 use super::output::Output;
 use super::values::{find_key, select_key, value};
 use crate::serve::authority::{read_initiator, read_policy};
@@ -301,15 +303,9 @@ async fn send(client: &ClientArgs, file: &RequestFile, out: Output) -> Result<()
     let (Action::Sign { key_id, .. }, Some(input)) = (&request.action, input) else {
         return Err(Error::invalid("the file holds no request for a signature"));
     };
-    let request = CreateSession {
-        ceremony: CeremonyRequest::Sign { key: KeySelector::Id(*key_id), threshold: None, input },
-        participants: Vec::new(),
-        expires_in_seconds: None,
-        idempotency_key: None,
-        authorization: Some(authorization),
-        label: None,
-        replace: false,
-    };
+    let key = KeySelector::Id(*key_id);
+    let ceremony = CeremonyRequest::Sign { key, threshold: None, input };
+    let request = new_session(ceremony, Some(authorization));
     let coordinator = client.connect()?;
     let view = run_session(&*coordinator, request, "sending a signed request", out).await?;
     let value = signed(&view)?;

@@ -4,7 +4,8 @@ use quorate_types::*;
 use serde_json::json;
 
 use super::Answer;
-use super::ask::{InputArgs, lines};
+use super::ask::lines;
+use super::input::InputArgs;
 use super::output::Output;
 use super::values::value;
 

@@ -9,6 +9,7 @@ use quorate_types::{Error, ErrorCode, KeyId, KeyRecord, PartyId, Result, Scheme}
 use serde_json::json;
 
 use super::super::ask::lines;
+use super::super::input::Given;
 use super::super::output::{Output, prompt, tell};
 use super::super::values::{key_among, value};
 use super::folder::{Folder, Room};
@@ -57,32 +58,10 @@ pub(in crate::cli) struct What {
 impl What {
     /// What a key of this scheme is to sign.
     pub(in crate::cli) fn request(&self, scheme: Scheme) -> Result<SigningRequest> {
-        let hash = self.hash.unwrap_or(match quorate_schemes::signs_messages(scheme) {
-            true => MessageHash::None,
-            false => MessageHash::Keccak256,
-        });
-        let request = self.hashed(hash)?;
-        quorate_schemes::check_input(scheme, &request.input()).map_err(|_| {
-            let why = match quorate_schemes::signs_messages(scheme) {
-                true => "signs the message itself: give --message or --message-hex, without --hash",
-                false => "signs a hash: give --digest, or another --hash than none",
-            };
-            Error::invalid_field("hash", format!("a key for {scheme} {why}"))
-        })?;
-        Ok(request)
-    }
-
-    fn hashed(&self, hash: MessageHash) -> Result<SigningRequest> {
-        let unhex = |text: &str| {
-            hex::decode(text.strip_prefix("0x").unwrap_or(text))
-                .map_err(|_| Error::invalid_field("message", "this is not hex"))
-        };
-        match (&self.message, &self.message_hex, &self.digest) {
-            (Some(text), _, _) => SigningRequest::new(text.clone().into_bytes(), hash),
-            (_, Some(text), _) => SigningRequest::new(unhex(text)?, hash),
-            (_, _, Some(text)) => SigningRequest::new(unhex(text)?, MessageHash::Raw),
-            _ => Err(Error::invalid("say what to sign: --message, --message-hex or --digest")),
-        }
+        let Self { message, message_hex, digest, hash } = self;
+        let given = Given { message, message_hex, digest, hash: *hash };
+        let (message, hash) = given.hashed_for(scheme)?;
+        SigningRequest::new(message, hash)
     }
 }
 

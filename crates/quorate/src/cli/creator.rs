@@ -1,0 +1,79 @@
+//! What everybody says who creates a session.
+
+use std::path::{Path, PathBuf};
+
+use quorate_types::*;
+
+use super::client::ClientArgs;
+use super::request::SigningArgs;
+use super::values::value;
+
+/// Where a session is created, with whom and by whose signature.
+#[derive(clap::Args)]
+pub(crate) struct CreatorArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// A party that takes part; give it once per party. Server parties need not be named: those that
+    /// are missing are chosen from those online
+    #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
+    pub(crate) participants: Vec<PartyId>,
+    /// Seconds until the session gives up
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u64>,
+    /// File with an initiator's private key, PEM or JWK: signs the request, for server parties that
+    /// do not know the coordinator's service initiator. A request for new shares names the
+    /// identities of all holders, which are those of `quorate peers`
+    #[arg(long, value_name = "FILE")]
+    initiator_key: Option<PathBuf>,
+    #[command(flatten)]
+    signing: SigningArgs,
+}
+
+impl CreatorArgs {
+    /// What `sign` signs with the initiator's key, where there is one.
+    pub(crate) async fn authorize(
+        &self,
+        sign: impl AsyncFnOnce(&SigningArgs, &Path) -> Result<Authorization>,
+    ) -> Result<Option<Authorization>> {
+        match &self.initiator_key {
+            Some(key) => sign(&self.signing, key).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The request for a ceremony.
+    pub(crate) fn request(
+        &self,
+        ceremony: CeremonyRequest,
+        authorization: Option<Authorization>,
+    ) -> CreateSession {
+        CreateSession {
+            participants: plain(&self.participants),
+            expires_in_seconds: self.expires_in,
+            ..new_session(ceremony, authorization)
+        }
+    }
+}
+
+/// A request whose participants the coordinator chooses.
+pub(crate) fn new_session(
+    ceremony: CeremonyRequest,
+    authorization: Option<Authorization>,
+) -> CreateSession {
+    CreateSession {
+        ceremony,
+        participants: Vec::new(),
+        expires_in_seconds: None,
+        idempotency_key: None,
+        authorization,
+        label: None,
+        replace: false,
+    }
+}
+
+/// Participants without device particulars.
+fn plain(parties: &[PartyId]) -> Vec<NewParticipant> {
+    let plain =
+        |party: &PartyId| NewParticipant { party_id: party.clone(), device: DeviceInfo::default() };
+    parties.iter().map(plain).collect()
+}
