@@ -8,6 +8,7 @@ const LONG: &[&str] = &[
     "a_herd_of_keygens_is_made_in_turn_while_others_sign",
     "a_disk_that_fills_takes_back_nothing_that_was_told",
     "a_kill_of_any_holder_at_any_time_of_a_refresh_leaves_one_epoch_that_signs",
+    "messages_are_signed_over_rest_and_verify_elsewhere",
     "strangers_cost_little_while_an_honest_key_signs",
 ];
 

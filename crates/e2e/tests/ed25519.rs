@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, VerifyingKey};
 use quorate_e2e::{Cluster, amount, binary, call, last_json, root};
+use quorate_testkit::Seeded;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 fn verify(session: &Value, public_key: &Value, message: &[u8]) {
@@ -31,15 +33,44 @@ fn keygen(scheme: &str) -> Value {
     json!({"session_type": "keygen", "threshold_n": 3, "threshold_t": 2, "scheme": scheme})
 }
 
+/// Verifies lines of key, signature and message in hex, and says how many there were.
+const VERIFY: &str = "import sys\n\
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey as K\n\
+    count = 0\n\
+    for line in sys.stdin:\n\
+    \x20   key, signature, message = (bytes.fromhex(text) for text in line.rstrip('\\n').split(','))\n\
+    \x20   K.from_public_bytes(key).verify(signature, message)\n\
+    \x20   count += 1\n\
+    print(count)\n";
+
+async fn python_verifies(lines: &[String]) {
+    let python = std::env::var("QUORATE_PYTHON")
+        .unwrap_or_else(|_| root().join("target/venv/bin/python").display().to_string());
+    let mut verifier = Command::new(python);
+    verifier.args(["-c", VERIFY]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut verifier = verifier.spawn().expect("it starts");
+    let mut stdin = verifier.stdin.take().expect("piped");
+    stdin.write_all(lines.concat().as_bytes()).await.expect("it reads");
+    drop(stdin);
+    let output = verifier.wait_with_output().await.expect("it ends");
+    assert!(output.status.success(), "they verify in Python, too");
+    let counted = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert_eq!(counted, lines.len().to_string());
+}
+
 #[tokio::test]
 async fn messages_are_signed_over_rest_and_verify_elsewhere() {
+    const SEED: u64 = 0x6564_3235;
+    let mut seeded = Seeded(SEED);
+    let mut lines = Vec::new();
     let (cluster, _folder) = Cluster::temporary().await;
     let key = ended(&cluster, &keygen("ed25519")).await;
     assert_eq!(key["public_key"].as_str().map(str::len), Some(64));
     for number in 0..amount(10, 1_000) {
         // Lengths on both sides of SHA-512's block, the empty message and the longest among them.
         let length = [0, 1, 63, 127, 128, 129, 1_000, 64 << 10][number % 8];
-        let message = vec![u8::try_from(number % 251).expect("small"); length];
+        let message: Vec<_> =
+            (0..length).map(|_| u8::try_from(seeded.below(256)).expect("a byte")).collect();
         let body = json!({
             "session_type": "sign", "key_id": key["key_id"], "message": STANDARD.encode(&message),
         });
@@ -47,7 +78,11 @@ async fn messages_are_signed_over_rest_and_verify_elsewhere() {
         assert_eq!(signed["message"], STANDARD.encode(&message));
         assert!(signed.get("message_hash").is_none() && signed.get("recovery_id").is_none());
         verify(&signed, &key["public_key"], &message);
+        let text = |value: &Value| value.as_str().expect("hex").to_owned();
+        let (key, signature) = (text(&key["public_key"]), text(&signed["signature"]));
+        lines.push(format!("{key},{signature},{}\n", hex::encode(&message)));
     }
+    python_verifies(&lines).await;
 }
 
 #[tokio::test]
@@ -122,14 +157,8 @@ async fn the_command_line_signs_and_python_verifies() {
             let verified = Command::new(binary()).args(words).stdout(Stdio::null()).status().await;
             assert_eq!(verified.expect("it starts").success(), valid, "{message}");
         }
-        let python = std::env::var("QUORATE_PYTHON")
-            .unwrap_or_else(|_| root().join("target/venv/bin/python").display().to_string());
-        let program = "import sys\n\
-            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey as K\n\
-            key, signature = (bytes.fromhex(text) for text in sys.argv[1:])\n\
-            K.from_public_bytes(key).verify(signature, b'pay alice 5')\n";
-        let verified = Command::new(python).args(["-c", program, key, signature]).status().await;
-        assert!(verified.expect("it starts").success());
+        let message = hex::encode("pay alice 5");
+        python_verifies(&[format!("{key},{signature},{message}\n")]).await;
     }
     let mut refused = Command::new(binary());
     refused.args(["sign", "--key", id, "--digest", &"07".repeat(32), "--json"]);
