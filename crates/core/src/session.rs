@@ -248,6 +248,16 @@ pub struct Session {
 }
 
 impl Session {
+    /// The session as it is kept once it has ended: without what only its parties needed.
+    #[must_use]
+    pub fn for_archive(&self) -> Self {
+        let mut kept = self.clone();
+        for participant in &mut kept.participants {
+            participant.handshake = None;
+        }
+        kept
+    }
+
     /// Creates a session after checking everything its creator said.
     pub fn create(new: NewSession, effects: &mut Effects) -> Result<Self> {
         check_input(&new.ceremony)?;

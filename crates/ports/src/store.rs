@@ -139,6 +139,9 @@ pub enum Write {
     },
     /// Removes all messages of a session that has ended.
     ForgetMessages(SessionId),
+    /// Removes sessions that have ended and were created before, the oldest first, so many at the
+    /// most.
+    ForgetEnded(Timestamp, u32),
     /// Inserts or replaces an API key.
     ApiKey(ApiKeyRow),
     /// A change of the group relay.

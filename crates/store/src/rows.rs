@@ -81,6 +81,14 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
             execute(connection, "DELETE FROM messages WHERE session = ?1", [session.0.as_bytes()])
                 .map(drop)
         }
+        Write::ForgetEnded(before, most) => execute(
+            connection,
+            "DELETE FROM sessions WHERE id IN
+             (SELECT id FROM sessions INDEXED BY sessions_by_time
+              WHERE created_at < ?1 AND is_final = 1 ORDER BY created_at LIMIT ?2)",
+            params![before.0, most],
+        )
+        .map(drop),
         Write::Group(write) => crate::groups::apply(connection, write),
         Write::ApiKey(row) => execute(
             connection,

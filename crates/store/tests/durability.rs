@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use common::*;
 use proptest::prelude::*;
+use quorate_ports::store::SessionRow;
 use quorate_ports::{Store as _, Urgency, Write};
 use quorate_store::SqliteStore;
 use quorate_types::*;
@@ -52,6 +53,32 @@ async fn dropping_the_store_commits_what_is_queued_and_leaves_one_file() {
     assert!(!folder.path().join("quorate.db-wal").exists(), "a copy of the one file is a backup");
     let store = SqliteStore::open(folder.path()).unwrap();
     assert_eq!(store.open_sessions().await.unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn a_database_whose_old_sessions_are_forgotten_stops_growing() {
+    const A_DAY: u128 = 600;
+    let folder = tempfile::tempdir().unwrap();
+    let mut sizes = Vec::new();
+    for day in 0..8_i64 {
+        let store = SqliteStore::open(folder.path()).unwrap();
+        for n in 0..A_DAY {
+            let Write::Session(row) = session(day as u128 * A_DAY + n, &"x".repeat(2_000)) else {
+                unreachable!("a session");
+            };
+            let row = SessionRow { is_final: true, created_at: Timestamp(day), ..row };
+            drop(store.submit(vec![Write::Session(row)], Urgency::Now));
+        }
+        for _ in 0..2 {
+            let forget = Write::ForgetEnded(Timestamp(day - 1), 500);
+            store.submit(vec![forget], Urgency::Now).await.unwrap();
+        }
+        drop(store);
+        sizes.push(std::fs::metadata(folder.path().join("quorate.db")).unwrap().len());
+    }
+    let (third, last) = (sizes[2], sizes[7]);
+    assert!(last <= third + third / 20, "two days are kept of eight: {sizes:?}");
+    assert!(sizes[1] > sizes[0] + sizes[0] / 2, "they take room: {sizes:?}");
 }
 
 #[tokio::test]

@@ -100,6 +100,15 @@ impl Model {
             Write::ForgetMessages(session) => {
                 self.messages.retain(|(row, _)| row.message.session_id != session);
             }
+            Write::ForgetEnded(before, most) => {
+                let old = self.sessions.values().filter(|row| row.is_final);
+                let mut old: Vec<_> = old.map(|row| (row.created_at, row.session_id)).collect();
+                old.retain(|(at, _)| *at < before);
+                old.sort_unstable();
+                for (_, id) in old.into_iter().take(most as usize) {
+                    self.sessions.remove(&id);
+                }
+            }
             Write::ApiKey(row) => drop(self.api_keys.insert(row.id.clone(), row)),
             // They have tables and tests of their own.
             Write::Group(_) => {}
@@ -363,6 +372,8 @@ fn any_write() -> impl Strategy<Value = Write> {
         4 => any_message(),
         4 => acknowledged,
         1 => small_id().prop_map(|n| Write::ForgetMessages(session_id(n))),
+        // Of one millisecond all go: which are the oldest of them is nobody's business.
+        1 => (0..5_i64).prop_map(|at| Write::ForgetEnded(Timestamp(at), 9)),
         1 => any_api_key(),
     ]
 }

@@ -89,6 +89,11 @@ struct Inner {
     counts: SessionCounts,
 }
 
+/// How often, and how many at a time, old sessions are forgotten: four million a day, and no
+/// signature waits for more than some milliseconds of it.
+const FORGET_INTERVAL: Duration = Duration::from_secs(10);
+const FORGOTTEN_AT_ONCE: u32 = 500;
+
 /// What is read of the sessions when somebody asks.
 const GAUGES: &[Number<OpenSessions>] = &[
     ("open_sessions", "Sessions that have not ended", |numbers| numbers.open),
@@ -156,6 +161,27 @@ impl CoordinatorApp {
         registry.register_collector(Numbers::gauges(GAUGES, move || {
             app.upgrade().map(|app| lock(&app.state).open_sessions()).unwrap_or_default()
         }));
+    }
+
+    /// Forgets sessions that ended and were created longer ago than `retention`, some at a time, until
+    /// the process stops.
+    pub async fn forget_ended(&self, retention: Duration, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(FORGET_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.forget_some(retention),
+            }
+        }
+    }
+
+    /// Forgets some of them.
+    pub fn forget_some(&self, retention: Duration) {
+        let age = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp(self.0.parts.clock.now().0.saturating_sub(age));
+        let forget = vec![Write::ForgetEnded(before, FORGOTTEN_AT_ONCE)];
+        drop(self.0.parts.store.submit(forget, Urgency::Later));
     }
 
     /// Publishes the last event of every open session again, for a router that has forgotten them.
@@ -384,13 +410,18 @@ impl CoordinatorApp {
 const SESSION_VERSION: u32 = 3;
 
 fn encode(session: &Session) -> SessionRow {
+    let is_final = session.status().is_final();
+    let document = match is_final {
+        true => serde_json::to_vec(&session.for_archive()),
+        false => serde_json::to_vec(session),
+    };
     SessionRow {
         session_id: session.id(),
         tenant: session.tenant().clone(),
-        is_final: session.status().is_final(),
+        is_final,
         created_at: session.created_at(),
         version: SESSION_VERSION,
-        document: serde_json::to_vec(session).expect("a session is plain data"),
+        document: document.expect("a session is plain data"),
     }
 }
 

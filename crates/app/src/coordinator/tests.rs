@@ -434,6 +434,33 @@ async fn a_signature_changed_on_the_disk_is_not_served() {
 }
 
 #[tokio::test]
+async fn only_what_ended_long_ago_is_forgotten() {
+    const DAY: i64 = 24 * HOUR;
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder, START).await;
+    let old = signed(&world).await;
+    drop(world);
+    let world = open(&folder, Timestamp(START.0 + 90 * DAY)).await;
+    let (waiting, new) = (world.open_session().await, signed(&world).await);
+    let kept = async || {
+        let page = world.app.list(&Caller::Open, None, 10).await.unwrap();
+        page.items.into_iter().map(|view| view.session_id).collect::<Vec<_>>()
+    };
+    world.app.forget_some(Duration::from_millis(90 * DAY as u64));
+    world.store.submit(Vec::new(), Urgency::Later).await.unwrap();
+    assert!(kept().await.contains(&old), "it is 90 days old and not older");
+    world.clock.advance(1);
+    world.app.forget_some(Duration::from_millis(90 * DAY as u64));
+    world.store.submit(Vec::new(), Urgency::Later).await.unwrap();
+    let kept = kept().await;
+    assert!(kept.contains(&waiting) && kept.contains(&new) && !kept.contains(&old));
+    let error = world.app.status(&Caller::Open, old, None).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotFound);
+    let key = world.app.keys(&Caller::Open, None, 10).await.unwrap();
+    assert_eq!(key.items.len(), 1, "keys stay");
+}
+
+#[tokio::test]
 async fn sessions_of_one_millisecond_are_each_on_one_page() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(&folder, START).await;

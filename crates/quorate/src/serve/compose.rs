@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use quorate_app::{
@@ -191,6 +191,12 @@ pub(crate) async fn open_coordinator(
     }
     let (app, stop) = (coordinator.clone(), host.net.stop.clone());
     host.net.spawn(async move { app.watch_deadlines(stop).await });
+    if host.options.retention > 0 {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let (app, stop) = (coordinator.clone(), host.net.stop.clone());
+        let retention = DAY * host.options.retention;
+        host.net.spawn(async move { app.forget_ended(retention, stop).await });
+    }
     Ok(coordinator)
 }
 

@@ -62,6 +62,9 @@ pub(crate) struct ServeOptions {
     /// Start although the database is missing or older than it was, without what is lost
     #[arg(long)]
     pub(crate) accept_loss: bool,
+    /// Days after which the coordinator forgets sessions that have ended; 0 keeps them. Keys stay
+    #[arg(long, default_value_t = 90, value_name = "DAYS")]
+    pub(crate) retention: u32,
     /// Graceful-shutdown timeout in seconds, for sessions that run
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) grace: u64,
