@@ -34,6 +34,9 @@ pub(crate) struct Program {
     /// Its names, of which one is on the path.
     names: &'static [&'static str],
     package: &'static str,
+    /// Whether the package's files are all that it needs. Then they are unpacked into `target` and
+    /// not installed: an installed server would be started, too.
+    alone: bool,
     /// Names another one.
     variable: &'static str,
 }
@@ -43,6 +46,7 @@ pub(crate) const CHROMIUM: Program = Program {
     what: "Chromium, for the tests of web pages",
     names: &["chromium", "chromium-browser", "google-chrome"],
     package: "chromium",
+    alone: false,
     variable: "QUORATE_CHROMIUM",
 };
 
@@ -51,36 +55,62 @@ pub(crate) const PROMETHEUS: Program = Program {
     what: "Prometheus, for the test of metrics",
     names: &["prometheus"],
     package: "prometheus",
+    alone: true,
     variable: "QUORATE_PROMETHEUS",
 };
 
 impl Program {
-    /// Finds it, installing Debian's package where there is none.
+    /// Finds it, fetching Debian's package where there is none.
     pub(crate) fn find(&self) -> Result<PathBuf, String> {
         if let Some(found) = self.found() {
             return Ok(found);
         }
         let Self { what, package, variable, .. } = self;
-        println!("installing {what}");
-        let install = ["install", "--quiet", "--yes", "--no-install-recommends", package];
-        let installed = run(Command::new("apt-get").args(install))
-            .and_then(|()| self.found().ok_or_else(|| "it is not on the path".to_owned()));
-        installed.map_err(|error| {
-            format!(
-                "{error}\nthe tests need {what}: install it (on Debian, as root: apt-get update && \
-                 apt-get install {package}), or name one in {variable}"
-            )
-        })
+        println!("fetching {what}");
+        // The lists may be there already, and not everybody may renew them.
+        let _ = run(Command::new("apt-get").args(["--quiet", "--quiet", "update"]));
+        let fetched = if self.alone { self.unpack() } else { self.install() };
+        fetched.and_then(|()| self.found().ok_or_else(|| "it is not on the path".to_owned())).map_err(
+            |error| {
+                format!(
+                    "{error}\nthe tests need {what}: install it (on Debian, as root: apt-get update \
+                     && apt-get install {package}), or name one in {variable}"
+                )
+            },
+        )
     }
 
-    /// The one that is named, or one on the path.
+    fn install(&self) -> Result<(), String> {
+        let install = ["install", "--quiet", "--yes", "--no-install-recommends", self.package];
+        run(Command::new("apt-get").args(install))
+    }
+
+    fn unpack(&self) -> Result<(), String> {
+        let folder = root().join(TOOLS);
+        std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        let download = ["download", "--quiet", self.package];
+        run(Command::new("apt-get").args(download).current_dir(&folder))?;
+        let files = std::fs::read_dir(&folder).map_err(|error| error.to_string())?;
+        for file in files.filter_map(Result::ok).map(|file| file.path()) {
+            if file.extension().is_some_and(|extension| extension == "deb") {
+                run(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&folder))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The one that is named, one on the path, or one that was unpacked.
     fn found(&self) -> Option<PathBuf> {
         if let Some(path) = std::env::var_os(self.variable) {
             return Some(path.into());
         }
-        let folders = std::env::var_os("PATH")?;
-        std::env::split_paths(&folders)
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .chain([root().join(TOOLS).join("usr/bin")])
             .flat_map(|folder| self.names.iter().map(move |name| folder.join(name)))
             .find(|path| path.exists())
     }
 }
+
+/// Where packages are unpacked.
+const TOOLS: &str = "target/tools";
