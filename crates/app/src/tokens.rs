@@ -6,10 +6,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use quorate_types::{Error, ErrorCode, JoinToken, PartyId, Secret, SessionId};
+use quorate_types::{Error, ErrorCode, FetchToken, JoinToken, PartyId, Secret, SessionId};
 use sha2::{Digest as _, Sha256};
 
 const DOMAIN: &[u8] = b"quorate/join-token/v1";
+const FETCH_DOMAIN: &[u8] = b"quorate/fetch-token/v1";
 
 /// Makes and reads join tokens.
 pub struct JoinTokens {
@@ -24,9 +25,18 @@ impl JoinTokens {
 
     /// The token with which `party` joins `session`.
     pub fn token(&self, session: SessionId, party: &PartyId) -> JoinToken {
+        self.made(DOMAIN, session, party)
+    }
+
+    /// The token with which the user fetches what `party` has made for it in `session`.
+    pub fn fetch_token(&self, session: SessionId, party: &PartyId) -> FetchToken {
+        self.made(FETCH_DOMAIN, session, party)
+    }
+
+    fn made(&self, domain: &[u8], session: SessionId, party: &PartyId) -> Secret<String> {
         let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(self.key.expose())
             .expect("HMAC takes keys of any length");
-        mac.update(DOMAIN);
+        mac.update(domain);
         mac.update(session.0.as_bytes());
         mac.update(party.as_str().as_bytes());
         let mut bytes = session.0.as_bytes().to_vec();
@@ -64,7 +74,12 @@ mod tests {
         let (p, q): (PartyId, PartyId) = ("p".parse().unwrap(), "q".parse().unwrap());
         let token = join_tokens.token(a, &p);
         assert_eq!(token.expose(), join_tokens.token(a, &p).expose());
-        for different in [join_tokens.token(a, &q), join_tokens.token(b, &p), other.token(a, &p)] {
+        for different in [
+            join_tokens.token(a, &q),
+            join_tokens.token(b, &p),
+            other.token(a, &p),
+            join_tokens.fetch_token(a, &p),
+        ] {
             assert_ne!(JoinTokens::hash(&token), JoinTokens::hash(&different));
         }
         assert_eq!(JoinTokens::session_of(&token).unwrap(), a);

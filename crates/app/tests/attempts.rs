@@ -27,8 +27,11 @@ fn party(name: &str) -> PartyId {
 }
 
 fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSession {
-    let participant =
-        |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
+    let participant = |name: &&str| NewParticipant {
+        party_id: party(name),
+        device: DeviceInfo::default(),
+        on_behalf_of: None,
+    };
     CreateSession {
         ceremony,
         participants: parties.iter().map(participant).collect(),

@@ -45,8 +45,11 @@ fn party(name: &str) -> PartyId {
 
 fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSession {
     let device = DeviceInfo { platform: "iOS".into(), ..DeviceInfo::default() };
-    let participant =
-        |name: &&str| NewParticipant { party_id: party(name), device: device.clone() };
+    let participant = |name: &&str| NewParticipant {
+        party_id: party(name),
+        device: device.clone(),
+        on_behalf_of: None,
+    };
     CreateSession {
         ceremony,
         participants: parties.iter().map(participant).collect(),

@@ -61,8 +61,11 @@ fn party(name: &str) -> PartyId {
 }
 
 fn keygen(parties: &[&str], idempotency_key: Option<&str>) -> CreateSession {
-    let participant =
-        |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
+    let participant = |name: &&str| NewParticipant {
+        party_id: party(name),
+        device: DeviceInfo::default(),
+        on_behalf_of: None,
+    };
     let n = i64::try_from(parties.len()).unwrap();
     CreateSession {
         ceremony: CeremonyRequest::Keygen {

@@ -14,8 +14,11 @@ use crate::stats::{Times, ratio};
 pub(crate) async fn route(cluster: &Cluster, effort: Effort) {
     let (coordinator, router) = (cluster.coordinator(), cluster.router());
     let [a, b]: [PartyId; 2] = ["bench-a", "bench-b"].map(|name| name.parse().expect("a name"));
-    let participant =
-        |party: &PartyId| NewParticipant { party_id: party.clone(), device: DeviceInfo::default() };
+    let participant = |party: &PartyId| NewParticipant {
+        party_id: party.clone(),
+        device: DeviceInfo::default(),
+        on_behalf_of: None,
+    };
     let request = CreateSession {
         ceremony: CeremonyRequest::Keygen {
             scheme: Scheme::default(),

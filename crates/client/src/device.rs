@@ -29,6 +29,8 @@ impl Device {
                 coordinator,
                 device,
                 authority: None,
+                delegate: None,
+                allowed: None,
             },
         }
     }

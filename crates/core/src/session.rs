@@ -6,6 +6,7 @@
 mod approve;
 mod attempts;
 mod create;
+mod delegate;
 mod end;
 mod enter;
 mod keygen;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use attempts::Reserve;
 use attempts::Retry;
 use create::{check_input, check_participants};
+pub use delegate::Submission;
 use enter::Joiner;
 use quorate_types::*;
 use serde::{Deserialize, Serialize};
@@ -105,6 +107,8 @@ pub enum Command {
         /// What came out.
         outcome: PartyOutcome,
     },
+    /// A delegate hands in the package of its user.
+    Submit(Submission),
     /// After a setback: the session goes on with others, or ends. Right after the command that
     /// told of the setback.
     TryAgain {
@@ -167,6 +171,8 @@ pub struct Effects {
     pub events: Vec<EventKind>,
     /// The key that a completed keygen or refresh made, with how it came to that epoch.
     pub key: Option<(KeyRecord, EpochRecord)>,
+    /// A package was taken in: it is to be stored with the session.
+    pub package: bool,
     /// Pairs of holders that sign no more, as one of them says.
     pub bans: Vec<ReportedBan>,
     /// All parties of a keygen or refresh are ready, and it waits to be admitted.
@@ -194,6 +200,15 @@ struct Participant {
     handshake: Option<Handshake>,
     status: ParticipantStatus,
     last_round: i32,
+    /// For whom it takes the seat, where it is a delegate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on_behalf_of: Option<OnBehalfOf>,
+    /// SHA-256 of the package that it has handed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    package: Option<[u8; 32]>,
+    /// It has reported its result, and its user's package is not in yet.
+    #[serde(skip)]
+    reported: bool,
 }
 
 impl Participant {
@@ -272,6 +287,9 @@ impl Session {
             handshake: None,
             status: ParticipantStatus::Waiting,
             last_round: -1,
+            on_behalf_of: new.on_behalf_of,
+            package: None,
+            reported: false,
         };
         let mut session = Self {
             session_id: new.session_id,
@@ -331,6 +349,7 @@ impl Session {
             Command::Report { party, attempt, outcome } => {
                 self.report(now, &party, attempt, outcome, effects)
             }
+            Command::Submit(submission) => self.submit(now, submission, effects),
             Command::TryAgain { ranked } => self.try_again(now, &ranked, effects),
             Command::Without { silent, ranked } => self.without(now, &silent, &ranked, effects),
             Command::Progress { party, round } => self.progress(now, &party, round),

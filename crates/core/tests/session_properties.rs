@@ -41,7 +41,10 @@ fn result(kind: SessionKind, right: bool) -> PartyOutcome {
 fn session(kind: SessionKind, parties: usize) -> Session {
     let participant = |n| {
         let device = DeviceInfo::default();
-        (NewParticipant { party_id: name(n), device }, [u8::try_from(n).unwrap(); 32])
+        (
+            NewParticipant { party_id: name(n), device, on_behalf_of: None },
+            [u8::try_from(n).unwrap(); 32],
+        )
     };
     let threshold = Threshold::new(2, i64::try_from(parties).unwrap()).unwrap();
     let other: SessionId = format!("{:032x}", 2).parse().unwrap();

@@ -157,9 +157,9 @@ def main():
         assert error.code() == grpc.StatusCode.PERMISSION_DENIED, error
     try:
         router.SubmitDelegateShare(pb.SubmitDelegateShareRequest(session_id=session, party_id=alice))
-        raise AssertionError("delegate shares are not offered yet")
+        raise AssertionError("a party that is no delegate handed in a share")
     except grpc.RpcError as error:
-        assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
 
     key = bytes.fromhex(GENERATOR_KEY)
     first = router.ReportCompletion(pb.ReportCompletionRequest(session_id=session, party_id=alice, public_key=key))
@@ -170,4 +170,5 @@ def main():
     print("ok")
 
 
-main()
+if __name__ == "__main__":
+    main()

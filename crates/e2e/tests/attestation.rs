@@ -117,6 +117,18 @@ impl TakePart for Liar {
     async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView> {
         self.0.complete(caller, report).await
     }
+
+    async fn submit_share(&self, caller: &Caller, submitted: SubmitShare) -> Result<()> {
+        self.0.submit_share(caller, submitted).await
+    }
+
+    async fn fetch_share(&self, caller: &Caller, asked: FetchShare) -> Result<DelegatedShare> {
+        self.0.fetch_share(caller, asked).await
+    }
+
+    async fn confirm_share(&self, caller: &Caller, asked: FetchShare) -> Result<()> {
+        self.0.confirm_share(caller, asked).await
+    }
 }
 
 #[async_trait]

@@ -46,7 +46,7 @@ async fn call(server: &str, path: &str, shown: &str, behalf: Option<&str>) -> Op
 }
 
 /// What each role may: the call, and whether for callers or as itself.
-const ALLOWED: [(&str, &str, bool); 11] = [
+const ALLOWED: [(&str, &str, bool); 14] = [
     ("accounts", "SessionCoordinator/CreateSession", true),
     ("accounts", "SessionCoordinator/GetSessionStatus", true),
     ("accounts", "SessionCoordinator/GetSessionStatus", false),
@@ -57,6 +57,9 @@ const ALLOWED: [(&str, &str, bool); 11] = [
     ("router", "SessionCoordinator/JoinSession", true),
     ("router", "SessionCoordinator/MarkPartyReady", true),
     ("router", "SessionCoordinator/ReportCompletion", true),
+    ("router", "SessionCoordinator/SubmitDelegateShare", true),
+    ("router", "SessionCoordinator/FetchDelegateShare", true),
+    ("router", "SessionCoordinator/ConfirmDelegateShare", true),
     ("router", "SessionCoordinator/ReportProgress", false),
 ];
 

@@ -60,6 +60,33 @@ pub(crate) mod shared {
         Ok(convert::completed_out(&view))
     }
 
+    pub(crate) async fn submit(
+        coordinator: &dyn TakePart,
+        caller: &Caller,
+        request: ro::SubmitDelegateShareRequest,
+    ) -> Result<ro::SubmitDelegateShareResponse> {
+        coordinator.submit_share(caller, convert::submitted_in(request)?).await?;
+        Ok(ro::SubmitDelegateShareResponse { success: true })
+    }
+
+    pub(crate) async fn fetch(
+        coordinator: &dyn TakePart,
+        caller: &Caller,
+        request: ro::FetchDelegateShareRequest,
+    ) -> Result<ro::FetchDelegateShareResponse> {
+        let share = coordinator.fetch_share(caller, convert::fetch_in(request)?).await?;
+        Ok(convert::fetched_out(share))
+    }
+
+    pub(crate) async fn confirm(
+        coordinator: &dyn TakePart,
+        caller: &Caller,
+        request: ro::ConfirmDelegateShareRequest,
+    ) -> Result<ro::ConfirmDelegateShareResponse> {
+        coordinator.confirm_share(caller, convert::confirm_in(request)?).await?;
+        Ok(ro::ConfirmDelegateShareResponse { success: true })
+    }
+
     pub(crate) async fn status(
         coordinator: &dyn TakePart,
         caller: &Caller,
@@ -139,6 +166,30 @@ impl SessionCoordinator for Service {
     ) -> Answer<ro::ReportCompletionResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::report(&*self.0, &caller, request.into_inner()).await)
+    }
+
+    async fn submit_delegate_share(
+        &self,
+        request: Request<ro::SubmitDelegateShareRequest>,
+    ) -> Answer<ro::SubmitDelegateShareResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::submit(&*self.0, &caller, request.into_inner()).await)
+    }
+
+    async fn fetch_delegate_share(
+        &self,
+        request: Request<ro::FetchDelegateShareRequest>,
+    ) -> Answer<ro::FetchDelegateShareResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::fetch(&*self.0, &caller, request.into_inner()).await)
+    }
+
+    async fn confirm_delegate_share(
+        &self,
+        request: Request<ro::ConfirmDelegateShareRequest>,
+    ) -> Answer<ro::ConfirmDelegateShareResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::confirm(&*self.0, &caller, request.into_inner()).await)
     }
 
     async fn close_session(

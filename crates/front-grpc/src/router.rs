@@ -294,10 +294,23 @@ impl MessageRouter for Service {
         &self,
         request: Request<ro::SubmitDelegateShareRequest>,
     ) -> Answer<ro::SubmitDelegateShareResponse> {
-        caller(request.extensions())?;
-        Err(to_status(Error::new(
-            ErrorCode::Unimplemented,
-            "delegate parties are not offered by this version",
-        )))
+        let caller = caller(request.extensions())?;
+        answer(shared::submit(&*self.coordinator, &caller, request.into_inner()).await)
+    }
+
+    async fn fetch_delegate_share(
+        &self,
+        request: Request<ro::FetchDelegateShareRequest>,
+    ) -> Answer<ro::FetchDelegateShareResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::fetch(&*self.coordinator, &caller, request.into_inner()).await)
+    }
+
+    async fn confirm_delegate_share(
+        &self,
+        request: Request<ro::ConfirmDelegateShareRequest>,
+    ) -> Answer<ro::ConfirmDelegateShareResponse> {
+        let caller = caller(request.extensions())?;
+        answer(shared::confirm(&*self.coordinator, &caller, request.into_inner()).await)
     }
 }

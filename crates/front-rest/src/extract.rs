@@ -3,7 +3,9 @@
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use bytes::Bytes;
-use quorate_types::{AccountId, Caller, Error, ErrorCode, KeyId, MessageId, PartyId, SessionId};
+use quorate_types::{
+    AccountId, Caller, Error, ErrorCode, FetchToken, KeyId, MessageId, PartyId, Secret, SessionId,
+};
 use serde::de::DeserializeOwned;
 
 use crate::answer::ApiError;
@@ -161,6 +163,25 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
                 format!("Idempotency-Key is one header of 1 to {MAX_IDEMPOTENCY_KEY} characters"),
             ))),
         }
+    }
+}
+
+/// The `Fetch-Token` header: in a query it would stand in the logs of proxies.
+pub(crate) struct FetchTokenHeader(pub(crate) FetchToken);
+
+/// Longest fetch token looked at; ours have 64 characters.
+const MAX_FETCH_TOKEN: usize = 255;
+
+impl<S: Sync> FromRequestParts<S> for FetchTokenHeader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let value = parts.headers.get("fetch-token").and_then(|value| value.to_str().ok());
+        let fits = |text: &&str| !text.is_empty() && text.len() <= MAX_FETCH_TOKEN;
+        value.filter(fits).map(|text| Self(Secret::new(text.to_owned()))).ok_or_else(|| {
+            let why = "send the header Fetch-Token, as the creator of the session got it";
+            ApiError(Error::new(ErrorCode::Unauthorized, why))
+        })
     }
 }
 

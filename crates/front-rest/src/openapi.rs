@@ -4,7 +4,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Info, OpenApi as Document, SecurityRequirement};
 
-use crate::routes::{accounts, coordinator, mpc, party, router, tickets};
+use crate::routes::{accounts, coordinator, delegates, mpc, party, router, tickets};
 use crate::{common, sockets};
 
 /// A service whose routes a document may hold.
@@ -57,9 +57,11 @@ struct CommonDocument;
         coordinator::create, coordinator::list, coordinator::join, coordinator::status,
         coordinator::close, coordinator::approve, coordinator::ready, coordinator::start, coordinator::complete,
         coordinator::timeline, coordinator::keys, coordinator::key,
+        delegates::submit, delegates::fetch, delegates::confirm,
     ),
     tags(
         (name = "sessions", description = "Keygen and signing sessions."),
+        (name = "delegates", description = "Shares that delegates have made for users."),
         (name = "keys", description = "Finished keys: the public side only."),
     )
 )]
@@ -147,11 +149,21 @@ fn scopes(operation: &str) -> &'static [&'static [&'static str]] {
     match operation {
         "getHealth" | "getReadiness" => &[],
         "createSession" | "closeSession" | "approveSession" | "startKeygen" => &[&["sessions"]],
-        "startSession" => &[&["sessions"], &["party"]],
+        "startSession" | "fetchDelegateShare" | "confirmDelegateShare" => {
+            &[&["sessions"], &["party"]]
+        }
         "startSign" => &[&["accounts", "sessions"]],
-        "joinSession" | "markPartyReady" | "reportCompletion" | "routeMessage"
-        | "getPendingMessages" | "acknowledgeMessage" | "subscribeMessages" | "subscribeEvents"
-        | "registerParty" | "heartbeat" => &[&["party"]],
+        "joinSession"
+        | "markPartyReady"
+        | "submitDelegateShare"
+        | "reportCompletion"
+        | "routeMessage"
+        | "getPendingMessages"
+        | "acknowledgeMessage"
+        | "subscribeMessages"
+        | "subscribeEvents"
+        | "registerParty"
+        | "heartbeat" => &[&["party"]],
         "createAccount" | "listAccounts" | "getAccount" | "updateAccount" | "replaceAccount"
         | "disableAccount" | "deleteAccount" => &[&["accounts"]],
         _ => &[&["read"]],

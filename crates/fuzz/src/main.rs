@@ -22,7 +22,7 @@ const USAGE: &str = "\
 quorate-fuzz [--seconds N] [--target NAME] [--seed S] [--input FILE]
 
   --seconds N    how long each target runs (5)
-  --target NAME  only this one: jsonrpc-frame, relay-frame, router-message, envelope or
+  --target NAME  only this one: jsonrpc-frame, relay-frame, router-message, envelope, package or
                  websocket-frame
   --seed S       the inputs are made from it (else another one each time)
   --input FILE   runs the target on this one input

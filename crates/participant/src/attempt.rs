@@ -225,6 +225,12 @@ impl Attempt {
         self.peers.iter().filter(|peer| peer.party != self.me.party)
     }
 
+    /// Those whose names are theirs: what a delegate makes for a user has an identity for one key
+    /// only, under which it stays known.
+    fn named(&self) -> impl Iterator<Item = &Peer> {
+        self.others().filter(|peer| !peer.delegated)
+    }
+
     fn checked(&mut self, secret: HandshakeSecret, answer: Result<VaultAnswer>) -> Step {
         self.key = check::judge(&self.me, &self.view, answer)?;
         let Some(key) = &self.key else { return self.start(secret) };
@@ -271,6 +277,7 @@ impl Attempt {
         let peer = |(seat, (identity, shown)): (&ParticipantView, _)| Peer {
             party: seat.party_id.clone(),
             identity,
+            delegated: seat.on_behalf_of.is_some(),
             shown,
             handshake: seat.handshake.clone().unwrap_or_default(),
         };
@@ -417,7 +424,7 @@ impl Attempt {
         }
         // Only now: a keygen that fails must not bind a name for good.
         let tenant = made.stored.record.tenant.clone();
-        let peers = self.others().map(|peer| (peer.party.clone(), peer.identity)).collect();
+        let peers = self.named().map(|peer| (peer.party.clone(), peer.identity)).collect();
         self.made = Some(made);
         self.stage = Stage::Pinning;
         Ok(Next::Do(vec![Action::Vault(VaultAction::Pin { tenant, peers })]))
@@ -427,7 +434,7 @@ impl Attempt {
         let (VaultAnswer::Pinned(pins), Some(made)) = (self.answered(answer)?, &self.made) else {
             return Err(confused(&self.me));
         };
-        for (peer, pin) in self.others().zip(pins) {
+        for (peer, pin) in self.named().zip(pins) {
             let pinned = check::pin(&peer.party, peer.identity, Some(pin));
             pinned.map_err(|error| of_error(&self.me.party, error))?;
         }

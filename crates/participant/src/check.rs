@@ -197,6 +197,8 @@ pub(crate) fn roster(
 pub(crate) struct Peer {
     pub(crate) party: PartyId,
     pub(crate) identity: [u8; 32],
+    /// Whether a delegate takes its seat.
+    pub(crate) delegated: bool,
     pub(crate) shown: Shown,
     pub(crate) handshake: Handshake,
 }
@@ -390,7 +392,8 @@ mod tests {
     fn peer(generation: u64, process: u8) -> Peer {
         let shown = Shown { generation, process: [process; 16], ..Shown::default() };
         let party = "peer".parse().unwrap();
-        Peer { party, identity: [1; 32], shown, handshake: Handshake::from_static(b"handshake") }
+        let handshake = Handshake::from_static(b"handshake");
+        Peer { party, identity: [1; 32], delegated: false, shown, handshake }
     }
 
     #[test]

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use quorate_authority::{Decision, Denial, Facts, Initiators, Policy, Rule, Use, Verified};
+use quorate_authority::{
+    Decision, Denial, Facts, Initiators, Policy, Request, Rule, Use, Verified,
+};
 use quorate_participant::Allowed;
 use quorate_ports::ledger::{AskCallback, CallbackAnswer, Ledger};
 use quorate_types::*;
@@ -264,6 +266,38 @@ impl Authority {
     /// What a session may start as, for the machine that starts it.
     pub(crate) fn allowed(self: Arc<Self>, permit: Permit, party: PartyId) -> Arc<dyn Allowed> {
         Arc::new(Start { authority: self, permit, party })
+    }
+}
+
+/// What an authority has allowed in another process, for the machine that starts it here.
+///
+/// # Errors
+/// `policy_denied` when it is no request.
+pub(crate) fn signed(authorization: &Authorization, party: &PartyId) -> Result<Arc<dyn Allowed>> {
+    let request = Request::decode(&authorization.request)?;
+    let authorization = Arc::new(authorization.clone());
+    let permit = Permit { authorization, request, stored: None };
+    Ok(Arc::new(Signed { permit, party: party.clone() }))
+}
+
+struct Signed {
+    permit: Permit,
+    party: PartyId,
+}
+
+impl Allowed for Signed {
+    fn check(
+        &self,
+        view: &SessionView,
+        held: Option<&KeyEpoch>,
+        identities: &[[u8; 32]],
+    ) -> Result<(), Failure> {
+        let checked = self.permit.check(view, held, identities, crate::clock::now());
+        checked.map_err(|denial| denied(&self.party, &denial))
+    }
+
+    fn label(&self) -> Option<KeyLabel> {
+        self.permit.request.label().cloned()
     }
 }
 

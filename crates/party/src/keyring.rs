@@ -6,6 +6,7 @@ mod cache;
 mod export;
 mod files;
 mod open;
+mod package;
 
 pub use files::{make as make_secret_file, random as secret_seed, secret as secret_file};
 pub use open::SealSource;
@@ -102,6 +103,11 @@ impl Keyring {
         &self.party
     }
 
+    /// Where it keeps what it must not forget.
+    pub(crate) fn vault(&self) -> &Arc<dyn Vault> {
+        &self.vault
+    }
+
     /// The party's identity.
     pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
@@ -185,7 +191,7 @@ impl Keyring {
             confirmations: Vec::new(),
             sealed: Vec::new(),
         };
-        self.insert(share, stored, Vec::new(), compute).await
+        self.insert(Arc::new(share), stored, Vec::new(), compute).await
     }
 
     fn index_among(&self, holders: &[PartyId]) -> Result<ShareIndex> {
@@ -196,24 +202,22 @@ impl Keyring {
 
     async fn insert(
         &self,
-        share: Share,
+        share: Arc<Share>,
         mut stored: SealedShare,
         bans: Vec<Ban>,
         compute: &Compute,
     ) -> Result<Arc<OpenKey>> {
         let (seal, party) = (Arc::clone(&self.seal), self.party.clone());
         let (key_id, epoch) = (stored.key_id, stored.epoch);
-        let (share, sealed) = compute
-            .run(move || {
-                let context = SealContext { party_id: &party, key_id, epoch };
-                let sealed = share.seal(&seal, &context);
-                (share, sealed)
-            })
-            .await;
-        stored.sealed = sealed?;
+        let sealing = Arc::clone(&share);
+        let sealed = compute.run(move || {
+            let context = SealContext { party_id: &party, key_id, epoch };
+            sealing.seal(&seal, &context)
+        });
+        stored.sealed = sealed.await?;
         self.vault.insert(stored.clone()).await?;
         stored.sealed = Vec::new();
-        Ok(self.remember(Arc::new(OpenKey::new(Arc::new(share), stored, bans))))
+        Ok(self.remember(Arc::new(OpenKey::new(share, stored, bans))))
     }
 
     /// Lets a share sign, once `confirmations` are those of all holders.

@@ -16,7 +16,8 @@ use tokio_util::task::TaskTracker;
 use crate::authority::Authority;
 use crate::compute::Compute;
 use crate::keyring::Keyring;
-use crate::session::{Party, Worker};
+use crate::seat::SeatHost;
+use crate::session::{Delegate, Party, Worker};
 use table::Table;
 
 /// Sessions at once whose coordinator is being told that this party has no place for them.
@@ -25,7 +26,8 @@ const REFUSALS: usize = 256;
 /// How a server party shows itself and how patient it is.
 #[derive(Clone)]
 pub struct PartyConfig {
-    /// Its role; only persistent parties are chosen to fill sessions.
+    /// Its role; only persistent parties are chosen to fill sessions, and a delegate takes seats for
+    /// users, none of its own.
     pub role: PartyRole,
     /// Its software's version, free text.
     pub version: String,
@@ -37,6 +39,8 @@ pub struct PartyConfig {
     pub grace: Duration,
     /// Decides about sessions before they are joined. Without one it takes part in all.
     pub authority: Option<Arc<Authority>>,
+    /// Where a delegate takes its users' seats; here without one.
+    pub seats: Option<Arc<dyn SeatHost>>,
 }
 
 impl Default for PartyConfig {
@@ -54,6 +58,7 @@ impl Default for PartyConfig {
             heartbeat: Duration::from_secs(10),
             grace: Duration::from_secs(20),
             authority: None,
+            seats: None,
         }
     }
 }
@@ -98,6 +103,10 @@ impl PartyServer {
         compute: Compute,
     ) -> PartyHandle {
         let (device, authority) = (config.device.clone(), config.authority.clone());
+        let delegate = (config.role == PartyRole::Delegate).then(|| match &config.seats {
+            Some(host) => Delegate::Elsewhere(Arc::clone(host)),
+            None => Delegate::InProcess,
+        });
         let server = Arc::new(Self {
             config,
             party: Party {
@@ -106,6 +115,8 @@ impl PartyServer {
                 coordinator,
                 device,
                 authority,
+                delegate,
+                allowed: None,
             },
             table: Mutex::default(),
             connected: watch::Sender::new(false),

@@ -1,6 +1,6 @@
 //! One party's part in one session: the runtime around [`Session`], from joining to the end.
 
-mod permission;
+pub(crate) mod permission;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::FusedFuture as _;
-use quorate_participant::{Input, JOIN_LIMIT, OpenKey, Permission, Session, SessionAction};
+use quorate_participant::{
+    Input, JOIN_LIMIT, OpenKey, Permission, Session, SessionAction, could_not,
+};
 use quorate_ports::{Deliver, TakePart};
 use quorate_types::*;
 use tokio::sync::{Notify, mpsc, watch};
@@ -20,6 +22,7 @@ use crate::backoff::retry;
 use crate::compute::Compute;
 use crate::drive::Driver;
 use crate::keyring::Keyring;
+use crate::seat::{Names, Seat, SeatHost, taken};
 use crate::transport::RouterTransport;
 
 pub(crate) use permission::denied;
@@ -65,6 +68,19 @@ pub struct Party {
     pub device: DeviceInfo,
     /// Decides about sessions before they are joined. A device has none: its user decides.
     pub authority: Option<Arc<Authority>>,
+    /// Whether it takes seats for users, and no others.
+    pub delegate: Option<Delegate>,
+    /// What was allowed before; for a party without an authority of its own.
+    pub allowed: Option<Authorization>,
+}
+
+/// How a delegate takes the seats of users.
+#[derive(Clone)]
+pub enum Delegate {
+    /// Here. What the protocols' libraries leave in memory stays until it is used again.
+    InProcess,
+    /// Each in another process.
+    Elsewhere(Arc<dyn SeatHost>),
 }
 
 impl Party {
@@ -77,7 +93,7 @@ impl Party {
         Caller::Party(self.id().clone())
     }
 
-    async fn status(
+    pub(crate) async fn status(
         &self,
         session: SessionId,
         wait: Option<(WaitFor, Duration)>,
@@ -97,13 +113,37 @@ impl Party {
     ) -> Result<SessionView> {
         let report = Report { session_id, party_id: self.id().clone(), attempt, outcome };
         let caller = self.caller();
+        let reported =
+            self.once_it_runs(session_id, || self.coordinator.complete(&caller, report.clone()));
+        match reported.await? {
+            Some(view) => of_session(session_id, view),
+            None => self.status(session_id, None).await,
+        }
+    }
+
+    /// Hands in the package of a delegated seat until it is taken or refused for good.
+    async fn submit(&self, submission: SubmitShare) -> Result<()> {
+        let caller = self.caller();
+        let submitted = self.once_it_runs(submission.session_id, || {
+            self.coordinator.submit_share(&caller, submission.clone())
+        });
+        submitted.await.map(drop)
+    }
+
+    /// Makes a call about a session that runs until it is taken or refused for good; `None` when
+    /// the session has ended meanwhile.
+    async fn once_it_runs<T, F: Future<Output = Result<T>>>(
+        &self,
+        session_id: SessionId,
+        call: impl Fn() -> F,
+    ) -> Result<Option<T>> {
         loop {
-            let error = match retry(|| self.coordinator.complete(&caller, report.clone())).await {
+            let error = match retry(&call).await {
                 Err(error) => error,
-                Ok(view) => return of_session(session_id, view),
+                Ok(answer) => return Ok(Some(answer)),
             };
             match error.code {
-                ErrorCode::SessionExpired => return self.status(session_id, None).await,
+                ErrorCode::SessionExpired => return Ok(None),
                 // A restarted coordinator may not know that the session runs. All join again.
                 ErrorCode::Conflict if started(&self.status(session_id, None).await?) => {
                     return Err(error);
@@ -172,15 +212,25 @@ pub async fn take_part(
     if party.authority.is_some() && early.is_none() {
         return Err(Error::internal());
     }
-    let me = party.worker.keyring.me();
-    let (mut machine, mut actions) = Session::begin(me, session, early.map(Box::new));
-    if party.authority.is_some() {
+    let seat = match taken(party, early.as_ref()) {
+        Ok(seat) => seat.and_then(|seat| Seat::new(seat, &party.worker)),
+        Err(refusal) => {
+            let refusal = PartyOutcome::Failure(could_not(party.id(), refusal));
+            return party.report((session, attempt), refusal).await;
+        }
+    };
+    let worker = seat.as_ref().map_or(&party.worker, |seat| &seat.worker).clone();
+    let early = early.map(|view| Box::new(view.by_holder()));
+    let (mut machine, mut actions) = Session::begin(worker.keyring.me(), session, early);
+    if party.authority.is_some() || party.allowed.is_some() {
         machine.ask_authority();
     }
     let stop = CancellationToken::new();
     let join = Joining { party, session, attempt, token };
     let mut work = Work {
-        driver: Driver::new(party.worker.clone()),
+        driver: Driver::new(worker.clone()),
+        worker,
+        seat,
         transport: None,
         inbox: Some(inbox),
         unjoined: &unjoined,
@@ -227,11 +277,11 @@ pub async fn take_part(
 }
 
 /// A seat that is asked for, maybe more than once.
-struct Joining<'a> {
-    party: &'a Party,
-    session: SessionId,
-    attempt: u32,
-    token: JoinToken,
+pub(crate) struct Joining<'a> {
+    pub(crate) party: &'a Party,
+    pub(crate) session: SessionId,
+    pub(crate) attempt: u32,
+    pub(crate) token: JoinToken,
 }
 
 impl Joining<'_> {
@@ -284,7 +334,7 @@ impl Outside<'_> {
                         let view = self.views.borrow_and_update();
                         let minded = view.as_ref().filter(|view| Session::minds(view.status));
                         if let Some(view) = minded {
-                            return Input::View(Box::new(view.clone()));
+                            return Input::View(Box::new(view.clone().by_holder()));
                         }
                     }
                     Err(_) => {
@@ -311,6 +361,9 @@ impl Outside<'_> {
 /// What carries out a session's work, one thing at a time.
 struct Work<'a> {
     driver: Driver,
+    /// What is computed with: the party's own, or of the seat that it takes for a user.
+    worker: Worker,
+    seat: Option<Seat>,
     transport: Option<RouterTransport>,
     /// The session's messages, until the transport takes them.
     inbox: Option<mpsc::Receiver<Message>>,
@@ -359,7 +412,12 @@ impl Work<'_> {
         view: SessionView,
         key: Option<Arc<OpenKey>>,
     ) -> Result<Permission> {
-        let Some(authority) = &self.join.party.authority else { return Err(Error::internal()) };
+        let Party { authority, allowed, .. } = self.join.party;
+        if let Some(allowed) = allowed {
+            let signed = crate::authority::signed(allowed, self.join.party.id())?;
+            return Ok(Permission::Given(signed));
+        }
+        let Some(authority) = authority else { return Err(Error::internal()) };
         let mut asking = permission::Asking {
             join: self.join,
             authority,
@@ -372,26 +430,41 @@ impl Work<'_> {
     }
 
     async fn join(&mut self, handshake: Handshake, ready: bool) -> Result<JoinedSession> {
-        let joined = self.join.ask(handshake, ready).await?;
+        let mut joined = self.join.ask(handshake, ready).await?;
         // What was told before we joined.
         let _ = self.unjoined.notified().now_or_never();
         tracing::debug!(index = joined.party_index.0, "joined");
         let Joining { party, session, .. } = self.join;
         let stop = self.stop.clone();
-        let worker = &party.worker;
-        let compute = worker.compute.for_session(joined.session.ceremony.kind(), stop.clone());
-        self.driver = Driver::new(Worker { compute, ..worker.clone() });
+        let compute = &self.worker.compute;
+        let compute = compute.for_session(joined.session.ceremony.kind(), stop.clone());
+        self.driver = Driver::new(Worker { compute, ..self.worker.clone() });
         if let Some(inbox) = self.inbox.take() {
             let (router, me) = (Arc::clone(&party.router), party.id().clone());
+            let me = (me, Names::new(self.views.clone()));
             let mut transport = RouterTransport::start(router, *session, me, inbox, stop);
             transport.hold_results(self.held.take());
             self.transport = Some(transport);
         }
+        joined.session = joined.session.by_holder();
         Ok(joined)
     }
 
-    /// Reports; what was sent before goes its way beside it.
-    async fn report(&mut self, outcome: PartyOutcome) -> Result<SessionView> {
+    /// Reports; what was sent before goes its way beside it. Of a seat that was taken for a user its
+    /// package is handed in first.
+    async fn report(&mut self, mut outcome: PartyOutcome) -> Result<SessionView> {
+        if let (Some(seat), PartyOutcome::Key { .. }) = (&mut self.seat, &outcome) {
+            let Joining { party, session, .. } = self.join;
+            let submitted = match seat.submission(*session, party.id()).await {
+                Ok(submission) => party.submit(submission).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = submitted {
+                tracing::error!(%error, "a user's package could not be handed in");
+                let why = format!("{} could not hand in its user's share", party.id());
+                outcome = PartyOutcome::Failure(could_not(party.id(), why));
+            }
+        }
         if let PartyOutcome::Failure(failure) = &outcome {
             tracing::warn!(reason = failure.reason.name(), "gave up: {}", failure.message);
         }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority::Stored;
 use crate::outbox::Outbox;
+use crate::seat::Names;
 
 /// Message ids remembered per session to drop what a new stream delivers again. An honest keygen
 /// of 16 parties brings fewer than 256; whoever sends more than this is refused.
@@ -25,6 +26,7 @@ const MESSAGE_TYPE: &str = "quorate";
 pub(crate) struct RouterTransport {
     session: SessionId,
     me: PartyId,
+    names: Names,
     inbox: mpsc::Receiver<Message>,
     outbox: Outbox,
     acknowledges: Vec<MessageId>,
@@ -41,7 +43,7 @@ impl RouterTransport {
     pub(crate) fn start(
         router: Arc<dyn Deliver>,
         session: SessionId,
-        me: PartyId,
+        (me, names): (PartyId, Names),
         inbox: mpsc::Receiver<Message>,
         stop: CancellationToken,
     ) -> Self {
@@ -50,6 +52,7 @@ impl RouterTransport {
         Self {
             session,
             me,
+            names,
             inbox,
             outbox,
             acknowledges,
@@ -86,7 +89,7 @@ impl RouterTransport {
         let request = RouteRequest {
             session_id: self.session,
             from_party: self.me.clone(),
-            to_parties: outgoing.to.into_iter().collect(),
+            to_parties: outgoing.to.into_iter().map(|to| self.names.party(to)).collect(),
             round: i32::from(outgoing.round),
             message_type: MESSAGE_TYPE.to_owned(),
             payload: outgoing.payload,
@@ -177,7 +180,8 @@ impl RouterTransport {
         if !self.seen.insert(message.message_id) {
             return Ok(None);
         }
-        let Message { message_id, from_party: from, payload, .. } = message;
+        let Message { message_id, from_party, payload, .. } = message;
+        let from = self.names.holder(from_party);
         Ok(Some(Incoming { message_id, from, payload }))
     }
 }
@@ -206,7 +210,8 @@ mod tests {
     fn start(router: &Arc<Fake>) -> (mpsc::Sender<Message>, RouterTransport) {
         let (sender, inbox) = mpsc::channel(SEEN_LEN * 2);
         let (me, stop) = ("a".parse().unwrap(), CancellationToken::new());
-        (sender, RouterTransport::start(router.clone(), session(), me, inbox, stop))
+        let names = Names::new(tokio::sync::watch::channel(None).1);
+        (sender, RouterTransport::start(router.clone(), session(), (me, names), inbox, stop))
     }
 
     fn outgoing(round: u16) -> Outgoing {

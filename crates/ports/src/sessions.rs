@@ -17,7 +17,7 @@ pub trait ReadSession: Send + Sync + 'static {
     ) -> Result<SessionView>;
 }
 
-/// What a party does in a session.
+/// What a party does in a session, and a user for whom a delegate has been one.
 #[async_trait]
 pub trait TakePart: ReadSession {
     /// Joins with a token. The same party with the same token again gets the same place.
@@ -33,6 +33,16 @@ pub trait TakePart: ReadSession {
 
     /// Takes a party's result, verifies it and answers with the session after it.
     async fn complete(&self, caller: &Caller, report: Report) -> Result<SessionView>;
+
+    /// Takes the package of a delegate's user, which is durable when this returns. The same again
+    /// changes nothing.
+    async fn submit_share(&self, caller: &Caller, submitted: SubmitShare) -> Result<()>;
+
+    /// A user's package, to whoever shows its fetch token, until it is confirmed.
+    async fn fetch_share(&self, caller: &Caller, asked: FetchShare) -> Result<DelegatedShare>;
+
+    /// Forgets a package for good: its user has it. Idempotent.
+    async fn confirm_share(&self, caller: &Caller, asked: FetchShare) -> Result<()>;
 }
 
 /// What those do who have keys made and messages signed.

@@ -83,6 +83,19 @@ pub struct IdempotencyRow {
     pub session_id: SessionId,
 }
 
+/// A package that waits for its user, sealed to the user's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelegateShareRow {
+    /// The keygen.
+    pub session_id: SessionId,
+    /// The delegate that has made it.
+    pub party_id: PartyId,
+    /// Who owns the session.
+    pub tenant: Tenant,
+    /// The package, which begins with its version.
+    pub package: bytes::Bytes,
+}
+
 /// An API key as the store keeps it: only its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyRow {
@@ -140,8 +153,14 @@ pub enum Write {
     /// Removes all messages of a session that has ended.
     ForgetMessages(SessionId),
     /// Removes sessions that have ended and were created before, the oldest first, so many at the
-    /// most.
+    /// most; not those whose packages wait for their users.
     ForgetEnded(Timestamp, u32),
+    /// Inserts a package; one that is here stays.
+    DelegateShare(DelegateShareRow),
+    /// Removes a package.
+    ForgetDelegateShare(SessionId, PartyId),
+    /// Removes all packages of a session.
+    ForgetDelegateShares(SessionId),
     /// Inserts or replaces an API key.
     ApiKey(ApiKeyRow),
     /// A change of the group relay.
@@ -229,6 +248,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// What an idempotency key made.
     async fn idempotency(&self, tenant: &Tenant, key: &str) -> Result<Option<IdempotencyRow>>;
+
+    /// The package that a delegate has handed in and whose user has not confirmed it.
+    async fn delegate_share(
+        &self,
+        session: SessionId,
+        party: &PartyId,
+    ) -> Result<Option<DelegateShareRow>>;
+
+    /// How many packages of a tenant's sessions wait for their users.
+    async fn delegate_shares(&self, tenant: &Tenant) -> Result<u64>;
 
     /// All accounts, oldest first (creation time, then id).
     async fn accounts(&self) -> Result<Vec<Account>>;

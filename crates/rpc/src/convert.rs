@@ -1,6 +1,7 @@
 //! Proto messages to the shared words and back. What comes in is checked here, once.
 
 mod authorization;
+mod delegate;
 mod key;
 mod routing;
 
@@ -8,6 +9,8 @@ use std::sync::Arc;
 
 pub use authorization::*;
 use bytes::Bytes;
+pub use delegate::*;
+use delegate::{behalf_in, behalf_out};
 pub use key::*;
 use key::{attestation_in, attestation_out, label_in, label_out};
 use quorate_types::*;
@@ -78,6 +81,7 @@ fn party_out(party: &ParticipantView) -> ro::PartyInfo {
         device_info: Some(device_out(party.device.clone())),
         status: party.status.name().into(),
         handshake: party.handshake.clone().unwrap_or_default(),
+        on_behalf_of: party.on_behalf_of.clone().map(behalf_out),
     }
 }
 
@@ -90,6 +94,7 @@ fn party_in(party: ro::PartyInfo) -> Result<ParticipantView> {
         status: party.status.parse()?,
         device: device_in(party.device_info),
         handshake: handshake_in(party.handshake),
+        on_behalf_of: party.on_behalf_of.map(behalf_in).transpose()?,
     })
 }
 
@@ -212,7 +217,11 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
 /// A request to create, as it comes in.
 pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
     let participant = |p: co::ParticipantInfo| {
-        Ok(NewParticipant { party_id: p.party_id.parse()?, device: device_in(p.device_info) })
+        Ok(NewParticipant {
+            party_id: p.party_id.parse()?,
+            device: device_in(p.device_info),
+            on_behalf_of: p.on_behalf_of.map(behalf_in).transpose()?,
+        })
     };
     Ok(CreateSession {
         ceremony: ceremony_in(&request)?,
@@ -260,6 +269,7 @@ pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
     let participant = |p: NewParticipant| co::ParticipantInfo {
         party_id: p.party_id.to_string(),
         device_info: Some(device_out(p.device)),
+        on_behalf_of: p.on_behalf_of.map(behalf_out),
     };
     co::CreateSessionRequest {
         session_type: kind.name().into(),
@@ -283,10 +293,10 @@ pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
 
 /// A created session.
 pub fn created_out(created: &CreatedSession) -> co::CreateSessionResponse {
-    let tokens = created.join_tokens.iter();
     co::CreateSessionResponse {
         session_id: created.session.session_id.to_string(),
-        join_tokens: tokens.map(|(party, t)| (party.to_string(), t.expose().clone())).collect(),
+        join_tokens: tokens_out(&created.join_tokens),
+        fetch_tokens: tokens_out(&created.fetch_tokens),
         expires_at: millis(created.session.expires_at),
         detail: Some(detail(&created.session)),
     }
@@ -297,7 +307,14 @@ pub fn created_in(response: co::CreateSessionResponse) -> Result<CreatedSession>
     Ok(CreatedSession {
         session: view(response.detail)?,
         join_tokens: tokens_in(response.join_tokens)?,
+        fetch_tokens: tokens_in(response.fetch_tokens)?,
     })
+}
+
+fn tokens_out(
+    tokens: &std::collections::BTreeMap<PartyId, JoinToken>,
+) -> std::collections::HashMap<String, String> {
+    tokens.iter().map(|(party, t)| (party.to_string(), t.expose().clone())).collect()
 }
 
 fn tokens_in(

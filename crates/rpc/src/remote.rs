@@ -129,6 +129,21 @@ impl TakePart for RemoteCoordinator {
         let request = convert::report_out(report);
         convert::view(call!(self.0, caller, report_completion, request)?.detail)
     }
+
+    async fn submit_share(&self, caller: &Caller, submitted: SubmitShare) -> Result<()> {
+        let request = convert::submitted_out(submitted);
+        call!(self.0, caller, submit_delegate_share, request).map(drop)
+    }
+
+    async fn fetch_share(&self, caller: &Caller, asked: FetchShare) -> Result<DelegatedShare> {
+        let request = convert::fetch_out(&asked);
+        convert::fetched_in(call!(self.0, caller, fetch_delegate_share, request)?)
+    }
+
+    async fn confirm_share(&self, caller: &Caller, asked: FetchShare) -> Result<()> {
+        let request = convert::confirm_out(&asked);
+        call!(self.0, caller, confirm_delegate_share, request).map(drop)
+    }
 }
 
 #[async_trait]
@@ -439,5 +454,20 @@ impl TakePart for ProxiedCoordinator {
     async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
         let request = convert::report_out(report);
         convert::view(linked!(self.0.link()?, Report, request)?.detail)
+    }
+
+    async fn submit_share(&self, caller: &Caller, submitted: SubmitShare) -> Result<()> {
+        let request = convert::submitted_out(submitted);
+        call!(self.0.at, caller, submit_delegate_share, request).map(drop)
+    }
+
+    async fn fetch_share(&self, caller: &Caller, asked: FetchShare) -> Result<DelegatedShare> {
+        let request = convert::fetch_out(&asked);
+        convert::fetched_in(call!(self.0.at, caller, fetch_delegate_share, request)?)
+    }
+
+    async fn confirm_share(&self, caller: &Caller, asked: FetchShare) -> Result<()> {
+        let request = convert::confirm_out(&asked);
+        call!(self.0.at, caller, confirm_delegate_share, request).map(drop)
     }
 }

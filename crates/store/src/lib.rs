@@ -22,7 +22,9 @@ use std::path::Path;
 use async_trait::async_trait;
 pub use ledger::SqliteLedger;
 use quorate_ports::groups::KeptGroups;
-use quorate_ports::store::{ApiKeyRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow};
+use quorate_ports::store::{
+    ApiKeyRow, DelegateShareRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow,
+};
 use quorate_ports::{Commit, GroupStore, GroupWrite, Store, Urgency, Write};
 use quorate_types::*;
 pub use vault::SqliteVault;
@@ -41,6 +43,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0004_generation.sql"),
         include_str!("migrations/0005_bans.sql"),
         include_str!("migrations/0006_epochs.sql"),
+        include_str!("migrations/0007_delegate_shares.sql"),
     ],
     secure_delete: false,
 };
@@ -149,6 +152,20 @@ impl Store for SqliteStore {
     async fn idempotency(&self, tenant: &Tenant, key: &str) -> Result<Option<IdempotencyRow>> {
         let (tenant, key) = (tenant.clone(), key.to_owned());
         self.reader.run(move |c| reads::idempotency(c, tenant, key)).await
+    }
+
+    async fn delegate_share(
+        &self,
+        session: SessionId,
+        party: &PartyId,
+    ) -> Result<Option<DelegateShareRow>> {
+        let party = party.clone();
+        self.reader.run(move |c| reads::delegate_share(c, session, party)).await
+    }
+
+    async fn delegate_shares(&self, tenant: &Tenant) -> Result<u64> {
+        let tenant = tenant.clone();
+        self.reader.run(move |c| reads::delegate_shares(c, &tenant)).await
     }
 
     async fn accounts(&self) -> Result<Vec<Account>> {

@@ -43,6 +43,7 @@ impl Item {
         let of = |write: &Write| match write {
             Write::Message(row) => row.message.payload.len(),
             Write::Session(row) | Write::Interim(row, _) => row.document.len(),
+            Write::DelegateShare(row) => row.package.len(),
             Write::Group(write) => crate::groups::bytes(write),
             _ => 0,
         };

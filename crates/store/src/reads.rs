@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use quorate_ports::store::{ApiKeyRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow};
+use quorate_ports::store::{
+    ApiKeyRow, DelegateShareRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow,
+};
 use quorate_types::*;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 use uuid::Uuid;
@@ -196,6 +198,28 @@ pub(crate) fn idempotency(
         request_hash,
         session_id,
     }))
+}
+
+pub(crate) fn delegate_share(
+    connection: &Connection,
+    session_id: SessionId,
+    party_id: PartyId,
+) -> rusqlite::Result<Option<DelegateShareRow>> {
+    let found = one(
+        connection,
+        "SELECT tenant, package FROM delegate_shares WHERE session = ?1 AND party = ?2",
+        params![session_id.0.as_bytes(), party_id.as_str()],
+        |row| Ok((name(row, 0)?, row.get::<_, Vec<u8>>(1)?)),
+    )?;
+    Ok(found.map(|(tenant, package)| {
+        let package = package.into();
+        DelegateShareRow { session_id, party_id, tenant, package }
+    }))
+}
+
+pub(crate) fn delegate_shares(connection: &Connection, tenant: &Tenant) -> rusqlite::Result<u64> {
+    let sql = "SELECT count(*) FROM delegate_shares WHERE tenant = ?1";
+    connection.prepare_cached(sql)?.query_row([tenant.as_str()], |row| unsigned(row, 0))
 }
 
 pub(crate) fn accounts(connection: &Connection) -> rusqlite::Result<Vec<Account>> {

@@ -85,8 +85,34 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
             connection,
             "DELETE FROM sessions WHERE id IN
              (SELECT id FROM sessions INDEXED BY sessions_by_time
-              WHERE created_at < ?1 AND is_final = 1 ORDER BY created_at LIMIT ?2)",
+              WHERE created_at < ?1 AND is_final = 1
+              AND NOT EXISTS (SELECT 1 FROM delegate_shares WHERE session = sessions.id)
+              ORDER BY created_at LIMIT ?2)",
             params![before.0, most],
+        )
+        .map(drop),
+        Write::DelegateShare(row) => execute(
+            connection,
+            "INSERT OR IGNORE INTO delegate_shares (session, party, tenant, package)
+             VALUES (?1, ?2, ?3, ?4)",
+            params![
+                row.session_id.0.as_bytes(),
+                row.party_id.as_str(),
+                row.tenant.as_str(),
+                &row.package[..]
+            ],
+        )
+        .map(drop),
+        Write::ForgetDelegateShare(session, party) => execute(
+            connection,
+            "DELETE FROM delegate_shares WHERE session = ?1 AND party = ?2",
+            params![session.0.as_bytes(), party.as_str()],
+        )
+        .map(drop),
+        Write::ForgetDelegateShares(session) => execute(
+            connection,
+            "DELETE FROM delegate_shares WHERE session = ?1",
+            [session.0.as_bytes()],
         )
         .map(drop),
         Write::Group(write) => crate::groups::apply(connection, write),

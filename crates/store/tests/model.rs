@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use common::*;
 use proptest::prelude::*;
-use quorate_ports::store::{ApiKeyRow, IdempotencyRow, Overtaken, PartyRow, SessionRow};
+use quorate_ports::store::{
+    ApiKeyRow, DelegateShareRow, IdempotencyRow, Overtaken, PartyRow, SessionRow,
+};
 use quorate_ports::{Store, Urgency, Write};
 use quorate_store::SqliteStore;
 use quorate_types::*;
@@ -29,6 +31,7 @@ struct Model {
     idempotency: BTreeMap<(Tenant, String), IdempotencyRow>,
     parties: BTreeMap<(PartyId, NameOwner), PartyRow>,
     messages: Vec<(Arc<MessageRow>, Vec<PartyId>)>,
+    delegate_shares: BTreeMap<(SessionId, PartyId), DelegateShareRow>,
     api_keys: BTreeMap<String, ApiKeyRow>,
 }
 
@@ -101,13 +104,25 @@ impl Model {
                 self.messages.retain(|(row, _)| row.message.session_id != session);
             }
             Write::ForgetEnded(before, most) => {
-                let old = self.sessions.values().filter(|row| row.is_final);
+                let waits = |id| self.delegate_shares.keys().any(|(of, _)| *of == id);
+                let ended = |row: &&SessionRow| row.is_final && !waits(row.session_id);
+                let old = self.sessions.values().filter(ended);
                 let mut old: Vec<_> = old.map(|row| (row.created_at, row.session_id)).collect();
                 old.retain(|(at, _)| *at < before);
                 old.sort_unstable();
                 for (_, id) in old.into_iter().take(most as usize) {
                     self.sessions.remove(&id);
                 }
+            }
+            Write::DelegateShare(row) => {
+                let seat = (row.session_id, row.party_id.clone());
+                self.delegate_shares.entry(seat).or_insert(row);
+            }
+            Write::ForgetDelegateShare(session, party) => {
+                self.delegate_shares.remove(&(session, party));
+            }
+            Write::ForgetDelegateShares(session) => {
+                self.delegate_shares.retain(|(of, _), _| *of != session);
             }
             Write::ApiKey(row) => drop(self.api_keys.insert(row.id.clone(), row)),
             // They have tables and tests of their own.
@@ -165,6 +180,10 @@ impl Model {
                 self.bans.values().filter(|ban| ban.key_id == key).cloned().collect();
             bans.sort_by_key(|ban| (ban.epoch, ban.at));
             assert_eq!(store.bans(key).await.unwrap(), bans);
+            for party in NAMES.map(party) {
+                let found = store.delegate_share(session, &party).await.unwrap();
+                assert_eq!(found, self.delegate_shares.get(&(session, party)).cloned());
+            }
             let epochs: Vec<_> = self.epochs.get(&key).cloned().into_iter().collect();
             assert_eq!(store.epochs(key).await.unwrap(), epochs);
             let public_key = PublicKey(vec![n; 65]);
@@ -176,6 +195,11 @@ impl Model {
         for (tenant, key) in [0, 1].into_iter().flat_map(|n| NAMES.map(|key| (tenant(n), key))) {
             let found = store.idempotency(&tenant, key).await.unwrap();
             assert_eq!(found, self.idempotency.get(&(tenant, key.to_owned())).cloned());
+        }
+        for tenant in [0, 1].map(tenant) {
+            let of = |row: &&DelegateShareRow| row.tenant == tenant;
+            let count = self.delegate_shares.values().filter(of).count();
+            assert_eq!(store.delegate_shares(&tenant).await.unwrap(), count as u64);
         }
         let mut accounts: Vec<_> = self.accounts.values().cloned().collect();
         accounts.sort_by_key(|account| (account.created_at, account.id));
@@ -315,6 +339,24 @@ fn any_api_key() -> impl Strategy<Value = Write> {
     })
 }
 
+fn any_delegate_share() -> impl Strategy<Value = Write> {
+    let share = (small_id(), name(), 0..2_u8, any::<[u8; 3]>()).prop_map(
+        |(session, party_id, owner, package)| {
+            Write::DelegateShare(DelegateShareRow {
+                session_id: session_id(session),
+                party_id,
+                tenant: tenant(owner),
+                package: package.to_vec().into(),
+            })
+        },
+    );
+    prop_oneof![
+        4 => share,
+        1 => (small_id(), name()).prop_map(|(n, p)| Write::ForgetDelegateShare(session_id(n), p)),
+        1 => small_id().prop_map(|n| Write::ForgetDelegateShares(session_id(n))),
+    ]
+}
+
 /// A list, page by page.
 async fn paged<T>(limit: u32, ask: impl AsyncFn(Option<Cursor>) -> Result<Page<T>>) -> Vec<T> {
     let (mut found, mut before) = (Vec::new(), None);
@@ -374,6 +416,7 @@ fn any_write() -> impl Strategy<Value = Write> {
         1 => small_id().prop_map(|n| Write::ForgetMessages(session_id(n))),
         // Of one millisecond all go: which are the oldest of them is nobody's business.
         1 => (0..5_i64).prop_map(|at| Write::ForgetEnded(Timestamp(at), 9)),
+        2 => any_delegate_share(),
         1 => any_api_key(),
     ]
 }

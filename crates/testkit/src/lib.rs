@@ -32,6 +32,7 @@ pub fn session() -> SessionView {
         status: ParticipantStatus::Waiting,
         device: DeviceInfo::default(),
         handshake: None,
+        on_behalf_of: None,
     };
     SessionView {
         ceremony: Ceremony::Keygen {
@@ -76,7 +77,7 @@ fn of(cursor: Option<Cursor>) -> String {
 }
 
 fn created() -> CreatedSession {
-    CreatedSession { session: session(), join_tokens: tokens() }
+    CreatedSession { session: session(), join_tokens: tokens(), fetch_tokens: BTreeMap::new() }
 }
 
 /// What a fake was asked, in words, and the refusal it answers with, if any.
@@ -150,6 +151,25 @@ impl TakePart for Fake {
     async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
         self.call(format!("complete {} {:?}", report.party_id, report.outcome))?;
         Ok(session())
+    }
+
+    async fn submit_share(&self, _: &Caller, submitted: SubmitShare) -> Result<()> {
+        self.call(format!("submit {} {:?}", submitted.party_id, submitted.package))
+    }
+
+    async fn fetch_share(&self, _: &Caller, asked: FetchShare) -> Result<DelegatedShare> {
+        self.call(format!("fetch {} {}", asked.party_id, asked.token.expose()))?;
+        Ok(DelegatedShare {
+            session_id: asked.session_id,
+            party_id: asked.party_id,
+            user_id: "alice".parse().unwrap(),
+            party_index: PartyIndex(1),
+            package: vec![1, 2, 3].into(),
+        })
+    }
+
+    async fn confirm_share(&self, _: &Caller, asked: FetchShare) -> Result<()> {
+        self.call(format!("confirm {} {}", asked.party_id, asked.token.expose()))
     }
 }
 

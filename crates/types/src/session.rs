@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::Authorization;
 use crate::ceremony::{Ceremony, CeremonyRequest};
+use crate::delegate::{FetchToken, OnBehalfOf};
 use crate::error::Error;
 use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
 use crate::key::{Attestation, KeyLabel};
@@ -165,6 +166,15 @@ pub struct NewParticipant {
     pub party_id: PartyId,
     /// Its device.
     pub device: DeviceInfo,
+    /// For whom it takes the seat, where it is a delegate.
+    pub on_behalf_of: Option<OnBehalfOf>,
+}
+
+impl NewParticipant {
+    /// Whose the seat is among the holders of the key.
+    pub fn holder(&self) -> &PartyId {
+        self.on_behalf_of.as_ref().map_or(&self.party_id, |of| &of.user_id)
+    }
 }
 
 /// A request to create a session.
@@ -195,6 +205,8 @@ pub struct CreatedSession {
     pub session: SessionView,
     /// Each participant's join token, shown here and to the participant only.
     pub join_tokens: BTreeMap<PartyId, JoinToken>,
+    /// Keygen: by delegate, the token with which its user fetches its package.
+    pub fetch_tokens: BTreeMap<PartyId, FetchToken>,
 }
 
 /// A join token in clear: url-safe base64 of the session id and 256 secret bits.
@@ -306,6 +318,15 @@ pub struct ParticipantView {
     pub device: DeviceInfo,
     /// Its handshake, once it has joined with one.
     pub handshake: Option<Handshake>,
+    /// For whom it takes the seat, where it is a delegate.
+    pub on_behalf_of: Option<OnBehalfOf>,
+}
+
+impl ParticipantView {
+    /// Whose the seat is among the holders of the key.
+    pub fn holder(&self) -> &PartyId {
+        self.on_behalf_of.as_ref().map_or(&self.party_id, |of| &of.user_id)
+    }
 }
 
 /// A session as callers see it.
@@ -380,6 +401,16 @@ impl SessionView {
             _ => false,
         };
         self.participants.iter().filter(behind).map(|p| p.party_id.clone()).collect()
+    }
+
+    /// The same session with each seat under the name of its holder: what the parties compute with.
+    /// Others call a delegated seat by its delegate.
+    #[must_use]
+    pub fn by_holder(mut self) -> Self {
+        for seat in &mut self.participants {
+            seat.party_id = seat.holder().clone();
+        }
+        self
     }
 
     /// Participants that have reported a result.

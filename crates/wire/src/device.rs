@@ -4,6 +4,8 @@ use quorate_types::{DeviceInfo, Error, NewParticipant, PartyId, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::delegate::OnBehalfOfJson;
+
 /// A device, free text throughout.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -50,24 +52,31 @@ pub struct NewParticipantJson {
     /// The device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_info: Option<DeviceJson>,
+    /// For whom it takes the seat, where it is a delegate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<OnBehalfOfJson>,
 }
 
 impl NewParticipantJson {
     /// The participant; `at` is this object's path, for refusals.
     ///
     /// # Errors
-    /// `invalid_request` when the flat and the nested device contradict each other.
+    /// `invalid_request` when the flat and the nested device contradict each other, and naming what
+    /// is wrong in `on_behalf_of`.
     pub fn into_participant(self, at: &str) -> Result<NewParticipant> {
         let device = device(self.device_type, self.device_id, self.device_info, at)?;
-        Ok(NewParticipant { party_id: self.party_id, device })
+        let words = |of: OnBehalfOfJson| of.into_words(&format!("{at}on_behalf_of."));
+        let on_behalf_of = self.on_behalf_of.map(words).transpose()?;
+        Ok(NewParticipant { party_id: self.party_id, device, on_behalf_of })
     }
 }
 
 impl From<NewParticipant> for NewParticipantJson {
     fn from(participant: NewParticipant) -> Self {
-        let NewParticipant { party_id, device } = participant;
+        let NewParticipant { party_id, device, on_behalf_of } = participant;
         let device_info = (device != DeviceInfo::default()).then(|| device.into());
-        Self { party_id, device_type: None, device_id: None, device_info }
+        let on_behalf_of = on_behalf_of.map(Into::into);
+        Self { party_id, device_type: None, device_id: None, device_info, on_behalf_of }
     }
 }
 

@@ -11,6 +11,7 @@
 mod account;
 mod authorization;
 mod codec;
+mod delegate;
 mod device;
 mod error;
 mod event;
@@ -35,6 +36,9 @@ pub use account::{AccountChangeJson, AccountJson, AccountsJson, NewAccountJson};
 pub use authorization::{ApprovalJson, AuthorizationJson};
 pub use codec::{
     Base64Text, DigestText, IdentityText, PublicKeyText, SignatureText, decode_base64, decode_hex,
+};
+pub use delegate::{
+    DelegatedShareJson, OnBehalfOfJson, SealKeyJson, ShareStepJson, SubmitShareJson,
 };
 pub use device::{DeviceJson, NewParticipantJson};
 pub use error::{BlameJson, DetailsJson, ErrorJson, close_reason};

@@ -168,6 +168,9 @@ pub struct MpcCreatedJson {
     pub threshold_t: u16,
     /// Party → its join token.
     pub join_tokens: BTreeMap<String, String>,
+    /// Keygen: delegate → the token with which its user fetches its share.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fetch_tokens: BTreeMap<String, String>,
     /// `waiting` until all are ready.
     #[schema(schema_with = schema::session_status)]
     pub status: SessionStatus,
@@ -178,7 +181,7 @@ pub struct MpcCreatedJson {
 impl MpcCreatedJson {
     /// The answer to starting a session for `account_id`.
     pub fn new(account_id: Option<AccountId>, created: CreatedSession) -> Self {
-        let CreatedSession { session, join_tokens } = created;
+        let CreatedSession { session, join_tokens, fetch_tokens } = created;
         Self {
             session_id: session.session_id,
             session_type: session.ceremony.kind(),
@@ -187,6 +190,7 @@ impl MpcCreatedJson {
             threshold_n: session.ceremony.threshold().parties(),
             threshold_t: session.ceremony.threshold().signers(),
             join_tokens: tokens_out(join_tokens),
+            fetch_tokens: tokens_out(fetch_tokens),
             status: shown(session.status),
             expires_at: session.expires_at.as_seconds(),
         }
@@ -298,7 +302,11 @@ mod tests {
     fn a_session_nobody_has_joined_is_shown_as_waiting() {
         let mut view = crate::view::tests::signed();
         view.status = SessionStatus::Created;
-        let created = CreatedSession { session: view.clone(), join_tokens: BTreeMap::new() };
+        let created = CreatedSession {
+            session: view.clone(),
+            join_tokens: BTreeMap::new(),
+            fetch_tokens: BTreeMap::new(),
+        };
         assert_eq!(MpcCreatedJson::new(None, created).status, SessionStatus::Waiting);
         assert_eq!(MpcSessionJson::from(view).status, SessionStatus::Waiting);
     }

@@ -44,6 +44,10 @@ pub(crate) fn party_role() -> Object {
     words(roles.map(PartyRole::name), "The party's role.")
 }
 
+pub(crate) fn kem() -> Object {
+    words(Kem::ALL.map(Kem::name), "The kind of the key.")
+}
+
 pub(crate) fn delivery_state() -> Object {
     let states = [
         DeliveryState::Pending,

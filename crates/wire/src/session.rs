@@ -180,6 +180,9 @@ pub struct CreatedSessionJson {
     pub session: SessionJson,
     /// Party → its join token, shown here and to the participant only.
     pub join_tokens: BTreeMap<String, String>,
+    /// Keygen: delegate → the token with which its user fetches its share.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fetch_tokens: BTreeMap<String, String>,
 }
 
 /// Tokens as plain text, for the one answer and the one event that carry them.
@@ -195,7 +198,11 @@ pub(crate) fn tokens_in(tokens: BTreeMap<String, String>) -> Result<BTreeMap<Par
 
 impl From<CreatedSession> for CreatedSessionJson {
     fn from(created: CreatedSession) -> Self {
-        Self { session: created.session.into(), join_tokens: tokens_out(created.join_tokens) }
+        Self {
+            session: created.session.into(),
+            join_tokens: tokens_out(created.join_tokens),
+            fetch_tokens: tokens_out(created.fetch_tokens),
+        }
     }
 }
 
@@ -203,7 +210,11 @@ impl TryFrom<CreatedSessionJson> for CreatedSession {
     type Error = Error;
 
     fn try_from(json: CreatedSessionJson) -> Result<Self> {
-        Ok(Self { session: json.session.try_into()?, join_tokens: tokens_in(json.join_tokens)? })
+        Ok(Self {
+            session: json.session.try_into()?,
+            join_tokens: tokens_in(json.join_tokens)?,
+            fetch_tokens: tokens_in(json.fetch_tokens)?,
+        })
     }
 }
 
@@ -487,6 +498,7 @@ mod tests {
                 participants: vec![NewParticipant {
                     party_id: "a".parse().unwrap(),
                     device: DeviceInfo { platform: "x".into(), ..DeviceInfo::default() },
+                    on_behalf_of: None,
                 }],
                 expires_in_seconds: Some(9),
                 idempotency_key: Some("k".into()),

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::authorization::AuthorizationJson;
 use crate::codec::{Base64Text, DigestText, PublicKeyText, SignatureText};
+use crate::delegate::OnBehalfOfJson;
 use crate::device::DeviceJson;
 use crate::report::FailureJson;
 use crate::schema;
@@ -50,6 +51,9 @@ pub struct ParticipantJson {
     /// Its handshake, once it has joined with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Base64Text>,
+    /// For whom it takes the seat, where it is a delegate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<OnBehalfOfJson>,
 }
 
 impl From<ParticipantView> for ParticipantJson {
@@ -60,19 +64,24 @@ impl From<ParticipantView> for ParticipantJson {
             status: view.status,
             device_info: view.device.into(),
             handshake: view.handshake.map(Base64Text),
+            on_behalf_of: view.on_behalf_of.map(Into::into),
         }
     }
 }
 
-impl From<ParticipantJson> for ParticipantView {
-    fn from(json: ParticipantJson) -> Self {
-        Self {
+impl TryFrom<ParticipantJson> for ParticipantView {
+    type Error = Error;
+
+    fn try_from(json: ParticipantJson) -> Result<Self> {
+        let words = |of: OnBehalfOfJson| of.into_words("on_behalf_of.");
+        Ok(Self {
             party_id: json.party_id,
             party_index: json.party_index,
             status: json.status,
             device: json.device_info.into(),
             handshake: json.handshake.map(|handshake| handshake.0),
-        }
+            on_behalf_of: json.on_behalf_of.map(words).transpose()?,
+        })
     }
 }
 
@@ -221,7 +230,8 @@ impl TryFrom<SessionJson> for SessionView {
             ceremony: Ceremony::from_parts(kind, json.scheme, threshold, key, input)?,
             status: json.status,
             attempt: json.attempt,
-            participants: json.participants.into_iter().map(Into::into).collect(),
+            participants: (json.participants.into_iter().map(TryInto::try_into))
+                .collect::<Result<_>>()?,
             replaced: json.replaced,
             authorization: match json.authorization {
                 Some(json) => Some(Arc::new(json.try_into()?)),
@@ -304,6 +314,7 @@ pub(crate) mod tests {
             status: ParticipantStatus::Completed,
             device: DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() },
             handshake: Some(vec![1, 2, 3].into()),
+            on_behalf_of: None,
         };
         let session_id: SessionId = "550e8400-e29b-41d4-a716-446655440000".parse().unwrap();
         SessionView {

@@ -94,7 +94,7 @@ struct Selection {
 
 impl Selection {
     fn known(&self) -> Vec<authorize::Known<'_>> {
-        let participants = self.participants.iter().map(|participant| &participant.party_id);
+        let participants = self.participants.iter().map(NewParticipant::holder);
         participants.zip(self.identities.iter().copied()).collect()
     }
 }
@@ -118,6 +118,7 @@ impl CoordinatorApp {
         let ceremony = self.ceremony(caller, &request).await?;
         let selection = self.select_participants(caller, &request, &ceremony, named.as_deref());
         let selection = selection.await?;
+        self.check_packages(&tenant, &selection.participants).await?;
         let expires_at = now.plus_seconds(self.lifetime(&request, selection.offline)?);
         let label = self.label(&request, asked.as_ref(), &ceremony).await?;
         let authorization = match (asked, &self.0.parts.service_initiator) {
@@ -233,7 +234,8 @@ impl CoordinatorApp {
             (p.party_id.clone(), self.0.parts.join_tokens.token(session.session_id, &p.party_id))
         };
         let join_tokens = session.participants.iter().map(token).collect();
-        CreatedSession { session, join_tokens }
+        let fetch_tokens = self.fetch_tokens(&session);
+        CreatedSession { session, join_tokens, fetch_tokens }
     }
 
     async fn repeated(
@@ -429,16 +431,17 @@ impl CoordinatorApp {
         };
         if let (true, Some(all)) = (participants.is_empty(), allowed.filter(|a| a.len() == wanted))
         {
-            participants.extend(
-                all.iter()
-                    .cloned()
-                    .map(|party_id| NewParticipant { party_id, device: DeviceInfo::default() }),
-            );
+            participants.extend(all.iter().cloned().map(|party_id| NewParticipant {
+                party_id,
+                device: DeviceInfo::default(),
+                on_behalf_of: None,
+            }));
         }
         let may = |party: &PartyId| {
             key.is_none_or(|key| key.holders.contains(party))
                 && allowed.is_none_or(|allowed| allowed.contains(party))
         };
+        super::delegates::check_roles(&participants, &known)?;
         let fixed: Vec<_> = participants.iter().map(|one| one.party_id.clone()).collect();
         let mut others = self.ranked(&known, &fixed, may, key.map(|key| key.key_id));
         participants.extend(self.fill(key, &fixed, &others, wanted).await?.into_iter().map(server));
@@ -473,7 +476,10 @@ impl CoordinatorApp {
         let servers = servers.map(|registration| registration.party_id.clone()).collect();
         let identity = |participant: &NewParticipant| {
             let known = known.iter().map(|view| &view.registration);
-            known.filter(|one| one.party_id == participant.party_id).find_map(|one| one.identity)
+            // The identity of a delegated seat is made in the session.
+            let own = participant.on_behalf_of.is_none();
+            let known = known.filter(|one| own && one.party_id == participant.party_id);
+            known.into_iter().find_map(|one| one.identity)
         };
         let identities = participants.iter().map(identity).collect();
         let reserve = matches!(ceremony, Ceremony::Sign { .. }).then(|| {
@@ -550,7 +556,7 @@ impl CoordinatorApp {
 /// A server party as a participant that nobody has named.
 fn server(party_id: PartyId) -> NewParticipant {
     let device = DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() };
-    NewParticipant { party_id, device }
+    NewParticipant { party_id, device, on_behalf_of: None }
 }
 
 /// All holders of a key in their order, whether named or not, and whoever else was named.
@@ -567,6 +573,7 @@ fn all_holders(
         let unnamed = NewParticipant {
             party_id: holder.clone(),
             device: DeviceInfo { device_type, ..DeviceInfo::default() },
+            on_behalf_of: None,
         };
         named.iter().find(|named| named.party_id == *holder).cloned().unwrap_or(unnamed)
     };

@@ -35,12 +35,19 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
         hash.field(3, &threshold.signers().to_be_bytes());
         hash.field(4, &threshold.parties().to_be_bytes());
     }
-    for NewParticipant { party_id, device } in participants {
+    for NewParticipant { party_id, device, on_behalf_of } in participants {
         let DeviceInfo { device_type, device_id, platform, app_version } = device;
         hash.field(5, party_id.as_str().as_bytes());
         for (tag, text) in [(6, device_type), (7, device_id), (8, platform), (9, app_version)] {
             if !text.is_empty() {
                 hash.field(tag, text.as_bytes());
+            }
+        }
+        if let Some(OnBehalfOf { user_id, seal_key }) = on_behalf_of {
+            hash.field(17, user_id.as_str().as_bytes());
+            if let Some(key) = seal_key {
+                hash.field(18, key.kem().name().as_bytes());
+                hash.field(19, key.bytes());
             }
         }
     }
@@ -114,6 +121,7 @@ mod tests {
         let participant = |name: &str| NewParticipant {
             party_id: name.parse().unwrap(),
             device: DeviceInfo { platform: "iOS".into(), ..DeviceInfo::default() },
+            on_behalf_of: None,
         };
         CreateSession {
             ceremony: CeremonyRequest::Sign {
@@ -149,7 +157,13 @@ mod tests {
                 _ => unreachable!("the request is to sign"),
             }
         }
-        let changes: [fn(&mut CreateSession); 14] = [
+        fn delegated(request: &mut CreateSession, user: &str, key: u8) {
+            let seal_key = PackageKey::new(Kem::X25519, vec![key; 32]).ok();
+            let of = OnBehalfOf { user_id: user.parse().unwrap(), seal_key };
+            request.participants[0].on_behalf_of = Some(of);
+        }
+        let changes: [fn(&mut CreateSession); 15] = [
+            |r| delegated(r, "carol", 1),
             |r| {
                 let (key, threshold) = (sign(r).0.clone(), *sign(r).1);
                 r.ceremony = CeremonyRequest::Refresh { key, threshold };

@@ -4,6 +4,7 @@ mod attempts;
 mod authorize;
 mod create;
 mod deadlines;
+mod delegates;
 mod fingerprint;
 mod service;
 mod state;
@@ -14,6 +15,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use quorate_authority::AuthoritySecret;
 use quorate_core::policy;
@@ -225,7 +227,7 @@ impl CoordinatorApp {
         let mut effects = Effects::default();
         let reply = self.act(state, id, command, monotonic, &mut effects);
         let Some(entry) = state.sessions.get_mut(&id) else { return Ok(Step::Gone) };
-        let commit = self.persist(entry, &effects);
+        let commit = self.persist(entry, &effects, package(command));
         if matches!(command, Command::Progress { .. }) && reply.is_ok() {
             self.0.counts.round();
         }
@@ -281,7 +283,7 @@ impl CoordinatorApp {
                     tracing::debug!(%error, session = %id, "not admitted");
                 }
                 // Nobody waits for the commit of a start.
-                drop(self.persist(entry, &effects));
+                drop(self.persist(entry, &effects, None));
                 self.tell(entry, &entry.session.view(), std::mem::take(&mut effects.events));
             }
             // A party that joined anew meanwhile is not ready: the session comes again when it is.
@@ -292,7 +294,12 @@ impl CoordinatorApp {
     }
 
     /// Queues what must be kept; answers with what is to be awaited.
-    fn persist(&self, entry: &mut SessionEntry, effects: &Effects) -> Option<Commit> {
+    fn persist(
+        &self,
+        entry: &mut SessionEntry,
+        effects: &Effects,
+        package: Option<(&PartyId, &Bytes)>,
+    ) -> Option<Commit> {
         if effects.persist == Durability::None {
             return None;
         }
@@ -305,6 +312,7 @@ impl CoordinatorApp {
             true => Write::Session(row),
             false => Write::Interim(row, entry.interim.insert(Overtaken::default()).clone()),
         }];
+        writes.extend(delegates::writes(&entry.session, effects, package));
         writes.extend(effects.key.clone().map(|(record, epoch)| Write::Key(record, epoch)));
         writes.extend(effects.bans.iter().cloned().map(Write::Ban));
         let now = awaited || !effects.bans.is_empty();
@@ -405,8 +413,16 @@ impl CoordinatorApp {
     }
 }
 
+/// The package that a command brings.
+fn package(command: &Command) -> Option<(&PartyId, &Bytes)> {
+    match command {
+        Command::Submit(submission) => Some((&submission.party, &submission.package)),
+        _ => None,
+    }
+}
+
 /// The shape of a session's document. The second has an authorization, the third its bytes in
-/// Base64.
+/// Base64, and delegated seats.
 const SESSION_VERSION: u32 = 3;
 
 fn encode(session: &Session) -> SessionRow {

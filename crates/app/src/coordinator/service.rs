@@ -96,6 +96,18 @@ impl TakePart for CoordinatorApp {
         let command = Command::Report { party, attempt, outcome };
         Ok(self.execute(session.id(), command).await?.1)
     }
+
+    async fn submit_share(&self, caller: &Caller, submitted: SubmitShare) -> Result<()> {
+        self.submit_package(caller, submitted).await
+    }
+
+    async fn fetch_share(&self, caller: &Caller, asked: FetchShare) -> Result<DelegatedShare> {
+        self.fetch_package(caller, &asked).await
+    }
+
+    async fn confirm_share(&self, caller: &Caller, asked: FetchShare) -> Result<()> {
+        self.confirm_package(caller, &asked).await
+    }
 }
 
 #[async_trait]

@@ -117,6 +117,8 @@ pub(super) struct State {
     waiting: HashMap<PartyId, Budget<Tenant>>,
     /// Open sessions of each server party.
     busy: Tally<PartyId>,
+    /// Seats that delegates take for users in open sessions, by tenant. Their bound is of what waits.
+    delegated: Budget<Tenant>,
     /// Ended sessions that are still in memory, oldest first.
     ended: VecDeque<SessionId>,
     /// Open sessions by their monotonic deadline.
@@ -142,6 +144,7 @@ impl State {
             admission: Admission::new(keygens_at_once),
             waiting: HashMap::new(),
             busy: Tally::default(),
+            delegated: Budget::new(usize::MAX),
             ended: VecDeque::new(),
             deadlines: BTreeSet::new(),
             looks: BTreeSet::new(),
@@ -190,6 +193,7 @@ impl State {
         let id = session.id();
         self.deadlines.insert((entry.ends, id));
         self.open.add(session.tenant(), 1);
+        self.delegated.add(session.tenant(), session.delegated().count());
         let seats = Seats::of(session);
         self.take(&seats);
         if let Ceremony::Refresh { key } = session.ceremony() {
@@ -243,6 +247,7 @@ impl State {
             self.refreshing.remove(&key.key_id);
         }
         self.open.give_back(session.tenant(), 1);
+        self.delegated.give_back(session.tenant(), session.delegated().count());
         self.admission.leave(monotonic, id, session.status() == SessionStatus::Completed);
         let seats = Seats::of(session);
         self.give_back(&seats);
@@ -261,6 +266,11 @@ impl State {
             started: self.sessions.values().filter(started).count() as u64,
             refreshing: self.refreshing.len() as u64,
         }
+    }
+
+    /// Seats of a tenant's open sessions that delegates take for users.
+    pub(super) fn delegated(&self, tenant: &Tenant) -> u64 {
+        self.delegated.used_by(tenant) as u64
     }
 
     /// Open sessions of a server party.
@@ -314,7 +324,10 @@ mod tests {
     fn session(id: u128, ceremony: Ceremony) -> Session {
         let holders = ceremony.key().map(|key| key.holders.clone()).unwrap_or_default();
         let participant = |party_id: PartyId| {
-            (NewParticipant { party_id, device: DeviceInfo::default() }, [0; 32])
+            (
+                NewParticipant { party_id, device: DeviceInfo::default(), on_behalf_of: None },
+                [0; 32],
+            )
         };
         let new = NewSession {
             session_id: format!("{id:032x}").parse().unwrap(),

@@ -1,10 +1,10 @@
 //! What is told while the disk is busy, and what the wall clock decides: nothing.
 
-use std::collections::HashMap;
+mod held;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::poll;
 use quorate_ports::store::*;
 use quorate_ports::{Deliver as _, ManageSessions as _, ReadSession as _, Store, TakePart as _};
@@ -13,110 +13,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{LateProgress, ManualClock, RouterApp, RouterConfig, RouterParts};
+use held::Held;
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const HOUR: i64 = 3_600_000;
-
-/// A store whose commits resolve only while it is not held.
-struct Held {
-    inner: SqliteStore,
-    held: watch::Sender<bool>,
-    /// Whether the next question for an idempotency key finds nothing.
-    blind: AtomicBool,
-}
-
-impl Held {
-    fn hold(&self, held: bool) {
-        self.held.send_replace(held);
-    }
-}
-
-#[async_trait]
-impl Store for Held {
-    fn submit(&self, writes: Vec<Write>, urgency: Urgency) -> Commit {
-        let commit = self.inner.submit(writes, urgency);
-        let mut held = self.held.subscribe();
-        Commit::new(async move {
-            held.wait_for(|held| !held).await.expect("the store outlives its commits");
-            commit.await
-        })
-    }
-
-    fn health(&self) -> Result<()> {
-        self.inner.health()
-    }
-
-    async fn failed(&self) -> Error {
-        self.inner.failed().await
-    }
-
-    async fn open_sessions(&self) -> Result<Vec<SessionRow>> {
-        self.inner.open_sessions().await
-    }
-
-    async fn session(&self, id: SessionId) -> Result<Option<SessionRow>> {
-        self.inner.session(id).await
-    }
-
-    async fn sessions(
-        &self,
-        tenant: Option<Tenant>,
-        before: Option<Cursor>,
-        limit: u32,
-    ) -> Result<Page<SessionRow>> {
-        self.inner.sessions(tenant, before, limit).await
-    }
-
-    async fn keys(
-        &self,
-        tenant: Option<Tenant>,
-        before: Option<Cursor>,
-        limit: u32,
-    ) -> Result<Page<KeyRecord>> {
-        self.inner.keys(tenant, before, limit).await
-    }
-
-    async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>> {
-        self.inner.key(id).await
-    }
-
-    async fn epochs(&self, key: KeyId) -> Result<Vec<EpochRecord>> {
-        self.inner.epochs(key).await
-    }
-
-    async fn bans(&self, key: KeyId) -> Result<Vec<ReportedBan>> {
-        self.inner.bans(key).await
-    }
-
-    async fn key_by_public_key(&self, public_key: &PublicKey) -> Result<Option<KeyRecord>> {
-        self.inner.key_by_public_key(public_key).await
-    }
-
-    async fn idempotency(&self, tenant: &Tenant, key: &str) -> Result<Option<IdempotencyRow>> {
-        let blind = self.blind.swap(false, Ordering::SeqCst);
-        if blind { Ok(None) } else { self.inner.idempotency(tenant, key).await }
-    }
-
-    async fn accounts(&self) -> Result<Vec<Account>> {
-        self.inner.accounts().await
-    }
-
-    async fn pending_keys(&self) -> Result<HashMap<SessionId, AccountId>> {
-        self.inner.pending_keys().await
-    }
-
-    async fn messages(&self) -> Result<Vec<RecoveredMessage>> {
-        self.inner.messages().await
-    }
-
-    async fn parties(&self) -> Result<Vec<PartyRow>> {
-        self.inner.parties().await
-    }
-
-    async fn api_keys(&self) -> Result<Vec<ApiKeyRow>> {
-        self.inner.api_keys().await
-    }
-}
 
 struct World {
     app: CoordinatorApp,
@@ -154,6 +54,7 @@ impl World {
         let participant = |name: &str| NewParticipant {
             party_id: name.parse().unwrap(),
             device: DeviceInfo::default(),
+            on_behalf_of: None,
         };
         CreateSession {
             ceremony: CeremonyRequest::Keygen {

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use quorate_ports::{ReadSession, TakePart};
 use quorate_types::*;
 use quorate_wire::{
-    CompletedJson, JoinSessionJson, JoinedSessionJson, ReadyAnswerJson, ReadyJson, ReportJson,
-    SessionJson,
+    CompletedJson, DelegatedShareJson, JoinSessionJson, JoinedSessionJson, ReadyAnswerJson,
+    ReadyJson, ReportJson, SessionJson, ShareStepJson, SubmitShareJson,
 };
 use reqwest::{Method, Url};
 
@@ -27,6 +27,12 @@ impl WebCoordinator {
     fn session(&self, session: SessionId, more: &[&str]) -> Url {
         let id = session.to_string();
         self.0.url(&[&["sessions", &id], more].concat())
+    }
+
+    fn share(&self, asked: &FetchShare) -> Url {
+        let mut url = self.session(asked.session_id, &["delegate-share"]);
+        url.query_pairs_mut().append_pair("party_id", asked.party_id.as_str());
+        url
     }
 }
 
@@ -75,5 +81,24 @@ impl TakePart for WebCoordinator {
         let body = ReportJson::from(report);
         let _: CompletedJson = self.0.send(Method::POST, url, &body).await?;
         self.status(caller, session, None).await
+    }
+
+    async fn submit_share(&self, _: &Caller, submitted: SubmitShare) -> Result<()> {
+        let url = self.session(submitted.session_id, &["delegate-share"]);
+        let body = SubmitShareJson::from(submitted);
+        let _: ShareStepJson = self.0.send(Method::POST, url, &body).await?;
+        Ok(())
+    }
+
+    async fn fetch_share(&self, _: &Caller, asked: FetchShare) -> Result<DelegatedShare> {
+        let url = self.share(&asked);
+        let share: DelegatedShareJson = self.0.show(Method::GET, url, &asked.token).await?;
+        Ok(share.into())
+    }
+
+    async fn confirm_share(&self, _: &Caller, asked: FetchShare) -> Result<()> {
+        let url = self.share(&asked);
+        let _: ShareStepJson = self.0.show(Method::DELETE, url, &asked.token).await?;
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_rpc::endpoint::{Call, Credentials, NONCE, audience};
-use quorate_types::{Error, Result};
+use quorate_types::{Error, FetchToken, Result};
 use quorate_wire::ErrorJson;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
@@ -16,7 +16,10 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 /// Longest wait for an answer, on top of what a call asks the server to wait.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
-/// Longest answer read: a session view is some kilobytes, an error less.
+/// The header of a user's token.
+const FETCH_TOKEN: &str = "fetch-token";
+
+/// Longest answer read: a sealed share is below 1.5 MB in base64, a session view some kilobytes.
 const ANSWER_BYTES: usize = 4 << 20;
 
 /// A service's base address.
@@ -76,7 +79,7 @@ impl Rest {
 
     /// GETs an answer, giving the server `patience` of its own.
     pub(crate) async fn get<T: DeserializeOwned>(&self, url: Url, patience: Duration) -> Result<T> {
-        self.answer(Method::GET, url, None, ANSWER_LIMIT + patience).await
+        self.answer(Method::GET, url, None, None, ANSWER_LIMIT + patience).await
     }
 
     /// Sends a body and reads the answer.
@@ -87,7 +90,17 @@ impl Rest {
         body: &impl Serialize,
     ) -> Result<T> {
         let body = serde_json::to_vec(body).expect("wire shapes serialize");
-        self.answer(method, url, Some(body), ANSWER_LIMIT).await
+        self.answer(method, url, Some(body), None, ANSWER_LIMIT).await
+    }
+
+    /// Shows a fetch token, in its header.
+    pub(crate) async fn show<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: Url,
+        token: &FetchToken,
+    ) -> Result<T> {
+        self.answer(method, url, None, Some(token), ANSWER_LIMIT).await
     }
 
     fn authorization(&self, method: &Method, url: &Url, body: &[u8]) -> Option<String> {
@@ -124,13 +137,20 @@ impl Rest {
         method: Method,
         url: Url,
         body: Option<Vec<u8>>,
+        token: Option<&FetchToken>,
         limit: Duration,
     ) -> Result<T> {
         let away = |error: reqwest::Error| {
             tracing::debug!(%error, "no answer");
             Error::unavailable(format!("{} does not answer; is it running?", self.base))
         };
-        let send = || self.request(&method, &url, body.as_deref()).timeout(limit).send();
+        let send = || {
+            let mut request = self.request(&method, &url, body.as_deref());
+            if let Some(token) = token {
+                request = request.header(FETCH_TOKEN, token.expose());
+            }
+            request.timeout(limit).send()
+        };
         let mut response = send().await.map_err(away)?;
         if self.took_nonce(response.headers()) && response.status() == StatusCode::UNAUTHORIZED {
             response = send().await.map_err(away)?;

@@ -13,6 +13,7 @@ fn event(n: u128, kind: EventKind, status: SessionStatus, parties: &[&str]) -> A
         status: ParticipantStatus::Waiting,
         device: DeviceInfo::default(),
         handshake: None,
+        on_behalf_of: None,
     };
     let session = SessionView {
         session_id: SessionId(uuid::Uuid::from_u128(n)),

@@ -271,6 +271,7 @@ impl Session {
                 participant.token_hash = token.map(|(_, hash)| *hash).unwrap_or_default();
                 participant.device =
                     DeviceInfo { device_type: "server".into(), ..DeviceInfo::default() };
+                participant.on_behalf_of = None;
                 participant.forget();
             } else if again || participant.status == ParticipantStatus::Failed {
                 participant.forget();

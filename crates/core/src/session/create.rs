@@ -2,7 +2,7 @@
 
 use quorate_types::*;
 
-use super::{NewSession, keygen, refresh, sign};
+use super::{NewSession, delegate, keygen, refresh, sign};
 
 /// Longest free text about a device, in bytes. Every view and event carries those of all parties.
 const MAX_DEVICE_TEXT: usize = 256;
@@ -17,6 +17,8 @@ pub(super) fn check_participants(new: &NewSession) -> Result<()> {
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Error::invalid_field("participants", format!("{} is named twice", twice[0])));
     }
+    let seats: Vec<_> = new.participants.iter().map(|(seat, _)| seat).collect();
+    delegate::check(&new.ceremony, &seats)?;
     match &new.ceremony {
         Ceremony::Keygen { threshold, .. } => keygen::roster_ok(*threshold, &parties),
         Ceremony::Sign { key, .. } => sign::roster_ok(key, &parties),

@@ -112,7 +112,7 @@ impl Session {
             scheme: self.ceremony.scheme(),
             threshold: self.ceremony.threshold(),
             public_key: public_key.clone(),
-            holders: self.participants.iter().map(|p| p.party_id.clone()).collect(),
+            holders: self.participants.iter().map(|p| p.holder().clone()).collect(),
         }
     }
 }

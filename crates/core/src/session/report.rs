@@ -167,8 +167,9 @@ impl Session {
         let mut parties: Vec<_> = self
             .participants
             .iter()
-            .filter(|p| p.status == ParticipantStatus::Completed)
+            .filter(|p| p.status == ParticipantStatus::Completed || p.package.is_some())
             .map(|p| p.party_id.clone())
+            .filter(|known| *known != party)
             .collect();
         parties.push(party.clone());
         self.note(now, Some(&party), "reported a different result");
@@ -186,9 +187,16 @@ impl Session {
     }
 
     /// Takes a result that agrees with the known one. Repeats change nothing.
-    fn take_result(&mut self, now: Timestamp, at: usize, effects: &mut Effects) {
+    pub(super) fn take_result(&mut self, now: Timestamp, at: usize, effects: &mut Effects) {
         // Who has failed stays so, also when it repeats the others' result afterwards.
         if self.participants[at].status != ParticipantStatus::Computing {
+            return;
+        }
+        if self.participants[at].owes_package() {
+            if !std::mem::replace(&mut self.participants[at].reported, true) {
+                let party = self.participants[at].party_id.clone();
+                self.note(now, Some(&party), "completed, without its user's package");
+            }
             return;
         }
         self.participants[at].status = ParticipantStatus::Completed;
@@ -224,9 +232,12 @@ impl Session {
             text.pop();
         }
         failure.message = format!("{party}: {text}");
+        // Those who compute call a delegated seat by its holder.
+        let seated =
+            |name: &PartyId| Some(self.participants[self.place_of(name)?].party_id.clone());
+        failure.parties = failure.parties.iter().filter_map(seated).collect();
         failure.parties.sort_unstable();
         failure.parties.dedup();
-        failure.parties.retain(|blamed| self.place(blamed).is_some());
         if failure.parties.is_empty() {
             failure.parties.push(party.clone());
         }
@@ -273,11 +284,16 @@ impl Session {
             return Vec::new();
         }
         let others = failure.parties.iter().filter(|peer| *peer != reporter);
+        // Bans are between holders, whoever computes for them.
+        let holder = |name: &PartyId| match self.place(name) {
+            Some(at) => self.participants[at].holder().clone(),
+            None => name.clone(),
+        };
         let ban = |peer: &PartyId| ReportedBan {
             key_id: key.key_id,
             epoch: key.epoch,
-            reporter: reporter.clone(),
-            peer: peer.clone(),
+            reporter: holder(reporter),
+            peer: holder(peer),
             reason: reason.clone(),
             session_id: self.session_id,
             at: now,

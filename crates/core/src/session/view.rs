@@ -67,9 +67,9 @@ impl Session {
         self.servers.len() < self.participants.len()
     }
 
-    /// Whether a party takes part, or did before another took its place.
+    /// Whether a party takes part, itself or by a delegate, or did before another took its place.
     pub fn is_participant(&self, party: &PartyId) -> bool {
-        self.place(party).is_some() || self.replaced().contains(party)
+        self.place_of(party).is_some() || self.replaced().contains(party)
     }
 
     /// What happened, oldest first.
@@ -87,6 +87,7 @@ impl Session {
             status: p.status,
             device: p.device.clone(),
             handshake: p.handshake.clone(),
+            on_behalf_of: p.on_behalf_of.clone(),
         };
         SessionView {
             tenant: self.tenant.clone(),

@@ -68,6 +68,7 @@ async fn send(
     url: &Url,
     credential: &Credential<'_>,
     content: Option<(&str, Vec<u8>)>,
+    token: Option<&str>,
 ) -> Response {
     let audience = format!("127.0.0.1:{}", url.port().expect("a port"));
     let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -81,6 +82,9 @@ async fn send(
             reqwest::Client::new().request(method.parse().expect("a method"), url.clone());
         if let Some(value) = credential.header(&call) {
             request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(token) = token {
+            request = request.header("fetch-token", token);
         }
         if let Some((kind, body)) = &content {
             request = request.header("content-type", *kind).body(body.clone());
@@ -100,8 +104,11 @@ pub(crate) async fn rest(
     credential: &Credential<'_>,
     body: &str,
 ) -> Outcome {
-    let content = (!body.is_empty()).then(|| ("application/json", body.as_bytes().to_vec()));
-    let answer = send(method, url, credential, content).await;
+    // A token instead of a body goes into its header.
+    let token = body.strip_prefix("fetch-token: ");
+    let content = (!body.is_empty() && token.is_none())
+        .then(|| ("application/json", body.as_bytes().to_vec()));
+    let answer = send(method, url, credential, content, token).await;
     let status = answer.status();
     let text = answer.text().await.unwrap_or_default();
     if status.is_success() { outcome("ok", text) } else { outcome(status.as_u16(), text) }
@@ -169,7 +176,7 @@ pub(crate) async fn rpc(
     let method = service.methods().find(|m| m.name() == name).expect("in the protos");
     let content = Some(("application/grpc-web+proto", framed(method.input(), body)));
     let url = Url::parse(&format!("{base}{path}")).expect("an address");
-    let mut answer = send("POST", &url, credential, content).await;
+    let mut answer = send("POST", &url, credential, content, None).await;
     let status = answer.headers().get("grpc-status").and_then(|value| value.to_str().ok());
     match status.map(|status| status.parse().expect("a number")) {
         Some(code) if code != 0 => {

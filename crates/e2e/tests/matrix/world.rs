@@ -230,6 +230,7 @@ impl World {
                 let id = account.await["id"].as_str().expect("an id").to_owned();
                 facts.insert("$ACCOUNT", id);
             }
+            "delegated" | "handed" => self.delegated(state, &mut facts).await,
             _ => self.session(state, &mut facts).await,
         }
         facts
@@ -252,6 +253,43 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// A keygen that computes, in which the two devices take the seats of users; `handed`: it has
+    /// completed, and the users' packages wait.
+    async fn delegated(&self, state: &str, facts: &mut Facts) {
+        let seat = |name: &str| {
+            let base = format!("09{}", "00".repeat(31));
+            let user = json!({"user_id": format!("user-{name}"), "seal_key": {"kem": "x25519", "key": base}});
+            json!({"party_id": name, "on_behalf_of": user})
+        };
+        let keygen = json!({
+            "session_type": "keygen", "threshold_n": 2, "threshold_t": 2,
+            "participants": [seat("dev-1"), seat("dev-2")],
+        });
+        let made = self.must("coordinator", "POST", "/api/v1/sessions", Some(keygen)).await;
+        let path = format!("/api/v1/sessions/{}", made["session_id"].as_str().expect("an id"));
+        for party in ["dev-1", "dev-2"] {
+            let join =
+                json!({"join_token": made["join_tokens"][party], "party_id": party, "ready": true});
+            self.must("coordinator", "POST", "/api/v1/sessions/join", Some(join)).await;
+        }
+        if state == "handed" {
+            for (place, party) in [(0, "dev-1"), (1, "dev-2")] {
+                let share = json!({"party_id": party, "party_index": place,
+                    "public_key": PUBLIC_KEY, "encrypted_share": "eA=="});
+                let to = format!("{path}/delegate-share");
+                self.must("coordinator", "POST", &to, Some(share)).await;
+                let report = json!({"party_id": party, "public_key": PUBLIC_KEY});
+                let to = format!("{path}/complete");
+                self.must("coordinator", "POST", &to, Some(report)).await;
+            }
+        }
+        let acting = if facts["$PARTY"] == "dev-1" { "dev-1" } else { "dev-2" };
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        facts.insert("$PLACE", if acting == "dev-1" { "0" } else { "1" }.to_owned());
+        facts.insert("$FETCH", text(&made["fetch_tokens"][acting]));
+        facts.insert("$SESSION", text(&made["session_id"]));
     }
 
     async fn session(&self, state: &str, facts: &mut Facts) {

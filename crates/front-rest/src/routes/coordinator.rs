@@ -36,8 +36,8 @@ pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
         .route("/api/v1/sessions/{session_id}/timeline", get(timeline))
         .route("/api/v1/keys", get(keys))
         .route("/api/v1/keys/{key_id}", get(key))
-        .with_state(coordinator);
-    finish(routes, SMALL_BODY)
+        .with_state(coordinator.clone());
+    finish(routes, SMALL_BODY).merge(super::delegates::routes(coordinator))
 }
 
 /// Create a session.

@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod coordinator;
+pub(crate) mod delegates;
 pub(crate) mod mpc;
 pub(crate) mod party;
 pub(crate) mod router;

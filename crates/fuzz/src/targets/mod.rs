@@ -2,6 +2,7 @@
 
 mod envelope;
 mod jsonrpc;
+mod package;
 mod relay;
 mod router;
 mod websocket;
@@ -23,6 +24,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "relay-frame", run: relay::run, words: relay::WORDS },
     Target { name: "router-message", run: router::run, words: router::WORDS },
     Target { name: "envelope", run: envelope::run, words: envelope::WORDS },
+    Target { name: "package", run: package::run, words: package::WORDS },
     Target { name: "websocket-frame", run: websocket::run, words: websocket::WORDS },
 ];
 

@@ -82,6 +82,7 @@ pub(super) fn view(
         status: ParticipantStatus::Computing,
         device: DeviceInfo::default(),
         handshake: Some(proposal.handshake()),
+        on_behalf_of: None,
     };
     Box::new(SessionView {
         tenant: Tenant::default(),

@@ -105,6 +105,7 @@ pub(crate) fn signature(key: &OpenKey, names: [&str; 2]) -> SessionView {
         status: ParticipantStatus::Waiting,
         device: DeviceInfo::default(),
         handshake: None,
+        on_behalf_of: None,
     };
     let input = SignInput::Message(vec![9; 40].into());
     SessionView {

@@ -181,7 +181,11 @@ impl World {
     fn create(&mut self, ceremony: Ceremony, names: &[PartyId], crash: Option<Crash>) -> Running {
         self.sessions += 1;
         let participant = |name: &PartyId| {
-            let new = NewParticipant { party_id: name.clone(), device: DeviceInfo::default() };
+            let new = NewParticipant {
+                party_id: name.clone(),
+                device: DeviceInfo::default(),
+                on_behalf_of: None,
+            };
             (new, [0; 32])
         };
         let new = NewSession {

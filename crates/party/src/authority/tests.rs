@@ -73,6 +73,7 @@ fn view(session: u128, request: &Request) -> SessionView {
         status: ParticipantStatus::Waiting,
         device: DeviceInfo::default(),
         handshake: None,
+        on_behalf_of: None,
     };
     SessionView {
         session_id: SessionId(uuid::Uuid::from_u128(session)),

@@ -160,7 +160,7 @@ impl Keyring {
             confirmations: confirmed.confirmations,
             sealed: Vec::new(),
         };
-        self.insert(share, stored, bans, compute).await?;
+        self.insert(Arc::new(share), stored, bans, compute).await?;
         Ok(record)
     }
 }

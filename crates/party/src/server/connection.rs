@@ -14,7 +14,8 @@ use tracing::Instrument;
 use super::PartyServer;
 use super::table::Asked;
 use crate::backoff::Backoff;
-use crate::session::{Feed, take_part};
+use crate::seat::take_elsewhere;
+use crate::session::{Delegate, Feed, take_part};
 
 /// Longest wait for an answer of the router before the connection counts as broken.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -158,7 +159,15 @@ impl PartyServer {
         let attempt = feed.attempt;
         let _leave = Leave { server: &self, session, attempt };
         let views = feed.views.clone();
-        let part = AssertUnwindSafe(take_part(&self.party, session, token, feed)).catch_unwind();
+        let part = async {
+            match &self.party.delegate {
+                Some(Delegate::Elsewhere(host)) => {
+                    take_elsewhere(&self.party, &**host, session, token, feed).await
+                }
+                _ => take_part(&self.party, session, token, feed).await,
+            }
+        };
+        let part = AssertUnwindSafe(part).catch_unwind();
         let ended = tokio::select! {
             () = self.stop.cancelled() => return,
             () = self.drained_before_start(session, views) => return,

@@ -17,12 +17,12 @@ use crate::authority::{Authority, Question, Stored, Verdict};
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// A session that asks for permission.
-pub(super) struct Asking<'a> {
-    pub(super) join: &'a Joining<'a>,
-    pub(super) authority: &'a Arc<Authority>,
-    pub(super) views: &'a mut watch::Receiver<Option<SessionView>>,
+pub(crate) struct Asking<'a> {
+    pub(crate) join: &'a Joining<'a>,
+    pub(crate) authority: &'a Arc<Authority>,
+    pub(crate) views: &'a mut watch::Receiver<Option<SessionView>>,
     /// Told when the coordinator does not know that this party waits.
-    pub(super) forgotten: &'a Notify,
+    pub(crate) forgotten: &'a Notify,
 }
 
 /// The party's authority does not allow the session. The message begins with the rule's name.
@@ -37,7 +37,7 @@ fn lost() -> Error {
 impl Asking<'_> {
     /// Asks, as long as that waits for people at most until the session's end. Answers with the
     /// write that a permission is kept by.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         view: SessionView,
         key: Option<&OpenKey>,
@@ -51,7 +51,8 @@ impl Asking<'_> {
     }
 
     fn view(&mut self) -> Result<SessionView> {
-        self.views.borrow_and_update().clone().ok_or_else(lost)
+        let view = self.views.borrow_and_update().clone().ok_or_else(lost)?;
+        Ok(view.by_holder())
     }
 
     async fn decided(

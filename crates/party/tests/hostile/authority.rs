@@ -133,8 +133,11 @@ impl Scene {
         names: &[&str],
         authorization: Option<Authorization>,
     ) -> Result<SessionView> {
-        let participant =
-            |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
+        let participant = |name: &&str| NewParticipant {
+            party_id: party(name),
+            device: DeviceInfo::default(),
+            on_behalf_of: None,
+        };
         let request = CreateSession {
             ceremony,
             participants: names.iter().map(participant).collect(),

@@ -6,6 +6,7 @@ mod approvals;
 mod authority;
 mod bans;
 mod cheat;
+mod delegates;
 mod disk;
 mod json;
 mod liar;

@@ -161,4 +161,16 @@ impl<M: Middle> TakePart for Between<M> {
         let view = self.world.coordinator.complete(caller, report).await?;
         self.middle.view(&self.party, view)
     }
+
+    async fn submit_share(&self, caller: &Caller, submitted: SubmitShare) -> Result<()> {
+        self.world.coordinator.submit_share(caller, submitted).await
+    }
+
+    async fn fetch_share(&self, _: &Caller, _: FetchShare) -> Result<DelegatedShare> {
+        unreachable!("parties fetch nothing")
+    }
+
+    async fn confirm_share(&self, _: &Caller, _: FetchShare) -> Result<()> {
+        unreachable!("parties fetch nothing")
+    }
 }

@@ -117,7 +117,8 @@ impl Scene {
         let (feed, _following) = quorate_party::follow(&router, &coordinator, &me, session, 0);
         let worker = Worker { keyring: machine.keyring.clone(), compute: Compute::new(2, 2) };
         let (device, authority) = (DeviceInfo::default(), None);
-        let device = Party { worker, router, coordinator, device, authority };
+        let (delegate, allowed) = (None, None);
+        let device = Party { worker, router, coordinator, device, authority, delegate, allowed };
         let token = created.join_tokens[&me].clone();
         quorate_party::take_part(&device, session, token, feed).await.unwrap()
     }

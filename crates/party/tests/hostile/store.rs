@@ -16,6 +16,7 @@ pub(crate) struct MemoryStore(Mutex<Rows>);
 struct Rows {
     sessions: BTreeMap<SessionId, SessionRow>,
     keys: Vec<KeyRecord>,
+    delegate_shares: BTreeMap<(SessionId, PartyId), DelegateShareRow>,
 }
 
 #[async_trait]
@@ -26,6 +27,13 @@ impl Store for MemoryStore {
             match write {
                 Write::Session(row) => drop(rows.sessions.insert(row.session_id, row)),
                 Write::Key(key, _) => rows.keys.push(key),
+                Write::DelegateShare(row) => {
+                    let seat = (row.session_id, row.party_id.clone());
+                    rows.delegate_shares.insert(seat, row);
+                }
+                Write::ForgetDelegateShare(session, party) => {
+                    rows.delegate_shares.remove(&(session, party));
+                }
                 _ => {}
             }
         }
@@ -80,6 +88,19 @@ impl Store for MemoryStore {
 
     async fn idempotency(&self, _: &Tenant, _: &str) -> Result<Option<IdempotencyRow>> {
         Ok(None)
+    }
+
+    async fn delegate_share(
+        &self,
+        session: SessionId,
+        party: &PartyId,
+    ) -> Result<Option<DelegateShareRow>> {
+        let seat = (session, party.clone());
+        Ok(self.0.lock().unwrap().delegate_shares.get(&seat).cloned())
+    }
+
+    async fn delegate_shares(&self, _: &Tenant) -> Result<u64> {
+        Ok(self.0.lock().unwrap().delegate_shares.len() as u64)
     }
 
     async fn accounts(&self) -> Result<Vec<Account>> {

@@ -121,8 +121,11 @@ impl World {
 }
 
 fn request(ceremony: CeremonyRequest, names: &[&str]) -> CreateSession {
-    let participant =
-        |name: &&str| NewParticipant { party_id: party(name), device: DeviceInfo::default() };
+    let participant = |name: &&str| NewParticipant {
+        party_id: party(name),
+        device: DeviceInfo::default(),
+        on_behalf_of: None,
+    };
     CreateSession {
         ceremony,
         participants: names.iter().map(participant).collect(),

@@ -38,9 +38,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 impl ClientArgs {
     /// The coordinator behind its gRPC interface.
     pub(crate) fn connect(&self) -> Result<Arc<dyn ManageSessions>> {
+        Ok(Arc::new(self.coordinator()?))
+    }
+
+    /// As [`ClientArgs::connect`], for those who take part, too.
+    pub(crate) fn coordinator(&self) -> Result<RemoteCoordinator> {
         let endpoint = self.endpoint(&self.coordinator)?;
         let endpoint = endpoint.advise("start one with `quorate up`, or give --coordinator");
-        Ok(Arc::new(RemoteCoordinator::new(endpoint)))
+        Ok(RemoteCoordinator::new(endpoint))
     }
 
     pub(crate) fn endpoint(&self, url: &str) -> Result<Endpoint> {

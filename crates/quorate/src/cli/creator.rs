@@ -73,7 +73,10 @@ pub(crate) fn new_session(
 
 /// Participants without device particulars.
 fn plain(parties: &[PartyId]) -> Vec<NewParticipant> {
-    let plain =
-        |party: &PartyId| NewParticipant { party_id: party.clone(), device: DeviceInfo::default() };
+    let plain = |party: &PartyId| NewParticipant {
+        party_id: party.clone(),
+        device: DeviceInfo::default(),
+        on_behalf_of: None,
+    };
     parties.iter().map(plain).collect()
 }

@@ -18,6 +18,7 @@ mod relay;
 mod request;
 mod roles;
 mod up;
+mod user;
 pub(crate) mod values;
 mod verify;
 mod watch;
@@ -101,10 +102,15 @@ enum Command {
     Relay(relay::RelayArgs),
     /// Device commands: make keys and sign with other devices over the binary relay
     Device(device::DeviceArgs),
+    /// User commands: have a delegate make a share, fetch it, and sign with it
+    User(user::UserArgs),
     /// Group commands: make keys and sign with devices over the JSON-RPC group relay
     Group(group::GroupArgs),
     /// Manage API keys, for servers that require them
     ApiKeys(api_keys::ApiKeysArgs),
+    /// Take one seat of a delegate: started by a delegate, which says which
+    #[command(hide = true)]
+    Seat,
     /// Print shell completions
     Completions {
         /// The shell
@@ -124,6 +130,7 @@ impl Command {
                 | Self::Close(_)
                 | Self::Request(_)
                 | Self::Approve(_)
+                | Self::User(_)
                 | Self::Watch(_)
         )
     }
@@ -241,6 +248,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Watch(args) => return answered(watch::run(args, out).await),
         Command::Keygen(args) => return answered(ask::keygen(args, out).await),
         Command::Keys(args) => return answered(keys::run(args, out).await),
+        Command::User(args) => return answered(user::run(args, out).await),
         Command::Up(args) => up::run(args, out).await,
         Command::Demo(args) => demo::run(args, out).await,
         Command::Sign(args) => ask::sign(args, out).await,
@@ -257,6 +265,14 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Device(args) => device::run(args, out).await,
         Command::Group(args) => group::run(args, out).await,
         Command::ApiKeys(args) => api_keys::run(args, out).await,
+        Command::Seat => {
+            let taken = crate::serve::seat::run().await;
+            if let Err(error) = &taken {
+                let told = quorate_wire::ErrorJson::from(error);
+                output::Output { json: true }.show(&told, String::new);
+            }
+            taken
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut script);

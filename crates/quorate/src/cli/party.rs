@@ -58,6 +58,12 @@ impl SecretsArgs {
     }
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RoleArg {
+    Persistent,
+    Delegate,
+}
+
 #[derive(clap::Args)]
 struct ServeArgs {
     #[command(flatten)]
@@ -68,6 +74,10 @@ struct ServeArgs {
     secrets: SecretsArgs,
     #[command(flatten)]
     authority: AuthorityOptions,
+    /// What the party is for: a persistent one holds shares and is chosen to fill sessions; a
+    /// delegate takes the seats of users, hands them their shares and keeps none
+    #[arg(long, value_enum, default_value_t = RoleArg::Persistent)]
+    role: RoleArg,
     /// HTTP port
     #[arg(long, default_value_t = endpoints::PARTIES[0].0)]
     http_port: u16,
@@ -178,7 +188,12 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
     }
     let authority = prepared.authority(&rules).await?;
     let compute = Compute::default();
-    let (party, pair) = prepared.start(&host, bound, link, compute, authority.clone()).await?;
+    let seats = match args.role {
+        RoleArg::Persistent => None,
+        RoleArg::Delegate => Some(prepared.seats(args.peers.router(&args.router, &host))),
+    };
+    let starting = prepared.start(&host, bound, link, compute, seats, authority.clone());
+    let (party, pair) = starting.await?;
     host.net.spawn(rules.watch(vec![authority], host.net.stop.clone()));
     if !out.json {
         tell(&format!(

@@ -70,14 +70,30 @@ impl SigningArgs {
         label: Option<&KeyLabel>,
         peers: &KnownPeers,
     ) -> Result<Authorization> {
-        if parties.len() != usize::from(threshold.parties()) {
+        self.keygen_for(key, scheme, threshold, None, parties, label, peers)
+    }
+
+    /// As [`SigningArgs::keygen`], with a user before the parties, whose identity its delegate makes.
+    #[expect(clippy::too_many_arguments, reason = "each is a field of what is signed")]
+    pub(crate) fn keygen_for(
+        &self,
+        key: &Path,
+        scheme: Scheme,
+        threshold: Threshold,
+        user: Option<&PartyId>,
+        parties: &[PartyId],
+        label: Option<&KeyLabel>,
+        peers: &KnownPeers,
+    ) -> Result<Authorization> {
+        let user = user.map(|user| NamedHolder { party_id: user.clone(), identity: None });
+        if parties.len() + usize::from(user.is_some()) != usize::from(threshold.parties()) {
             let why = format!(
                 "a signed keygen names its {} holders: give --party for each",
                 threshold.parties()
             );
             return Err(Error::invalid_field("party", why));
         }
-        let holders = named(parties, peers)?;
+        let holders = user.into_iter().chain(named(parties, peers)?).collect();
         self.sign(key, Action::Keygen { scheme, threshold, holders, label: label.cloned() })
     }
 

@@ -21,6 +21,7 @@ use crate::serve::compose::{self, Bound, Host};
 use crate::serve::endpoints::{self, Pair};
 use crate::serve::options::ServeOptions;
 use crate::serve::peers;
+use crate::serve::seat::RouterAt;
 
 /// How to reach the other roles.
 #[derive(clap::Args, Clone)]
@@ -43,6 +44,12 @@ impl PeerArgs {
             Some(link) => endpoint.with_credentials(Arc::new(link.credentials(own))),
             None => Ok(endpoint),
         }
+    }
+
+    /// Where a router is, for another process that shows proofs of its own.
+    pub(super) fn router(&self, url: &str, host: &Host) -> RouterAt {
+        let (url, tls_ca) = (url.to_owned(), self.tls_ca.clone());
+        RouterAt { url, tls_ca, insecure: host.options.insecure }
     }
 
     pub(super) fn endpoint(&self, url: &str, host: &Host) -> Result<Endpoint> {

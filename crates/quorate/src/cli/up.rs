@@ -240,7 +240,7 @@ impl Running {
             let id = prepared.id().to_string();
             let authority = prepared.authority(&rules).await?;
             authorities.push(authority.clone());
-            let started = prepared.start(&host, bound, router()?, compute.clone(), authority);
+            let started = prepared.start(&host, bound, router()?, compute.clone(), None, authority);
             let (party, pair) = started.await?;
             served.parties.push(PartyEndpoint { id, pair });
             parties.push(party);

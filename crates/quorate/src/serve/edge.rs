@@ -222,7 +222,7 @@ fn permissions() -> Response {
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, PUT, DELETE"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, idempotency-key, x-grpc-web, x-user-agent, grpc-timeout",
+            "authorization, content-type, fetch-token, idempotency-key, x-grpc-web, x-user-agent, grpc-timeout",
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];

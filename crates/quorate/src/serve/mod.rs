@@ -23,4 +23,5 @@ pub(crate) mod peers;
 pub(crate) mod process;
 mod proxies;
 pub(crate) mod relays;
+pub(crate) mod seat;
 pub(crate) mod tickets;

@@ -13,6 +13,7 @@ use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
 use quorate_party::{
     Authority, Compute, Keyring, PartyConfig, PartyHandle, PartyServer, PartyStatus, SealSource,
+    SeatHost,
 };
 use quorate_ports::Vault as _;
 use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
@@ -27,6 +28,7 @@ use super::compose::{Bound, Host};
 use super::data::{DataFolder, read_secret};
 use super::endpoints::Pair;
 use super::metrics::Metrics;
+use super::seat::{RouterAt, SeatProcesses};
 
 /// How the vaults of this process's parties are opened.
 #[derive(clap::Args, Clone, Copy, Default)]
@@ -151,6 +153,12 @@ impl LocalParty {
         rules.authority(Arc::new(ledger)).await
     }
 
+    /// What takes its users' seats, for a delegate.
+    pub(crate) fn seats(&self, router: RouterAt) -> Arc<dyn SeatHost> {
+        let identity = Arc::clone(self.keyring.identity());
+        Arc::new(SeatProcesses::new(router, self.id().clone(), identity))
+    }
+
     /// Connects to the router and serves health, readiness and public keys on the bound ports.
     pub(crate) async fn start(
         self,
@@ -158,12 +166,15 @@ impl LocalParty {
         bound: Bound,
         router: Endpoint,
         compute: Compute,
+        seats: Option<Arc<dyn SeatHost>>,
         authority: Arc<Authority>,
     ) -> Result<(PartyHandle, Pair)> {
         let name = self.id().to_string();
         let router = RemoteRouter::new(router.with_credentials(self.credentials)?);
         let sessions = Arc::new(router.sessions());
         let config = PartyConfig {
+            role: if seats.is_some() { PartyRole::Delegate } else { PartyRole::Persistent },
+            seats,
             grace: Duration::from_secs(host.options.grace),
             authority: Some(authority),
             ..PartyConfig::default()

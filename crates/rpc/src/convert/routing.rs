@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_types::*;
 
-use super::{detail, millis, names, parse_all, small, tokens_in, view};
+use super::{detail, millis, names, parse_all, small, tokens_in, tokens_out, view};
 use crate::proto::router::v1 as ro;
 
 /// A message to route, as it comes in.
@@ -155,7 +155,6 @@ pub fn registered_in(party: ro::RegisteredParty) -> Result<PartyView> {
 /// An event, already cut to its subscriber.
 pub fn event_out(event: SessionEvent) -> ro::SessionEvent {
     let session = &event.session;
-    let tokens = event.join_tokens.iter();
     ro::SessionEvent {
         event_id: event.event_id.to_string(),
         event_type: event.kind.name().into(),
@@ -163,7 +162,7 @@ pub fn event_out(event: SessionEvent) -> ro::SessionEvent {
         threshold_n: session.ceremony.threshold().parties().into(),
         threshold_t: session.ceremony.threshold().signers().into(),
         selected_parties: session.parties().map(ToString::to_string).collect(),
-        join_tokens: tokens.map(|(party, t)| (party.to_string(), t.expose().clone())).collect(),
+        join_tokens: tokens_out(&event.join_tokens),
         message_hash: super::digest_out(&session.ceremony),
         created_at: millis(event.created_at),
         expires_at: millis(session.expires_at),

@@ -1,6 +1,7 @@
 //! Sessions rule by rule: what they are made of, and helpers to drive one.
 
 mod attempts;
+mod delegating;
 mod ending;
 mod entering;
 mod refreshing;
@@ -65,7 +66,10 @@ fn new(kind: SessionKind, t: i64, n: i64, parties: &[usize]) -> NewSession {
         holders: (0..usize::try_from(n).unwrap()).map(name).collect(),
     });
     let participant = |&n: &usize| {
-        (NewParticipant { party_id: name(n), device: DeviceInfo::default() }, token(n))
+        (
+            NewParticipant { party_id: name(n), device: DeviceInfo::default(), on_behalf_of: None },
+            token(n),
+        )
     };
     NewSession {
         session_id,

@@ -1,0 +1,52 @@
+//! A share that came in a package: its user is its holder from now on.
+
+use quorate_engine::{Holding, Package};
+use quorate_ports::vault::{Ban, SealedShare, ShareState};
+use quorate_types::*;
+
+use super::Keyring;
+use crate::compute::Compute;
+
+impl Keyring {
+    /// Takes in what a delegate has made for this keyring's party, with the bans of its share.
+    ///
+    /// # Errors
+    /// `invalid_request` when the package is of another holder or identity; `conflict` when a share
+    /// of that key is here already.
+    pub async fn receive(&self, package: Package, compute: &Compute) -> Result<KeyRecord> {
+        let Package { holding, identity, share } = package;
+        if holding.holder != self.party || identity.public() != self.identity.public() {
+            let why = format!("this share is of {}, not of {}", holding.holder, self.party);
+            return Err(Error::invalid_field("share", why));
+        }
+        let record = holding.record();
+        let Holding { key, identities, execution, confirmations, bans, .. } = holding;
+        let (key_id, epoch) = (key.key_id, key.epoch);
+        if self.vault.share(key_id).await?.is_some() {
+            let why = format!("{} holds a share of key {key_id} already", self.party);
+            return Err(Error::new(ErrorCode::Conflict, why));
+        }
+        let ban = |(peer, reason, at)| {
+            let evidence = Vec::new();
+            Ban { key_id, epoch, peer, reason, at, evidence }
+        };
+        let bans: Vec<_> = bans.into_iter().map(ban).collect();
+        // Bans first: a share that is here without them could be used.
+        for ban in &bans {
+            self.vault.ban(ban.clone()).await?;
+        }
+        let stored = SealedShare {
+            key_id,
+            epoch,
+            state: ShareState::Active,
+            share_index: share.share_index(),
+            record: record.clone(),
+            identities,
+            execution,
+            confirmations,
+            sealed: Vec::new(),
+        };
+        self.insert(share, stored, bans, compute).await?;
+        Ok(record)
+    }
+}

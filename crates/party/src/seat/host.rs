@@ -1,0 +1,84 @@
+//! Seats in processes of their own: whatever a protocol's library leaves in memory ends with them.
+
+use async_trait::async_trait;
+use quorate_participant::{Permission, could_not};
+use quorate_ports::vault::Pin;
+use quorate_types::*;
+use tokio::sync::Notify;
+
+use super::taken;
+use crate::authority::Stored;
+use crate::session::{Feed, Joining, Party, permission::Asking};
+
+/// A seat that another process of this machine is to take.
+pub struct Errand {
+    /// The session.
+    pub session: SessionId,
+    /// The attempt at it.
+    pub attempt: u32,
+    /// The delegate's token.
+    pub token: JoinToken,
+    /// What the delegate's authority has allowed; `None` where it has none.
+    pub authorization: Option<Authorization>,
+    /// The identities that the operator says others have.
+    pub pins: Vec<Pin>,
+}
+
+/// Takes seats in other processes.
+#[async_trait]
+pub trait SeatHost: Send + Sync + 'static {
+    /// Takes a seat, and returns when that process has ended.
+    ///
+    /// # Errors
+    /// When it could not be started, or did not come to an end of the session.
+    async fn take(&self, errand: Errand) -> Result<()>;
+}
+
+/// Takes a user's seat by way of a host, once the delegate's authority has allowed it.
+///
+/// # Errors
+/// When how the session ended is not known.
+pub(crate) async fn take_elsewhere(
+    party: &Party,
+    host: &dyn SeatHost,
+    session: SessionId,
+    token: JoinToken,
+    feed: Feed,
+) -> Result<SessionView> {
+    let Feed { attempt, mut views, .. } = feed;
+    let view = views.borrow_and_update().clone().ok_or_else(Error::internal)?;
+    let give_up =
+        async |failure| party.report((session, attempt), PartyOutcome::Failure(failure)).await;
+    if let Err(refusal) = taken(party, Some(&view)) {
+        return give_up(could_not(party.id(), refusal)).await;
+    }
+    let mut stored: Option<Stored> = None;
+    if let Some(authority) = &party.authority {
+        let join = Joining { party, session, attempt, token: token.clone() };
+        let forgotten = Notify::new();
+        let mut asking =
+            Asking { join: &join, authority, views: &mut views, forgotten: &forgotten };
+        match asking.ask(view.clone().by_holder(), None).await? {
+            (Permission::Given(_), written) => stored = written,
+            (Permission::Refused(failure), _) => return give_up(failure).await,
+            (Permission::Ended(view), _) => return Ok(*view),
+        }
+    }
+    // Before the other process begins, and so before anything of a result leaves it.
+    if let Some(stored) = stored {
+        stored.await?;
+    }
+    let authorization = match party.authority.is_some() {
+        true => view.authorization.as_deref().cloned(),
+        false => None,
+    };
+    let pins = party.worker.keyring.vault().pins().await?;
+    let pins = pins.into_iter().filter(|pin| pin.tenant.is_none()).collect();
+    let errand = Errand { session, attempt, token, authorization, pins };
+    if let Err(error) = host.take(errand).await {
+        tracing::error!(%error, "a seat was not taken to its end");
+        let why = format!("{} could not take the seat of its user", party.id());
+        return give_up(could_not(party.id(), why)).await;
+    }
+    party.status(session, None).await
+}
