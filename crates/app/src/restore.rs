@@ -77,7 +77,7 @@ pub async fn restore_keys(store: &dyn Store, held: Vec<HeldKey>) -> Result<Vec<K
 }
 
 /// Whether two records are of one key: its epoch may be another, when it was confirmed is each
-/// holder's own time, and not each has kept its label.
+/// holder's own time, not each has kept its label, and none knows whether it is frozen.
 fn same_key(one: &KeyRecord, other: &KeyRecord) -> bool {
     let key = KeyEpoch { epoch: one.epoch, ..(*other.key).clone() };
     *one == KeyRecord {
@@ -85,5 +85,6 @@ fn same_key(one: &KeyRecord, other: &KeyRecord) -> bool {
         tenant: other.tenant.clone(),
         created_at: one.created_at,
         label: one.label.clone(),
+        frozen: one.frozen.clone(),
     }
 }

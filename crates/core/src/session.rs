@@ -131,6 +131,8 @@ pub enum Command {
     },
     /// The owner gives up.
     Close,
+    /// The owner has frozen the key.
+    Freeze,
     /// The deadline has passed.
     Expire,
 }
@@ -354,6 +356,7 @@ impl Session {
             Command::Without { silent, ranked } => self.without(now, &silent, &ranked, effects),
             Command::Progress { party, round } => self.progress(now, &party, round),
             Command::Close => self.close(now, effects),
+            Command::Freeze => self.freeze(now, effects),
             Command::Expire => self.expire(now, effects),
         }
     }

@@ -167,6 +167,14 @@ impl ManageSessions for Liar {
         self.0.list(caller, before, limit).await
     }
 
+    async fn freeze(&self, caller: &Caller, key: KeyId, reason: String) -> Result<KeyView> {
+        self.0.freeze(caller, key, reason).await
+    }
+
+    async fn unfreeze(&self, caller: &Caller, key: KeyId) -> Result<KeyView> {
+        self.0.unfreeze(caller, key).await
+    }
+
     async fn key(&self, caller: &Caller, key: KeyId) -> Result<KeyView> {
         let mut view = self.0.key(caller, key).await?;
         (self.1)(&mut view);

@@ -53,6 +53,7 @@ impl Holding {
             tenant: self.tenant.clone(),
             created_at: self.created_at,
             label: self.label.clone(),
+            frozen: None,
         }
     }
 }

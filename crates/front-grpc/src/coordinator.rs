@@ -253,6 +253,25 @@ impl SessionCoordinator for Service {
         answer(self.0.key(&caller, key).await.map(convert::key_view_out))
     }
 
+    async fn freeze_key(
+        &self,
+        request: Request<co::FreezeKeyRequest>,
+    ) -> Answer<co::GetKeyResponse> {
+        let caller = caller(request.extensions())?;
+        let co::FreezeKeyRequest { key_id, reason } = request.into_inner();
+        let key = key_id.parse().map_err(to_status)?;
+        answer(self.0.freeze(&caller, key, reason).await.map(convert::key_view_out))
+    }
+
+    async fn unfreeze_key(
+        &self,
+        request: Request<co::UnfreezeKeyRequest>,
+    ) -> Answer<co::GetKeyResponse> {
+        let caller = caller(request.extensions())?;
+        let key = request.into_inner().key_id.parse().map_err(to_status)?;
+        answer(self.0.unfreeze(&caller, key).await.map(convert::key_view_out))
+    }
+
     async fn list_keys(
         &self,
         request: Request<co::ListKeysRequest>,

@@ -56,7 +56,7 @@ struct CommonDocument;
     paths(
         coordinator::create, coordinator::list, coordinator::join, coordinator::status,
         coordinator::close, coordinator::approve, coordinator::ready, coordinator::start, coordinator::complete,
-        coordinator::timeline, coordinator::keys, coordinator::key,
+        coordinator::timeline, coordinator::keys, coordinator::key, coordinator::freeze, coordinator::unfreeze,
         delegates::submit, delegates::fetch, delegates::confirm,
     ),
     tags(

@@ -393,11 +393,12 @@ impl Attempt {
                 tenant: self.view.tenant.clone(),
                 created_at: at,
                 label: self.allowed.as_ref().and_then(|allowed| allowed.label()),
+                frozen: None,
             },
             Some(before) => {
-                let KeyRecord { key, tenant, created_at, label } = before.stored.record.clone();
-                let next = KeyEpoch { epoch: self.next_epoch, public_key, ..(*key).clone() };
-                KeyRecord { key: Arc::new(next), tenant, created_at, label }
+                let record = before.stored.record.clone();
+                let next = KeyEpoch { epoch: self.next_epoch, public_key, ..(*record.key).clone() };
+                KeyRecord { key: Arc::new(next), ..record }
             }
         };
         let identities = self.peers.iter().map(|peer| peer.identity).collect();

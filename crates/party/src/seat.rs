@@ -63,7 +63,7 @@ impl Seat {
         let key = key.filter(|key| key.active()).ok_or_else(Error::internal)?;
         let holder = keyring.party().clone();
         let stored = &key.stored;
-        let KeyRecord { key: epoch, tenant, created_at, label } = stored.record.clone();
+        let KeyRecord { key: epoch, tenant, created_at, label, frozen: _ } = stored.record.clone();
         let seat = SealedSeat {
             key_id: stored.key_id,
             epoch: stored.epoch,

@@ -92,6 +92,13 @@ pub trait ManageSessions: ReadSession {
     /// One of the caller's keys.
     async fn key(&self, caller: &Caller, key: KeyId) -> Result<KeyView>;
 
+    /// Lets nothing be made with a key, and ends its open sessions: once this has answered, none of
+    /// them completes. Of a key that is frozen the first freeze stays.
+    async fn freeze(&self, caller: &Caller, key: KeyId, reason: String) -> Result<KeyView>;
+
+    /// Ends a freeze. Idempotent.
+    async fn unfreeze(&self, caller: &Caller, key: KeyId) -> Result<KeyView>;
+
     /// The caller's keys, newest first, at most `limit` of those that come after `before`.
     async fn keys(
         &self,

@@ -125,6 +125,8 @@ pub enum Write {
     Key(KeyRecord, EpochRecord),
     /// Inserts a ban; of two of one pair under one epoch the first stays.
     Ban(ReportedBan),
+    /// Freezes a key, or with `None` ends that.
+    Freeze(KeyId, Option<Freeze>),
     /// Inserts or replaces an account.
     Account(Account),
     /// Notes that this keygen's key belongs to that account once it is finished.

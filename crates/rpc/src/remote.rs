@@ -213,6 +213,16 @@ impl ManageSessions for RemoteCoordinator {
         convert::key_view_in(call!(self.0, caller, get_key, request)?)
     }
 
+    async fn freeze(&self, caller: &Caller, key: KeyId, reason: String) -> Result<KeyView> {
+        let request = co::FreezeKeyRequest { key_id: key.to_string(), reason };
+        convert::key_view_in(call!(self.0, caller, freeze_key, request)?)
+    }
+
+    async fn unfreeze(&self, caller: &Caller, key: KeyId) -> Result<KeyView> {
+        let request = co::UnfreezeKeyRequest { key_id: key.to_string() };
+        convert::key_view_in(call!(self.0, caller, unfreeze_key, request)?)
+    }
+
     async fn keys(
         &self,
         caller: &Caller,

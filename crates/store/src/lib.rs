@@ -44,6 +44,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0005_bans.sql"),
         include_str!("migrations/0006_epochs.sql"),
         include_str!("migrations/0007_delegate_shares.sql"),
+        include_str!("migrations/0008_freezes.sql"),
     ],
     secure_delete: false,
 };

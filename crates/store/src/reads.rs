@@ -116,6 +116,17 @@ pub(crate) fn sessions(
     page(connection, sql, (tenant, before, limit), session_row)
 }
 
+/// Keys with what is said of a freeze; a condition comes behind.
+macro_rules! select_keys {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, created_at, keys.version, keys.document, frozen.version, frozen.document
+             FROM keys LEFT JOIN frozen_keys AS frozen ON frozen.key_id = keys.id ",
+            $rest
+        )
+    };
+}
+
 pub(crate) fn keys(
     connection: &Connection,
     tenant: Option<&Tenant>,
@@ -123,16 +134,14 @@ pub(crate) fn keys(
     limit: u32,
 ) -> rusqlite::Result<Page<KeyRecord>> {
     let sql = match tenant {
-        Some(_) => {
-            "SELECT id, created_at, version, document FROM keys
-             WHERE tenant = ?1 AND (created_at, id) < (?2, ?3)
+        Some(_) => select_keys!(
+            "WHERE tenant = ?1 AND (created_at, id) < (?2, ?3)
              ORDER BY created_at DESC, id DESC LIMIT ?4"
-        }
-        None => {
-            "SELECT id, created_at, version, document FROM keys
-             WHERE ?1 IS NULL AND (created_at, id) < (?2, ?3)
+        ),
+        None => select_keys!(
+            "WHERE ?1 IS NULL AND (created_at, id) < (?2, ?3)
              ORDER BY created_at DESC, id DESC LIMIT ?4"
-        }
+        ),
     };
     page(connection, sql, (tenant, before, limit), key_record)
 }
@@ -140,12 +149,12 @@ pub(crate) fn keys(
 /// A key was created when its first epoch was, whatever its document says of a later one.
 fn key_record(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     let record: KeyRecord = document(row, 2)?;
-    Ok(KeyRecord { created_at: Timestamp(row.get(1)?), ..record })
+    let frozen = row.get::<_, Option<u32>>(4)?.map(|_| document(row, 4)).transpose()?;
+    Ok(KeyRecord { created_at: Timestamp(row.get(1)?), frozen, ..record })
 }
 
 pub(crate) fn key(connection: &Connection, id: KeyId) -> rusqlite::Result<Option<KeyRecord>> {
-    let sql = "SELECT id, created_at, version, document FROM keys WHERE id = ?1";
-    one(connection, sql, [id.0.as_bytes()], key_record)
+    one(connection, select_keys!("WHERE id = ?1"), [id.0.as_bytes()], key_record)
 }
 
 pub(crate) fn epochs(connection: &Connection, key: KeyId) -> rusqlite::Result<Vec<EpochRecord>> {
@@ -175,8 +184,7 @@ pub(crate) fn key_by_public_key(
     connection: &Connection,
     public_key: &PublicKey,
 ) -> rusqlite::Result<Option<KeyRecord>> {
-    let sql = "SELECT id, created_at, version, document FROM keys WHERE public_key = ?1
-               ORDER BY created_at, id LIMIT 1";
+    let sql = select_keys!("WHERE public_key = ?1 ORDER BY created_at, id LIMIT 1");
     one(connection, sql, [&public_key.0], key_record)
 }
 

@@ -33,6 +33,16 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
         Write::Session(row) | Write::Interim(row, _) => session(connection, row),
         Write::Key(record, epoch) => key(connection, record, epoch),
         Write::Ban(ban) => self::ban(connection, ban),
+        Write::Freeze(key, Some(freeze)) => execute(
+            connection,
+            "INSERT OR REPLACE INTO frozen_keys (key_id, version, document) VALUES (?1, ?2, ?3)",
+            params![key.0.as_bytes(), DOCUMENT_VERSION, to_json(freeze)],
+        )
+        .map(drop),
+        Write::Freeze(key, None) => {
+            execute(connection, "DELETE FROM frozen_keys WHERE key_id = ?1", [key.0.as_bytes()])
+                .map(drop)
+        }
         Write::Account(account) => execute(
             connection,
             "INSERT OR REPLACE INTO accounts (id, created_at, version, document)
@@ -337,6 +347,7 @@ mod tests {
             tenant: Tenant::default(),
             created_at: Timestamp(i64::try_from(id).unwrap()),
             label: None,
+            frozen: None,
         }
     }
 

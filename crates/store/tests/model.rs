@@ -26,6 +26,7 @@ struct Model {
     keys: BTreeMap<KeyId, KeyRecord>,
     epochs: BTreeMap<KeyId, EpochRecord>,
     bans: BTreeMap<(KeyId, u32, PartyId, PartyId), ReportedBan>,
+    frozen: HashMap<KeyId, Freeze>,
     accounts: BTreeMap<AccountId, Account>,
     pending: HashMap<SessionId, AccountId>,
     idempotency: BTreeMap<(Tenant, String), IdempotencyRow>,
@@ -72,6 +73,8 @@ impl Model {
                 let pair = (ban.key_id, ban.epoch, ban.reporter.clone(), ban.peer.clone());
                 self.bans.entry(pair).or_insert(ban);
             }
+            Write::Freeze(key, Some(freeze)) => drop(self.frozen.insert(key, freeze)),
+            Write::Freeze(key, None) => drop(self.frozen.remove(&key)),
             Write::Account(account) => drop(self.accounts.insert(account.id, account)),
             Write::PendingKey { session, account: Some(account) } => {
                 self.pending.insert(session, account);
@@ -139,7 +142,11 @@ impl Model {
 
     fn keys(&self, tenant: Option<&Tenant>) -> Vec<KeyRecord> {
         let fits = |key: &&KeyRecord| tenant.is_none_or(|tenant| key.tenant == *tenant);
-        let mut keys: Vec<_> = self.keys.values().filter(fits).cloned().collect();
+        let shown = |key: &KeyRecord| {
+            let frozen = self.frozen.get(&key.key_id).cloned();
+            KeyRecord { frozen, ..key.clone() }
+        };
+        let mut keys: Vec<_> = self.keys.values().filter(fits).map(shown).collect();
         keys.sort_by_key(|key| std::cmp::Reverse((key.created_at, key.key_id)));
         keys
     }
@@ -175,7 +182,8 @@ impl Model {
         for n in 0..4 {
             let (session, key) = (session_id(n.into()), KeyId(Uuid::from_u128(n.into())));
             assert_eq!(store.session(session).await.unwrap(), self.sessions.get(&session).cloned());
-            assert_eq!(store.key(key).await.unwrap(), self.keys.get(&key).cloned());
+            let known = self.keys(None).into_iter().find(|known| known.key_id == key);
+            assert_eq!(store.key(key).await.unwrap(), known);
             let mut bans: Vec<_> =
                 self.bans.values().filter(|ban| ban.key_id == key).cloned().collect();
             bans.sort_by_key(|ban| (ban.epoch, ban.at));
@@ -390,6 +398,10 @@ fn any_write() -> impl Strategy<Value = Write> {
             })
         },
     );
+    let freeze = (small_id(), proptest::option::of(("\\PC*", 0..9_i64))).prop_map(|(key, why)| {
+        let freeze = |(reason, at)| Freeze { by: "open".into(), at: Timestamp(at), reason };
+        Write::Freeze(KeyId(Uuid::from_u128(key)), why.map(freeze))
+    });
     let pending = (small_id(), proptest::option::of(small_id())).prop_map(|(session, account)| {
         let account = account.map(|n| AccountId(Uuid::from_u128(n)));
         Write::PendingKey { session: session_id(session), account }
@@ -407,6 +419,7 @@ fn any_write() -> impl Strategy<Value = Write> {
         3 => any_session(),
         2 => any_key,
         1 => ban,
+        1 => freeze,
         1 => any_account(),
         1 => pending,
         1 => slot,

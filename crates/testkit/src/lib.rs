@@ -218,6 +218,16 @@ impl ManageSessions for Fake {
         Ok(key_view(key))
     }
 
+    async fn freeze(&self, _: &Caller, key: KeyId, reason: String) -> Result<KeyView> {
+        self.call(format!("freeze {key} {reason}"))?;
+        Ok(frozen(key_view(key), reason))
+    }
+
+    async fn unfreeze(&self, _: &Caller, key: KeyId) -> Result<KeyView> {
+        self.call(format!("unfreeze {key}"))?;
+        Ok(key_view(key))
+    }
+
     async fn keys(
         &self,
         _: &Caller,
@@ -359,6 +369,7 @@ pub fn key_view(key_id: KeyId) -> KeyView {
         tenant: Tenant::default(),
         created_at: Timestamp(5),
         label: None,
+        frozen: None,
     };
     let epoch = EpochRecord {
         epoch: 0,
@@ -371,6 +382,12 @@ pub fn key_view(key_id: KeyId) -> KeyView {
         }),
     };
     KeyView { record, state: KeyState::Locked, epochs: vec![epoch], bans: vec![ban] }
+}
+
+/// A key as the fake has it once it is frozen.
+pub fn frozen(view: KeyView, reason: String) -> KeyView {
+    let frozen = Some(Freeze { by: "open".into(), at: Timestamp(8), reason });
+    KeyView { state: KeyState::Frozen, record: KeyRecord { frozen, ..view.record }, ..view }
 }
 
 /// An account as the fake has it.

@@ -110,7 +110,25 @@ pub struct KeyRecord {
     /// What it is called, where it was given a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<KeyLabel>,
+    /// Set while nothing is signed with it. Its coordinator keeps that beside the record; a
+    /// holder's record never says so.
+    #[serde(skip)]
+    pub frozen: Option<Freeze>,
 }
+
+/// By whom a key was frozen, when and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// The caller, as far as the coordinator knows it.
+    pub by: String,
+    /// Since when.
+    pub at: Timestamp,
+    /// What the caller gave as the reason, at most [`MAX_FREEZE_REASON`] bytes; may be empty.
+    pub reason: String,
+}
+
+/// Longest reason of a freeze, in bytes.
+pub const MAX_FREEZE_REASON: usize = 256;
 
 impl Deref for KeyRecord {
     type Target = KeyEpoch;
@@ -142,6 +160,8 @@ pub enum KeyState {
     Active,
     /// Bans leave no set of holders that is large enough: the key needs a refresh.
     Locked,
+    /// Its owner lets nothing be signed or refreshed until it is unfrozen.
+    Frozen,
 }
 
 impl KeyState {
@@ -150,6 +170,7 @@ impl KeyState {
         match self {
             Self::Active => "active",
             Self::Locked => "locked",
+            Self::Frozen => "frozen",
         }
     }
 }
@@ -158,8 +179,9 @@ impl FromStr for KeyState {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let named = [Self::Active, Self::Locked].into_iter().find(|state| state.name() == text);
-        named.ok_or_else(|| Error::invalid_field("state", "a key is active or locked"))
+        let all = [Self::Active, Self::Locked, Self::Frozen];
+        let named = all.into_iter().find(|state| state.name() == text);
+        named.ok_or_else(|| Error::invalid_field("state", "a key is active, locked or frozen"))
     }
 }
 

@@ -145,6 +145,8 @@ words!(
         DeadlinePassed = "deadline_passed",
         /// Its creator closed it.
         Closed = "closed",
+        /// The key was frozen meanwhile.
+        KeyFrozen = "key_frozen",
     }
 );
 

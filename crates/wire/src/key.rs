@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use quorate_types::{
-    Attestation, CONFIRMATION, Cursor, Digest, EpochRecord, Error, KeyEpoch, KeyId, KeyLabel,
-    KeyRecord, KeyView, PartyId, ReportedBan, Result, Scheme, SessionId, Tenant, Threshold,
-    Timestamp,
+    Attestation, CONFIRMATION, Cursor, Digest, EpochRecord, Error, Freeze, KeyEpoch, KeyId,
+    KeyLabel, KeyRecord, KeyView, PartyId, ReportedBan, Result, Scheme, SessionId, Tenant,
+    Threshold, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,6 +41,31 @@ pub struct KeyJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub label: Option<KeyLabel>,
+    /// Present while nothing is made with the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<FreezeJson>,
+}
+
+/// By whom a key was frozen, when and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FreezeJson {
+    /// The caller, as far as the coordinator knows it.
+    pub by: String,
+    /// Since when, in milliseconds since 1970.
+    #[schema(value_type = i64)]
+    pub at: Timestamp,
+    /// What the caller gave as the reason; may be empty.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Why a key is to be frozen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeKeyJson {
+    /// For those who read it later: at most 256 bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 impl From<KeyRecord> for KeyJson {
@@ -55,6 +80,7 @@ impl From<KeyRecord> for KeyJson {
             holders: record.holders.clone(),
             created_at: record.created_at,
             label: record.label,
+            frozen: record.frozen.map(|Freeze { by, at, reason }| FreezeJson { by, at, reason }),
         }
     }
 }
@@ -73,7 +99,9 @@ impl KeyJson {
             public_key: self.public_key.0,
             holders: self.holders,
         };
-        Ok(KeyRecord { key: Arc::new(key), tenant, created_at: self.created_at, label: self.label })
+        let frozen = self.frozen.map(|FreezeJson { by, at, reason }| Freeze { by, at, reason });
+        let (created_at, label) = (self.created_at, self.label);
+        Ok(KeyRecord { key: Arc::new(key), tenant, created_at, label, frozen })
     }
 }
 
@@ -158,7 +186,8 @@ pub struct KeyDetailJson {
     /// The key.
     #[serde(flatten)]
     pub key: KeyJson,
-    /// `active`, or `locked` when bans leave no set of holders that is large enough to sign.
+    /// `active`, `frozen` by its owner, or `locked` when bans leave no set of holders that is large
+    /// enough to sign.
     pub state: String,
     /// Oldest first.
     pub epochs: Vec<EpochJson>,
@@ -254,7 +283,9 @@ mod tests {
         };
         let (key, tenant) = (Arc::new(key), Tenant::default());
         let label = Some("treasury".parse().unwrap());
-        let record = KeyRecord { key, tenant, created_at: Timestamp(5), label };
+        let frozen = Freeze { by: "open".into(), at: Timestamp(6), reason: "lost".into() };
+        let frozen = Some(frozen);
+        let record = KeyRecord { key, tenant, created_at: Timestamp(5), label, frozen };
         let text = serde_json::to_string(&KeyJson::from(record.clone())).unwrap();
         let back: KeyJson = serde_json::from_str(&text).unwrap();
         assert_eq!(back.into_record(Tenant::default()).unwrap(), record);

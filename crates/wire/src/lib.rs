@@ -44,8 +44,8 @@ pub use device::{DeviceJson, NewParticipantJson};
 pub use error::{BlameJson, DetailsJson, ErrorJson, close_reason};
 pub use event::EventJson;
 pub use key::{
-    AttestationJson, EpochJson, HeldBanJson, HeldKeyJson, KeyDetailJson, KeyJson, KeysJson,
-    ReportedBanJson,
+    AttestationJson, EpochJson, FreezeJson, FreezeKeyJson, HeldBanJson, HeldKeyJson, KeyDetailJson,
+    KeyJson, KeysJson, ReportedBanJson,
 };
 pub use message::{
     AckAnswerJson, AckJson, DeliveryJson, MessageJson, MessageStatusJson, MessagesJson,

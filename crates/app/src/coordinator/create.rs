@@ -7,6 +7,7 @@ use std::time::Duration;
 use quorate_core::admission::Admission;
 use quorate_core::budget::Over;
 use quorate_core::choice::choose;
+use quorate_core::key::refuse_frozen;
 use quorate_core::policy;
 use quorate_core::session::{Command, Effects, NewSession, Reserve, Session};
 use quorate_ports::store::IdempotencyRow;
@@ -354,18 +355,24 @@ impl CoordinatorApp {
                 "there is no such key for this caller; the list of keys has those there are";
             Error::new(ErrorCode::NotFound, problem).with_field("key_id")
         })?;
+        refuse_frozen(&record)?;
         check_threshold(threshold, record.threshold)?;
         Ok(record.key.clone())
     }
 
-    async fn key_by_id(&self, id: KeyId) -> Result<Option<Arc<KeyRecord>>> {
+    pub(super) async fn key_by_id(&self, id: KeyId) -> Result<Option<Arc<KeyRecord>>> {
         if let Some(key) = lock(&self.0.state).keys.get(&id) {
             return Ok(Some(key.clone()));
         }
         let Some(record) = self.0.parts.store.key(id).await?.map(Arc::new) else {
             return Ok(None);
         };
-        remember_key(&mut lock(&self.0.state).keys, record.clone());
+        let mut state = lock(&self.0.state);
+        // It may have been frozen or refreshed since it was read.
+        if let Some(newer) = state.keys.get(&id) {
+            return Ok(Some(newer.clone()));
+        }
+        remember_key(&mut state.keys, record.clone());
         Ok(Some(record))
     }
 

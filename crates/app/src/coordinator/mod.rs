@@ -6,6 +6,7 @@ mod create;
 mod deadlines;
 mod delegates;
 mod fingerprint;
+mod freeze;
 mod service;
 mod state;
 #[cfg(test)]

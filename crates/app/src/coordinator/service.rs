@@ -184,23 +184,17 @@ impl ManageSessions for CoordinatorApp {
 
     async fn key(&self, caller: &Caller, key: KeyId) -> Result<KeyView> {
         caller.may(Scope::Read)?;
-        self.0.parts.store.health()?;
-        let found = self.0.parts.store.key(key).await?;
-        let record = found
-            .filter(|record| policy::sees_key(caller, record))
-            .ok_or_else(|| Error::not_found("key", key))?;
-        let bans = self.0.parts.store.bans(key).await?;
-        let mut epochs = self.0.parts.store.epochs(key).await?;
-        if epochs.is_empty() {
-            // Of a version that kept no epochs: it had the first only.
-            epochs.push(EpochRecord {
-                epoch: record.epoch,
-                session_id: SessionId(key.0),
-                made_at: record.created_at,
-                attestation: None,
-            });
-        }
-        Ok(KeyView { state: quorate_core::key::state(&record, &bans), record, epochs, bans })
+        self.key_view(caller, key).await
+    }
+
+    async fn freeze(&self, caller: &Caller, key: KeyId, reason: String) -> Result<KeyView> {
+        self.freeze_key(caller, key, reason).await?;
+        self.key_view(caller, key).await
+    }
+
+    async fn unfreeze(&self, caller: &Caller, key: KeyId) -> Result<KeyView> {
+        self.unfreeze_key(caller, key).await?;
+        self.key_view(caller, key).await
     }
 
     async fn keys(
@@ -237,6 +231,26 @@ impl ProgressSink for CoordinatorApp {
 }
 
 impl CoordinatorApp {
+    async fn key_view(&self, caller: &Caller, key: KeyId) -> Result<KeyView> {
+        self.0.parts.store.health()?;
+        let found = self.0.parts.store.key(key).await?;
+        let record = found
+            .filter(|record| policy::sees_key(caller, record))
+            .ok_or_else(|| Error::not_found("key", key))?;
+        let bans = self.0.parts.store.bans(key).await?;
+        let mut epochs = self.0.parts.store.epochs(key).await?;
+        if epochs.is_empty() {
+            // Of a version that kept no epochs: it had the first only.
+            epochs.push(EpochRecord {
+                epoch: record.epoch,
+                session_id: SessionId(key.0),
+                made_at: record.created_at,
+                attestation: None,
+            });
+        }
+        Ok(KeyView { state: quorate_core::key::state(&record, &bans), record, epochs, bans })
+    }
+
     /// Stored sessions as callers see them, from memory where it is ahead of the disk. What is
     /// damaged is in the log and left out.
     async fn views(&self, rows: Vec<SessionRow>) -> Result<Vec<SessionView>> {

@@ -8,6 +8,7 @@ use quorate_core::admission::Admission;
 use quorate_core::budget::{Budget, Over};
 use quorate_core::choice::Pair;
 use quorate_core::health::Health;
+use quorate_core::key::refuse_frozen;
 use quorate_core::session::Session;
 use quorate_core::tally::Tally;
 use quorate_ports::store::{IdempotencyRow, Overtaken};
@@ -156,12 +157,14 @@ impl State {
         }
     }
 
-    /// Refuses a session with an epoch that was replaced while it was being created, and a second
-    /// refresh of one key at once: both would make the same epoch.
+    /// Refuses a session of a key that was frozen or an epoch that was replaced while it was being
+    /// created, and a second refresh of one key at once: both would make the same epoch.
     pub(super) fn check_epoch(&self, session: &Session) -> Result<()> {
         let Some(key) = session.ceremony().key() else { return Ok(()) };
         let id = key.key_id;
-        if self.keys.get(&id).is_some_and(|known| known.epoch != key.epoch) {
+        let known = self.keys.get(&id);
+        known.map_or(Ok(()), |known| refuse_frozen(known))?;
+        if known.is_some_and(|known| known.epoch != key.epoch) {
             let problem = format!("key {id} has just been refreshed; ask again");
             return Err(Error::new(ErrorCode::StaleEpoch, problem));
         }
@@ -273,6 +276,16 @@ impl State {
         self.delegated.used_by(tenant) as u64
     }
 
+    /// Open sessions that use a key.
+    pub(super) fn open_with(&self, key: KeyId) -> Vec<SessionId> {
+        let uses = |entry: &&SessionEntry| {
+            let session = &entry.session;
+            !session.status().is_final()
+                && session.ceremony().key().is_some_and(|used| used.key_id == key)
+        };
+        self.sessions.values().filter(uses).map(|entry| entry.session.id()).collect()
+    }
+
     /// Open sessions of a server party.
     pub(super) fn busy(&self, party: &PartyId) -> usize {
         self.busy.of(party)
@@ -310,7 +323,11 @@ impl State {
 
 pub(super) fn remember_key(keys: &mut HashMap<KeyId, Arc<KeyRecord>>, record: Arc<KeyRecord>) {
     if keys.len() >= KEYS_CACHED {
-        keys.clear();
+        // A session that is being created has to find that its key was frozen.
+        keys.retain(|_, key| key.frozen.is_some());
+        if keys.len() >= KEYS_CACHED {
+            keys.clear();
+        }
     }
     keys.insert(record.key_id, record);
 }
@@ -360,7 +377,7 @@ mod tests {
         let mut state = State::new(10, 1);
         remember_key(
             &mut state.keys,
-            Arc::new(KeyRecord { key: epoch(1), tenant, created_at, label: None }),
+            Arc::new(KeyRecord { key: epoch(1), tenant, created_at, label: None, frozen: None }),
         );
         let input = SignInput::Digest(Digest([7; 32]));
         for ceremony in [

@@ -280,6 +280,7 @@ async fn signed(world: &World) -> SessionId {
         tenant: Tenant::default(),
         created_at: START,
         label: None,
+        frozen: None,
     };
     let key_id = key.key_id;
     let epoch = EpochRecord {

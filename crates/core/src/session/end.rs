@@ -19,6 +19,19 @@ impl Session {
         Ok(Reply::Done)
     }
 
+    /// Ends the session, since nothing is to be made with its key.
+    pub(super) fn freeze(&mut self, now: Timestamp, effects: &mut Effects) -> Result<Reply> {
+        if !self.status.is_final() {
+            let failure = Failure {
+                reason: FailureReason::KeyFrozen,
+                message: "the key was frozen by its owner".into(),
+                parties: Vec::new(),
+            };
+            self.fail(now, SessionStatus::Failed, failure, effects);
+        }
+        Ok(Reply::Done)
+    }
+
     pub(super) fn expire(&mut self, now: Timestamp, effects: &mut Effects) -> Result<Reply> {
         if self.status.is_final() || now < self.expires_at {
             return Ok(Reply::Done);
@@ -92,7 +105,7 @@ impl Session {
                 attestation: self.attestation.take(),
             };
             let (tenant, label) = (self.tenant.clone(), self.label.clone());
-            let record = KeyRecord { key, tenant, created_at: now, label };
+            let record = KeyRecord { key, tenant, created_at: now, label, frozen: None };
             effects.key = Some((record, epoch));
         }
         effects.persist(Durability::Now);

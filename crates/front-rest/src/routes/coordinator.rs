@@ -36,6 +36,8 @@ pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
         .route("/api/v1/sessions/{session_id}/timeline", get(timeline))
         .route("/api/v1/keys", get(keys))
         .route("/api/v1/keys/{key_id}", get(key))
+        .route("/api/v1/keys/{key_id}/freeze", post(freeze))
+        .route("/api/v1/keys/{key_id}/unfreeze", post(unfreeze))
         .with_state(coordinator.clone());
     finish(routes, SMALL_BODY).merge(super::delegates::routes(coordinator))
 }
@@ -226,6 +228,39 @@ pub(crate) async fn key(
     Path(key): Path<KeyId>,
 ) -> ApiResult<Json<KeyDetailJson>> {
     Ok(Json(coordinator.key(&caller, key).await?.into()))
+}
+
+/// Let nothing be made with a key.
+///
+/// Its open sessions end with `key_frozen`: once this has answered, none of them completes.
+/// Signatures and refreshes are refused with `key_frozen` until it is unfrozen. Idempotent: the
+/// first freeze stays.
+#[utoipa::path(post, path = "/api/v1/keys/{key_id}/freeze", operation_id = "freezeKey", tag = "keys",
+    params(("key_id" = Uuid, Path)),
+    request_body(content = Option<FreezeKeyJson>),
+    responses((status = 200, description = "Frozen.", body = KeyDetailJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn freeze(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(key): Path<KeyId>,
+    OptionalBody(body): OptionalBody<FreezeKeyJson>,
+) -> ApiResult<Json<KeyDetailJson>> {
+    let reason = body.unwrap_or_default().reason;
+    Ok(Json(coordinator.freeze(&caller, key, reason).await?.into()))
+}
+
+/// End a freeze. Idempotent.
+#[utoipa::path(post, path = "/api/v1/keys/{key_id}/unfreeze", operation_id = "unfreezeKey", tag = "keys",
+    params(("key_id" = Uuid, Path)),
+    responses((status = 200, description = "Not frozen.", body = KeyDetailJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn unfreeze(
+    State(coordinator): Service,
+    Who(caller): Who,
+    Path(key): Path<KeyId>,
+) -> ApiResult<Json<KeyDetailJson>> {
+    Ok(Json(coordinator.unfreeze(&caller, key).await?.into()))
 }
 
 /// List keys, newest first.

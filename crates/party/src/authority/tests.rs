@@ -46,7 +46,7 @@ fn key() -> Arc<KeyEpoch> {
 
 fn record(label: Option<&str>) -> KeyRecord {
     let label = label.map(|label| label.parse().unwrap());
-    KeyRecord { key: key(), tenant: Tenant::default(), created_at: NOW, label }
+    KeyRecord { key: key(), tenant: Tenant::default(), created_at: NOW, label, frozen: None }
 }
 
 fn request(nonce: u8) -> Request {

@@ -47,7 +47,7 @@ struct ExportedRecord {
 
 impl From<KeyRecord> for ExportedRecord {
     fn from(record: KeyRecord) -> Self {
-        let KeyRecord { key, tenant, created_at, label: _ } = record;
+        let KeyRecord { key, tenant, created_at, label: _, frozen: _ } = record;
         let KeyEpoch { key_id, scheme, threshold, public_key, holders, epoch: _ } =
             Arc::unwrap_or_clone(key);
         Self { key_id, tenant, scheme, threshold, public_key, holders, created_at }
@@ -59,7 +59,7 @@ impl ExportedRecord {
         let Self { key_id, tenant, scheme, threshold, public_key, holders, created_at } = self;
         let key = KeyEpoch { key_id, epoch, scheme, threshold, public_key, holders };
         // Only who checks requests knows a label, and those do not export.
-        KeyRecord { key: Arc::new(key), tenant, created_at, label: None }
+        KeyRecord { key: Arc::new(key), tenant, created_at, label: None, frozen: None }
     }
 }
 

@@ -7,7 +7,7 @@ use quorate_app::{HeldKey, restore_keys};
 use quorate_client::{Verdict, verify_key};
 use quorate_ports::vault::ShareState;
 use quorate_types::*;
-use quorate_wire::{AttestationJson, KeyDetailJson, KeyJson};
+use quorate_wire::{AttestationJson, KeyDetailJson, KeyJson, Rfc3339};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -49,6 +49,23 @@ enum KeysCommand {
     },
     /// Give all holders of a key new shares; the key stays. Bans end with it
     Refresh(refresh::RefreshArgs),
+    /// Let nothing be signed or refreshed with a key until it is unfrozen, and end its open sessions
+    Freeze {
+        /// The key: its id, public key or Ethereum address, or enough of its beginning
+        key: String,
+        /// Why, for those who read it later
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// End a freeze
+    Unfreeze {
+        /// The key: its id, public key or Ethereum address, or enough of its beginning
+        key: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
     /// Register keys that a coordinator's database has lost, or what holders have signed of their
     /// key and it does not have, while it does not run
     #[command(visible_alias = "attest")]
@@ -68,6 +85,18 @@ pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<Answer> {
         Some(KeysCommand::Show { key, client }) => show(&key, &client, out).await?,
         Some(KeysCommand::Verify { key, client, peers }) => {
             return verify(&key, &client, &peers, out).await;
+        }
+        Some(KeysCommand::Freeze { key, reason, client }) => {
+            let coordinator = client.connect()?;
+            let id = find_key(&*coordinator, &key).await?;
+            let view = coordinator.freeze(&Caller::Open, id, reason).await?;
+            out.show(&KeyDetailJson::from(view.clone()), || described(&view));
+        }
+        Some(KeysCommand::Unfreeze { key, client }) => {
+            let coordinator = client.connect()?;
+            let id = find_key(&*coordinator, &key).await?;
+            let view = coordinator.unfreeze(&Caller::Open, id).await?;
+            out.show(&KeyDetailJson::from(view.clone()), || described(&view));
         }
         Some(KeysCommand::Refresh(args)) => return refresh::run(args, out).await,
         Some(KeysCommand::Restore { data, lists }) => restore(&data.data, &lists, out).await?,
@@ -129,6 +158,7 @@ async fn list(args: ListArgs, out: Output) -> Result<()> {
             key.key_id.to_string(),
             key.label.as_ref().map(ToString::to_string).unwrap_or_default(),
             key.scheme.name().to_owned(),
+            if key.frozen.is_some() { KeyState::Frozen.name().to_owned() } else { String::new() },
             format!("{} of {}", key.threshold.signers(), key.threshold.parties()),
             quorate_schemes::ethereum_address(key.scheme, &key.public_key).unwrap_or_default(),
             key.holders.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(","),
@@ -136,7 +166,9 @@ async fn list(args: ListArgs, out: Output) -> Result<()> {
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
     let keys: Vec<_> = keys.into_iter().map(KeyJson::from).collect();
-    out.show(&keys, || table(&["KEY", "LABEL", "SCHEME", "SIGNERS", "ADDRESS", "HOLDERS"], &rows));
+    out.show(&keys, || {
+        table(&["KEY", "LABEL", "SCHEME", "STATE", "SIGNERS", "ADDRESS", "HOLDERS"], &rows)
+    });
     Ok(())
 }
 
@@ -163,6 +195,10 @@ fn described(view: &KeyView) -> String {
         ("epoch", record.epoch.to_string()),
     ];
     lines.extend(record.label.as_ref().map(|label| ("label", label.to_string())));
+    lines.extend(record.frozen.as_ref().map(|Freeze { by, at, reason }| {
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        ("frozen", format!("by {by} at {}{why}", Rfc3339(*at)))
+    }));
     let attested = epochs.last().is_some_and(|epoch| epoch.attestation.is_some());
     let signed = if attested { "by all holders; check with `quorate keys verify`" } else { "no" };
     lines.push(("attested", signed.to_owned()));
@@ -229,5 +265,9 @@ mod tests {
         let text = described(&quorate_testkit::key_view(key));
         assert!(text.contains("signers:    2 of 2"), "{text}");
         assert!(text.contains("a does not sign with b: ot_check_failed"), "{text}");
+        let frozen = quorate_testkit::frozen(quorate_testkit::key_view(key), "lost phone".into());
+        let text = described(&frozen);
+        assert!(text.contains("state:      frozen"), "{text}");
+        assert!(text.contains("lost phone"), "{text}");
     }
 }

@@ -29,6 +29,11 @@ pub fn key_out(key: KeyRecord) -> co::Key {
         created_at: millis(key.created_at),
         epoch: key.epoch,
         label: label_out(key.label),
+        frozen: key.frozen.map(|Freeze { by, at, reason }| co::Freeze {
+            by,
+            at: millis(at),
+            reason,
+        }),
     }
 }
 
@@ -47,6 +52,10 @@ pub fn key_in(key: co::Key) -> Result<KeyRecord> {
         tenant: key.tenant.parse()?,
         created_at: Timestamp(key.created_at),
         label: label_in(&key.label)?,
+        frozen: key.frozen.map(|frozen| {
+            let co::Freeze { by, at, reason } = frozen;
+            Freeze { by, at: Timestamp(at), reason }
+        }),
     })
 }
 

@@ -79,5 +79,6 @@ pub(crate) fn key(
         tenant,
         created_at: Timestamp(created_at),
         label: None,
+        frozen: None,
     }
 }

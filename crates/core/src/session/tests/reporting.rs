@@ -28,6 +28,7 @@ fn a_keygen_completes_when_all_report_one_key_in_any_encoding() {
         tenant: Tenant::default(),
         created_at: Timestamp(5),
         label: None,
+        frozen: None,
     };
     let epoch = EpochRecord {
         epoch: 0,
