@@ -148,6 +148,7 @@ pub fn service_document(services: &[Service]) -> Document {
 fn scopes(operation: &str) -> &'static [&'static [&'static str]] {
     match operation {
         "getHealth" | "getReadiness" => &[],
+        "getMetrics" => &[&["system"]],
         "createSession" | "closeSession" | "approveSession" | "startKeygen" => &[&["sessions"]],
         "startSession" | "fetchDelegateShare" | "confirmDelegateShare" => {
             &[&["sessions"], &["party"]]
