@@ -9,7 +9,7 @@ use crate::supply;
 use crate::wasm;
 use crate::words;
 
-/// Runs all checks; `fix` mends what can be mended.
+/// Runs all checks; `fix` corrects what a tool can correct.
 pub(crate) fn run_all(fix: bool) -> Result<(), String> {
     step("format", || match fix {
         true => cargo(&["fmt", "--all"]),

@@ -15,7 +15,7 @@ pub trait Clock: Send + Sync + 'static {
     /// Time since a moment before the first call, always the same one. It never jumps.
     fn monotonic(&self) -> Duration;
 
-    /// Both.
+    /// The wall clock and the monotonic one, read together.
     fn moment(&self) -> Moment {
         Moment { wall: self.now(), monotonic: self.monotonic() }
     }

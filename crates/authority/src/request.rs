@@ -81,7 +81,7 @@ pub enum Action {
         scheme: Scheme,
         /// Its verifying key.
         public_key: PublicKey,
-        /// This.
+        /// The digest, or the hash of the message, that is to be signed.
         input: RequestedInput,
         /// A path of derivation; empty for the key itself.
         path: Vec<u32>,

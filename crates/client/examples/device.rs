@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_client::{Device, Endpoint, Keyring, Link, SealSource};
+use quorate_client::{Connection, Device, Endpoint, Keyring, SealSource};
 use quorate_store::SqliteVault;
 use quorate_types::*;
 use quorate_wire::SessionJson;
@@ -21,12 +21,12 @@ use quorate_wire::SessionJson;
 async fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let [folder, party, session, token, link @ ..] = words.as_slice() else {
+    let [folder, party, session, token, connection @ ..] = words.as_slice() else {
         return Err(Error::invalid("device FOLDER PARTY SESSION TOKEN grpc|ws URL…"));
     };
-    let link = match link {
-        ["grpc", router] => Link::grpc(Endpoint::new(router, None)?),
-        ["ws", router, coordinator] => Link::websocket(router, coordinator)?,
+    let connection = match connection {
+        ["grpc", router] => Connection::grpc(Endpoint::new(router, None)?),
+        ["ws", router, coordinator] => Connection::websocket(router, coordinator)?,
         _ => return Err(Error::invalid("grpc ROUTER, or ws ROUTER COORDINATOR")),
     };
     let folder = Path::new(folder);
@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
     let seal = SealSource::KeyFile(folder.join("seal.key"));
     let identity = folder.join("identity.key");
     let keyring = Keyring::open(party.parse()?, &identity, seal, vault, false).await?;
-    let device = Device::new(Arc::new(keyring), link, DeviceInfo::default());
+    let device = Device::new(Arc::new(keyring), connection, DeviceInfo::default());
     let token = Secret::new((*token).to_owned());
     let ended = device.take_part(session.parse()?, token).await?;
     println!("{}", serde_json::to_string(&SessionJson::from(ended)).expect("plain data"));

@@ -7,7 +7,7 @@ use quorate_party::{Compute, Keyring, Party, Worker, follow, take_part};
 use quorate_types::*;
 use tracing::Instrument as _;
 
-use crate::link::Link;
+use crate::connection::Connection;
 
 /// How long one question for a session's end may wait for its answer.
 const END_WAIT: Duration = Duration::from_secs(20);
@@ -18,9 +18,9 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device with its keys and its link. Nothing is connected before the first session.
-    pub fn new(keyring: Arc<Keyring>, link: Link, device: DeviceInfo) -> Self {
-        let (router, coordinator) = link.into_parts();
+    /// A device with its keys and its connection. Nothing is connected before the first session.
+    pub fn new(keyring: Arc<Keyring>, connection: Connection, device: DeviceInfo) -> Self {
+        let (router, coordinator) = connection.into_parts();
         let compute = Compute::default();
         Self {
             party: Party {

@@ -4,7 +4,7 @@
 //! admitted yet holds no place: it waits for its tenant's turn. Tenants have their turns one after
 //! the other (start-time fair queueing), the keygens of one tenant in the order in which their parties
 //! were ready. A keygen that waits lets nobody pass who needs one of its parties, so that it is not
-//! overtaken for ever.
+//! overtaken endlessly.
 
 use std::cmp::min;
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -21,7 +21,7 @@ const REMEMBERED: usize = 1_024;
 struct Known {
     /// Its last sign of life in any session.
     heard: Duration,
-    /// It let a session wait in vain and has not been heard of since.
+    /// It was silent in a session for too long and has not been heard of since.
     silent: bool,
     failed: Option<Duration>,
     /// Keys that it could not sign with, and when.
@@ -61,7 +61,7 @@ impl Health {
         known.answers = took.max(known.answers - known.answers / 10);
     }
 
-    /// It let a session wait in vain.
+    /// It was silent in a session for too long.
     pub fn silent(&mut self, party: &PartyId) {
         self.known(party).silent = true;
     }

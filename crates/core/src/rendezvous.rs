@@ -67,7 +67,7 @@ pub enum Published {
 pub struct Expired {
     /// Stored messages.
     pub stored: usize,
-    /// Questions.
+    /// Requests for messages that nobody published in time.
     pub asks: usize,
 }
 

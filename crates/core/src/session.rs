@@ -53,7 +53,7 @@ pub struct NewSession {
     pub authorization: Option<Arc<Authorization>>,
     /// What the key is called that it makes or refreshes.
     pub label: Option<KeyLabel>,
-    /// Now.
+    /// When it is created.
     pub now: Timestamp,
     /// The deadline.
     pub expires_at: Timestamp,
@@ -64,7 +64,7 @@ pub struct NewSession {
 pub enum Command {
     /// A party joins with its token.
     Join {
-        /// Who.
+        /// The participant.
         party: PartyId,
         /// SHA-256 of the token it gave.
         token_hash: [u8; 32],
@@ -79,7 +79,7 @@ pub enum Command {
     },
     /// A party with its token does not join before the request has more approvals.
     AwaitApproval {
-        /// Who.
+        /// The participant.
         party: PartyId,
         /// SHA-256 of the token it gave.
         token_hash: [u8; 32],
@@ -91,7 +91,7 @@ pub enum Command {
     },
     /// A party is ready.
     Ready {
-        /// Who.
+        /// The participant.
         party: PartyId,
     },
     /// Somebody asks for the start.
@@ -100,7 +100,7 @@ pub enum Command {
     Admit,
     /// A party reports its end.
     Report {
-        /// Who.
+        /// The participant.
         party: PartyId,
         /// The attempt of which it tells.
         attempt: u32,
@@ -115,16 +115,16 @@ pub enum Command {
         /// The session's reserve, the best first, each with the SHA-256 of its join token.
         ranked: Vec<(PartyId, [u8; 32])>,
     },
-    /// Parties were waited for in vain: the session goes on with others, if there are some.
+    /// Participants have been silent for too long: the session goes on with others, if there are some.
     Without {
-        /// They.
+        /// The silent participants.
         silent: Vec<PartyId>,
         /// As in [`Command::TryAgain`].
         ranked: Vec<(PartyId, [u8; 32])>,
     },
     /// The router has seen a party's first message of a round.
     Progress {
-        /// Who.
+        /// The participant.
         party: PartyId,
         /// The round.
         round: i32,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use quorate_client::{Compute, Device, Endpoint, Keyring, Link, MemoryVault};
+use quorate_client::{Compute, Connection, Device, Endpoint, Keyring, MemoryVault};
 use quorate_e2e::{Role, call, free_ports};
 use quorate_engine::{Identity, Member, Output, Run, SealKey, Task, make_handshake};
 use quorate_ports::{BoxStream, Deliver as _, ReadSession as _, TakePart as _};
@@ -81,8 +81,8 @@ impl World {
             "scheme": "ed25519"});
         let (session, token) = self.create(keygen).await;
         let address = format!("http://127.0.0.1:{}", self.ports[1]);
-        let link = Link::grpc(Endpoint::new(&address, None).expect("an address"));
-        let device = Device::new(self.keyring.clone(), link, DeviceInfo::default());
+        let connection = Connection::grpc(Endpoint::new(&address, None).expect("an address"));
+        let device = Device::new(self.keyring.clone(), connection, DeviceInfo::default());
         let ended = device.take_part(session, token).await.expect("it takes part");
         assert_eq!(ended.status, SessionStatus::Completed, "{:?}", ended.failure);
         ended.key_id().expect("a key")

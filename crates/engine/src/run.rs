@@ -23,7 +23,7 @@ use crate::task::{Expected, Output, Task};
 /// A party of the session with its handshake.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Who.
+    /// Its name in the session.
     pub party_id: PartyId,
     /// Its handshake to this attempt.
     pub handshake: Handshake,

@@ -19,7 +19,7 @@ const DEFAULT_LIMIT: u32 = 50;
 /// Longest a question may hang.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
 
-pub(crate) struct Service(pub(crate) Arc<dyn Coordinator>);
+pub(crate) struct CoordinatorService(pub(crate) Arc<dyn Coordinator>);
 
 fn limit(asked: u32) -> u32 {
     if asked == 0 { DEFAULT_LIMIT } else { asked }
@@ -106,18 +106,18 @@ pub(crate) mod shared {
     }
 }
 
-type Answer<T> = std::result::Result<Response<T>, Status>;
+type GrpcResult<T> = std::result::Result<Response<T>, Status>;
 
-fn answer<T>(result: Result<T>) -> Answer<T> {
+fn answer<T>(result: Result<T>) -> GrpcResult<T> {
     result.map(Response::new).map_err(to_status)
 }
 
 #[tonic::async_trait]
-impl SessionCoordinator for Service {
+impl SessionCoordinator for CoordinatorService {
     async fn create_session(
         &self,
         request: Request<co::CreateSessionRequest>,
-    ) -> Answer<co::CreateSessionResponse> {
+    ) -> GrpcResult<co::CreateSessionResponse> {
         let caller = caller(request.extensions())?;
         let request = convert::create_in(request.into_inner()).map_err(to_status)?;
         answer(self.0.create(&caller, request).await.map(|created| convert::created_out(&created)))
@@ -126,7 +126,7 @@ impl SessionCoordinator for Service {
     async fn join_session(
         &self,
         request: Request<ro::JoinSessionRequest>,
-    ) -> Answer<ro::JoinSessionResponse> {
+    ) -> GrpcResult<ro::JoinSessionResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::join(&*self.0, &caller, request.into_inner()).await)
     }
@@ -134,7 +134,7 @@ impl SessionCoordinator for Service {
     async fn get_session_status(
         &self,
         request: Request<ro::GetSessionStatusRequest>,
-    ) -> Answer<ro::GetSessionStatusResponse> {
+    ) -> GrpcResult<ro::GetSessionStatusResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::status(&*self.0, &caller, request.into_inner()).await)
     }
@@ -142,7 +142,7 @@ impl SessionCoordinator for Service {
     async fn mark_party_ready(
         &self,
         request: Request<ro::MarkPartyReadyRequest>,
-    ) -> Answer<ro::MarkPartyReadyResponse> {
+    ) -> GrpcResult<ro::MarkPartyReadyResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::ready(&*self.0, &caller, request.into_inner()).await)
     }
@@ -150,7 +150,7 @@ impl SessionCoordinator for Service {
     async fn start_session(
         &self,
         request: Request<co::StartSessionRequest>,
-    ) -> Answer<co::StartSessionResponse> {
+    ) -> GrpcResult<co::StartSessionResponse> {
         let caller = caller(request.extensions())?;
         let session = request.into_inner().session_id.parse().map_err(to_status)?;
         answer(self.0.start(&caller, session).await.map(|view| co::StartSessionResponse {
@@ -163,7 +163,7 @@ impl SessionCoordinator for Service {
     async fn report_completion(
         &self,
         request: Request<ro::ReportCompletionRequest>,
-    ) -> Answer<ro::ReportCompletionResponse> {
+    ) -> GrpcResult<ro::ReportCompletionResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::report(&*self.0, &caller, request.into_inner()).await)
     }
@@ -171,7 +171,7 @@ impl SessionCoordinator for Service {
     async fn submit_delegate_share(
         &self,
         request: Request<ro::SubmitDelegateShareRequest>,
-    ) -> Answer<ro::SubmitDelegateShareResponse> {
+    ) -> GrpcResult<ro::SubmitDelegateShareResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::submit(&*self.0, &caller, request.into_inner()).await)
     }
@@ -179,7 +179,7 @@ impl SessionCoordinator for Service {
     async fn fetch_delegate_share(
         &self,
         request: Request<ro::FetchDelegateShareRequest>,
-    ) -> Answer<ro::FetchDelegateShareResponse> {
+    ) -> GrpcResult<ro::FetchDelegateShareResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::fetch(&*self.0, &caller, request.into_inner()).await)
     }
@@ -187,7 +187,7 @@ impl SessionCoordinator for Service {
     async fn confirm_delegate_share(
         &self,
         request: Request<ro::ConfirmDelegateShareRequest>,
-    ) -> Answer<ro::ConfirmDelegateShareResponse> {
+    ) -> GrpcResult<ro::ConfirmDelegateShareResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::confirm(&*self.0, &caller, request.into_inner()).await)
     }
@@ -195,7 +195,7 @@ impl SessionCoordinator for Service {
     async fn close_session(
         &self,
         request: Request<co::CloseSessionRequest>,
-    ) -> Answer<co::CloseSessionResponse> {
+    ) -> GrpcResult<co::CloseSessionResponse> {
         let caller = caller(request.extensions())?;
         let session = request.into_inner().session_id.parse().map_err(to_status)?;
         answer(self.0.close(&caller, session).await.map(|view| co::CloseSessionResponse {
@@ -207,7 +207,7 @@ impl SessionCoordinator for Service {
     async fn approve_session(
         &self,
         request: Request<co::ApproveSessionRequest>,
-    ) -> Answer<co::ApproveSessionResponse> {
+    ) -> GrpcResult<co::ApproveSessionResponse> {
         let caller = caller(request.extensions())?;
         let request = request.into_inner();
         let session = request.session_id.parse().map_err(to_status)?;
@@ -222,7 +222,7 @@ impl SessionCoordinator for Service {
     async fn get_timeline(
         &self,
         request: Request<co::GetTimelineRequest>,
-    ) -> Answer<co::GetTimelineResponse> {
+    ) -> GrpcResult<co::GetTimelineResponse> {
         let caller = caller(request.extensions())?;
         let request = request.into_inner();
         let session = request.session_id.parse().map_err(to_status)?;
@@ -234,7 +234,7 @@ impl SessionCoordinator for Service {
     async fn list_sessions(
         &self,
         request: Request<co::ListSessionsRequest>,
-    ) -> Answer<co::ListSessionsResponse> {
+    ) -> GrpcResult<co::ListSessionsResponse> {
         let caller = caller(request.extensions())?;
         let request = request.into_inner();
         let moment = (request.before != 0).then_some(Timestamp(request.before));
@@ -247,7 +247,7 @@ impl SessionCoordinator for Service {
         }))
     }
 
-    async fn get_key(&self, request: Request<co::GetKeyRequest>) -> Answer<co::GetKeyResponse> {
+    async fn get_key(&self, request: Request<co::GetKeyRequest>) -> GrpcResult<co::GetKeyResponse> {
         let caller = caller(request.extensions())?;
         let key = request.into_inner().key_id.parse().map_err(to_status)?;
         answer(self.0.key(&caller, key).await.map(convert::key_view_out))
@@ -256,7 +256,7 @@ impl SessionCoordinator for Service {
     async fn freeze_key(
         &self,
         request: Request<co::FreezeKeyRequest>,
-    ) -> Answer<co::GetKeyResponse> {
+    ) -> GrpcResult<co::GetKeyResponse> {
         let caller = caller(request.extensions())?;
         let co::FreezeKeyRequest { key_id, reason } = request.into_inner();
         let key = key_id.parse().map_err(to_status)?;
@@ -266,7 +266,7 @@ impl SessionCoordinator for Service {
     async fn unfreeze_key(
         &self,
         request: Request<co::UnfreezeKeyRequest>,
-    ) -> Answer<co::GetKeyResponse> {
+    ) -> GrpcResult<co::GetKeyResponse> {
         let caller = caller(request.extensions())?;
         let key = request.into_inner().key_id.parse().map_err(to_status)?;
         answer(self.0.unfreeze(&caller, key).await.map(convert::key_view_out))
@@ -275,7 +275,7 @@ impl SessionCoordinator for Service {
     async fn list_keys(
         &self,
         request: Request<co::ListKeysRequest>,
-    ) -> Answer<co::ListKeysResponse> {
+    ) -> GrpcResult<co::ListKeysResponse> {
         let caller = caller(request.extensions())?;
         let request = request.into_inner();
         let before = convert::cursor_in(&request.cursor).map_err(to_status)?;
@@ -289,7 +289,7 @@ impl SessionCoordinator for Service {
     async fn report_progress(
         &self,
         request: Request<co::ReportProgressRequest>,
-    ) -> Answer<co::ReportProgressResponse> {
+    ) -> GrpcResult<co::ReportProgressResponse> {
         caller(request.extensions())?.may(Scope::System).map_err(to_status)?;
         let request = request.into_inner();
         let session = request.session_id.parse().map_err(to_status)?;

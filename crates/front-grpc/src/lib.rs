@@ -44,18 +44,21 @@ pub async fn routes(services: Services) -> axum::Router {
         routes.add_service(service);
     }
     if let Some(coordinator) = services.coordinator {
-        let service = SessionCoordinatorServer::new(coordinator::Service(coordinator))
+        let service = SessionCoordinatorServer::new(coordinator::CoordinatorService(coordinator))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        health.set_serving::<SessionCoordinatorServer<coordinator::Service>>().await;
+        health.set_serving::<SessionCoordinatorServer<coordinator::CoordinatorService>>().await;
         routes.add_service(service);
     }
     if let Some((router, coordinator)) = services.router {
-        let service =
-            MessageRouterServer::new(router::Service { router, coordinator, stop: services.stop })
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE);
-        health.set_serving::<MessageRouterServer<router::Service>>().await;
+        let service = MessageRouterServer::new(router::RouterService {
+            router,
+            coordinator,
+            stop: services.stop,
+        })
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+        health.set_serving::<MessageRouterServer<router::RouterService>>().await;
         routes.add_service(service);
     }
     routes.routes().into_axum_router().layer(GrpcWebLayer::new())

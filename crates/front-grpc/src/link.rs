@@ -12,7 +12,7 @@ use tonic::Streaming;
 
 use crate::Outgoing;
 use crate::coordinator::shared;
-use crate::router::Service;
+use crate::router::RouterService;
 
 /// Calls of one stream under way at once. Further ones stay in the transport's window: a server
 /// party in 64 sessions has about four of each, a message for a quarter of a second at the most.
@@ -20,7 +20,7 @@ const UNDER_WAY: usize = 1_024;
 
 /// Answers a stream's calls until it ends or the server stops; those under way are still answered.
 pub(crate) fn answers(
-    service: Service,
+    service: RouterService,
     caller: Caller,
     calls: Streaming<LinkCall>,
     stop: CancellationToken,
@@ -40,7 +40,7 @@ pub(crate) fn answers(
     Box::pin(answers)
 }
 
-async fn answer(service: &Service, caller: &Caller, call: Option<Call>) -> Result<Answer> {
+async fn answer(service: &RouterService, caller: &Caller, call: Option<Call>) -> Result<Answer> {
     let coordinator = &*service.coordinator;
     Ok(match call {
         Some(Call::Route(request)) => {

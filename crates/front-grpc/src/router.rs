@@ -15,16 +15,16 @@ use crate::coordinator::shared;
 use crate::{Outgoing, caller, link, outgoing};
 
 #[derive(Clone)]
-pub(crate) struct Service {
+pub(crate) struct RouterService {
     pub(crate) router: Arc<dyn Router>,
     pub(crate) coordinator: Arc<dyn TakePart>,
     /// Ends the streams of calls.
     pub(crate) stop: CancellationToken,
 }
 
-type Answer<T> = std::result::Result<Response<T>, Status>;
+type GrpcResult<T> = std::result::Result<Response<T>, Status>;
 
-fn answer<T>(result: Result<T>) -> Answer<T> {
+fn answer<T>(result: Result<T>) -> GrpcResult<T> {
     result.map(Response::new).map_err(to_status)
 }
 
@@ -32,7 +32,7 @@ fn optional<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<Option<T>> 
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
-impl Service {
+impl RouterService {
     pub(crate) async fn route(
         &self,
         caller: &Caller,
@@ -166,7 +166,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl MessageRouter for Service {
+impl MessageRouter for RouterService {
     type SubscribeMessagesStream = Outgoing<ro::MpcMessage>;
     type SubscribeSessionEventsStream = Outgoing<ro::SessionEvent>;
     type LinkStream = Outgoing<ro::LinkAnswer>;
@@ -174,7 +174,7 @@ impl MessageRouter for Service {
     async fn route_message(
         &self,
         request: Request<ro::RouteMessageRequest>,
-    ) -> Answer<ro::RouteMessageResponse> {
+    ) -> GrpcResult<ro::RouteMessageResponse> {
         let caller = caller(request.extensions())?;
         let request = convert::route_in(request.into_inner()).map_err(to_status)?;
         answer(self.route(&caller, request).await)
@@ -183,7 +183,7 @@ impl MessageRouter for Service {
     async fn subscribe_messages(
         &self,
         request: Request<ro::SubscribeMessagesRequest>,
-    ) -> Answer<Self::SubscribeMessagesStream> {
+    ) -> GrpcResult<Self::SubscribeMessagesStream> {
         let caller = caller(request.extensions())?;
         answer(self.subscribe(&caller, request.into_inner()).await)
     }
@@ -191,7 +191,7 @@ impl MessageRouter for Service {
     async fn get_pending_messages(
         &self,
         request: Request<ro::GetPendingMessagesRequest>,
-    ) -> Answer<ro::GetPendingMessagesResponse> {
+    ) -> GrpcResult<ro::GetPendingMessagesResponse> {
         let caller = caller(request.extensions())?;
         answer(self.pending(&caller, request.into_inner()).await)
     }
@@ -199,7 +199,7 @@ impl MessageRouter for Service {
     async fn acknowledge_message(
         &self,
         request: Request<ro::AcknowledgeMessageRequest>,
-    ) -> Answer<ro::AcknowledgeMessageResponse> {
+    ) -> GrpcResult<ro::AcknowledgeMessageResponse> {
         let caller = caller(request.extensions())?;
         answer(self.acknowledge(&caller, request.into_inner()).await)
     }
@@ -207,7 +207,7 @@ impl MessageRouter for Service {
     async fn get_message_status(
         &self,
         request: Request<ro::GetMessageStatusRequest>,
-    ) -> Answer<ro::GetMessageStatusResponse> {
+    ) -> GrpcResult<ro::GetMessageStatusResponse> {
         let caller = caller(request.extensions())?;
         answer(self.status(&caller, request.into_inner()).await)
     }
@@ -215,7 +215,7 @@ impl MessageRouter for Service {
     async fn register_party(
         &self,
         request: Request<ro::RegisterPartyRequest>,
-    ) -> Answer<ro::RegisterPartyResponse> {
+    ) -> GrpcResult<ro::RegisterPartyResponse> {
         let caller = caller(request.extensions())?;
         answer(self.register(&caller, request.into_inner()).await)
     }
@@ -223,15 +223,15 @@ impl MessageRouter for Service {
     async fn heartbeat(
         &self,
         request: Request<ro::HeartbeatRequest>,
-    ) -> Answer<ro::HeartbeatResponse> {
+    ) -> GrpcResult<ro::HeartbeatResponse> {
         let caller = caller(request.extensions())?;
-        answer(Service::heartbeat(self, &caller, &request.get_ref().party_id).await)
+        answer(RouterService::heartbeat(self, &caller, &request.get_ref().party_id).await)
     }
 
     async fn subscribe_session_events(
         &self,
         request: Request<ro::SubscribeSessionEventsRequest>,
-    ) -> Answer<Self::SubscribeSessionEventsStream> {
+    ) -> GrpcResult<Self::SubscribeSessionEventsStream> {
         let caller = caller(request.extensions())?;
         answer(self.events(&caller, request.into_inner()).await)
     }
@@ -239,7 +239,7 @@ impl MessageRouter for Service {
     async fn publish_session_event(
         &self,
         request: Request<ro::PublishSessionEventRequest>,
-    ) -> Answer<ro::PublishSessionEventResponse> {
+    ) -> GrpcResult<ro::PublishSessionEventResponse> {
         let caller = caller(request.extensions())?;
         answer(self.publish(&caller, request.into_inner()).await)
     }
@@ -247,7 +247,7 @@ impl MessageRouter for Service {
     async fn get_registered_parties(
         &self,
         request: Request<ro::GetRegisteredPartiesRequest>,
-    ) -> Answer<ro::GetRegisteredPartiesResponse> {
+    ) -> GrpcResult<ro::GetRegisteredPartiesResponse> {
         let caller = caller(request.extensions())?;
         answer(self.parties(&caller, request.into_inner()).await)
     }
@@ -255,7 +255,7 @@ impl MessageRouter for Service {
     async fn join_session(
         &self,
         request: Request<ro::JoinSessionRequest>,
-    ) -> Answer<ro::JoinSessionResponse> {
+    ) -> GrpcResult<ro::JoinSessionResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::join(&*self.coordinator, &caller, request.into_inner()).await)
     }
@@ -263,7 +263,7 @@ impl MessageRouter for Service {
     async fn mark_party_ready(
         &self,
         request: Request<ro::MarkPartyReadyRequest>,
-    ) -> Answer<ro::MarkPartyReadyResponse> {
+    ) -> GrpcResult<ro::MarkPartyReadyResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::ready(&*self.coordinator, &caller, request.into_inner()).await)
     }
@@ -271,7 +271,7 @@ impl MessageRouter for Service {
     async fn report_completion(
         &self,
         request: Request<ro::ReportCompletionRequest>,
-    ) -> Answer<ro::ReportCompletionResponse> {
+    ) -> GrpcResult<ro::ReportCompletionResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::report(&*self.coordinator, &caller, request.into_inner()).await)
     }
@@ -279,12 +279,15 @@ impl MessageRouter for Service {
     async fn get_session_status(
         &self,
         request: Request<ro::GetSessionStatusRequest>,
-    ) -> Answer<ro::GetSessionStatusResponse> {
+    ) -> GrpcResult<ro::GetSessionStatusResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::status(&*self.coordinator, &caller, request.into_inner()).await)
     }
 
-    async fn link(&self, request: Request<Streaming<ro::LinkCall>>) -> Answer<Self::LinkStream> {
+    async fn link(
+        &self,
+        request: Request<Streaming<ro::LinkCall>>,
+    ) -> GrpcResult<Self::LinkStream> {
         let caller = caller(request.extensions())?;
         let stop = self.stop.clone();
         Ok(Response::new(link::answers(self.clone(), caller, request.into_inner(), stop)))
@@ -293,7 +296,7 @@ impl MessageRouter for Service {
     async fn submit_delegate_share(
         &self,
         request: Request<ro::SubmitDelegateShareRequest>,
-    ) -> Answer<ro::SubmitDelegateShareResponse> {
+    ) -> GrpcResult<ro::SubmitDelegateShareResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::submit(&*self.coordinator, &caller, request.into_inner()).await)
     }
@@ -301,7 +304,7 @@ impl MessageRouter for Service {
     async fn fetch_delegate_share(
         &self,
         request: Request<ro::FetchDelegateShareRequest>,
-    ) -> Answer<ro::FetchDelegateShareResponse> {
+    ) -> GrpcResult<ro::FetchDelegateShareResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::fetch(&*self.coordinator, &caller, request.into_inner()).await)
     }
@@ -309,7 +312,7 @@ impl MessageRouter for Service {
     async fn confirm_delegate_share(
         &self,
         request: Request<ro::ConfirmDelegateShareRequest>,
-    ) -> Answer<ro::ConfirmDelegateShareResponse> {
+    ) -> GrpcResult<ro::ConfirmDelegateShareResponse> {
         let caller = caller(request.extensions())?;
         answer(shared::confirm(&*self.coordinator, &caller, request.into_inner()).await)
     }

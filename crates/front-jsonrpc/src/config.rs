@@ -52,7 +52,7 @@ pub struct Config {
     pub ping: Duration,
     /// A folder that is served beside the relay.
     pub static_dir: Option<PathBuf>,
-    /// Bounds.
+    /// How much the relay keeps, in all and per address.
     pub limits: RelayLimits,
 }
 

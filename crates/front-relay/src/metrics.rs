@@ -32,7 +32,7 @@ pub struct Metrics {
     pub bytes_out: u64,
     /// Messages published, those that were dropped included.
     pub publishes: u64,
-    /// Questions.
+    /// Requests for a message by its id.
     pub asks: u64,
     /// Messages that left for an asker.
     pub deliveries: u64,

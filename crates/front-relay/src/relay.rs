@@ -237,7 +237,7 @@ impl Shared {
         }
     }
 
-    /// Drops what is due, for ever.
+    /// Drops what is due, until the process ends.
     async fn expire(&self) {
         loop {
             // First the alarm is off, then the parts are looked at: what comes after that look

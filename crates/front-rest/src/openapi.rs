@@ -14,7 +14,7 @@ pub enum Service {
     Coordinator,
     /// Messages and registered parties.
     Router,
-    /// Accounts.
+    /// The account service, with the `mpc` calls for its accounts.
     Accounts,
     /// One server party.
     Party,

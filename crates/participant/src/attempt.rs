@@ -67,7 +67,7 @@ pub enum Progress {
     Refused {
         /// Who the router says sent it.
         from: PartyId,
-        /// Why.
+        /// What is wrong with it, and whether it ends the attempt.
         fault: Fault,
     },
 }

@@ -137,7 +137,7 @@ impl Bans {
         true
     }
 
-    /// Takes in how writing a ban went, and answers the same. The first ban of a peer tells what
+    /// Notes how writing a ban went, and answers the same. The first ban of a peer tells what
     /// happened, so it may be written again, and of two that write it side by side the one that
     /// failed does not undo the other.
     ///

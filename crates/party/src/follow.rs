@@ -70,7 +70,7 @@ impl Views {
         self.attempt
     }
 
-    /// Takes an event in.
+    /// Notes an event.
     pub(crate) fn event(&self, event: SessionEvent) {
         // Others' joins tell of our seat as it was before ours was taken; a session is shown as
         // created when it is, and when a coordinator comes back.
@@ -80,7 +80,7 @@ impl Views {
         }
     }
 
-    /// Takes in how the coordinator says that the session stands.
+    /// Notes how the coordinator says that the session stands.
     pub(crate) fn now(&self, view: SessionView) {
         let open = view.status.is_unstarted() && view.attempt == self.attempt;
         let seat = view.seat(&self.me);

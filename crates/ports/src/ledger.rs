@@ -53,8 +53,8 @@ pub enum CallbackAnswer {
 /// Asks an operator's own service.
 #[async_trait]
 pub trait AskCallback: Send + Sync + 'static {
-    /// Posts `body` with the header `Quorate-Signature: signature` and reads the answer. It may take
-    /// for ever: who asks gives up by dropping the question.
+    /// Posts `body` with the header `Quorate-Signature: signature` and reads the answer. It may never
+    /// answer: the caller gives up by dropping the future.
     ///
     /// # Errors
     /// `unavailable` when there is no answer, or none that can be read.

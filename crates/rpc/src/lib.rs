@@ -3,9 +3,9 @@
 
 mod authorized;
 mod behalf;
+mod call_stream;
 mod convert;
 pub mod endpoint;
-mod link;
 pub mod remote;
 pub mod status;
 mod unreachable;

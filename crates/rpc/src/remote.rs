@@ -17,8 +17,8 @@ use tonic::metadata::MetadataValue;
 
 use crate::authorized::Authorized;
 use crate::behalf::{ON_BEHALF_OF, behalf_out};
+use crate::call_stream::{CallStream, misunderstood};
 use crate::endpoint::Endpoint;
-use crate::link::{Link, misunderstood};
 use crate::proto::coordinator::v1 as co;
 use crate::proto::coordinator::v1::session_coordinator_client::SessionCoordinatorClient;
 use crate::proto::router::v1 as ro;
@@ -267,7 +267,7 @@ macro_rules! linked {
 #[derive(Clone)]
 pub struct RemoteRouter {
     at: Peer<RouterClient>,
-    link: Link,
+    calls: CallStream,
 }
 
 impl RemoteRouter {
@@ -277,15 +277,15 @@ impl RemoteRouter {
         let client = MessageRouterClient::new(endpoint.service().expect(ROUTER))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Self { link: Link::new(client.clone()), at: Peer { client, forwards } }
+        Self { calls: CallStream::new(client.clone()), at: Peer { client, forwards } }
     }
 
     /// The stream of calls, which is its opener's own: calls for others go one by one.
-    fn link(&self) -> Result<&Link> {
+    fn calls(&self) -> Result<&CallStream> {
         if self.at.forwards {
             return Err(Error::internal());
         }
-        Ok(&self.link)
+        Ok(&self.calls)
     }
 
     /// The session calls that this router passes on to its coordinator.
@@ -303,7 +303,7 @@ impl Deliver for RemoteRouter {
 
     async fn heartbeat(&self, _: &Caller, party: &PartyId) -> Result<Pulse> {
         let request = ro::HeartbeatRequest { party_id: party.to_string(), timestamp: 0 };
-        let answer = linked!(self.link()?, Heartbeat, request)?;
+        let answer = linked!(self.calls()?, Heartbeat, request)?;
         Ok(Pulse {
             server_time: Timestamp(answer.server_timestamp),
             pending_messages: u32::try_from(answer.pending_messages).unwrap_or(0),
@@ -311,7 +311,7 @@ impl Deliver for RemoteRouter {
     }
 
     async fn route(&self, _: &Caller, request: RouteRequest) -> Result<MessageId> {
-        linked!(self.link()?, Route, convert::route_out(request))?.message_id.parse()
+        linked!(self.calls()?, Route, convert::route_out(request))?.message_id.parse()
     }
 
     async fn subscribe(
@@ -341,7 +341,7 @@ impl Deliver for RemoteRouter {
             success: ack.success,
             error_message: String::new(),
         };
-        linked!(self.link()?, Acknowledge, request).map(drop)
+        linked!(self.calls()?, Acknowledge, request).map(drop)
     }
 
     async fn subscribe_events(
@@ -414,7 +414,7 @@ impl Directory for RemoteRouter {
             for party in answer.parties {
                 parties.push(convert::registered_in(party)?);
             }
-            // A router that leads back would be asked for ever.
+            // A router that leads back would be asked endlessly.
             if answer.next <= after {
                 return Ok(parties);
             }
@@ -452,18 +452,18 @@ impl ReadSession for ProxiedCoordinator {
 #[async_trait]
 impl TakePart for ProxiedCoordinator {
     async fn join(&self, _: &Caller, request: JoinSession) -> Result<JoinedSession> {
-        convert::joined_in(linked!(self.0.link()?, Join, convert::join_out(request))?)
+        convert::joined_in(linked!(self.0.calls()?, Join, convert::join_out(request))?)
     }
 
     async fn ready(&self, _: &Caller, session: SessionId, party: &PartyId) -> Result<ReadyCount> {
         let (session_id, party_id) = (session.to_string(), party.to_string());
         let request = ro::MarkPartyReadyRequest { session_id, party_id };
-        Ok(convert::ready_in(&linked!(self.0.link()?, Ready, request)?))
+        Ok(convert::ready_in(&linked!(self.0.calls()?, Ready, request)?))
     }
 
     async fn complete(&self, _: &Caller, report: Report) -> Result<SessionView> {
         let request = convert::report_out(report);
-        convert::view(linked!(self.0.link()?, Report, request)?.detail)
+        convert::view(linked!(self.0.calls()?, Report, request)?.detail)
     }
 
     async fn submit_share(&self, caller: &Caller, submitted: SubmitShare) -> Result<()> {

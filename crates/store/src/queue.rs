@@ -62,7 +62,7 @@ pub(crate) enum Full {
     Messages,
     /// No room at all: what memory holds can no longer be made durable in order.
     Everything,
-    /// Closed.
+    /// The store is closing: nothing more is taken.
     Closed,
 }
 

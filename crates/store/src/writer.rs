@@ -114,7 +114,7 @@ impl Drop for Writer {
     }
 }
 
-/// However the thread ends, nothing is accepted after it, and nobody waits for it in vain.
+/// However the thread ends, nothing is accepted after it, and whoever waits is told.
 struct LastWord<'a>(&'a Shared);
 
 impl Drop for LastWord<'_> {

@@ -160,7 +160,7 @@ async fn after_a_failed_commit_nothing_is_accepted() {
 }
 
 /// The child of the kill test: eight tasks write sessions and messages, and print the number of
-/// each once it is acknowledged, for ever.
+/// each once it is acknowledged, from then on.
 #[test]
 fn child_of_the_kill_test() {
     let Ok(folder) = std::env::var(CHILD) else { return };

@@ -283,7 +283,7 @@ pub enum CeremonyRequest {
         key: KeySelector,
         /// Checked against the key's own where given.
         threshold: Option<Threshold>,
-        /// This.
+        /// The digest or the message that is signed, as the scheme takes it.
         input: SignInput,
     },
     /// To refresh the shares of a key.

@@ -86,7 +86,7 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// First handed over.
     pub delivered_at: Option<Timestamp>,
-    /// Acknowledged.
+    /// When it was acknowledged; `None` until then.
     pub acknowledged_at: Option<Timestamp>,
     /// Times it was handed over again after the first.
     pub retry_count: u32,

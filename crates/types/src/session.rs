@@ -17,7 +17,7 @@ use crate::secret::Secret;
 use crate::threshold::PartyIndex;
 use crate::time::Timestamp;
 
-macro_rules! words {
+macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ macro_rules! words {
     };
 }
 
-words!(
+text_enum!(
     /// Where a session stands.
     SessionStatus {
         /// Nobody has joined.
@@ -82,7 +82,7 @@ impl SessionStatus {
     }
 }
 
-words!(
+text_enum!(
     /// Where a participant stands.
     ParticipantStatus {
         /// Has not joined.
@@ -102,7 +102,7 @@ words!(
     }
 );
 
-words!(
+text_enum!(
     /// What happened to a session, as pushed to its parties.
     EventKind {
         /// Created; a selected party finds its join token in it.
@@ -126,7 +126,7 @@ words!(
     }
 );
 
-words!(
+text_enum!(
     /// Why a session ended without a result.
     FailureReason {
         /// A party reported that it could not go on.
@@ -157,7 +157,7 @@ pub struct Failure {
     pub reason: FailureReason,
     /// What happened, in words.
     pub message: String,
-    /// Parties waited for in vain, or at fault.
+    /// Parties that did not do their part in time, or are at fault.
     pub parties: Vec<PartyId>,
 }
 
@@ -433,7 +433,7 @@ pub enum WaitFor {
 /// One line of a session's timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEntry {
-    /// When.
+    /// When the coordinator noted it.
     pub at: Timestamp,
     /// Who, where it was a party.
     pub party_id: Option<PartyId>,

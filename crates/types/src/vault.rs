@@ -9,7 +9,7 @@ use crate::*;
 pub enum ShareState {
     /// Made, and not confirmed by all holders: it signs no inputs.
     Pending,
-    /// Signs.
+    /// Confirmed by all holders: it signs.
     Active,
     /// Replaced by a later epoch; its sealed bytes are gone.
     Retired,
@@ -67,11 +67,11 @@ pub struct Ban {
     pub key_id: KeyId,
     /// The epoch the ban belongs to.
     pub epoch: u32,
-    /// Whom.
+    /// The holder that this party signs no more with.
     pub peer: PartyId,
     /// What it did.
     pub reason: String,
-    /// When.
+    /// When its fault was found.
     pub at: Timestamp,
     /// The messages it signed, by which the fault was found. None for a ban that was taken in with
     /// an exported share.

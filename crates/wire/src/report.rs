@@ -19,7 +19,7 @@ pub struct FailureJson {
     /// What happened, in words.
     #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub message: String,
-    /// Parties waited for in vain, or at fault.
+    /// Parties that did not do their part in time, or are at fault.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub parties: Vec<PartyId>,

@@ -51,7 +51,7 @@ pub enum ServerFrame {
     },
     /// A `route` or an `ack` was refused.
     Error {
-        /// Why.
+        /// The code and the sentence, as REST has them.
         error: ErrorJson,
     },
 }

@@ -195,7 +195,7 @@ impl CoordinatorApp {
         reply
     }
 
-    /// Lets sessions go on without the parties that they wait for in vain.
+    /// Lets sessions go on without the parties that have been silent for too long.
     ///
     /// # Errors
     /// What kept the first one from it.

@@ -60,7 +60,7 @@ impl Default for CoordinatorConfig {
 
 /// The parts a coordinator is made of.
 pub struct CoordinatorParts {
-    /// Settings.
+    /// Lifetimes and bounds.
     pub config: CoordinatorConfig,
     /// Where sessions and keys are kept.
     pub store: Arc<dyn Store>,

@@ -33,7 +33,7 @@ pub struct RouterConfig {
 
 /// The parts a router is made of.
 pub struct RouterParts {
-    /// Settings.
+    /// How much is kept for recipients.
     pub config: RouterConfig,
     /// Where messages and registrations are kept.
     pub store: Arc<dyn Store>,
@@ -189,7 +189,7 @@ impl RouterApp {
         self.post(state, event)
     }
 
-    /// Takes in what a caller announces that nobody checked: sessions of another coordinator.
+    /// Accepts what a caller announces that nobody checked: sessions of another coordinator.
     fn take_strangers_event(&self, mut event: SessionEvent) -> Result<u32> {
         let mut guard = lock(&self.0.state);
         let state = &mut *guard;

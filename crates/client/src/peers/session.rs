@@ -109,7 +109,7 @@ impl RelaySession {
     /// share; the key's id follows from the instance.
     ///
     /// # Errors
-    /// `session_expired` at the time limit, naming who did not come; `conflict` when a device wants
+    /// `session_expired` at the time limit, naming the missing devices; `conflict` when a device wants
     /// something else, gave up or broke the protocol; `unavailable` when the relay is not there.
     pub async fn keygen(
         &self,

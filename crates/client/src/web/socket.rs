@@ -32,7 +32,7 @@ struct Refused {
 pub(super) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
-    /// Connects.
+    /// Connects, a second time where the first refusal says that this may help.
     ///
     /// # Errors
     /// The server's refusal, or `unavailable`.

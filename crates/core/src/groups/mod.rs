@@ -44,7 +44,7 @@ struct Group {
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Groups.
+    /// Groups of all clients.
     pub groups: usize,
     /// Sessions of all groups.
     pub sessions: usize,

@@ -94,7 +94,7 @@ impl Default for GroupLimits {
 pub struct Rules {
     /// Which rules hold.
     pub compat: Compat,
-    /// Bounds.
+    /// How much is kept, in all and per owner.
     pub limits: GroupLimits,
     /// Milliseconds for which the place of a broken connection with a token is kept.
     pub grace: i64,
@@ -150,7 +150,7 @@ pub enum Command {
     GroupJoin(GroupId),
     /// Makes a session.
     SessionCreate {
-        /// Where.
+        /// The group it happened in.
         group: GroupId,
         /// Its id, fresh.
         id: SessionId,
@@ -167,7 +167,7 @@ pub enum Command {
     SessionLoad(Place, GroupKind, u16),
     /// Says which index the party with a number has among the signers.
     SessionParticipant {
-        /// Where.
+        /// The group and session it happened in.
         place: Place,
         /// The index that messages are addressed to.
         index: u16,
@@ -176,7 +176,7 @@ pub enum Command {
     },
     /// Relays a message.
     SessionMessage {
-        /// Where.
+        /// The group and session it happened in.
         place: Place,
         /// The kind of the session.
         kind: GroupKind,
@@ -193,7 +193,7 @@ pub enum Command {
     SessionFinish(Place, u16),
     /// Tells the other members of a proposal.
     NotifyProposal(Place, Bytes),
-    /// Tells those who did not sign.
+    /// Tells the members that were not signers.
     NotifySigned(Place, Bytes),
     /// Makes the caller's place one that can be resumed.
     Token(TokenHash),
@@ -220,7 +220,7 @@ pub struct SessionView {
 /// The answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Done.
+    /// The call is carried out and answers nothing.
     Done,
     /// The new group.
     Created(GroupId),
@@ -356,9 +356,9 @@ pub struct SessionRecord {
 pub struct Kept {
     /// Clients and their tokens.
     pub clients: Vec<(ClientId, TokenHash)>,
-    /// Groups.
+    /// Each group with its members.
     pub groups: Vec<(GroupId, GroupRecord)>,
-    /// Sessions.
+    /// Each session of these groups.
     pub sessions: Vec<(Place, SessionRecord)>,
 }
 

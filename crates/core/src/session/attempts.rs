@@ -91,7 +91,7 @@ impl Session {
         self.participants.iter().filter(behind).map(|p| p.party_id.clone()).collect()
     }
 
-    /// For whom the session does not wait for ever: those behind whose places others may take, and
+    /// For whom the session waits a limited time: those behind whose places others may take, and
     /// all of them once a signature has been verified.
     pub fn awaited(&self) -> Vec<PartyId> {
         let Some(retry) = &self.retry else { return Vec::new() };
@@ -166,7 +166,7 @@ impl Session {
         Ok(Reply::Done)
     }
 
-    /// Goes on without parties that were waited for in vain, where others can take their places.
+    /// Goes on without parties that were silent for too long, where others can take their places.
     /// With a verified signature at hand nobody is waited for.
     pub(super) fn without(
         &mut self,

@@ -1,6 +1,6 @@
 //! The header of a WebSocket frame.
 
-/// Opcodes.
+/// The opcodes of RFC 6455, section 5.2.
 pub(crate) const CONTINUATION: u8 = 0;
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;

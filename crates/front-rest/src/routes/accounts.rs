@@ -19,7 +19,7 @@ use crate::params::Params;
 /// Most accounts of one page.
 const MAX_ACCOUNTS: u32 = 200;
 
-pub(crate) type Service = State<Arc<dyn Accounts>>;
+pub(crate) type AccountsState = State<Arc<dyn Accounts>>;
 
 /// The account service's routes.
 pub fn accounts_routes(accounts: Arc<dyn Accounts>) -> Router {
@@ -40,7 +40,7 @@ pub fn accounts_routes(accounts: Arc<dyn Accounts>) -> Router {
     responses((status = 201, description = "Created.", body = AccountJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn create(
-    State(accounts): Service,
+    State(accounts): AccountsState,
     Who(caller): Who,
     Body(body): Body<NewAccountJson>,
 ) -> ApiResult<(StatusCode, Json<AccountJson>)> {
@@ -55,7 +55,7 @@ pub(crate) async fn create(
     responses((status = 200, description = "A page.", body = AccountsJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn list(
-    State(accounts): Service,
+    State(accounts): AccountsState,
     Who(caller): Who,
     mut params: Params,
 ) -> ApiResult<Json<AccountsJson>> {
@@ -74,7 +74,7 @@ pub(crate) async fn list(
     responses((status = 200, description = "The account.", body = AccountJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn read(
-    State(accounts): Service,
+    State(accounts): AccountsState,
     Who(caller): Who,
     Path(id): Path<AccountId>,
 ) -> ApiResult<Json<AccountJson>> {
@@ -88,7 +88,7 @@ pub(crate) async fn read(
     responses((status = 200, description = "Changed.", body = AccountJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn update(
-    State(accounts): Service,
+    State(accounts): AccountsState,
     Who(caller): Who,
     Path(id): Path<AccountId>,
     Body(body): Body<AccountChangeJson>,
@@ -103,7 +103,7 @@ pub(crate) async fn update(
     responses((status = 200, description = "Changed.", body = AccountJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn replace(
-    service: Service,
+    service: AccountsState,
     who: Who,
     id: Path<AccountId>,
     body: Body<AccountChangeJson>,
@@ -117,7 +117,7 @@ pub(crate) async fn replace(
     responses((status = 200, description = "Switched off.", body = AccountJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn disable(
-    State(accounts): Service,
+    State(accounts): AccountsState,
     Who(caller): Who,
     Path(id): Path<AccountId>,
 ) -> ApiResult<Json<AccountJson>> {
@@ -132,7 +132,7 @@ pub(crate) async fn disable(
     responses((status = 200, description = "Switched off.", body = AccountJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn remove(
-    service: Service,
+    service: AccountsState,
     who: Who,
     id: Path<AccountId>,
 ) -> ApiResult<Json<AccountJson>> {

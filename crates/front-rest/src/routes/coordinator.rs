@@ -21,7 +21,7 @@ const MAX_SESSIONS: u32 = 200;
 /// Most keys of one answer.
 const MAX_KEYS: u32 = 1000;
 
-type Service = State<Arc<dyn Coordinator>>;
+type CoordinatorState = State<Arc<dyn Coordinator>>;
 
 /// The session coordinator's routes.
 pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
@@ -52,7 +52,7 @@ pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
     responses((status = 201, description = "Created.", body = CreatedSessionJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn create(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     IdempotencyKey(key): IdempotencyKey,
     Body(body): Body<CreateSessionJson>,
@@ -69,7 +69,7 @@ pub(crate) async fn create(
     responses((status = 200, description = "A page.", body = SessionsJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn list(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     mut params: Params,
 ) -> ApiResult<Json<SessionsJson>> {
@@ -88,7 +88,7 @@ pub(crate) async fn list(
     responses((status = 200, description = "Joined.", body = JoinedSessionJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn join(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Body(body): Body<JoinSessionJson>,
 ) -> ApiResult<Json<JoinedSessionJson>> {
@@ -103,7 +103,7 @@ pub(crate) async fn join(
     responses((status = 200, description = "The session.", body = SessionJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn status(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
     mut params: Params,
@@ -119,7 +119,7 @@ pub(crate) async fn status(
     responses((status = 200, description = "Closed.", body = SessionStepJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn close(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
 ) -> ApiResult<Json<SessionStepJson>> {
@@ -133,7 +133,7 @@ pub(crate) async fn close(
     responses((status = 200, description = "Counted.", body = ReadyAnswerJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn ready(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path((session, party)): Path<(SessionId, PartyId)>,
     OptionalBody(body): OptionalBody<ReadyJson>,
@@ -159,7 +159,7 @@ pub(crate) fn same_party(path: &PartyId, body: Option<&PartyId>) -> Result<(), E
     responses((status = 200, description = "It runs.", body = SessionStepJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn start(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
 ) -> ApiResult<Json<SessionStepJson>> {
@@ -175,7 +175,7 @@ pub(crate) async fn start(
     responses((status = 200, description = "Taken.", body = CompletedJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn complete(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
     Body(body): Body<ReportJson>,
@@ -196,7 +196,7 @@ pub(crate) async fn complete(
     responses((status = 200, description = "Taken.", body = SessionJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn approve(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
     Body(body): Body<ApprovalJson>,
@@ -210,7 +210,7 @@ pub(crate) async fn approve(
     responses((status = 200, description = "Its history.", body = TimelineJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn timeline(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
 ) -> ApiResult<Json<TimelineJson>> {
@@ -223,7 +223,7 @@ pub(crate) async fn timeline(
     responses((status = 200, description = "The key.", body = KeyDetailJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn key(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(key): Path<KeyId>,
 ) -> ApiResult<Json<KeyDetailJson>> {
@@ -241,7 +241,7 @@ pub(crate) async fn key(
     responses((status = 200, description = "Frozen.", body = KeyDetailJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn freeze(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(key): Path<KeyId>,
     OptionalBody(body): OptionalBody<FreezeKeyJson>,
@@ -256,7 +256,7 @@ pub(crate) async fn freeze(
     responses((status = 200, description = "Not frozen.", body = KeyDetailJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn unfreeze(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     Path(key): Path<KeyId>,
 ) -> ApiResult<Json<KeyDetailJson>> {
@@ -270,7 +270,7 @@ pub(crate) async fn unfreeze(
     responses((status = 200, description = "A page.", body = KeysJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn keys(
-    State(coordinator): Service,
+    State(coordinator): CoordinatorState,
     Who(caller): Who,
     mut params: Params,
 ) -> ApiResult<Json<KeysJson>> {

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use quorate_types::SessionId;
 use quorate_wire::*;
 
-use super::accounts::Service;
+use super::accounts::AccountsState;
 use crate::answer::ApiResult;
 use crate::extract::{Body, IdempotencyKey, Path, Who};
 use crate::params::Params;
@@ -18,7 +18,7 @@ use crate::params::Params;
     responses((status = 201, description = "Started.", body = MpcCreatedJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn keygen(
-    State(accounts): Service,
+    State(accounts): AccountsState,
     Who(caller): Who,
     IdempotencyKey(key): IdempotencyKey,
     Body(body): Body<MpcKeygenJson>,
@@ -35,7 +35,7 @@ pub(crate) async fn keygen(
     responses((status = 201, description = "Started.", body = MpcCreatedJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn sign(
-    State(accounts): Service,
+    State(accounts): AccountsState,
     Who(caller): Who,
     IdempotencyKey(key): IdempotencyKey,
     Body(body): Body<MpcSignJson>,
@@ -53,7 +53,7 @@ pub(crate) async fn sign(
     responses((status = 200, description = "The session.", body = MpcSessionJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn session(
-    State(accounts): Service,
+    State(accounts): AccountsState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
     mut params: Params,

@@ -16,7 +16,7 @@ use crate::extract::{Body, OptionalBody, Path, Who};
 use crate::params::Params;
 use crate::sockets::{events, messages};
 
-type Service = State<Arc<dyn Router>>;
+type RouterState = State<Arc<dyn Router>>;
 
 /// The message router's routes.
 pub fn router_routes(router: Arc<dyn Router>) -> Routes {
@@ -43,7 +43,7 @@ pub fn router_routes(router: Arc<dyn Router>) -> Routes {
     responses((status = 200, description = "Accepted.", body = RouteAnswerJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn route(
-    State(router): Service,
+    State(router): RouterState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
     Body(body): Body<RouteJson>,
@@ -62,7 +62,7 @@ pub(crate) async fn route(
     responses((status = 200, description = "The messages.", body = MessagesJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn pending(
-    State(router): Service,
+    State(router): RouterState,
     Who(caller): Who,
     Path(session): Path<SessionId>,
     mut params: Params,
@@ -81,7 +81,7 @@ pub(crate) async fn pending(
     responses((status = 200, description = "Noted.", body = AckAnswerJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn acknowledge(
-    State(router): Service,
+    State(router): RouterState,
     Who(caller): Who,
     Path((session, message)): Path<(SessionId, MessageId)>,
     Body(body): Body<AckJson>,
@@ -96,7 +96,7 @@ pub(crate) async fn acknowledge(
     responses((status = 200, description = "Its delivery.", body = MessageStatusJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn message_status(
-    State(router): Service,
+    State(router): RouterState,
     Who(caller): Who,
     Path((session, message)): Path<(SessionId, MessageId)>,
 ) -> ApiResult<Json<MessageStatusJson>> {
@@ -112,7 +112,7 @@ pub(crate) async fn message_status(
     responses((status = 200, description = "The parties.", body = PartiesJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn parties(
-    State(router): Service,
+    State(router): RouterState,
     Who(caller): Who,
     mut params: Params,
 ) -> ApiResult<Json<PartiesJson>> {
@@ -130,7 +130,7 @@ pub(crate) async fn parties(
     responses((status = 200, description = "Registered.", body = RegisteredJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn register(
-    State(router): Service,
+    State(router): RouterState,
     Who(caller): Who,
     Body(body): Body<RegisterJson>,
 ) -> ApiResult<Json<RegisteredJson>> {
@@ -145,7 +145,7 @@ pub(crate) async fn register(
     responses((status = 200, description = "Seen.", body = HeartbeatAnswerJson),
         (status = "default", description = "Refused.", body = ErrorJson)))]
 pub(crate) async fn heartbeat(
-    State(router): Service,
+    State(router): RouterState,
     Who(caller): Who,
     Path(party): Path<PartyId>,
     OptionalBody(body): OptionalBody<HeartbeatJson>,

@@ -135,7 +135,7 @@ struct Meeting {
 type Actions = Vec<DeviceAction>;
 
 impl DeviceRun {
-    /// Begins.
+    /// Begins a run: what is to be done first comes with it.
     pub fn begin(me: Me, parameters: RunParameters) -> (Self, Vec<DeviceAction>) {
         let (state, question) = match &parameters.ceremony {
             ProposedCeremony::Sign { key_id, .. } | ProposedCeremony::Refresh { key_id } => {

@@ -117,7 +117,7 @@ impl Keyring {
         compute.run(job).await
     }
 
-    /// Takes in what [`Keyring::export`] gave, with the share, the pins and the bans.
+    /// Imports what [`Keyring::export`] gave, with the share, the pins and the bans.
     ///
     /// # Errors
     /// `invalid_request` when the bytes do not open or are of another party; `conflict` when this

@@ -51,7 +51,7 @@ struct Held {
 /// Who a new connection may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// Anybody.
+    /// Anybody else: counts for its address.
     Client,
     /// Anybody, a role or a trusted party among them.
     Caller,

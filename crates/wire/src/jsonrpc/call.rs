@@ -61,7 +61,7 @@ pub enum RpcCall {
     GroupCreate {
         /// A name for people.
         label: String,
-        /// Members.
+        /// How many members the group has.
         parties: u16,
         /// Signers needed, less one.
         threshold: u16,
@@ -70,7 +70,7 @@ pub enum RpcCall {
     GroupJoin(GroupId),
     /// `Session.create`.
     SessionCreate {
-        /// Where.
+        /// The group that is meant.
         group: GroupId,
         /// What it makes.
         kind: GroupKind,
@@ -87,9 +87,9 @@ pub enum RpcCall {
     SessionParticipant(GroupId, SessionId, u16, u16),
     /// `Session.message`.
     SessionMessage {
-        /// Where.
+        /// The group of the session.
         group: GroupId,
-        /// Where.
+        /// The session that is meant.
         session: SessionId,
         /// The kind of the session.
         kind: GroupKind,

@@ -40,7 +40,7 @@ pub struct RpcError {
     pub code: i32,
     /// What happened.
     pub message: String,
-    /// Particulars.
+    /// What a client may show beside the message.
     pub data: Option<String>,
 }
 

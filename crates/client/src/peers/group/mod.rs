@@ -319,7 +319,7 @@ impl Participation<'_> {
     /// Takes part, to the end or to the time limit. A key's id follows from the invitation.
     ///
     /// # Errors
-    /// `session_expired` at the time limit, naming who did not come; `forbidden` when the observer
+    /// `session_expired` at the time limit, naming the missing devices; `forbidden` when the observer
     /// does not approve; `conflict` when a device gave up or broke the protocol, or the relay refuses.
     pub async fn run(self, observer: &mut Observer<'_>) -> Result<GroupOutcome> {
         let Self { session, task, starts, mut membership, invitation } = self;

@@ -32,7 +32,7 @@ struct Settings {
 
 /// Where a key is made, or was made, and with whom.
 #[derive(Clone, Serialize, Deserialize)]
-pub(in crate::cli) struct Room {
+pub(in crate::cli) struct PairingRoom {
     relay: String,
     instance: String,
     #[serde(default)]
@@ -44,7 +44,7 @@ pub(in crate::cli) struct Room {
     names: Vec<Option<DeviceName>>,
 }
 
-impl Room {
+impl PairingRoom {
     pub(in crate::cli) fn new(
         relay: String,
         instance: InstanceId,
@@ -189,12 +189,12 @@ impl Folder {
     }
 
     /// Enters a room, leaving the one before.
-    pub(in crate::cli) fn enter(&self, room: &Room) -> Result<()> {
+    pub(in crate::cli) fn enter(&self, room: &PairingRoom) -> Result<()> {
         write(&self.data, ROOM, room)
     }
 
     /// The room this device is in.
-    pub(in crate::cli) fn room(&self) -> Result<Room> {
+    pub(in crate::cli) fn room(&self) -> Result<PairingRoom> {
         read(&self.data, ROOM)?.ok_or_else(|| {
             Error::invalid(
                 "this device is paired with none: create or join a room with `device pair`",
@@ -203,14 +203,14 @@ impl Folder {
     }
 
     /// Keeps who holds a key. The room was for this key: it is left.
-    pub(in crate::cli) fn keep_members(&self, key: KeyId, room: &Room) -> Result<()> {
+    pub(in crate::cli) fn keep_members(&self, key: KeyId, room: &PairingRoom) -> Result<()> {
         write(&self.data, &peers_of(key), room)?;
         let left = std::fs::remove_file(self.data.file(ROOM));
         left.map_err(|error| Error::invalid(format!("the room cannot be left: {error}")))
     }
 
     /// Who holds a key, and where they met.
-    pub(in crate::cli) fn members(&self, key: KeyId) -> Result<Room> {
+    pub(in crate::cli) fn members(&self, key: KeyId) -> Result<PairingRoom> {
         read(&self.data, &peers_of(key))?.ok_or_else(|| {
             let why = "this key was made in a group, not with paired devices: sign with `quorate \
                        group sign`";

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::ask::lines;
 use super::output::{Output, table, tell};
 use super::values::{key_among, value};
-use folder::{Folder, Room};
+use folder::{Folder, PairingRoom};
 use names::Names;
 
 /// Where a device is.
@@ -215,7 +215,7 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
             }
             joins = true;
             let kind = (*scheme, *signers);
-            Room::new(relay.clone(), *instance, kind, members.clone(), names.clone())
+            PairingRoom::new(relay.clone(), *instance, kind, members.clone(), names.clone())
         }
         devices => {
             let mut members = vec![own.clone()];
@@ -231,7 +231,7 @@ fn pair(folder: &Folder, args: &PairArgs, out: Output) -> Result<()> {
             let all = u16::try_from(members.len()).unwrap_or(u16::MAX);
             let signers = args.threshold.unwrap_or(all);
             let kind = (args.scheme.unwrap_or_default(), signers);
-            Room::new(folder.relay().to_owned(), InstanceId::random(), kind, members, names)
+            PairingRoom::new(folder.relay().to_owned(), InstanceId::random(), kind, members, names)
         }
     };
     room.check(&own)?;

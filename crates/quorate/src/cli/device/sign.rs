@@ -12,7 +12,7 @@ use super::super::ask::lines;
 use super::super::input::Given;
 use super::super::output::{Output, prompt, tell};
 use super::super::values::{key_among, value};
-use super::folder::{Folder, Room};
+use super::folder::{Folder, PairingRoom};
 use super::{RunArgs, Steps, qr};
 
 /// Arguments of `device sign`.
@@ -137,7 +137,7 @@ fn meeting(link: DeviceLink) -> Result<Meeting> {
 
 /// This device first, then who was named, or the first of the other holders.
 fn start(folder: &Folder, key: KeyId, with: &[PartyId]) -> Result<Meeting> {
-    let room: Room = folder.members(key)?;
+    let room: PairingRoom = folder.members(key)?;
     let own = folder.verifying_key();
     let others: Vec<_> = room.members().iter().filter(|member| **member != own).collect();
     let mut members = vec![own.clone()];

@@ -23,7 +23,7 @@ const MAX_UNDER_WAY: usize = 16_384;
 
 /// A stream of calls to a router. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Link {
+pub(crate) struct CallStream {
     client: RouterClient,
     open: Arc<Mutex<Option<Open>>>,
 }
@@ -62,7 +62,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Link {
+impl CallStream {
     /// A link that no call has opened yet.
     pub(crate) fn new(client: RouterClient) -> Self {
         Self { client, open: Arc::default() }

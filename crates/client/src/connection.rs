@@ -11,12 +11,12 @@ use crate::web::{Rest, WebCoordinator, WebRouter};
 
 /// A way to the services. Cheap to clone; connects at first use and again when it breaks.
 #[derive(Clone)]
-pub struct Link {
+pub struct Connection {
     router: Arc<dyn Deliver>,
     coordinator: Arc<dyn TakePart>,
 }
 
-impl Link {
+impl Connection {
     /// gRPC to the router, which passes session calls on: one address, one connection. TLS and
     /// credentials are the endpoint's.
     pub fn grpc(endpoint: Endpoint) -> Self {
@@ -33,10 +33,10 @@ impl Link {
         Self::web(router, coordinator, None)
     }
 
-    /// As [`Link::websocket`], with credentials on every call.
+    /// As [`Connection::websocket`], with credentials on every call.
     ///
     /// # Errors
-    /// As [`Link::websocket`], and when the credentials would leave this machine in clear text.
+    /// As [`Connection::websocket`], and when the credentials would leave this machine in clear text.
     pub fn websocket_as(
         router: &str,
         coordinator: &str,
@@ -47,10 +47,10 @@ impl Link {
         Self::web(router, coordinator, Some(credentials))
     }
 
-    /// As [`Link::websocket_as`], for a way that something else encrypts.
+    /// As [`Connection::websocket_as`], for a way that something else encrypts.
     ///
     /// # Errors
-    /// As [`Link::websocket`].
+    /// As [`Connection::websocket`].
     pub fn websocket_in_clear_text(
         router: &str,
         coordinator: &str,
