@@ -12,7 +12,8 @@ pub fn refuse_frozen(key: &KeyRecord) -> Result<()> {
     let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     let id = key.key_id;
     let message = format!(
-        "key {id} was frozen by {by}{why}; nothing is made with it until `quorate keys unfreeze {id}`"
+        "key {id} was frozen by {by}{why}; it signs nothing until it is unfrozen by `quorate keys \
+         unfreeze {id}`"
     );
     Err(Error::new(ErrorCode::KeyFrozen, message).with_field("key_id"))
 }
@@ -92,6 +93,6 @@ mod tests {
         let refused = refuse_frozen(&frozen).unwrap_err();
         assert_eq!(refused.code, ErrorCode::KeyFrozen);
         assert!(refused.message.contains("a phone is lost"), "{refused}");
-        assert!(refused.message.contains("keys unfreeze"), "{refused}");
+        assert!(refused.message.contains("quorate keys unfreeze"), "{refused}");
     }
 }

@@ -241,7 +241,7 @@ pub fn check_clear_text(url: &str) -> Result<()> {
     Err(Error::invalid_field(
         "url",
         format!(
-            "{url} would be shown credentials in clear text: use https:// (gRPC, with --tls-ca), or \
+            "credentials would be sent to {url} in clear text: use https:// (gRPC, with --tls-ca), or \
              --insecure where a tunnel or proxy encrypts the way there"
         ),
     ))

@@ -79,7 +79,7 @@ impl CoordinatorApp {
 /// How a freeze names who asked for it.
 fn name(caller: &Caller) -> String {
     match caller {
-        Caller::Open => "a caller without credentials".to_owned(),
+        Caller::Open => "an unauthenticated caller".to_owned(),
         Caller::Key { tenant, .. } => format!("an API key of {}", tenant.as_str()),
         Caller::Party(party) => party.to_string(),
         Caller::System => "another role".to_owned(),

@@ -54,7 +54,7 @@ pub(crate) struct SignArgs {
     key: String,
     #[command(flatten)]
     signed: InputArgs,
-    /// Let other holders take the places of named parties that cannot sign, too
+    /// Let other holders also replace named parties that cannot sign
     #[arg(long)]
     replace: bool,
     /// Repeating a request with the same key gives the same signature session

@@ -13,16 +13,16 @@ use super::values::value;
 pub(crate) struct CreatorArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// A party that takes part; give it once per party. Server parties need not be named: those that
-    /// are missing are chosen from those online
+    /// A participant; give it once per party. Any remaining seats are filled by online server
+    /// parties
     #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
     pub(crate) participants: Vec<PartyId>,
     /// Seconds until the session gives up
     #[arg(long, value_name = "SECONDS")]
     expires_in: Option<u64>,
     /// File with an initiator's private key, PEM or JWK: signs the request, for server parties that
-    /// do not know the coordinator's service initiator. A request for new shares names the
-    /// identities of all holders, which are those of `quorate peers`
+    /// do not know the coordinator's service initiator. For a keygen or refresh, the identities of
+    /// all holders must be recorded: see `quorate peers`
     #[arg(long, value_name = "FILE")]
     initiator_key: Option<PathBuf>,
     #[command(flatten)]

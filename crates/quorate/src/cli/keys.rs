@@ -31,14 +31,14 @@ pub(crate) struct KeysArgs {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// Show one key: who holds it, and which holders do not sign together any more
+    /// Show one key: its holders, state, epochs and bans
     Show {
         /// The key: its id, public key or Ethereum address, or enough of its beginning
         key: String,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Check that the holders of a key have signed it, with identities that are known here
+    /// Verify that all holders have signed a key, against the recorded identities
     Verify {
         /// The key: its id, public key or Ethereum address, or enough of its beginning
         key: String,
@@ -47,32 +47,31 @@ enum KeysCommand {
         #[command(flatten)]
         peers: PeersFile,
     },
-    /// Give all holders of a key new shares; the key stays. Bans end with it
+    /// Replace all shares of a key; the public key stays the same and bans end
     Refresh(refresh::RefreshArgs),
-    /// Let nothing be signed or refreshed with a key until it is unfrozen, and end its open sessions
+    /// Freeze a key: end its open sessions and refuse signatures and refreshes
     Freeze {
         /// The key: its id, public key or Ethereum address, or enough of its beginning
         key: String,
-        /// Why, for those who read it later
+        /// Reason, shown to everybody who is refused
         #[arg(long, default_value = "")]
         reason: String,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// End a freeze
+    /// Unfreeze a key: allow signatures and refreshes again
     Unfreeze {
         /// The key: its id, public key or Ethereum address, or enough of its beginning
         key: String,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Register keys that a coordinator's database has lost, or what holders have signed of their
-    /// key and it does not have, while it does not run
+    /// Restore keys, or their holders' signatures, that a stopped coordinator's database lacks
     #[command(visible_alias = "attest")]
     Restore {
         #[command(flatten)]
         data: DataArgs,
-        /// What `quorate party shares list --json` says at their holders
+        /// The output of `quorate party shares list --json` at a holder
         #[arg(required = true, value_name = "FILE")]
         lists: Vec<PathBuf>,
     },

@@ -34,7 +34,7 @@ pub(crate) use output::tell;
 /// What scripts may rely on; `docs/errors.md` says the same.
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  the answer is no: a signature is not valid, a session failed or expired, a key is locked
+  1  the answer is no: a signature is not valid, a session failed or expired, a key is locked or frozen
   2  wrong usage: an option, an argument or a file
   3  not found
   4  not allowed: no or wrong credentials, a missing right, or a party's policy
@@ -64,7 +64,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start everything in one process: coordinator, router, accounts and three server parties
+    /// Run everything in one process: coordinator, router, accounts and three server parties
     Up(up::UpArgs),
     /// Make a 2-of-3 key with three server parties and sign a message with it, from nothing
     Demo(demo::DemoArgs),
@@ -72,23 +72,23 @@ enum Command {
     Keygen(ask::KeygenArgs),
     /// Sign a message or digest with a key
     Sign(ask::SignArgs),
-    /// Check a signature, without any server
+    /// Verify a signature, without any server
     Verify(verify::VerifyArgs),
-    /// List keys; show, verify or refresh one
+    /// List keys; show, verify, refresh, freeze or unfreeze one
     Keys(keys::KeysArgs),
-    /// Note whose identity is known, by which keys are verified
+    /// Record the identities of parties, against which keys are verified
     Peers(peers::PeersArgs),
     /// List sessions
     Sessions(ask::ListArgs),
-    /// Close a session: it ends without a result
+    /// End a session without a result
     Close(ask::CloseArgs),
-    /// Sign requests apart from sending them, for parties that check who asks
+    /// Sign requests now and send them later, for parties that check their initiators
     Request(request::RequestArgs),
-    /// Approve a signed request, of a session that waits or in a file
+    /// Approve the signed request of a waiting session, or one in a file
     Approve(request::ApproveArgs),
     /// Check the policy of a server party
     Policy(request::PolicyArgs),
-    /// Follow one session live: who joined, who is in which round, who is waited for
+    /// Follow one session live: joins, rounds and the parties it is waiting for
     Watch(watch::WatchArgs),
     /// Run the session coordinator separately
     Coordinator(roles::CoordinatorArgs),
@@ -98,7 +98,7 @@ enum Command {
     Accounts(roles::AccountsArgs),
     /// Run one server party separately
     Party(party::PartyArgs),
-    /// Run the two relays for devices and browsers, or one of them
+    /// Run the relays for devices and browsers, or one of them
     Relay(relay::RelayArgs),
     /// Device commands: make keys and sign with other devices over the binary relay
     Device(device::DeviceArgs),

@@ -171,8 +171,8 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
     if !loopback && peers.is_empty() && !args.no_peers {
         return Err(Error::invalid_field(
             "peer",
-            "beyond loopback a server party knows the others: give --peer NAME=HEX for each, as \
-             its --print-identity says, or --no-peers when there is no other",
+            "beyond loopback a server party must know the others: give --peer NAME=HEX for each, as \
+             its --print-identity prints it, or --no-peers if there are none",
         ));
     }
     let bound = Bound::of_role(&args.options, args.http_port, args.grpc_port).await?;

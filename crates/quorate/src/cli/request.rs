@@ -32,10 +32,10 @@ const LIFETIME: u64 = 3_600;
 /// By whom a request is signed, and for how long.
 #[derive(clap::Args, Clone)]
 pub(crate) struct SigningArgs {
-    /// What for, in words: approvers and callbacks read it
+    /// Purpose, shown to approvers and callbacks
     #[arg(long, value_name = "TEXT", default_value = "")]
     purpose: String,
-    /// Seconds for which the signed request holds
+    /// Seconds until the signed request expires
     #[arg(long, value_name = "SECONDS", default_value_t = LIFETIME)]
     valid_for: u64,
 }

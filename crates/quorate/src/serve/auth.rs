@@ -336,8 +336,8 @@ pub(crate) fn parse_identities(
             Error::invalid_field(
                 option,
                 format!(
-                    "{entry:?} is not NAME=64 hex digits; `quorate party --print-identity` says a \
-                     party's own"
+                    "{entry:?} is not NAME=HEX with 64 hex digits, as `quorate party \
+                     --print-identity` prints it"
                 ),
             )
         };

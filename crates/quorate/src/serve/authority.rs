@@ -105,8 +105,9 @@ pub(crate) fn public_key(text: &str) -> Result<AuthorityKey> {
 /// # Errors
 /// `invalid_request` naming the file, the line and what is wrong there.
 pub(crate) fn read_policy(path: &Path) -> Result<Policy> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::invalid(format!("the policy {}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::invalid(format!("the policy file {} cannot be read: {error}", path.display()))
+    })?;
     Policy::read(&text)
         .map_err(|error| Error::invalid(format!("{}: {}", path.display(), error.message)))
 }
@@ -236,6 +237,6 @@ mod tests {
             assert!(options.rules(None).is_err(), "{wrong}");
         }
         let missing = AuthorityOptions { initiator: Vec::new(), policy: Some("nowhere".into()) };
-        assert!(missing.rules(None).err().unwrap().message.contains("the policy nowhere"));
+        assert!(missing.rules(None).err().unwrap().message.contains("the policy file nowhere"));
     }
 }
