@@ -5,7 +5,7 @@ mod folder;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use quorate_client::{Device, Link, Verdict, verify_key};
+use quorate_client::{Connection, Device, Verdict, verify_key};
 use quorate_ports::{ManageSessions as _, ReadSession as _, TakePart as _};
 use quorate_rpc::remote::RemoteCoordinator;
 use quorate_types::*;
@@ -289,7 +289,7 @@ async fn sign(user: &Folder, args: SignArgs, out: Output) -> Result<Answer> {
         tell(&format!("signing: session {session}"));
     }
     let token = created.join_tokens.get(user.name()).ok_or_else(Error::internal)?.clone();
-    let link = Link::grpc(creator.client.endpoint(&args.router)?);
+    let link = Connection::grpc(creator.client.endpoint(&args.router)?);
     let keyring = user.keyring(record.key_id).await?;
     let device = DeviceInfo { device_type: "user".into(), ..DeviceInfo::default() };
     let taking_part = Device::new(keyring, link, device);
