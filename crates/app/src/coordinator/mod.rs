@@ -5,6 +5,7 @@ mod authorize;
 mod create;
 mod deadlines;
 mod delegates;
+mod find_key;
 mod fingerprint;
 mod freeze;
 mod service;
