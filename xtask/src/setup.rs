@@ -89,7 +89,11 @@ impl Program {
         let folder = root().join(TOOLS);
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let download = ["download", "--quiet", self.package];
-        run(Command::new("apt-get").args(download).current_dir(&folder))?;
+        // It downloads to where it runs, and `run` has one place for all.
+        let status = Command::new("apt-get").args(download).current_dir(&folder).status();
+        if !status.is_ok_and(|status| status.success()) {
+            return Err("apt-get download failed".to_owned());
+        }
         let files = std::fs::read_dir(&folder).map_err(|error| error.to_string())?;
         for file in files.filter_map(Result::ok).map(|file| file.path()) {
             if file.extension().is_some_and(|extension| extension == "deb") {
