@@ -27,6 +27,7 @@ The project's own tasks.
                                  --against REVISION measures that version of the program beside it
   cargo xtask soak [TEST ...]    the long forms of tests: minutes each, on the released profile
   cargo xtask layers             only the rule that arrows point down
+  cargo xtask setup              what the tests need beyond cargo: Python packages, a browser, Prometheus
   cargo xtask setup-wasm         a compiler for browsers, and the pure crates compiled by it
 ";
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         ["fuzz", rest @ ..] => fuzz::run(rest),
         ["soak", names @ ..] => soak::run(names),
         ["layers"] => layers::check().map(|()| println!("every arrow points down")),
+        ["setup"] => setup::all().map(|_| println!("the tests find all that they need")),
         ["setup-wasm"] => wasm::check().map(|()| println!("the pure crates compile for browsers")),
         ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "--help" | "-h"] => {

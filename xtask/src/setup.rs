@@ -7,8 +7,13 @@ use std::process::Command;
 use crate::files::root;
 use crate::steps::run;
 
+/// The Python, the browser and the Prometheus of the tests.
+pub(crate) fn all() -> Result<[PathBuf; 3], String> {
+    Ok([python()?, CHROMIUM.find()?, PROMETHEUS.find()?])
+}
+
 /// Makes the virtual environment of the Python client where it is missing; its interpreter.
-pub(crate) fn python() -> Result<PathBuf, String> {
+fn python() -> Result<PathBuf, String> {
     let folder = root().join("target/venv");
     let python = folder.join("bin/python");
     let requirements = root().join("crates/e2e/python/requirements.txt");
@@ -29,7 +34,7 @@ pub(crate) fn python() -> Result<PathBuf, String> {
 }
 
 /// A program that tests start.
-pub(crate) struct Program {
+struct Program {
     what: &'static str,
     /// Its names, of which one is on the path.
     names: &'static [&'static str],
@@ -42,7 +47,7 @@ pub(crate) struct Program {
 }
 
 /// For the tests of web pages.
-pub(crate) const CHROMIUM: Program = Program {
+const CHROMIUM: Program = Program {
     what: "Chromium, for the tests of web pages",
     names: &["chromium", "chromium-browser", "google-chrome"],
     package: "chromium",
@@ -51,7 +56,7 @@ pub(crate) const CHROMIUM: Program = Program {
 };
 
 /// For the test of metrics. Its package has `promtool` as well.
-pub(crate) const PROMETHEUS: Program = Program {
+const PROMETHEUS: Program = Program {
     what: "Prometheus, for the test of metrics",
     names: &["prometheus"],
     package: "prometheus",
@@ -61,7 +66,7 @@ pub(crate) const PROMETHEUS: Program = Program {
 
 impl Program {
     /// Finds it, fetching Debian's package where there is none.
-    pub(crate) fn find(&self) -> Result<PathBuf, String> {
+    fn find(&self) -> Result<PathBuf, String> {
         if let Some(found) = self.found() {
             return Ok(found);
         }

@@ -7,8 +7,7 @@ use crate::{check, fuzz, setup};
 /// Runs everything.
 pub(crate) fn run() -> Result<(), String> {
     check::run_all(false)?;
-    let python = setup::python()?;
-    let (chromium, prometheus) = (setup::CHROMIUM.find()?, setup::PROMETHEUS.find()?);
+    let [python, chromium, prometheus] = setup::all()?;
     // Of the whole workspace: one package alone has other features, and all is compiled again.
     step("binaries and examples", || {
         cargo(&["build", "--quiet", "--locked", "--workspace", "--bins", "--examples"])
