@@ -41,7 +41,7 @@ async fn a_lie_about_the_result_fails_the_session_and_names_both() {
     assert_eq!(report(&cluster, &session, &truth).await.0, 200);
     let lie = json!({"party_id": "liar", "public_key": TWICE});
     let (code, body) = report(&cluster, &session, &lie).await;
-    assert_eq!((code, &body["error"]), (409, &json!("conflict")));
+    assert_eq!((code, &body["error"]), (410, &json!("session_expired")));
     let view = status(&cluster, &session).await;
     assert_eq!(
         (&view["status"], &view["failure"]["reason"]),
