@@ -149,7 +149,8 @@ fn scopes(operation: &str) -> &'static [&'static [&'static str]] {
     match operation {
         "getHealth" | "getReadiness" => &[],
         "getMetrics" => &[&["system"]],
-        "createSession" | "closeSession" | "approveSession" | "startKeygen" => &[&["sessions"]],
+        "createSession" | "closeSession" | "approveSession" | "startKeygen" | "freezeKey"
+        | "unfreezeKey" => &[&["sessions"]],
         "startSession" | "fetchDelegateShare" | "confirmDelegateShare" => {
             &[&["sessions"], &["party"]]
         }
