@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_said_with_its_place() {
-        for bad in ["{", "{\"count\":1} x", "nope", "[1,]"] {
+        for bad in ["{", "{\"count\":1} x", "nope", "{\"count\":1,}"] {
             let (field, message) = refusal(bad);
             assert_eq!(field, "");
             assert!(message.contains("line 1"), "{message}");
