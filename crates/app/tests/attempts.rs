@@ -40,6 +40,7 @@ fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSession {
         authorization: None,
         label: None,
         replace: false,
+        lent: None,
     }
 }
 
@@ -73,6 +74,7 @@ impl World {
                 version: String::new(),
                 notification: NotificationChannel::default(),
                 identity: None,
+                delegate_key: None,
             };
             router.register(&Caller::System, registration).await.unwrap();
         }

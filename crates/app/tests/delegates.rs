@@ -68,6 +68,7 @@ fn keygen(participants: Vec<NewParticipant>, n: i64) -> CreateSession {
         authorization: None,
         label: None,
         replace: false,
+        lent: None,
     }
 }
 
@@ -83,6 +84,7 @@ impl World {
             version: String::new(),
             notification: NotificationChannel::default(),
             identity: None,
+            delegate_key: None,
         };
         self.router.register(&Caller::Open, registration).await.unwrap();
     }

@@ -78,6 +78,7 @@ fn keygen(parties: &[&str], idempotency_key: Option<&str>) -> CreateSession {
         authorization: None,
         label: None,
         replace: false,
+        lent: None,
     }
 }
 

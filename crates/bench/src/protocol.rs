@@ -27,6 +27,7 @@ fn request(ceremony: CeremonyRequest) -> CreateSession {
         authorization: None,
         label: None,
         replace: false,
+        lent: None,
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) async fn route(cluster: &Cluster, effort: Effort) {
         authorization: None,
         label: None,
         replace: false,
+        lent: None,
     };
     let created = coordinator.create(&Caller::Open, request).await.expect("a session");
     let session = created.session.session_id;
@@ -39,6 +40,7 @@ pub(crate) async fn route(cluster: &Cluster, effort: Effort) {
         version: String::new(),
         notification: NotificationChannel::default(),
         identity: None,
+        delegate_key: None,
     };
     router.register(&Caller::Open, registration).await.expect("registered");
     let receiver = cluster.router();

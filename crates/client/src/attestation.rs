@@ -8,27 +8,43 @@ use quorate_types::*;
 /// The identities that parties are known to have. A name may have several, such as those of a
 /// machine before and after it was set up anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KnownPeers(BTreeMap<PartyId, BTreeSet<[u8; 32]>>);
+pub struct KnownPeers {
+    identities: BTreeMap<PartyId, BTreeSet<[u8; 32]>>,
+    delegate_keys: BTreeMap<PartyId, PackageKey>,
+}
 
 impl KnownPeers {
     /// Lets a name show this Ed25519 identity.
     pub fn add(&mut self, name: PartyId, identity: [u8; 32]) {
-        self.0.entry(name).or_default().insert(identity);
+        self.identities.entry(name).or_default().insert(identity);
     }
 
     /// Forgets a name. `false` when it was not known.
     pub fn remove(&mut self, name: &PartyId) -> bool {
-        self.0.remove(name).is_some()
+        self.delegate_keys.remove(name);
+        self.identities.remove(name).is_some()
+    }
+
+    /// The key to which shares are sealed for a delegate.
+    pub fn delegate_key(&self, name: &PartyId) -> Option<&PackageKey> {
+        self.delegate_keys.get(name)
+    }
+
+    /// Notes that key.
+    pub fn add_delegate_key(&mut self, name: PartyId, key: PackageKey) {
+        self.delegate_keys.insert(name, key);
     }
 
     /// Whether a name is known at all.
     pub fn knows(&self, name: &PartyId) -> bool {
-        self.0.contains_key(name)
+        self.identities.contains_key(name)
     }
 
     /// Every name with each of its identities.
     pub fn iter(&self) -> impl Iterator<Item = (&PartyId, &[u8; 32])> {
-        self.0.iter().flat_map(|(name, all)| all.iter().map(move |identity| (name, identity)))
+        self.identities
+            .iter()
+            .flat_map(|(name, all)| all.iter().map(move |identity| (name, identity)))
     }
 }
 
@@ -73,7 +89,7 @@ pub fn verify_key(view: &KeyView, peers: &KnownPeers) -> Verdict {
     }
     let shown = || key.holders.iter().zip(&attestation.identities);
     let is_other = |(name, identity): &(&PartyId, &[u8; 32])| {
-        peers.0.get(*name).is_some_and(|known| !known.contains(*identity))
+        peers.identities.get(*name).is_some_and(|known| !known.contains(*identity))
     };
     if let Some((name, identity)) = shown().find(is_other) {
         return Verdict::False(format!(

@@ -27,6 +27,7 @@ mod attestation;
 mod connection;
 mod credentials;
 mod device;
+mod lending;
 pub mod peers;
 mod web;
 
@@ -34,5 +35,6 @@ pub use attestation::{KnownPeers, Verdict, Wanted, verify_key, verify_new_key};
 pub use connection::Connection;
 pub use credentials::{PARTY_SCHEME, PartyCredentials};
 pub use device::Device;
+pub use lending::{delegate_key, lend};
 pub use quorate_party::{Compute, Keyring, MemoryVault, SealSource};
 pub use quorate_rpc::endpoint::{ApiKey, Call, Credentials, Endpoint, NONCE};

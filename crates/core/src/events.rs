@@ -348,5 +348,6 @@ fn cost(event: &SessionEvent) -> usize {
             + p.handshake.as_ref().map_or(0, |handshake| handshake.len())
     };
     let participants = event.session.participants.iter();
-    EVENT_COST + participants.map(|p| PARTICIPANT_COST + texts(p)).sum::<usize>()
+    let lent = event.lent.as_ref().map_or(0, |lent| lent.package.len());
+    EVENT_COST + lent + participants.map(|p| PARTICIPANT_COST + texts(p)).sum::<usize>()
 }

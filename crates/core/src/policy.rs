@@ -1,5 +1,6 @@
 //! Who may do what at the router: the rules that need more than the caller itself.
 
+use quorate_schemes::verify_delegate_key;
 use quorate_types::*;
 
 /// Refuses a caller that may not act as `party`.
@@ -28,6 +29,7 @@ pub fn act_as(caller: &Caller, party: &PartyId, reserved: bool) -> Result<()> {
 /// `forbidden`, naming the way out.
 pub fn register(caller: &Caller, registration: &Registration, reserved: bool) -> Result<()> {
     act_as(caller, &registration.party_id, reserved)?;
+    check_delegate_key(registration)?;
     let claims = registration.role == PartyRole::Persistent;
     let granted = match caller {
         Caller::Open | Caller::Party(_) | Caller::System => true,
@@ -42,6 +44,21 @@ pub fn register(caller: &Caller, registration: &Registration, reserved: bool) ->
         .with_field("party_role"));
     }
     Ok(())
+}
+
+/// Refuses a key that is not signed by the identity beside it.
+fn check_delegate_key(registration: &Registration) -> Result<()> {
+    let Registration { party_id, role, identity, delegate_key, .. } = registration;
+    let Some(published) = delegate_key else { return Ok(()) };
+    let refused = |why: &str| Err(Error::invalid_field("delegate_key", why));
+    match identity {
+        _ if *role != PartyRole::Delegate => refused("only a delegate registers a delegate_key"),
+        None => refused("a delegate_key is signed by an identity: register identity_key, too"),
+        Some(identity) if !verify_delegate_key(identity, party_id, published) => {
+            refused("the identity of this party has not signed its delegate_key")
+        }
+        Some(_) => quorate_schemes::check_package_key(&published.key),
+    }
 }
 
 /// Refuses a caller that may not start a session: its creators and its parties do.
@@ -118,6 +135,36 @@ mod tests {
             version: String::new(),
             notification: NotificationChannel { email: "p@x".into(), ..Default::default() },
             identity: None,
+            delegate_key: None,
+        }
+    }
+
+    #[test]
+    fn a_key_that_its_identity_has_not_signed_is_not_registered() {
+        let registered = |role, name: &str, seed: [u8; 32], identity: bool| {
+            let own = ed25519_dalek::SigningKey::from_bytes(&seed);
+            let mut point = vec![0; 32];
+            point[0] = 9;
+            let key = PackageKey::new(Kem::X25519, point).unwrap();
+            let message = quorate_schemes::delegate_key_message(&name.parse().unwrap(), &key);
+            let message = quorate_schemes::in_domain(quorate_schemes::DELEGATE_KEY, &message);
+            let signer = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+            let signature = ed25519_dalek::Signer::sign(&signer, &message).to_bytes();
+            let registration = Registration {
+                identity: identity.then(|| own.verifying_key().to_bytes()),
+                delegate_key: Some(DelegateKey { key, signature: KeySignature(signature) }),
+                ..registration(role)
+            };
+            register(&Caller::Open, &registration, false)
+        };
+        assert!(registered(PartyRole::Delegate, "p", [1; 32], true).is_ok());
+        for refused in [
+            registered(PartyRole::Delegate, "other", [1; 32], true),
+            registered(PartyRole::Delegate, "p", [2; 32], true),
+            registered(PartyRole::Delegate, "p", [1; 32], false),
+            registered(PartyRole::Temporary, "p", [1; 32], true),
+        ] {
+            assert!(refused.unwrap_err().details.fields.contains_key("delegate_key"));
         }
     }
 

@@ -51,7 +51,11 @@ impl Known {
         match (held.identity, renewal.identity) {
             (None, None) => true,
             (None, Some(_)) => self.account == *account,
-            _ => held.role == renewal.role && held.notification == renewal.notification,
+            _ => {
+                held.role == renewal.role
+                    && held.notification == renewal.notification
+                    && (held.delegate_key.is_none() || held.delegate_key == renewal.delegate_key)
+            }
         }
     }
 
@@ -318,6 +322,7 @@ mod tests {
             version: "1".into(),
             notification: NotificationChannel::default(),
             identity,
+            delegate_key: None,
         }
     }
 

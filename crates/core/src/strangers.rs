@@ -10,19 +10,29 @@ use quorate_types::{Error, ErrorCode, Result, SessionId};
 /// Open sessions of strangers: as many as a developer's machine runs, and no burden on others.
 const MAX_OPEN: usize = 1_000;
 
+/// Of those, the ones in which a user lends its delegate a share: up to 1 MiB each.
+const MAX_LENDING: usize = 32;
+
 /// The open sessions that strangers have announced.
 #[derive(Clone, Debug, Default)]
 pub struct Strangers {
     open: HashSet<SessionId>,
+    lending: HashSet<SessionId>,
 }
 
 impl Strangers {
     /// Takes a stranger's announcement. `known` says that the router knows the session, `ends`
-    /// that this is its last event.
+    /// that this is its last event, `lends` that it carries a share.
     ///
     /// # Errors
     /// `forbidden` for a session that the installation announced, `rate_limited` past the bound.
-    pub fn admit(&mut self, session: SessionId, known: bool, ends: bool) -> Result<()> {
+    pub fn admit(
+        &mut self,
+        session: SessionId,
+        known: bool,
+        ends: bool,
+        lends: bool,
+    ) -> Result<()> {
         let own = self.open.contains(&session);
         if known && !own {
             return Err(Error::new(
@@ -31,19 +41,24 @@ impl Strangers {
             ));
         }
         if ends {
-            self.open.remove(&session);
-        } else if !own {
-            if self.open.len() >= MAX_OPEN {
-                let message = "too many sessions of other coordinators are open here";
-                return Err(Error::new(ErrorCode::RateLimited, message));
-            }
-            self.open.insert(session);
+            self.displace(session);
+            return Ok(());
+        }
+        let more = lends && !self.lending.contains(&session);
+        if (!own && self.open.len() >= MAX_OPEN) || (more && self.lending.len() >= MAX_LENDING) {
+            let message = "too many sessions of other coordinators are open here";
+            return Err(Error::new(ErrorCode::RateLimited, message));
+        }
+        self.open.insert(session);
+        if lends {
+            self.lending.insert(session);
         }
         Ok(())
     }
 
     /// The installation announces a session: whether a stranger used its id until now.
     pub fn displace(&mut self, session: SessionId) -> bool {
+        self.lending.remove(&session);
         self.open.remove(&session)
     }
 }
@@ -59,25 +74,42 @@ mod tests {
     #[test]
     fn strangers_announce_sessions_of_their_own_only() {
         let mut strangers = Strangers::default();
-        let error = strangers.admit(id(1), true, false).unwrap_err();
+        let error = strangers.admit(id(1), true, false, false).unwrap_err();
         assert_eq!(error.code, ErrorCode::Forbidden);
-        assert!(strangers.admit(id(1), true, true).is_err(), "nor do they end it");
-        assert!(strangers.admit(id(2), false, false).is_ok());
-        assert!(strangers.admit(id(2), true, false).is_ok(), "it is theirs");
+        assert!(strangers.admit(id(1), true, true, false).is_err(), "nor do they end it");
+        assert!(strangers.admit(id(2), false, false, false).is_ok());
+        assert!(strangers.admit(id(2), true, false, false).is_ok(), "it is theirs");
         assert!(strangers.displace(id(2)) && !strangers.displace(id(2)));
-        assert!(strangers.admit(id(2), true, false).is_err(), "it is the installation's now");
+        assert!(
+            strangers.admit(id(2), true, false, false).is_err(),
+            "it is the installation's now"
+        );
     }
 
     #[test]
     fn strangers_sessions_are_bounded_and_end() {
         let mut strangers = Strangers::default();
         for number in 0..MAX_OPEN as u128 {
-            strangers.admit(id(number), false, false).unwrap();
+            strangers.admit(id(number), false, false, false).unwrap();
         }
-        let error = strangers.admit(id(9_999), false, false).unwrap_err();
+        let error = strangers.admit(id(9_999), false, false, false).unwrap_err();
         assert_eq!(error.code, ErrorCode::RateLimited);
-        strangers.admit(id(0), true, true).unwrap();
-        assert!(strangers.admit(id(9_999), false, false).is_ok());
-        assert!(strangers.admit(id(0), true, false).is_err(), "an ended one stays ended");
+        strangers.admit(id(0), true, true, false).unwrap();
+        assert!(strangers.admit(id(9_999), false, false, false).is_ok());
+        assert!(strangers.admit(id(0), true, false, false).is_err(), "an ended one stays ended");
+    }
+
+    #[test]
+    fn shares_in_strangers_sessions_are_bounded() {
+        let mut strangers = Strangers::default();
+        for number in 0..MAX_LENDING as u128 {
+            strangers.admit(id(number), false, false, true).unwrap();
+            strangers.admit(id(number), true, false, true).unwrap();
+        }
+        let error = strangers.admit(id(9_999), false, false, true).unwrap_err();
+        assert_eq!(error.code, ErrorCode::RateLimited);
+        strangers.admit(id(9_999), false, false, false).unwrap();
+        strangers.admit(id(0), true, true, false).unwrap();
+        strangers.admit(id(9_999), true, false, true).unwrap();
     }
 }

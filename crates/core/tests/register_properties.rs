@@ -147,6 +147,7 @@ proptest! {
                         version: now.to_string(),
                         notification: NotificationChannel::default(),
                         identity: None,
+                        delegate_key: None,
                     };
                     presence.register(at, owner.clone(), account.clone(), registration).unwrap();
                     let streams = known.map_or(0, |known| known.0);

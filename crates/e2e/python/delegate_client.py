@@ -85,7 +85,7 @@ def main():
     data = associated_data(session, ended["key_id"], 0, share.party_index, user, scheme)
     info = b"quorate/delegate-share/v1"
     package = packages.open_package(kem, private, info, data, share.encrypted_share)
-    assert package[0] == 1, "version"
+    assert package[0] == 2, "version"
     with open(os.open(opened, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
         file.write(package)
 

@@ -12,7 +12,7 @@ struct World {
     router: [u16; 2],
     coordinator: [u16; 2],
     delegate: Role,
-    /// NAME=HEX of the server parties.
+    /// NAME=HEX of the server parties, and of the delegate.
     identities: Vec<String>,
     _others: Vec<Role>,
 }
@@ -36,6 +36,8 @@ impl World {
             let more = [&["--id", name][..], &to_router].concat();
             others.push(Role::start(&folder.join(name), "party", pair(at), &more).await);
         }
+        let data = folder.join("delegate").join("party");
+        identities.push(identity_in(&data, "delegate-1").await);
         let more = [&["--id", "delegate-1", "--role", "delegate"][..], &to_router].concat();
         let delegate = Role::start(&folder.join("delegate"), "party", pair(8), &more).await;
         Self { router, coordinator, delegate, identities, _others: others }
@@ -92,6 +94,67 @@ async fn a_user_has_a_key_made_by_a_delegate_fetches_its_share_and_signs_alone()
     }
 }
 
+/// The initiator that the roles of this machine share.
+fn initiator() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let state = variable("XDG_STATE_HOME")
+        .unwrap_or_else(|| format!("{}/.local/state", variable("HOME").expect("a home")));
+    format!("{state}/quorate/initiator.pem")
+}
+
+/// Notes identities in a file.
+async fn note(peers: &str, identities: &[String]) {
+    let mut noted = Command::new(binary());
+    noted.args(["peers", "add", "--json", "--peers", peers]).args(identities);
+    assert!(last_json(noted).await.0);
+}
+
+#[tokio::test]
+async fn a_user_signs_through_its_delegate_and_alone_in_turns() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::start(folder.path()).await;
+    let peers = folder.path().join("peers.json");
+    let peers = peers.to_str().expect("text");
+    let initiator = initiator();
+    note(peers, &world.identities[..2]).await;
+    for (scheme, kem) in [("ecdsa-secp256k1", "x25519"), ("ed25519", "p256")] {
+        let user = folder.path().join(scheme);
+        world.must(&user, &["init", "--name", "alice", "--kem", kem]).await;
+        let keygen = ["keygen", "--delegate", "delegate-1", "--scheme", scheme];
+        let key = world.must(&user, &keygen).await;
+        world.must(&user, &["fetch", "--peers", peers]).await;
+        let id = key["key_id"].as_str().expect("an id");
+        let sign = ["sign", "--message", "hello", "--key", id, "--peers", peers];
+        let through = [&sign[..], &["--initiator-key", &initiator, "--through"]].concat();
+        if scheme == "ecdsa-secp256k1" {
+            let unknown = [&through[..], &["delegate-1"]].concat();
+            let (done, refused) = last_json(world.user(&user, &unknown)).await;
+            assert!(!done && refused["details"]["through"].is_string(), "{refused}");
+            note(peers, &world.identities[2..]).await;
+        }
+        let other = [&through[..], &["alpha"]].concat();
+        let (done, refused) = last_json(world.user(&user, &other)).await;
+        assert!(!done && refused["error"] == "not_found", "{refused}");
+        let through = [&through[..], &["delegate-1"]].concat();
+        let named = [&through[..], &["--party", "beta"]].concat();
+        for arguments in [&through[..], &sign, &named, &sign, &through] {
+            let signed = world.must(&user, arguments).await;
+            let mut verify = Command::new(binary());
+            verify.args(["verify", "--json", "--message", "hello"]);
+            verify.args(["--public-key", key["public_key"].as_str().expect("text")]);
+            verify.args(["--signature", signed["signature"].as_str().expect("text")]);
+            assert!(last_json(verify).await.0, "{signed}");
+            let signers = signed["signers"].as_array().expect("a list");
+            let lent = arguments.contains(&"--through");
+            assert_eq!(signers.contains(&json!("delegate-1")), lent, "{signed}");
+        }
+    }
+    let store = Connection::open(folder.path().join("coordinator/quorate.db")).expect("its store");
+    let kept: i64 =
+        store.query_row("SELECT count(*) FROM lent_shares", [], |row| row.get(0)).expect("a table");
+    assert_eq!(kept, 0, "a share goes with its session");
+}
+
 /// Whether these bytes stand in the memory of a process that can be read.
 fn in_memory(pid: u32, needle: &[u8]) -> bool {
     use std::os::unix::fs::FileExt as _;
@@ -128,14 +191,8 @@ async fn a_signed_keygen_of_known_holders_gives_the_user_a_verified_key() {
     let world = World::start(folder.path()).await;
     let peers = folder.path().join("peers.json");
     let peers = peers.to_str().expect("text");
-    let mut noted = Command::new(binary());
-    noted.args(["peers", "add", "--json", "--peers", peers]).args(&world.identities);
-    assert!(last_json(noted).await.0);
-    // The initiator that the roles of this machine share.
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let state = variable("XDG_STATE_HOME")
-        .unwrap_or_else(|| format!("{}/.local/state", variable("HOME").expect("a home")));
-    let initiator = format!("{state}/quorate/initiator.pem");
+    note(peers, &world.identities).await;
+    let initiator = initiator();
     let user = folder.path().join("alice");
     world.must(&user, &["init", "--name", "alice"]).await;
     let keygen = ["keygen", "--delegate", "delegate-1", "--scheme", "ed25519", "--peers", peers];
@@ -171,11 +228,11 @@ async fn a_python_client_has_its_share_made_and_the_delegate_keeps_nothing_of_it
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
         let package = std::fs::read(&opened).expect("the opened package");
-        // Behind the version: the identity's secret; behind the facts the share, and of an
+        // Behind the version: the identity's secret; behind generation and facts the share, and of an
         // Ed25519 share its secret behind four bytes.
         let identity = &package[1..33];
-        let facts = u32::from_be_bytes(package[33..37].try_into().expect("four bytes")) as usize;
-        let share = &package[37 + facts..];
+        let facts = u32::from_be_bytes(package[41..45].try_into().expect("four bytes")) as usize;
+        let share = &package[45 + facts..];
         let mut secrets = vec![identity];
         if scheme == "ed25519" {
             secrets.push(&share[4..36]);

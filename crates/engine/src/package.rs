@@ -1,9 +1,12 @@
 //! A share on its way from one machine to another, with what makes its receiver the holder.
 //!
 //! ```text
-//! version 1 (1) | identity, secret (32) | length of the facts (4) | the facts, in postcard
+//! version 2 (1) | identity, secret (32) | generation (8) | length of the facts (4)
+//! | the facts, in postcard
 //! | the share, as it is sealed at rest: version, tag of the scheme, the scheme's form
 //! ```
+//!
+//! Version 1 had no generation.
 //!
 //! It is sealed to its receiver before it leaves: `quorate_schemes::seal_package`.
 
@@ -19,7 +22,9 @@ use zeroize::Zeroizing;
 use crate::identity::Identity;
 use crate::share::Share;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version without a generation.
+const FIRST: u8 = 1;
 const IDENTITY: usize = 32;
 
 /// What everybody may know of a share: its key, and what its holder knows of the others.
@@ -70,6 +75,9 @@ pub struct Package {
     pub holding: Holding,
     /// The holder's identity.
     pub identity: Arc<Identity>,
+    /// How often shares and bans had changed in the vault that it comes from: what the holder has
+    /// shown to others, who take a vault that shows less for an older one.
+    pub generation: u64,
     /// Its share.
     pub share: Arc<Share>,
 }
@@ -87,10 +95,11 @@ impl Package {
         let facts = postcard::to_allocvec(&self.holding).map_err(|_| Error::internal())?;
         let length = u32::try_from(facts.len()).map_err(|_| Error::internal())?;
         let share = self.share.plain()?;
-        let room = 1 + IDENTITY + 4 + facts.len() + share.len();
+        let room = 1 + IDENTITY + 8 + 4 + facts.len() + share.len();
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         bytes.push(VERSION);
         bytes.extend_from_slice(self.identity.secret().expose());
+        bytes.extend_from_slice(&self.generation.to_be_bytes());
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&facts);
         bytes.extend_from_slice(&share);
@@ -104,11 +113,18 @@ impl Package {
     /// `invalid_request` naming `share`.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let Some((&version, rest)) = bytes.split_first() else { return Err(damaged()) };
-        if version != VERSION {
+        if version != VERSION && version != FIRST {
             let why = "this package was made by a newer version, or it is none";
             return Err(Error::invalid_field("share", why));
         }
         let (secret, rest) = rest.split_first_chunk::<IDENTITY>().ok_or_else(damaged)?;
+        let (generation, rest) = match version {
+            FIRST => (0, rest),
+            _ => {
+                let (generation, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+                (u64::from_be_bytes(*generation), rest)
+            }
+        };
         let (length, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
         let length = u32::from_be_bytes(*length) as usize;
         let (facts, share) = rest.split_at_checked(length).ok_or_else(damaged)?;
@@ -118,12 +134,13 @@ impl Package {
         };
         let share = Share::read(share)?.ok_or_else(damaged)??;
         let identity = Identity::from_secret(&Secret::new(*secret));
-        let package = Self { holding, identity: Arc::new(identity), share: Arc::new(share) };
+        let (identity, share) = (Arc::new(identity), Arc::new(share));
+        let package = Self { holding, identity, generation, share };
         if package.fits() { Ok(package) } else { Err(damaged()) }
     }
 
     fn fits(&self) -> bool {
-        let Self { holding, identity, share } = self;
+        let Self { holding, identity, generation: _, share } = self;
         let Holding { holder, key, identities, execution, confirmations, .. } = holding;
         let at = usize::from(share.share_index().0).wrapping_sub(1);
         (share.scheme(), share.threshold(), share.public_key())

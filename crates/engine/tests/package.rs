@@ -33,6 +33,7 @@ fn package(made: &Made, identities: &[Arc<Identity>], at: usize) -> Package {
             bans: vec![(name(9), "it dealt wrongly".into(), Timestamp(6))],
         },
         identity: identities[at].clone(),
+        generation: 5,
         share: made.shares[at].clone(),
     }
 }
@@ -45,7 +46,11 @@ fn what_was_packed_is_the_same_holder_and_signs() {
         let packed = package(made, &identities, 2);
         let bytes = packed.encode().unwrap();
         let unpacked = Package::decode(&bytes).unwrap();
-        assert_eq!(unpacked.holding, packed.holding);
+        assert_eq!((&unpacked.holding, unpacked.generation), (&packed.holding, 5));
+        // As the first version wrote it.
+        let first = [&[1][..], &bytes[1..33], &bytes[41..]].concat();
+        let first = Package::decode(&first).unwrap();
+        assert_eq!((first.holding, first.generation), (packed.holding, 0));
         assert_eq!(unpacked.identity.public(), identities[2].public());
         let mut shares = made.shares.clone();
         shares[2] = unpacked.share;
@@ -103,6 +108,8 @@ proptest! {
     #[test]
     fn junk_is_no_package(junk: Vec<u8>) {
         prop_assert!(Package::decode(&junk).is_err());
-        prop_assert!(Package::decode(&[&[1][..], &junk].concat()).is_err());
+        for version in [1, 2] {
+            prop_assert!(Package::decode(&[&[version][..], &junk].concat()).is_err());
+        }
     }
 }

@@ -37,7 +37,7 @@ pub fn follow(
         _messages: AbortOnDropHandle::new(tokio::spawn(messages)),
         _views: AbortOnDropHandle::new(tokio::spawn(events)),
     };
-    (Feed { attempt, views, unjoined, inbox }, following)
+    (Feed { attempt, views, unjoined, inbox, lent: None }, following)
 }
 
 /// Shows the task of an attempt how the session stands.

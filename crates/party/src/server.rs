@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_ports::{Deliver, TakePart};
+use quorate_schemes::PackageSecret;
 use quorate_types::*;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -16,8 +17,8 @@ use tokio_util::task::TaskTracker;
 use crate::authority::Authority;
 use crate::compute::Compute;
 use crate::keyring::Keyring;
-use crate::seat::SeatHost;
-use crate::session::{Delegate, Party, Worker};
+use crate::seat::Delegate;
+use crate::session::{Party, Worker};
 use table::Table;
 
 /// Sessions at once whose coordinator is being told that this party has no place for them.
@@ -39,8 +40,9 @@ pub struct PartyConfig {
     pub grace: Duration,
     /// Decides about sessions before they are joined. Without one it takes part in all.
     pub authority: Option<Arc<Authority>>,
-    /// Where a delegate takes its users' seats; here without one.
-    pub seats: Option<Arc<dyn SeatHost>>,
+    /// A delegate's key, and where it takes its users' seats. A delegate without one takes them here,
+    /// with a key that goes with the process.
+    pub delegate: Option<Delegate>,
 }
 
 impl Default for PartyConfig {
@@ -58,7 +60,7 @@ impl Default for PartyConfig {
             heartbeat: Duration::from_secs(10),
             grace: Duration::from_secs(20),
             authority: None,
-            seats: None,
+            delegate: None,
         }
     }
 }
@@ -103,9 +105,12 @@ impl PartyServer {
         compute: Compute,
     ) -> PartyHandle {
         let (device, authority) = (config.device.clone(), config.authority.clone());
-        let delegate = (config.role == PartyRole::Delegate).then(|| match &config.seats {
-            Some(host) => Delegate::Elsewhere(Arc::clone(host)),
-            None => Delegate::InProcess,
+        let delegate = (config.role == PartyRole::Delegate).then(|| {
+            let here = || {
+                let key = Arc::new(PackageSecret::generate(Kem::X25519));
+                Delegate { key, seats: None }
+            };
+            config.delegate.clone().unwrap_or_else(here)
         });
         let server = Arc::new(Self {
             config,

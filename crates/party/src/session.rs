@@ -22,7 +22,7 @@ use crate::backoff::retry;
 use crate::compute::Compute;
 use crate::drive::Driver;
 use crate::keyring::Keyring;
-use crate::seat::{Names, Seat, SeatHost, taken};
+use crate::seat::{Delegate, Names, Seat, taken};
 use crate::transport::RouterTransport;
 
 pub(crate) use permission::denied;
@@ -72,15 +72,6 @@ pub struct Party {
     pub delegate: Option<Delegate>,
     /// What was allowed before; for a party without an authority of its own.
     pub allowed: Option<Authorization>,
-}
-
-/// How a delegate takes the seats of users.
-#[derive(Clone)]
-pub enum Delegate {
-    /// Here. What the protocols' libraries leave in memory stays until it is used again.
-    InProcess,
-    /// Each in another process.
-    Elsewhere(Arc<dyn SeatHost>),
 }
 
 impl Party {
@@ -190,6 +181,8 @@ pub struct Feed {
     pub unjoined: Arc<Notify>,
     /// The session's messages. Duplicates are allowed.
     pub inbox: mpsc::Receiver<Message>,
+    /// The share that a user lends this party for the session.
+    pub lent: Option<LentShare>,
 }
 
 /// Joins with `token`, computes, stores the share or reports the signature, and waits for the end:
@@ -207,13 +200,18 @@ pub async fn take_part(
     token: JoinToken,
     feed: Feed,
 ) -> Result<SessionView> {
-    let Feed { attempt, mut views, unjoined, inbox } = feed;
+    let Feed { attempt, mut views, unjoined, inbox, lent } = feed;
     let early = views.borrow_and_update().clone();
     if party.authority.is_some() && early.is_none() {
         return Err(Error::internal());
     }
-    let seat = match taken(party, early.as_ref()) {
-        Ok(seat) => seat.and_then(|seat| Seat::new(seat, &party.worker)),
+    let seat = match taken(party, early.as_ref(), lent.as_ref()) {
+        Ok(Some((delegate, task))) => Seat::take(task, delegate, &party.worker).await.map(Some),
+        Ok(None) => Ok(None),
+        Err(refusal) => Err(refusal),
+    };
+    let seat = match seat {
+        Ok(seat) => seat,
         Err(refusal) => {
             let refusal = PartyOutcome::Failure(could_not(party.id(), refusal));
             return party.report((session, attempt), refusal).await;

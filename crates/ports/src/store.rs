@@ -96,6 +96,15 @@ pub struct DelegateShareRow {
     pub package: bytes::Bytes,
 }
 
+/// A share that a user lends a delegate, sealed to the delegate's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LentShareRow {
+    /// The session in which it is used.
+    pub session_id: SessionId,
+    /// The share. The package begins with its version.
+    pub lent: LentShare,
+}
+
 /// An API key as the store keeps it: only its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyRow {
@@ -163,6 +172,10 @@ pub enum Write {
     ForgetDelegateShare(SessionId, PartyId),
     /// Removes all packages of a session.
     ForgetDelegateShares(SessionId),
+    /// Inserts a lent share.
+    LentShare(LentShareRow),
+    /// Removes the lent share of a session.
+    ForgetLentShare(SessionId),
     /// Inserts or replaces an API key.
     ApiKey(ApiKeyRow),
     /// A change of the group relay.
@@ -260,6 +273,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many packages of a tenant's sessions wait for their users.
     async fn delegate_shares(&self, tenant: &Tenant) -> Result<u64>;
+
+    /// The shares that are lent in open sessions.
+    async fn lent_shares(&self) -> Result<Vec<LentShareRow>>;
 
     /// All accounts, oldest first (creation time, then id).
     async fn accounts(&self) -> Result<Vec<Account>>;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub use authorization::*;
 use bytes::Bytes;
 pub use delegate::*;
-use delegate::{behalf_in, behalf_out};
+use delegate::{behalf_in, behalf_out, lent_in, lent_out};
 pub use key::*;
 use key::{attestation_in, attestation_out, label_in, label_out};
 use quorate_types::*;
@@ -236,6 +236,7 @@ pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
         authorization: request.authorization.map(authorization_in).transpose()?,
         label: label_in(&request.label)?,
         replace: request.replace,
+        lent: request.delegate_user_share.map(lent_in).transpose()?,
     })
 }
 
@@ -288,6 +289,7 @@ pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
         authorization: request.authorization.as_ref().map(authorization_out),
         label: label_out(request.label),
         replace: request.replace,
+        delegate_user_share: request.lent.map(lent_out),
     }
 }
 

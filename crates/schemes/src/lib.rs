@@ -4,6 +4,7 @@
 //! [`Scheme`]; each scheme has its module.
 
 mod attestation;
+mod delegate;
 mod ed25519;
 mod hash;
 mod identity;
@@ -11,6 +12,7 @@ mod package;
 mod secp256k1;
 
 pub use attestation::{Statement, check_attestation};
+pub use delegate::{DELEGATE_KEY, delegate_key_message, verify_delegate_key};
 pub use hash::{HashKind, hash_message};
 pub use identity::{IdentityVerifier, in_domain, verify_identity};
 pub use package::{PackageSecret, Purpose, Seat, check_package_key, seal_package};

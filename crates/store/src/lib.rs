@@ -23,7 +23,8 @@ use async_trait::async_trait;
 pub use ledger::SqliteLedger;
 use quorate_ports::groups::KeptGroups;
 use quorate_ports::store::{
-    ApiKeyRow, DelegateShareRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow,
+    ApiKeyRow, DelegateShareRow, IdempotencyRow, LentShareRow, PartyRow, RecoveredMessage,
+    SessionRow,
 };
 use quorate_ports::{Commit, GroupStore, GroupWrite, Store, Urgency, Write};
 use quorate_types::*;
@@ -45,6 +46,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0006_epochs.sql"),
         include_str!("migrations/0007_delegate_shares.sql"),
         include_str!("migrations/0008_freezes.sql"),
+        include_str!("migrations/0009_lent_shares.sql"),
     ],
     secure_delete: false,
 };
@@ -167,6 +169,10 @@ impl Store for SqliteStore {
     async fn delegate_shares(&self, tenant: &Tenant) -> Result<u64> {
         let tenant = tenant.clone();
         self.reader.run(move |c| reads::delegate_shares(c, &tenant)).await
+    }
+
+    async fn lent_shares(&self) -> Result<Vec<LentShareRow>> {
+        self.reader.run(|c| reads::lent_shares(c)).await
     }
 
     async fn accounts(&self) -> Result<Vec<Account>> {

@@ -44,6 +44,7 @@ impl Item {
             Write::Message(row) => row.message.payload.len(),
             Write::Session(row) | Write::Interim(row, _) => row.document.len(),
             Write::DelegateShare(row) => row.package.len(),
+            Write::LentShare(row) => row.lent.package.len(),
             Write::Group(write) => crate::groups::bytes(write),
             _ => 0,
         };

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use quorate_ports::store::{
-    ApiKeyRow, DelegateShareRow, IdempotencyRow, PartyRow, RecoveredMessage, SessionRow,
+    ApiKeyRow, DelegateShareRow, IdempotencyRow, LentShareRow, PartyRow, RecoveredMessage,
+    SessionRow,
 };
 use quorate_types::*;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
@@ -228,6 +229,18 @@ pub(crate) fn delegate_share(
 pub(crate) fn delegate_shares(connection: &Connection, tenant: &Tenant) -> rusqlite::Result<u64> {
     let sql = "SELECT count(*) FROM delegate_shares WHERE tenant = ?1";
     connection.prepare_cached(sql)?.query_row([tenant.as_str()], |row| unsigned(row, 0))
+}
+
+pub(crate) fn lent_shares(connection: &Connection) -> rusqlite::Result<Vec<LentShareRow>> {
+    let sql = "SELECT session, delegate, holder_index, package FROM lent_shares";
+    all(connection, sql, [], |row| {
+        let lent = LentShare {
+            delegate: name(row, 1)?,
+            holder_index: PartyIndex(row.get(2)?),
+            package: row.get::<_, Vec<u8>>(3)?.into(),
+        };
+        Ok(LentShareRow { session_id: SessionId(id(row, 0)?), lent })
+    })
 }
 
 pub(crate) fn accounts(connection: &Connection) -> rusqlite::Result<Vec<Account>> {

@@ -1,7 +1,7 @@
 //! Each write as SQL, on a connection whose transaction is open.
 
 use quorate_ports::Write;
-use quorate_ports::store::{IdempotencyRow, SessionRow};
+use quorate_ports::store::{IdempotencyRow, LentShareRow, SessionRow};
 use quorate_types::*;
 use rusqlite::{Connection, Params, params};
 
@@ -125,6 +125,22 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
             [session.0.as_bytes()],
         )
         .map(drop),
+        Write::LentShare(LentShareRow { session_id, lent }) => execute(
+            connection,
+            "INSERT OR REPLACE INTO lent_shares (session, delegate, holder_index, package)
+             VALUES (?1, ?2, ?3, ?4)",
+            params![
+                session_id.0.as_bytes(),
+                lent.delegate.as_str(),
+                lent.holder_index.0,
+                &lent.package[..]
+            ],
+        )
+        .map(drop),
+        Write::ForgetLentShare(session) => {
+            let sql = "DELETE FROM lent_shares WHERE session = ?1";
+            execute(connection, sql, [session.0.as_bytes()]).map(drop)
+        }
         Write::Group(write) => crate::groups::apply(connection, write),
         Write::ApiKey(row) => execute(
             connection,

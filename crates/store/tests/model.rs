@@ -11,7 +11,7 @@ use std::sync::Arc;
 use common::*;
 use proptest::prelude::*;
 use quorate_ports::store::{
-    ApiKeyRow, DelegateShareRow, IdempotencyRow, Overtaken, PartyRow, SessionRow,
+    ApiKeyRow, DelegateShareRow, IdempotencyRow, LentShareRow, Overtaken, PartyRow, SessionRow,
 };
 use quorate_ports::{Store, Urgency, Write};
 use quorate_store::SqliteStore;
@@ -33,6 +33,7 @@ struct Model {
     parties: BTreeMap<(PartyId, NameOwner), PartyRow>,
     messages: Vec<(Arc<MessageRow>, Vec<PartyId>)>,
     delegate_shares: BTreeMap<(SessionId, PartyId), DelegateShareRow>,
+    lent_shares: BTreeMap<SessionId, LentShareRow>,
     api_keys: BTreeMap<String, ApiKeyRow>,
 }
 
@@ -127,6 +128,8 @@ impl Model {
             Write::ForgetDelegateShares(session) => {
                 self.delegate_shares.retain(|(of, _), _| *of != session);
             }
+            Write::LentShare(row) => drop(self.lent_shares.insert(row.session_id, row)),
+            Write::ForgetLentShare(session) => drop(self.lent_shares.remove(&session)),
             Write::ApiKey(row) => drop(self.api_keys.insert(row.id.clone(), row)),
             // They have tables and tests of their own.
             Write::Group(_) => {}
@@ -179,6 +182,9 @@ impl Model {
         open.retain(|row| !row.is_final);
         open.reverse();
         assert_eq!(store.open_sessions().await.unwrap(), open);
+        let mut lent = store.lent_shares().await.unwrap();
+        lent.sort_by_key(|row| row.session_id);
+        assert_eq!(lent, self.lent_shares.values().cloned().collect::<Vec<_>>());
         for n in 0..4 {
             let (session, key) = (session_id(n.into()), KeyId(Uuid::from_u128(n.into())));
             assert_eq!(store.session(session).await.unwrap(), self.sessions.get(&session).cloned());
@@ -328,6 +334,7 @@ fn any_party() -> impl Strategy<Value = Write> {
                 version: "1".into(),
                 notification: NotificationChannel { email: "x@y".into(), ..Default::default() },
                 identity,
+                delegate_key: None,
             };
             Write::Party(PartyRow { owner, registration, registered_at: Timestamp(at) })
         },
@@ -358,8 +365,17 @@ fn any_delegate_share() -> impl Strategy<Value = Write> {
             })
         },
     );
+    let lent = (small_id(), name(), any::<u16>(), any::<[u8; 3]>()).prop_map(
+        |(session, delegate, place, package)| {
+            let (holder_index, package) = (PartyIndex(place), package.to_vec().into());
+            let lent = LentShare { delegate, holder_index, package };
+            Write::LentShare(LentShareRow { session_id: session_id(session), lent })
+        },
+    );
     prop_oneof![
         4 => share,
+        4 => lent,
+        2 => small_id().prop_map(|n| Write::ForgetLentShare(session_id(n))),
         1 => (small_id(), name()).prop_map(|(n, p)| Write::ForgetDelegateShare(session_id(n), p)),
         1 => small_id().prop_map(|n| Write::ForgetDelegateShares(session_id(n))),
     ]

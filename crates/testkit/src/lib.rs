@@ -295,6 +295,7 @@ impl Deliver for Fake {
             kind: EventKind::SessionCreated,
             session: session(),
             join_tokens: tokens(),
+            lent: None,
             created_at: Timestamp(3),
         };
         Ok(self.stream(vec![Ok(event)]))

@@ -1,4 +1,5 @@
-//! Delegates: for whom one takes a seat, and the key to which it seals what it makes there.
+//! Delegates: for whom one takes a seat, the key to which it seals what it makes there, and what a
+//! user lends it to sign with.
 
 use std::fmt;
 use std::str::FromStr;
@@ -173,6 +174,63 @@ pub struct DelegatedShare {
     pub party_index: PartyIndex,
     /// The package, sealed to the user's key.
     pub package: Bytes,
+}
+
+/// The key to which users seal what they lend a delegate, as the delegate registers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegateKey {
+    /// The key.
+    pub key: PackageKey,
+    /// The signature of the delegate's identity over its name and the key.
+    pub signature: KeySignature,
+}
+
+/// An Ed25519 signature under a delegate's key: hex in documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeySignature(pub [u8; 64]);
+
+impl KeySignature {
+    /// A signature from the bytes of a wire.
+    ///
+    /// # Errors
+    /// `invalid_request` naming `delegate_key` when they are not 64.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let wrong = |_| Error::invalid_field("delegate_key", "a signature is 64 bytes");
+        bytes.try_into().map(Self).map_err(wrong)
+    }
+}
+
+impl From<KeySignature> for String {
+    fn from(signature: KeySignature) -> Self {
+        hex::encode(signature.0)
+    }
+}
+
+impl TryFrom<String> for KeySignature {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::read(&hex::decode(text).unwrap_or_default())
+    }
+}
+
+/// A share that a user lends a delegate for one signed request: the wires' `delegate_user_share`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LentShare {
+    /// The delegate, to whose key it is sealed.
+    pub delegate: PartyId,
+    /// The user's place among the holders of the key, from 0.
+    pub holder_index: PartyIndex,
+    /// The package of the user's share, bound to the request.
+    pub package: Bytes,
+}
+
+impl fmt::Debug for LentShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (delegate, index) = (&self.delegate, self.holder_index.0);
+        write!(f, "LentShare({delegate}, {index}, {} bytes)", self.package.len())
+    }
 }
 
 #[cfg(test)]

@@ -113,6 +113,7 @@ mod tests {
             version: String::new(),
             notification: NotificationChannel::default(),
             identity: None,
+            delegate_key: None,
         };
         let (registered_at, last_seen_at) = (Timestamp(0), Timestamp(0));
         PartyView { registration, online: true, offline: false, registered_at, last_seen_at }

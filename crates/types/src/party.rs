@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::delegate::DelegateKey;
 use crate::error::{Error, ErrorCode};
 use crate::ids::{PartyId, Tenant};
 use crate::time::Timestamp;
@@ -77,6 +78,9 @@ pub struct Registration {
     pub notification: NotificationChannel,
     /// Its Ed25519 identity key, where it has one. Once given it cannot change.
     pub identity: Option<[u8; 32]>,
+    /// A delegate's key to which users seal the shares that they lend it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate_key: Option<DelegateKey>,
 }
 
 /// Whose a registered name is. Two tenants may each have a party of the same name.

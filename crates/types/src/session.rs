@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::Authorization;
 use crate::ceremony::{Ceremony, CeremonyRequest};
-use crate::delegate::{FetchToken, OnBehalfOf};
+use crate::delegate::{FetchToken, LentShare, OnBehalfOf};
 use crate::error::Error;
 use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
 use crate::key::{Attestation, KeyLabel};
@@ -198,6 +198,8 @@ pub struct CreateSession {
     /// Whether a named participant may be replaced by another holder of the key, too, when it
     /// cannot sign.
     pub replace: bool,
+    /// Sign: the share that a user lends a delegate for this request.
+    pub lent: Option<LentShare>,
 }
 
 /// A created session.
@@ -461,6 +463,8 @@ pub struct SessionEvent {
     pub session: SessionView,
     /// Tokens by party. The router shows each subscriber only its own.
     pub join_tokens: BTreeMap<PartyId, JoinToken>,
+    /// The share that a user lends a delegate. The router shows it to that delegate only.
+    pub lent: Option<LentShare>,
     /// When it happened.
     pub created_at: Timestamp,
 }
@@ -475,6 +479,7 @@ impl SessionEvent {
     pub fn for_party(&self, party: &PartyId) -> Self {
         let mut event = self.clone();
         event.join_tokens.retain(|owner, _| owner == party);
+        event.lent = event.lent.filter(|lent| lent.delegate == *party);
         event
     }
 }

@@ -42,6 +42,65 @@ impl From<PackageKey> for SealKeyJson {
     }
 }
 
+/// A delegate's key to which users seal what they lend it, signed by its identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DelegateKeyJson {
+    /// The key.
+    pub key: SealKeyJson,
+    /// Of the delegate's identity over its name and the key: 64 bytes in hex.
+    pub signature: String,
+}
+
+/// A [`DelegateKeyJson`] that is well formed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "DelegateKeyJson", into = "DelegateKeyJson")]
+pub struct PublishedKey(pub DelegateKey);
+
+impl TryFrom<DelegateKeyJson> for PublishedKey {
+    type Error = Error;
+
+    fn try_from(json: DelegateKeyJson) -> Result<Self> {
+        let key = json.key.into_key("delegate_key.key.")?;
+        Ok(Self(DelegateKey { key, signature: json.signature.try_into()? }))
+    }
+}
+
+impl From<PublishedKey> for DelegateKeyJson {
+    fn from(PublishedKey(DelegateKey { key, signature }): PublishedKey) -> Self {
+        Self { key: key.into(), signature: signature.into() }
+    }
+}
+
+/// A share that a user lends a delegate for one signed request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LentShareJson {
+    /// The delegate, which takes the user's seat.
+    #[schema(value_type = String)]
+    pub delegate_party_id: PartyId,
+    /// The user's package in base64, sealed to the delegate's key and bound to the request: at most 1
+    /// MiB.
+    pub encrypted_share: Base64Text,
+    /// The user's place among the holders of the key, from 0.
+    #[schema(value_type = u16)]
+    pub party_index: PartyIndex,
+}
+
+impl From<LentShareJson> for LentShare {
+    fn from(json: LentShareJson) -> Self {
+        let LentShareJson { delegate_party_id, encrypted_share, party_index } = json;
+        Self { delegate: delegate_party_id, holder_index: party_index, package: encrypted_share.0 }
+    }
+}
+
+impl From<LentShare> for LentShareJson {
+    fn from(LentShare { delegate, holder_index, package }: LentShare) -> Self {
+        let encrypted_share = Base64Text(package);
+        Self { delegate_party_id: delegate, encrypted_share, party_index: holder_index }
+    }
+}
+
 /// For whom a delegate takes a seat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::codec::DigestText;
+use crate::delegate::LentShareJson;
 use crate::schema;
 use crate::session::{tokens_in, tokens_out};
 use crate::view::SessionJson;
@@ -33,6 +34,9 @@ pub struct EventJson {
     /// The subscriber's own join token, by its party id; nobody else's.
     #[serde(default)]
     pub join_tokens: BTreeMap<String, String>,
+    /// Sign: the share that a user lends the subscriber; nobody else sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate_user_share: Option<LentShareJson>,
     /// Sign: what is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_hash: Option<DigestText>,
@@ -47,7 +51,7 @@ pub struct EventJson {
 
 impl From<SessionEvent> for EventJson {
     fn from(event: SessionEvent) -> Self {
-        let SessionEvent { event_id, kind, session, join_tokens, created_at } = event;
+        let SessionEvent { event_id, kind, session, join_tokens, lent, created_at } = event;
         Self {
             event_id,
             event_type: kind,
@@ -56,6 +60,7 @@ impl From<SessionEvent> for EventJson {
             threshold_t: session.ceremony.threshold().signers(),
             selected_parties: session.parties().cloned().collect(),
             join_tokens: tokens_out(join_tokens),
+            delegate_user_share: lent.map(Into::into),
             message_hash: session.ceremony.input().and_then(SignInput::digest).map(DigestText),
             created_at,
             expires_at: session.expires_at.as_seconds(),
@@ -73,6 +78,7 @@ impl TryFrom<EventJson> for SessionEvent {
             kind: json.event_type,
             session: json.session.try_into()?,
             join_tokens: tokens_in(json.join_tokens)?,
+            lent: json.delegate_user_share.map(Into::into),
             created_at: json.created_at,
         })
     }
@@ -85,18 +91,21 @@ mod tests {
     #[test]
     fn an_event_survives_its_json_token_included() {
         let party: PartyId = "a".parse().unwrap();
+        let (delegate, package) = (party.clone(), vec![1, 2].into());
+        let lent = LentShare { delegate, holder_index: PartyIndex(1), package };
         let event = SessionEvent {
             event_id: "660e8400-e29b-41d4-a716-446655440001".parse().unwrap(),
             kind: EventKind::SessionCreated,
             session: crate::view::tests::signed(),
             join_tokens: [(party.clone(), Secret::new("token".to_owned()))].into(),
+            lent: Some(lent),
             created_at: Timestamp(4),
         };
         let text = serde_json::to_string(&EventJson::from(event.clone())).unwrap();
         let json: EventJson = serde_json::from_str(&text).unwrap();
         assert_eq!(json.selected_parties, ["a", "c"].map(|name| name.parse().unwrap()));
         let back = SessionEvent::try_from(json).unwrap();
-        assert_eq!(back.session, event.session);
+        assert_eq!((back.session, back.lent), (event.session, event.lent));
         assert_eq!(back.join_tokens[&party].expose(), "token");
     }
 }

@@ -38,7 +38,8 @@ pub use codec::{
     Base64Text, DigestText, IdentityText, PublicKeyText, SignatureText, decode_base64, decode_hex,
 };
 pub use delegate::{
-    DelegatedShareJson, OnBehalfOfJson, SealKeyJson, ShareStepJson, SubmitShareJson,
+    DelegateKeyJson, DelegatedShareJson, LentShareJson, OnBehalfOfJson, PublishedKey, SealKeyJson,
+    ShareStepJson, SubmitShareJson,
 };
 pub use device::{DeviceJson, NewParticipantJson};
 pub use error::{BlameJson, DetailsJson, ErrorJson, close_reason};

@@ -72,6 +72,7 @@ impl MpcKeygenJson {
             authorization: self.authorization,
             label: self.label,
             replace: false,
+            delegate_user_share: None,
         };
         Ok((self.account_id, request.into_request(idempotency_key)?))
     }
@@ -136,6 +137,7 @@ impl MpcSignJson {
             authorization: self.authorization.map(TryInto::try_into).transpose()?,
             label: None,
             replace: self.replace,
+            lent: None,
         };
         Ok((self.account_id, request))
     }

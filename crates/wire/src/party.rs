@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::codec::IdentityText;
+use crate::delegate::PublishedKey;
 use crate::schema;
 
 /// Ways to reach a party that is not connected; any of them puts it in offline mode.
@@ -56,6 +57,10 @@ pub struct RegisterJson {
     /// Its Ed25519 identity key. Once given it cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityText>,
+    /// A delegate's key to which users seal the shares that they lend it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<crate::delegate::DelegateKeyJson>)]
+    pub delegate_key: Option<PublishedKey>,
 }
 
 impl From<RegisterJson> for Registration {
@@ -66,6 +71,7 @@ impl From<RegisterJson> for Registration {
             version: json.version,
             notification: json.notification.unwrap_or_default().into(),
             identity: json.identity.map(|identity| identity.0),
+            delegate_key: json.delegate_key.map(|key| key.0),
         }
     }
 }
@@ -79,6 +85,7 @@ impl From<Registration> for RegisterJson {
             version: registration.version,
             notification: (!channel.is_empty()).then(|| channel.into()),
             identity: registration.identity.map(IdentityText),
+            delegate_key: registration.delegate_key.map(PublishedKey),
         }
     }
 }
@@ -162,6 +169,10 @@ pub struct PartyJson {
     /// Its Ed25519 identity key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityText>,
+    /// A delegate's key to which users seal the shares that they lend it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<crate::delegate::DelegateKeyJson>)]
+    pub delegate_key: Option<PublishedKey>,
 }
 
 impl From<PartyView> for PartyJson {
@@ -180,6 +191,7 @@ impl From<PartyView> for PartyJson {
                 false => registered.notification,
             },
             identity: registered.identity,
+            delegate_key: registered.delegate_key,
         }
     }
 }
@@ -193,6 +205,7 @@ impl From<PartyJson> for PartyView {
             version: json.version,
             notification: json.notification,
             identity: json.identity,
+            delegate_key: json.delegate_key,
         };
         Self {
             registration: registration.into(),
@@ -261,6 +274,10 @@ mod tests {
                 version: "1".into(),
                 notification: NotificationChannel { email: "a@b".into(), ..Default::default() },
                 identity: Some([9; 32]),
+                delegate_key: Some(DelegateKey {
+                    key: PackageKey::new(Kem::X25519, vec![5; 32]).unwrap(),
+                    signature: KeySignature([6; 64]),
+                }),
             },
             online: true,
             offline: false,

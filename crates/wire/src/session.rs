@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::authorization::AuthorizationJson;
 use crate::codec::{Base64Text, DigestText, PublicKeyText};
+use crate::delegate::LentShareJson;
 use crate::device::{DeviceJson, NewParticipantJson, device, participants};
 use crate::schema;
 use crate::view::{SeatJson, SessionJson};
@@ -72,6 +73,10 @@ pub struct CreateSessionJson {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub replace: bool,
+    /// Sign only: the share that a user lends a delegate for the request in `authorization`. The
+    /// delegate takes the user's seat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate_user_share: Option<LentShareJson>,
 }
 
 /// Both numbers of a threshold, or none.
@@ -117,6 +122,8 @@ impl CreateSessionJson {
             }
         }
         only("replace", kind, self.replace && kind != SessionKind::Sign)?;
+        let lends = self.delegate_user_share.is_some();
+        only("delegate_user_share", kind, lends && kind != SessionKind::Sign)?;
         let key = match (self.key_id, self.public_key) {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid_field(
@@ -139,6 +146,7 @@ impl CreateSessionJson {
             authorization: self.authorization.map(TryInto::try_into).transpose()?,
             label: self.label,
             replace: self.replace,
+            lent: self.delegate_user_share.map(Into::into),
         })
     }
 }
@@ -168,6 +176,7 @@ impl From<CreateSession> for CreateSessionJson {
             authorization: request.authorization.map(Into::into),
             label: request.label,
             replace: request.replace,
+            delegate_user_share: request.lent.map(Into::into),
         }
     }
 }
@@ -505,6 +514,7 @@ mod tests {
                 authorization: None,
                 label: None,
                 replace: false,
+                lent: None,
             };
             let text = serde_json::to_string(&CreateSessionJson::from(request.clone())).unwrap();
             let back = parse::<CreateSessionJson>(text.as_bytes()).unwrap();

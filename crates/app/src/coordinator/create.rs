@@ -8,13 +8,13 @@ use quorate_core::admission::Admission;
 use quorate_core::budget::Over;
 use quorate_core::choice::choose;
 use quorate_core::session::{Command, Effects, NewSession, Reserve, Session};
-use quorate_ports::store::IdempotencyRow;
+use quorate_ports::store::{IdempotencyRow, LentShareRow};
 use quorate_ports::{Commit, Urgency, Write};
 use quorate_types::*;
 
 use super::authorize;
 use super::state::SessionEntry;
-use super::{CoordinatorApp, encode, fingerprint};
+use super::{CoordinatorApp, encode, fingerprint, lending};
 use crate::lock;
 use crate::tokens::JoinTokens;
 
@@ -111,7 +111,9 @@ impl CoordinatorApp {
         let asked = asked.map(|signed| authorize::asked(signed, now)).transpose()?;
         let named = asked.as_ref().and_then(authorize::named);
         let ceremony = self.ceremony(caller, &request).await?;
-        let selection = self.select_participants(caller, &request, &ceremony, named.as_deref());
+        let mut seated = request.clone();
+        lending::seat(&mut seated, &ceremony)?;
+        let selection = self.select_participants(caller, &seated, &ceremony, named.as_deref());
         let selection = selection.await?;
         self.check_packages(&tenant, &selection.participants).await?;
         let expires_at = now.plus_seconds(self.lifetime(&request, selection.offline)?);
@@ -157,7 +159,7 @@ impl CoordinatorApp {
             request_hash: fingerprint::of(&request),
             session_id,
         });
-        match self.enter(session, effects, idempotency)? {
+        match self.enter(session, effects, request.lent.clone(), idempotency)? {
             Entered::New(view, commit) => match self.durable(session_id, commit).await {
                 Ok(()) => Ok(self.created(*view)),
                 Err(error) => match self.repeated(&tenant, &request).await? {
@@ -191,6 +193,7 @@ impl CoordinatorApp {
         &self,
         session: Session,
         effects: Effects,
+        lent: Option<LentShare>,
         idempotency: Option<IdempotencyRow>,
     ) -> Result<Entered> {
         let entry = idempotency.as_ref().map(|row| (row.tenant.clone(), row.key.clone()));
@@ -202,10 +205,16 @@ impl CoordinatorApp {
         }
         state.open.check(session.tenant(), 1).map_err(too_many_open)?;
         state.check_waiting(&session).map_err(too_many_waiting)?;
+        if let Some(lent) = &lent {
+            let bytes = lent.package.len();
+            state.lent.check(session.tenant(), bytes).map_err(lending::too_many)?;
+        }
         check_turn(&state.admission, &session)?;
         state.check_epoch(&session)?;
         state.health.chosen(session.servers());
+        let session_id = session.id();
         let mut writes = vec![Write::Session(encode(&session))];
+        writes.extend(lent.clone().map(|lent| Write::LentShare(LentShareRow { session_id, lent })));
         if let (Some(entry), Some(row)) = (entry.clone(), idempotency) {
             state.idempotency.insert(entry, row.clone());
             writes.push(Write::Idempotency(row));
@@ -214,12 +223,12 @@ impl CoordinatorApp {
         self.0.counts.created(&session);
         let view = session.view();
         let monotonic = self.0.parts.clock.monotonic();
-        state.insert(SessionEntry::new(session, monotonic, entry), monotonic);
+        state.insert(SessionEntry::new(session, monotonic, lent.clone(), entry), monotonic);
         self.0.sooner.notify_one();
         // The parties may start while the disk works: a session lost in a crash is created again
         // by its creator, who has had no answer yet.
         for kind in effects.events {
-            self.publish(&view, kind);
+            self.publish(&view, kind, lent.as_ref());
         }
         Ok(Entered::New(Box::new(view), commit))
     }
@@ -360,8 +369,8 @@ impl CoordinatorApp {
                 && allowed.is_none_or(|allowed| allowed.contains(party))
         };
         super::delegates::check_roles(&participants, &known)?;
-        let fixed: Vec<_> = participants.iter().map(|one| one.party_id.clone()).collect();
-        let mut others = self.ranked(&known, &fixed, may, key.map(|key| key.key_id));
+        let fixed: Vec<_> = participants.iter().map(|one| one.holder().clone()).collect();
+        let mut others = self.ranked(&known, &participants, may, key.map(|key| key.key_id));
         participants.extend(self.fill(key, &fixed, &others, wanted).await?.into_iter().map(server));
         if participants.len() < wanted {
             let absent = key.map(|key| key.holders.clone()).unwrap_or_default();
@@ -403,7 +412,11 @@ impl CoordinatorApp {
         let reserve = matches!(ceremony, Ceremony::Sign { .. }).then(|| {
             others.retain(|(party, _)| participants.iter().all(|one| one.party_id != *party));
             let holders = others.into_iter().map(|(party, _)| party).collect();
-            Reserve { holders, fixed: if request.replace { Vec::new() } else { fixed } }
+            // A share is lent to one delegate: nobody else takes its seat.
+            let stays = |one: &&NewParticipant| !request.replace || one.on_behalf_of.is_some();
+            let named = participants.iter().take(fixed.len());
+            let fixed = named.filter(stays).map(|one| one.party_id.clone()).collect();
+            Reserve { holders, fixed }
         });
         Ok(Selection { participants, servers, identities, reserve, offline })
     }
@@ -412,13 +425,14 @@ impl CoordinatorApp {
     fn ranked(
         &self,
         known: &[PartyView],
-        named: &[PartyId],
+        named: &[NewParticipant],
         may: impl Fn(&PartyId) -> bool,
         key: Option<KeyId>,
     ) -> Vec<(PartyId, bool)> {
         let fits = |view: &&PartyView| {
             let id = &view.registration.party_id;
-            view.registration.role == PartyRole::Persistent && !named.contains(id) && may(id)
+            let takes_part = named.iter().any(|one| one.party_id == *id || one.holder() == id);
+            view.registration.role == PartyRole::Persistent && !takes_part && may(id)
         };
         let online: HashMap<_, _> = known
             .iter()

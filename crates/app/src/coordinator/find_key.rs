@@ -74,7 +74,7 @@ impl CoordinatorApp {
         };
         let fits = |key: &KeyRecord| {
             !request.participants.is_empty()
-                && request.participants.iter().all(|p| key.holders.contains(&p.party_id))
+                && request.participants.iter().all(|p| key.holders.contains(p.holder()))
                 && request.ceremony.threshold().is_none_or(|threshold| threshold == key.threshold)
         };
         let (mut found, mut before) = (None, None);

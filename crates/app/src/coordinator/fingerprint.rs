@@ -22,6 +22,7 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
         authorization: _,
         label,
         replace,
+        lent,
     } = request;
     let mut hash = Fields(Sha256::new_with_prefix(b"quorate/create-session/v2"));
     hash.field(1, ceremony.kind().name().as_bytes());
@@ -70,6 +71,11 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
     }
     if *replace {
         hash.field(16, &[1]);
+    }
+    if let Some(LentShare { delegate, holder_index, package }) = lent {
+        hash.field(20, delegate.as_str().as_bytes());
+        hash.field(21, &holder_index.0.to_be_bytes());
+        hash.field(22, package);
     }
     hash.0.finalize().into()
 }
@@ -135,6 +141,7 @@ mod tests {
             authorization: None,
             label: None,
             replace: false,
+            lent: None,
         }
     }
 
@@ -162,7 +169,11 @@ mod tests {
             let of = OnBehalfOf { user_id: user.parse().unwrap(), seal_key };
             request.participants[0].on_behalf_of = Some(of);
         }
-        let changes: [fn(&mut CreateSession); 15] = [
+        let changes: [fn(&mut CreateSession); 16] = [
+            |r| {
+                let (delegate, package) = ("delegate".parse().unwrap(), vec![1].into());
+                r.lent = Some(LentShare { delegate, holder_index: PartyIndex(0), package });
+            },
             |r| delegated(r, "carol", 1),
             |r| {
                 let (key, threshold) = (sign(r).0.clone(), *sign(r).1);

@@ -8,12 +8,13 @@ mod delegates;
 mod find_key;
 mod fingerprint;
 mod freeze;
+mod lending;
 mod service;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -135,6 +136,8 @@ impl CoordinatorApp {
     /// Loads the open sessions and publishes where each of them stands.
     pub async fn open(parts: CoordinatorParts) -> Result<Self> {
         let rows = parts.store.open_sessions().await?;
+        let lent = parts.store.lent_shares().await?.into_iter();
+        let mut lent: HashMap<_, _> = lent.map(|row| (row.session_id, row.lent)).collect();
         let config = parts.config;
         let state = Mutex::new(State::new(config.max_open, config.keygens_at_once));
         let app = Self(Arc::new(Inner {
@@ -151,7 +154,8 @@ impl CoordinatorApp {
             let (now, monotonic) = (clock.now(), clock.monotonic());
             // What cannot be read is in the log; the rest serves.
             for session in rows.iter().filter_map(|row| decode(row).ok()) {
-                state.insert(SessionEntry::restored(session, now, monotonic), monotonic);
+                let lent = lent.remove(&session.id());
+                state.insert(SessionEntry::restored(session, lent, now, monotonic), monotonic);
             }
         }
         app.republish();
@@ -194,11 +198,12 @@ impl CoordinatorApp {
         for entry in state.sessions.values().filter(|entry| !entry.session.status().is_final()) {
             let started = entry.session.status() == SessionStatus::InProgress;
             let kind = if started { EventKind::SessionStarted } else { EventKind::SessionCreated };
-            self.publish(&entry.session.view(), kind);
+            self.publish(&entry.session.view(), kind, entry.lent.as_ref());
         }
     }
 
-    fn publish(&self, view: &SessionView, kind: EventKind) {
+    fn publish(&self, view: &SessionView, kind: EventKind, lent: Option<&LentShare>) {
+        let lent = lent.filter(|_| kind == EventKind::SessionCreated);
         let mut join_tokens = std::collections::BTreeMap::new();
         if kind == EventKind::SessionCreated {
             for party in view.parties() {
@@ -211,6 +216,7 @@ impl CoordinatorApp {
             kind,
             session: view.clone(),
             join_tokens,
+            lent: lent.cloned(),
             created_at: self.0.parts.clock.now(),
         });
     }
@@ -270,7 +276,7 @@ impl CoordinatorApp {
             entry.changed.send_replace(());
         }
         for kind in events {
-            self.publish(view, kind);
+            self.publish(view, kind, entry.lent.as_ref());
         }
     }
 
@@ -315,6 +321,9 @@ impl CoordinatorApp {
             false => Write::Interim(row, entry.interim.insert(Overtaken::default()).clone()),
         }];
         writes.extend(delegates::writes(&entry.session, effects, package));
+        if effects.ended && entry.lent.is_some() {
+            writes.push(Write::ForgetLentShare(entry.session.id()));
+        }
         writes.extend(effects.key.clone().map(|(record, epoch)| Write::Key(record, epoch)));
         writes.extend(effects.bans.iter().cloned().map(Write::Ban));
         let now = awaited || !effects.bans.is_empty();
@@ -332,7 +341,7 @@ impl CoordinatorApp {
             lock(&self.0.state).retire(applied.view.session_id);
         }
         for kind in applied.after {
-            self.publish(&applied.view, kind);
+            self.publish(&applied.view, kind, None);
         }
         Ok((applied.reply?, applied.view))
     }

@@ -15,6 +15,7 @@ use quorate_ports::store::{IdempotencyRow, Overtaken};
 use quorate_types::*;
 use tokio::sync::watch;
 
+use super::lending;
 use crate::ENDED_KEPT;
 
 /// Keys kept in memory for signing, and epochs with their bans; about 0.5 KiB each. When full, the
@@ -37,6 +38,8 @@ pub(super) struct SessionEntry {
     pub(super) created: bool,
     /// The end is decided and not yet durable: nobody is told before it is.
     pub(super) ending: bool,
+    /// The share that is lent in it, until it ends.
+    pub(super) lent: Option<LentShare>,
     /// The idempotency key that made it.
     pub(super) idempotency: Option<(Tenant, String)>,
 }
@@ -46,6 +49,7 @@ impl SessionEntry {
     pub(super) fn new(
         session: Session,
         monotonic: Duration,
+        lent: Option<LentShare>,
         idempotency: Option<(Tenant, String)>,
     ) -> Self {
         let lifetime = session.expires_at().millis_since(session.created_at());
@@ -53,16 +57,37 @@ impl SessionEntry {
         let changed = watch::Sender::new(());
         let (moved, looked_at, interim) = (monotonic, None, None);
         let (created, ending) = (false, false);
-        Self { session, ends, moved, looked_at, interim, changed, created, ending, idempotency }
+        Self {
+            session,
+            ends,
+            moved,
+            looked_at,
+            interim,
+            changed,
+            created,
+            ending,
+            lent,
+            idempotency,
+        }
     }
 
     /// A session found at start: it has what is left of its lifetime by the wall clock, and never
     /// more than the whole, also when the clock has been set back meanwhile.
-    pub(super) fn restored(session: Session, now: Timestamp, monotonic: Duration) -> Self {
+    pub(super) fn restored(
+        session: Session,
+        lent: Option<LentShare>,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Self {
         let left = session.expires_at().millis_since(now);
-        let mut entry = Self { created: true, ..Self::new(session, monotonic, None) };
+        let mut entry = Self { created: true, ..Self::new(session, monotonic, lent, None) };
         entry.ends = entry.ends.min(monotonic.saturating_add(Duration::from_millis(left)));
         entry
+    }
+
+    /// Bytes of the share that is lent in it.
+    fn lent_bytes(&self) -> usize {
+        self.lent.as_ref().map_or(0, |lent| lent.package.len())
     }
 
     /// The session's own time: what the wall clock would show, had nobody set it meanwhile.
@@ -120,6 +145,8 @@ pub(super) struct State {
     busy: Tally<PartyId>,
     /// Seats that delegates take for users in open sessions, by tenant. Their bound is of what waits.
     delegated: Budget<Tenant>,
+    /// Bytes of shares that are lent in open sessions, by tenant.
+    pub(super) lent: Budget<Tenant>,
     /// Ended sessions that are still in memory, oldest first.
     ended: VecDeque<SessionId>,
     /// Open sessions by their monotonic deadline.
@@ -146,6 +173,7 @@ impl State {
             waiting: HashMap::new(),
             busy: Tally::default(),
             delegated: Budget::new(usize::MAX),
+            lent: Budget::new(lending::IN_ALL),
             ended: VecDeque::new(),
             deadlines: BTreeSet::new(),
             looks: BTreeSet::new(),
@@ -197,6 +225,7 @@ impl State {
         self.deadlines.insert((entry.ends, id));
         self.open.add(session.tenant(), 1);
         self.delegated.add(session.tenant(), session.delegated().count());
+        self.lent.add(session.tenant(), entry.lent_bytes());
         let seats = Seats::of(session);
         self.take(&seats);
         if let Ceremony::Refresh { key } = session.ceremony() {
@@ -240,8 +269,11 @@ impl State {
 
     /// A session has ended: gives back what it held as an open one.
     pub(super) fn ended(&mut self, id: SessionId, monotonic: Duration) {
-        let Some(entry) = self.sessions.get(&id) else { return };
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let lent = entry.lent_bytes();
+        entry.lent = None;
         let session = &entry.session;
+        self.lent.give_back(session.tenant(), lent);
         self.deadlines.remove(&(entry.ends, id));
         if let Some(at) = entry.looked_at {
             self.looks.remove(&(at, id));

@@ -67,6 +67,7 @@ impl World {
             authorization: None,
             label: None,
             replace: false,
+            lent: None,
         }
     }
 
@@ -394,6 +395,7 @@ impl World {
                 version: "1".into(),
                 notification: NotificationChannel::default(),
                 identity: None,
+                delegate_key: None,
             };
             self.router.register(&Caller::Open, registration).await.unwrap();
         }

@@ -196,7 +196,8 @@ impl RouterApp {
         let session = event.session.session_id;
         let known =
             state.inboxes.owner(session).is_some() || state.unclaimed.contains_key(&session);
-        state.strangers.admit(session, known, event.session.status.is_final())?;
+        let lends = event.lent.is_some();
+        state.strangers.admit(session, known, event.session.status.is_final(), lends)?;
         event.session.tenant = Tenant::default();
         Ok(self.post(state, event))
     }

@@ -15,6 +15,11 @@ pub(crate) const GENERATOR: &str =
 pub(crate) const HOLDERS: [&str; 3] = ["a", "b", "c"];
 
 pub(crate) async fn open(folder: &TempDir) -> CoordinatorApp {
+    open_both(folder).await.0
+}
+
+/// The coordinator with the router that hears of its sessions.
+pub(crate) async fn open_both(folder: &TempDir) -> (CoordinatorApp, Arc<RouterApp>) {
     let clock = Arc::new(ManualClock::at(Timestamp(1_700_000_000_000)));
     let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
     let late = Arc::new(LateProgress::default());
@@ -31,10 +36,10 @@ pub(crate) async fn open(folder: &TempDir) -> CoordinatorApp {
         service_initiator: None,
         join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
-        events: router,
+        events: router.clone(),
         clock,
     };
-    CoordinatorApp::open(parts).await.unwrap()
+    (CoordinatorApp::open(parts).await.unwrap(), router)
 }
 
 pub(crate) fn party(name: &str) -> PartyId {
@@ -56,6 +61,7 @@ pub(crate) fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSess
         authorization: None,
         label: None,
         replace: false,
+        lent: None,
     }
 }
 

@@ -34,7 +34,7 @@ fn event(n: u128, kind: EventKind, status: SessionStatus, parties: &[&str]) -> A
     };
     let event_id = EventId(uuid::Uuid::from_u128(n));
     let (join_tokens, created_at) = (BTreeMap::new(), Timestamp(1));
-    Arc::new(SessionEvent { event_id, kind, session, join_tokens, created_at })
+    Arc::new(SessionEvent { event_id, kind, session, join_tokens, lent: None, created_at })
 }
 
 fn created(n: u128) -> Arc<SessionEvent> {

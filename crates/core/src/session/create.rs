@@ -21,7 +21,10 @@ pub(super) fn check_participants(new: &NewSession) -> Result<()> {
     delegate::check(&new.ceremony, &seats)?;
     match &new.ceremony {
         Ceremony::Keygen { threshold, .. } => keygen::roster_ok(*threshold, &parties),
-        Ceremony::Sign { key, .. } => sign::roster_ok(key, &parties),
+        Ceremony::Sign { key, .. } => {
+            let holders: Vec<_> = seats.iter().map(|seat| seat.holder()).collect();
+            sign::roster_ok(key, &holders)
+        }
         Ceremony::Refresh { key } => refresh::roster_ok(key, &parties),
     }
 }

@@ -20,8 +20,9 @@ pub struct Submission {
     pub package_hash: [u8; 32],
 }
 
-/// Refuses delegated seats that cannot be: a package is handed over where a key is made, to a key
-/// to which something can be sealed; holders have one name each, which no party of the session has.
+/// Refuses delegated seats that cannot be: where a key is made a package is handed over, to a key to
+/// which something can be sealed; where one is used a user lends its share, of which there is one;
+/// holders have one name each, which no party of the session has.
 ///
 /// # Errors
 /// `invalid_request` naming the member.
@@ -35,9 +36,18 @@ pub(super) fn check(ceremony: &Ceremony, participants: &[&NewParticipant]) -> Re
                 let why = format!("the share of {user_id} has to be sealed to a key of its own");
                 return refused("seal_key", why);
             }
-            _ => {
-                let why = "a delegate takes a user's seat where a key is made".to_owned();
-                return refused("on_behalf_of", why);
+            (Ceremony::Sign { .. }, None) if delegated().count() == 1 => {}
+            (Ceremony::Sign { .. }, None) => {
+                let why = "one share is lent for a signature: one delegate signs for one user";
+                return refused("on_behalf_of", why.to_owned());
+            }
+            (Ceremony::Sign { .. }, Some(_)) => {
+                let why = "nothing is handed over by a signature: leave seal_key out".to_owned();
+                return refused("seal_key", why);
+            }
+            (Ceremony::Refresh { .. }, _) => {
+                let why = "a key is refreshed by its holders themselves, not by delegates";
+                return refused("on_behalf_of", why.to_owned());
             }
         }
         let same = |one: &&&NewParticipant| one.party_id == *user_id || one.holder() == user_id;
@@ -54,16 +64,18 @@ impl Participant {
         self.on_behalf_of.as_ref().map_or(&self.party_id, |of| &of.user_id)
     }
 
-    /// Whether its user's package is not in.
+    /// Whether its user's package is not in, where it makes one.
     pub(super) fn owes_package(&self) -> bool {
-        self.on_behalf_of.is_some() && self.package.is_none()
+        let made = self.on_behalf_of.as_ref().is_some_and(|of| of.seal_key.is_some());
+        made && self.package.is_none()
     }
 }
 
 impl Session {
-    /// Delegated seats: the delegate, its place and its user.
+    /// Seats in which a delegate makes a share for its user: the delegate, its place and its user.
     pub fn delegated(&self) -> impl Iterator<Item = (&PartyId, PartyIndex, &PartyId)> {
-        let seats = self.participants.iter().enumerate();
+        let keygen = self.kind() == SessionKind::Keygen;
+        let seats = self.participants.iter().enumerate().filter(move |_| keygen);
         seats.filter_map(|(at, seat)| {
             let of = seat.on_behalf_of.as_ref()?;
             Some((&seat.party_id, index(at), &of.user_id))
@@ -85,6 +97,10 @@ impl Session {
     ) -> Result<Reply> {
         let Submission { party, party_index, public_key, package_hash, package: _ } = submission;
         let at = self.member(&party)?;
+        if self.kind() != SessionKind::Keygen {
+            let why = "this session makes no key: there is nothing to hand over";
+            return Err(Error::invalid_field("session_id", why));
+        }
         if self.participants[at].on_behalf_of.is_none() {
             let why = format!("{party} takes its seat for nobody else: it hands nothing over");
             return Err(Error::invalid_field("party_id", why));

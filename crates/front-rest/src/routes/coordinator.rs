@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -11,7 +11,7 @@ use quorate_types::{Error, KeyId, Page, PartyId, PartyOutcome, SessionId};
 use quorate_wire::*;
 
 use crate::answer::ApiResult;
-use crate::common::{SMALL_BODY, finish};
+use crate::common::{MESSAGE_BODY, SMALL_BODY, finish};
 use crate::extract::{Body, IdempotencyKey, OptionalBody, Path, Who};
 use crate::params::Params;
 
@@ -25,8 +25,10 @@ type CoordinatorState = State<Arc<dyn Coordinator>>;
 
 /// The session coordinator's routes.
 pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
+    // A request may carry a share that its user lends a delegate.
+    let create = post(create).layer(DefaultBodyLimit::max(MESSAGE_BODY));
     let routes = Router::new()
-        .route("/api/v1/sessions", post(create).get(list))
+        .route("/api/v1/sessions", create.get(list))
         .route("/api/v1/sessions/join", post(join))
         .route("/api/v1/sessions/{session_id}", get(status).delete(close))
         .route("/api/v1/sessions/{session_id}/parties/{party_id}/ready", put(ready))

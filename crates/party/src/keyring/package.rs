@@ -1,4 +1,6 @@
-//! A share that came in a package: its user is its holder from now on.
+//! Shares in packages: one that came in, whose user is its holder from now on, and one to be lent.
+
+use std::sync::Arc;
 
 use quorate_engine::{Holding, Package};
 use quorate_ports::vault::{Ban, SealedShare, ShareState};
@@ -14,7 +16,7 @@ impl Keyring {
     /// `invalid_request` when the package is of another holder or identity; `conflict` when a share
     /// of that key is here already.
     pub async fn receive(&self, package: Package, compute: &Compute) -> Result<KeyRecord> {
-        let Package { holding, identity, share } = package;
+        let Package { holding, identity, generation: _, share } = package;
         if holding.holder != self.party || identity.public() != self.identity.public() {
             let why = format!("this share is of {}, not of {}", holding.holder, self.party);
             return Err(Error::invalid_field("share", why));
@@ -48,5 +50,32 @@ impl Keyring {
         };
         self.insert(share, stored, bans, compute).await?;
         Ok(record)
+    }
+
+    /// The share of a key as a package, with the bans of its epoch: for a delegate that is to sign
+    /// with it.
+    ///
+    /// # Errors
+    /// `not_found` where no share of the key is held that signs; those of [`Keyring::key`].
+    pub async fn package(&self, key: KeyId, compute: &Compute) -> Result<Package> {
+        let open = self.key(key, compute).await?.filter(|open| open.active());
+        let open = open.ok_or_else(|| Error::not_found("share of key", key))?;
+        let stored = &open.stored;
+        let bans = self.held(key).await?.map(|(_, bans)| bans).unwrap_or_default();
+        let of_epoch = bans.into_iter().filter(|ban| ban.epoch == stored.epoch);
+        let KeyRecord { key, tenant, created_at, label, frozen: _ } = stored.record.clone();
+        let holding = Holding {
+            holder: self.party.clone(),
+            key: (*key).clone(),
+            tenant,
+            created_at,
+            label,
+            identities: stored.identities.clone(),
+            execution: stored.execution,
+            confirmations: stored.confirmations.clone(),
+            bans: of_epoch.map(|ban| (ban.peer, ban.reason, ban.at)).collect(),
+        };
+        let (identity, share) = (Arc::clone(&self.identity), Arc::clone(&open.share));
+        Ok(Package { holding, identity, generation: self.vault.generation().await?, share })
     }
 }

@@ -20,6 +20,8 @@ pub struct Errand {
     pub token: JoinToken,
     /// What the delegate's authority has allowed; `None` where it has none.
     pub authorization: Option<Authorization>,
+    /// The share that the user lends.
+    pub lent: Option<LentShare>,
     /// The identities that the operator says others have.
     pub pins: Vec<Pin>,
 }
@@ -45,11 +47,11 @@ pub(crate) async fn take_elsewhere(
     token: JoinToken,
     feed: Feed,
 ) -> Result<SessionView> {
-    let Feed { attempt, mut views, .. } = feed;
+    let Feed { attempt, mut views, lent, .. } = feed;
     let view = views.borrow_and_update().clone().ok_or_else(Error::internal)?;
     let give_up =
         async |failure| party.report((session, attempt), PartyOutcome::Failure(failure)).await;
-    if let Err(refusal) = taken(party, Some(&view)) {
+    if let Err(refusal) = taken(party, Some(&view), lent.as_ref()) {
         return give_up(could_not(party.id(), refusal)).await;
     }
     let mut stored: Option<Stored> = None;
@@ -74,7 +76,7 @@ pub(crate) async fn take_elsewhere(
     };
     let pins = party.worker.keyring.vault().pins().await?;
     let pins = pins.into_iter().filter(|pin| pin.tenant.is_none()).collect();
-    let errand = Errand { session, attempt, token, authorization, pins };
+    let errand = Errand { session, attempt, token, authorization, lent, pins };
     if let Err(error) = host.take(errand).await {
         tracing::error!(%error, "a seat was not taken to its end");
         let why = format!("{} could not take the seat of its user", party.id());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use quorate_engine::{Holding, Package};
 use quorate_ports::Vault;
 use quorate_ports::vault::{Ban, Contents, Pin, SealedShare, Unlock, VaultKey};
 use quorate_types::*;
@@ -14,14 +15,32 @@ use crate::session::Worker;
 /// The vault of a seat. Who its peers are is known from the delegate's own vault, and its bans are
 /// kept there, so that they outlive the seat.
 pub(super) struct SeatVault {
+    holder: PartyId,
     seat: MemoryVault,
     delegate: Arc<dyn Vault>,
+    lent: Option<Lent>,
+}
+
+/// What the holder has shown of its own vault.
+struct Lent {
+    key: (KeyId, u32),
+    generation: u64,
+    bans: usize,
 }
 
 impl SeatVault {
-    pub(super) fn new(delegate: &Worker) -> Self {
+    /// The vault of a seat in which a share is made.
+    pub(super) fn new(holder: PartyId, delegate: &Worker) -> Self {
         let delegate = Arc::clone(delegate.keyring.vault());
-        Self { seat: MemoryVault::default(), delegate }
+        Self { holder, seat: MemoryVault::default(), delegate, lent: None }
+    }
+
+    /// The vault of a seat for the share in a package.
+    pub(super) fn lent(package: &Package, delegate: &Worker) -> Self {
+        let Holding { holder, key, bans, .. } = &package.holding;
+        let key = (key.key_id, key.epoch);
+        let lent = Lent { key, generation: package.generation, bans: bans.len() };
+        Self { lent: Some(lent), ..Self::new(holder.clone(), delegate) }
     }
 }
 
@@ -35,8 +54,15 @@ impl Vault for SeatVault {
         self.seat.unlock(key, how).await
     }
 
+    /// Of a lent share what its holder's own vault shows once it knows the bans that are known here:
+    /// each counts as one change there.
     async fn generation(&self) -> Result<u64> {
-        self.seat.generation().await
+        let Some(Lent { key: (key, epoch), generation, bans }) = &self.lent else {
+            return self.seat.generation().await;
+        };
+        let known = self.bans(*key).await?;
+        let known = known.iter().filter(|ban| ban.epoch == *epoch).count();
+        Ok(generation + known.saturating_sub(*bans) as u64)
     }
 
     async fn insert(&self, share: SealedShare) -> Result<()> {
@@ -71,8 +97,12 @@ impl Vault for SeatVault {
         self.delegate.ban(ban).await
     }
 
+    /// Those of all holders whose seats the delegate has taken: who has cheated one of them is not
+    /// tried by another.
     async fn bans(&self, key: KeyId) -> Result<Vec<Ban>> {
-        self.delegate.bans(key).await
+        let mut bans = self.delegate.bans(key).await?;
+        bans.retain(|ban| ban.peer != self.holder);
+        Ok(bans)
     }
 
     async fn pinned(&self, tenant: &Tenant, peer: &PartyId) -> Result<Option<[u8; 32]>> {

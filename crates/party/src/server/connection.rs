@@ -14,8 +14,8 @@ use tracing::Instrument;
 use super::PartyServer;
 use super::table::Asked;
 use crate::backoff::Backoff;
-use crate::seat::take_elsewhere;
-use crate::session::{Delegate, Feed, take_part};
+use crate::seat::{Delegate, take_elsewhere};
+use crate::session::{Feed, take_part};
 
 /// Longest wait for an answer of the router before the connection counts as broken.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -59,12 +59,16 @@ impl PartyServer {
         &self,
     ) -> Result<(BoxStream<Result<SessionEvent>>, BoxStream<Result<Message>>)> {
         let (party, caller) = (&self.party, self.party.caller());
+        let identity = party.worker.keyring.identity();
+        let delegate = party.delegate.as_ref();
+        let published = delegate.map(|delegate| delegate.published(party.id(), identity));
         let registration = Registration {
             party_id: party.id().clone(),
             role: self.config.role,
             version: self.config.version.clone(),
             notification: NotificationChannel::default(),
-            identity: Some(party.worker.keyring.identity().public()),
+            identity: Some(identity.public()),
+            delegate_key: published.transpose()?,
         };
         party.router.register(&caller, registration).await?;
         let events = party.router.subscribe_events(&caller, party.id(), Vec::new()).await?;
@@ -161,7 +165,7 @@ impl PartyServer {
         let views = feed.views.clone();
         let part = async {
             match &self.party.delegate {
-                Some(Delegate::Elsewhere(host)) => {
+                Some(Delegate { seats: Some(host), .. }) => {
                     take_elsewhere(&self.party, &**host, session, token, feed).await
                 }
                 _ => take_part(&self.party, session, token, feed).await,

@@ -137,7 +137,7 @@ impl Table {
             return self.postpone(event);
         }
         let Some(token) = event.join_tokens.remove(me) else { return Asked::Nothing };
-        Asked::TakePart { feed: self.enter(me, event.session), token }
+        Asked::TakePart { feed: self.enter(me, event), token }
     }
 
     /// Keeps a keygen or refresh until a place is free; for anything else there is none.
@@ -166,10 +166,11 @@ impl Table {
         let mut event = self.postponed.pop_front()?;
         let token = event.join_tokens.remove(me)?;
         let session = event.session.session_id;
-        Some((session, token, self.enter(me, event.session)))
+        Some((session, token, self.enter(me, event)))
     }
 
-    fn enter(&mut self, me: &PartyId, view: SessionView) -> Feed {
+    fn enter(&mut self, me: &PartyId, event: SessionEvent) -> Feed {
+        let SessionEvent { session: view, lent, .. } = event;
         let session = view.session_id;
         let attempt = view.attempt;
         let (views, view_out, unjoined) = Views::new(me.clone(), attempt, Some(view));
@@ -182,7 +183,7 @@ impl Table {
             }
         }
         self.running.insert(session, Entry { views, inbox: Some(inbox) });
-        Feed { attempt, views: view_out, unjoined, inbox: inbox_out }
+        Feed { attempt, views: view_out, unjoined, inbox: inbox_out, lent }
     }
 
     /// Hands a message to its session's task, or keeps it for a session not heard of yet.
@@ -260,6 +261,7 @@ mod tests {
             kind: EventKind::SessionCreated,
             session,
             join_tokens: [(party("a"), token)].into(),
+            lent: None,
             created_at: Timestamp(0),
         }
     }

@@ -146,6 +146,7 @@ impl Scene {
             authorization,
             label: None,
             replace: false,
+            lent: None,
         };
         let created = self.world.coordinator.create(&Caller::System, request).await?;
         Ok(self.world.ended(&created).await)

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use quorate_authority::{Action, AuthoritySecret, Request, RequestedInput, Signers};
 use quorate_engine::Package;
 use quorate_party::{Compute, MemoryVault, PartyConfig, PartyHandle, PartyServer};
-use quorate_ports::{ManageSessions as _, TakePart as _};
-use quorate_schemes::{PackageSecret, Purpose, Seat};
+use quorate_ports::{Directory as _, ManageSessions as _, TakePart as _};
+use quorate_schemes::{PackageSecret, Purpose, Seat, seal_package};
 use quorate_types::*;
 
 use crate::world::{FOR_EVER, Machine, World, party};
@@ -48,6 +49,7 @@ async fn keygen(
         authorization: None,
         label: None,
         replace: false,
+        lent: None,
     };
     world.coordinator.create(&Caller::Open, request).await.unwrap()
 }
@@ -116,11 +118,84 @@ async fn a_user_signs_alone_with_the_share_that_its_delegate_made() {
             authorization: None,
             label: None,
             replace: false,
+            lent: None,
         };
         let created = world.coordinator.create(&Caller::Open, request).await.unwrap();
         let ended = world.ended(&created).await;
         assert_eq!(ended.status, SessionStatus::Completed, "{:?}", ended.failure);
     }
+}
+
+/// A signature for which alice's share is lent to the delegate, for the request `sealed_for`.
+async fn lent(
+    world: &World,
+    alice: &Machine,
+    key: KeyId,
+    asked: &Request,
+    sealed_for: &Request,
+) -> SessionView {
+    let registered = world.router.parties(&Caller::Open, None, false).await.unwrap();
+    let delegate = registered.iter().find(|one| one.registration.party_id == party("delegate"));
+    let to = delegate.unwrap().registration.delegate_key.clone().unwrap().key;
+    let package = alice.keyring.package(key, &Compute::new(1, 1)).await.unwrap();
+    let plain = package.encode().unwrap();
+    let package = seal_package(&to, Purpose::ToDelegate, &sealed_for.encode(), plain).unwrap();
+    let secret = AuthoritySecret::from_seed(&Secret::new([1; 32]));
+    let request = CreateSession {
+        ceremony: CeremonyRequest::Sign {
+            key: KeySelector::Id(key),
+            threshold: None,
+            input: SignInput::Message(vec![5; 9].into()),
+        },
+        participants: Vec::new(),
+        expires_in_seconds: None,
+        idempotency_key: None,
+        authorization: Some(secret.authorize(asked)),
+        label: None,
+        replace: true,
+        lent: Some(LentShare {
+            delegate: party("delegate"),
+            holder_index: PartyIndex(0),
+            package: package.into(),
+        }),
+    };
+    let created = world.coordinator.create(&Caller::Open, request).await.unwrap();
+    world.ended(&created).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lent_share_signs_one_request_and_no_other() {
+    let world = World::new().await;
+    let (delegate, one) = (memory("delegate"), memory("one"));
+    let _serving = (serve_delegate(&delegate, &world).await, one.serve_plainly(&world).await);
+    let secret = PackageSecret::generate(Kem::P256);
+    let created = keygen(&world, Scheme::Ed25519, &secret.public().unwrap(), &["one"]).await;
+    let made = world.ended(&created).await;
+    let key = made.key_id().unwrap();
+    let package = fetched(&world, &created, &secret).await;
+    let alice = Machine::with("alice", package.identity.secret(), Arc::<MemoryVault>::default());
+    alice.keyring.receive(package, &Compute::new(1, 1)).await.unwrap();
+    let request = |nonce| Request {
+        action: Action::Sign {
+            key_id: key,
+            epoch: 0,
+            scheme: Scheme::Ed25519,
+            public_key: made.public_key().unwrap().clone(),
+            input: RequestedInput::of(&SignInput::Message(vec![5; 9].into())),
+            path: Vec::new(),
+            signers: Signers::Any,
+        },
+        expires_at: Timestamp(1_700_000_600_000),
+        nonce: [nonce; 16],
+        purpose: String::new(),
+    };
+    let ended = lent(&world, &alice, key, &request(1), &request(1)).await;
+    assert_eq!(ended.status, SessionStatus::Completed, "{:?}", ended.failure);
+    assert!(delegate.vault.shares().await.unwrap().is_empty(), "the delegate keeps nothing");
+    let ended = lent(&world, &alice, key, &request(2), &request(3)).await;
+    let failure = ended.failure.unwrap();
+    assert!(failure.message.contains("another request"), "{failure:?}");
+    assert_eq!(failure.parties, [party("delegate")], "and nobody takes its seat");
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,6 +245,7 @@ async fn who_is_no_delegate_takes_no_users_seat_and_a_delegate_none_of_its_own()
             authorization: None,
             label: None,
             replace: false,
+            lent: None,
         };
         let refused = world.coordinator.create(&Caller::Open, request).await.err().unwrap();
         assert!(refused.details.fields.contains_key("participants"), "{refused:?}");

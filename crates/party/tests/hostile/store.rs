@@ -103,6 +103,10 @@ impl Store for MemoryStore {
         Ok(self.0.lock().unwrap().delegate_shares.len() as u64)
     }
 
+    async fn lent_shares(&self) -> Result<Vec<LentShareRow>> {
+        Ok(Vec::new())
+    }
+
     async fn accounts(&self) -> Result<Vec<Account>> {
         Ok(Vec::new())
     }

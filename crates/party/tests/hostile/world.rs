@@ -134,6 +134,7 @@ fn request(ceremony: CeremonyRequest, names: &[&str]) -> CreateSession {
         authorization: None,
         label: None,
         replace: false,
+        lent: None,
     }
 }
 

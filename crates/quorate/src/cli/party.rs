@@ -188,11 +188,11 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
     }
     let authority = prepared.authority(&rules).await?;
     let compute = Compute::default();
-    let seats = match args.role {
+    let delegate = match args.role {
         RoleArg::Persistent => None,
-        RoleArg::Delegate => Some(prepared.seats(args.peers.router(&args.router, &host))),
+        RoleArg::Delegate => Some(prepared.delegate(args.peers.router(&args.router, &host))?),
     };
-    let starting = prepared.start(&host, bound, link, compute, seats, authority.clone());
+    let starting = prepared.start(&host, bound, link, compute, delegate, authority.clone());
     let (party, pair) = starting.await?;
     host.net.spawn(rules.watch(vec![authority], host.net.stop.clone()));
     if !out.json {

@@ -71,6 +71,9 @@ struct Document {
 struct Entry {
     name: PartyId,
     identity: IdentityText,
+    /// A delegate's key, beside each of its identities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delegate_key: Option<PackageKey>,
 }
 
 /// Changes or lists what is known.
@@ -132,6 +135,17 @@ impl PeersFile {
         Ok(known)
     }
 
+    /// Notes the key of a delegate whose identity is noted.
+    pub(super) fn note_delegate_key(&self, name: &PartyId, key: &PackageKey) -> Result<()> {
+        let path = self.path()?;
+        let mut known = read(&path)?.unwrap_or_default();
+        if !known.knows(name) || known.delegate_key(name) == Some(key) {
+            return Ok(());
+        }
+        known.add_delegate_key(name.clone(), key.clone());
+        write(&path, &known)
+    }
+
     fn path(&self) -> Result<PathBuf> {
         let default = || Some(state_folder()?.join("peers.json"));
         self.path.clone().or_else(default).ok_or_else(|| {
@@ -181,6 +195,7 @@ fn document(known: &KnownPeers) -> Document {
     let entry = |(name, identity): (&PartyId, &[u8; 32])| Entry {
         name: name.clone(),
         identity: IdentityText(*identity),
+        delegate_key: known.delegate_key(name).cloned(),
     };
     Document { version: VERSION, peers: known.iter().map(entry).collect() }
 }
@@ -200,7 +215,10 @@ fn read(path: &Path) -> Result<Option<KnownPeers>> {
         return Err(refused(why));
     }
     let mut known = KnownPeers::default();
-    for Entry { name, identity } in document.peers {
+    for Entry { name, identity, delegate_key } in document.peers {
+        if let Some(key) = delegate_key {
+            known.add_delegate_key(name.clone(), key);
+        }
         known.add(name, identity.0);
     }
     Ok(Some(known))
@@ -227,6 +245,8 @@ mod tests {
         let mut known = KnownPeers::default();
         known.add("a".parse().unwrap(), [1; 32]);
         known.add("a".parse().unwrap(), [2; 32]);
+        let key = PackageKey::new(Kem::X25519, vec![3; 32]).unwrap();
+        known.add_delegate_key("a".parse().unwrap(), key);
         write(&path, &known).unwrap();
         assert_eq!(read(&path).unwrap(), Some(known));
         fs::write(&path, b"{\"version\":9,\"peers\":[]}").unwrap();

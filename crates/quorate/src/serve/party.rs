@@ -12,13 +12,14 @@ use quorate_client::PartyCredentials;
 use quorate_core::policy;
 use quorate_front_rest::{PartyInfo, party_routes};
 use quorate_party::{
-    Authority, Compute, Keyring, PartyConfig, PartyHandle, PartyServer, PartyStatus, SealSource,
-    SeatHost,
+    Authority, Compute, Delegate, Keyring, PartyConfig, PartyHandle, PartyServer, PartyStatus,
+    SealSource, secret_file,
 };
 use quorate_ports::Vault as _;
 use quorate_ports::vault::{Ban, Pin, SealedShare, ShareState};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteRouter;
+use quorate_schemes::PackageSecret;
 use quorate_store::{SqliteLedger, SqliteVault};
 use quorate_types::*;
 use quorate_wire::{HeldBanJson, HeldKeyJson, KeyJson};
@@ -153,10 +154,13 @@ impl LocalParty {
         rules.authority(Arc::new(ledger)).await
     }
 
-    /// What takes its users' seats, for a delegate.
-    pub(crate) fn seats(&self, router: RouterAt) -> Arc<dyn SeatHost> {
+    /// What makes it a delegate: its key, made at the first start, and its seats' processes.
+    pub(crate) fn delegate(&self, router: RouterAt) -> Result<Delegate> {
+        let secret = secret_file(&self.folder.join("delegate.key"))?;
+        let key = Arc::new(PackageSecret::from_bytes(Kem::X25519, secret)?);
         let identity = Arc::clone(self.keyring.identity());
-        Arc::new(SeatProcesses::new(router, self.id().clone(), identity))
+        let seats = SeatProcesses::new(router, self.id().clone(), identity, Arc::clone(&key));
+        Ok(Delegate { key, seats: Some(Arc::new(seats)) })
     }
 
     /// Connects to the router and serves health, readiness and public keys on the bound ports.
@@ -166,15 +170,15 @@ impl LocalParty {
         bound: Bound,
         router: Endpoint,
         compute: Compute,
-        seats: Option<Arc<dyn SeatHost>>,
+        delegate: Option<Delegate>,
         authority: Arc<Authority>,
     ) -> Result<(PartyHandle, Pair)> {
         let name = self.id().to_string();
         let router = RemoteRouter::new(router.with_credentials(self.credentials)?);
         let sessions = Arc::new(router.sessions());
         let config = PartyConfig {
-            role: if seats.is_some() { PartyRole::Delegate } else { PartyRole::Persistent },
-            seats,
+            role: if delegate.is_some() { PartyRole::Delegate } else { PartyRole::Persistent },
+            delegate,
             grace: Duration::from_secs(host.options.grace),
             authority: Some(authority),
             ..PartyConfig::default()

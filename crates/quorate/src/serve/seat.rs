@@ -18,8 +18,9 @@ use quorate_ports::vault::Pin;
 use quorate_ports::{Deliver, TakePart, Vault as _};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteRouter;
+use quorate_schemes::PackageSecret;
 use quorate_types::*;
-use quorate_wire::{AuthorizationJson, ErrorJson};
+use quorate_wire::{AuthorizationJson, ErrorJson, LentShareJson};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -30,8 +31,8 @@ use super::process::keep_memory_private;
 
 /// Seats at once: each child has two of the 32 streams that the router lets a party have.
 const SEATS: usize = 12;
-/// Longest errand read, in bytes: a request and some hundred pins.
-const MAX_ERRAND: u64 = 1 << 20;
+/// Longest errand read, in bytes: a request, some hundred pins and a lent share in Base64.
+const MAX_ERRAND: u64 = 3 << 20;
 
 /// The command of the child.
 pub(crate) const COMMAND: &str = "seat";
@@ -50,7 +51,7 @@ impl RouterAt {
     }
 }
 
-/// An errand as it is written; it holds the delegate's identity.
+/// An errand as it is written; it holds the delegate's identity and the key to what it is lent.
 #[derive(Serialize, Deserialize)]
 struct Document {
     router: RouterAt,
@@ -60,6 +61,8 @@ struct Document {
     attempt: u32,
     token: Zeroizing<String>,
     authorization: Option<AuthorizationJson>,
+    key: Zeroizing<[u8; 32]>,
+    lent: Option<LentShareJson>,
     pins: Vec<(PartyId, [u8; 32])>,
 }
 
@@ -68,6 +71,7 @@ pub(crate) struct SeatProcesses {
     router: RouterAt,
     party: PartyId,
     identity: Arc<Identity>,
+    key: Arc<PackageSecret>,
     places: Semaphore,
 }
 
@@ -78,8 +82,13 @@ fn broken(error: impl std::fmt::Display) -> Error {
 
 impl SeatProcesses {
     /// For a delegate's seats at this router.
-    pub(crate) fn new(router: RouterAt, party: PartyId, identity: Arc<Identity>) -> Self {
-        Self { router, party, identity, places: Semaphore::new(SEATS) }
+    pub(crate) fn new(
+        router: RouterAt,
+        party: PartyId,
+        identity: Arc<Identity>,
+        key: Arc<PackageSecret>,
+    ) -> Self {
+        Self { router, party, identity, key, places: Semaphore::new(SEATS) }
     }
 }
 
@@ -87,7 +96,7 @@ impl SeatProcesses {
 impl SeatHost for SeatProcesses {
     async fn take(&self, errand: Errand) -> Result<()> {
         let _place = self.places.acquire().await.map_err(broken)?;
-        let Errand { session, attempt, token, authorization, pins } = errand;
+        let Errand { session, attempt, token, authorization, lent, pins } = errand;
         let document = Document {
             router: self.router.clone(),
             party: self.party.clone(),
@@ -96,6 +105,8 @@ impl SeatHost for SeatProcesses {
             attempt,
             token: Zeroizing::new(token.expose().clone()),
             authorization: authorization.map(Into::into),
+            key: Zeroizing::new(*self.key.bytes().expose()),
+            lent: lent.map(Into::into),
             pins: pins.into_iter().map(|pin| (pin.peer, pin.identity)).collect(),
         };
         let document = Zeroizing::new(serde_json::to_vec(&document).map_err(broken)?);
@@ -131,9 +142,11 @@ pub(crate) async fn run() -> Result<()> {
     std::io::stdin().take(MAX_ERRAND).read_to_end(&mut bytes).map_err(broken)?;
     let document: Document =
         serde_json::from_slice(&bytes).map_err(|_| Error::invalid("no errand was given"))?;
-    let Document { router, party: id, identity, session, attempt, token, authorization, pins } =
+    let Document { router, party: id, identity, session, attempt, token, authorization, .. } =
         document;
+    let Document { key, lent, pins, .. } = document;
     let identity = Identity::from_secret(&Secret::new(*identity));
+    let key = PackageSecret::from_bytes(Kem::X25519, Secret::new(*key))?;
     let vault = Arc::new(MemoryVault::default());
     for (peer, identity) in pins {
         vault.pin(Pin { tenant: None, peer, identity }).await?;
@@ -156,10 +169,11 @@ pub(crate) async fn run() -> Result<()> {
             ..DeviceInfo::default()
         },
         authority: None,
-        delegate: Some(Delegate::InProcess),
+        delegate: Some(Delegate { key: Arc::new(key), seats: None }),
         allowed: authorization.map(TryInto::try_into).transpose()?,
     };
-    let (feed, _following) = follow(&party.router, &party.coordinator, &id, session, attempt);
+    let (mut feed, _following) = follow(&party.router, &party.coordinator, &id, session, attempt);
+    feed.lent = lent.map(Into::into);
     // The seat is known once the session is.
     let mut views = feed.views.clone();
     views

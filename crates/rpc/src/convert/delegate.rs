@@ -1,21 +1,60 @@
 //! Delegated seats and the packages of their users.
 
+use bytes::Bytes;
 use quorate_types::*;
 
 use crate::proto::router::v1 as ro;
 
+fn key_in(key: ro::SealKey) -> Result<PackageKey> {
+    PackageKey::new(key.kem.parse()?, key.key)
+}
+
+fn key_out(key: &PackageKey) -> ro::SealKey {
+    ro::SealKey { kem: key.kem().name().into(), key: key.bytes().clone() }
+}
+
+pub(super) fn delegate_key_in(published: ro::DelegateKey) -> Result<DelegateKey> {
+    let missing = || Error::invalid_field("delegate_key", "a delegate_key has a key");
+    Ok(DelegateKey {
+        key: key_in(published.key.ok_or_else(missing)?)?,
+        signature: KeySignature::read(&published.signature)?,
+    })
+}
+
+pub(super) fn delegate_key_out(published: DelegateKey) -> ro::DelegateKey {
+    ro::DelegateKey {
+        key: Some(key_out(&published.key)),
+        signature: Bytes::copy_from_slice(&published.signature.0),
+    }
+}
+
+pub(super) fn lent_in(lent: ro::DelegateUserShare) -> Result<LentShare> {
+    let delegate = lent.delegate_party_id.parse();
+    Ok(LentShare {
+        delegate: delegate.map_err(|error: Error| error.with_field("delegate_party_id"))?,
+        holder_index: index_in(lent.party_index)?,
+        package: lent.encrypted_share,
+    })
+}
+
+pub(super) fn lent_out(lent: LentShare) -> ro::DelegateUserShare {
+    ro::DelegateUserShare {
+        delegate_party_id: lent.delegate.to_string(),
+        encrypted_share: lent.package,
+        party_index: lent.holder_index.0.into(),
+    }
+}
+
 pub(super) fn behalf_in(of: ro::OnBehalfOf) -> Result<OnBehalfOf> {
-    let key = |key: ro::SealKey| PackageKey::new(key.kem.parse()?, key.key);
     Ok(OnBehalfOf {
         user_id: of.user_id.parse().map_err(|error: Error| error.with_field("user_id"))?,
-        seal_key: of.seal_key.map(key).transpose()?,
+        seal_key: of.seal_key.map(key_in).transpose()?,
     })
 }
 
 pub(super) fn behalf_out(of: OnBehalfOf) -> ro::OnBehalfOf {
-    let key =
-        |key: PackageKey| ro::SealKey { kem: key.kem().name().into(), key: key.bytes().clone() };
-    ro::OnBehalfOf { user_id: of.user_id.to_string(), seal_key: of.seal_key.map(key) }
+    let seal_key = of.seal_key.as_ref().map(key_out);
+    ro::OnBehalfOf { user_id: of.user_id.to_string(), seal_key }
 }
 
 fn index_in(index: i32) -> Result<PartyIndex> {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quorate_types::*;
 
+use super::delegate::{delegate_key_in, delegate_key_out, lent_in, lent_out};
 use super::{detail, millis, names, parse_all, small, tokens_in, tokens_out, view};
 use crate::proto::router::v1 as ro;
 
@@ -103,6 +104,7 @@ pub fn registration_in(request: ro::RegisterPartyRequest) -> Result<Registration
         version: request.version,
         notification: channel_in(request.notification),
         identity: identity_in(&request.identity_key)?,
+        delegate_key: request.delegate_key.map(delegate_key_in).transpose()?,
     })
 }
 
@@ -114,6 +116,7 @@ pub fn registration_out(registration: Registration) -> ro::RegisterPartyRequest 
         version: registration.version,
         notification: channel_out(registration.notification),
         identity_key: identity_out(registration.identity),
+        delegate_key: registration.delegate_key.map(delegate_key_out),
     }
 }
 
@@ -131,6 +134,7 @@ pub fn registered_out(party: PartyView) -> ro::RegisteredParty {
         },
         version: party.registration.version,
         identity_key: identity_out(party.registration.identity),
+        delegate_key: party.registration.delegate_key.map(delegate_key_out),
     }
 }
 
@@ -145,6 +149,7 @@ pub fn registered_in(party: ro::RegisteredParty) -> Result<PartyView> {
             version: party.version,
             notification: channel_in(party.notification),
             identity: identity_in(&party.identity_key)?,
+            delegate_key: party.delegate_key.map(delegate_key_in).transpose()?,
         },
         online: party.online,
         registered_at: Timestamp(party.registered_at),
@@ -166,7 +171,7 @@ pub fn event_out(event: SessionEvent) -> ro::SessionEvent {
         message_hash: super::digest_out(&session.ceremony),
         created_at: millis(event.created_at),
         expires_at: millis(session.expires_at),
-        delegate_user_share: None,
+        delegate_user_share: event.lent.map(lent_out),
         detail: Some(detail(session)),
     }
 }
@@ -178,6 +183,7 @@ pub fn event_in(event: ro::SessionEvent) -> Result<SessionEvent> {
         kind: event.event_type.parse()?,
         session: view(event.detail)?,
         join_tokens: tokens_in(event.join_tokens)?,
+        lent: event.delegate_user_share.map(lent_in).transpose()?,
         created_at: Timestamp(event.created_at),
     })
 }

@@ -102,6 +102,10 @@ impl Store for Held {
         self.inner.delegate_shares(tenant).await
     }
 
+    async fn lent_shares(&self) -> Result<Vec<LentShareRow>> {
+        self.inner.lent_shares().await
+    }
+
     async fn accounts(&self) -> Result<Vec<Account>> {
         self.inner.accounts().await
     }

@@ -147,10 +147,24 @@ fn a_delegated_seat_that_cannot_be_is_refused_at_the_creation() {
         refused("user_id", &|new| new.participants[2].0.on_behalf_of = seat(twice, seal_key()));
     }
     refused("user_id", &|new| new.participants[2].0.on_behalf_of = seat("alice", seal_key()));
-    let mut sign = new(SessionKind::Sign, 2, 3, &[0, 1]);
-    sign.participants[1].0.on_behalf_of = seat("p2", None);
-    let error = Session::create(sign, &mut Effects::default()).unwrap_err();
-    assert!(error.details.fields.contains_key("on_behalf_of"), "{error:?}");
+    // A signature has one seat for which a share is lent, of a holder that takes no other.
+    let sign = |seats: &[(usize, Option<OnBehalfOf>)]| {
+        let mut sign = new(SessionKind::Sign, 2, 3, &[0, 1]);
+        for (at, of) in seats {
+            sign.participants[*at].0.on_behalf_of = of.clone();
+        }
+        Session::create(sign, &mut Effects::default())
+    };
+    sign(&[(1, seat("p2", None))]).unwrap();
+    for (field, seats) in [
+        ("seal_key", &[(1, seat("p2", seal_key()))][..]),
+        ("on_behalf_of", &[(0, seat("p1", None)), (1, seat("p2", None))]),
+        ("user_id", &[(1, seat("p0", None))]),
+        ("participants", &[(1, seat("stranger", None))]),
+    ] {
+        let error = sign(seats).unwrap_err();
+        assert!(error.details.fields.contains_key(field), "{field}: {error:?}");
+    }
     // A delegate may have its user's name.
     let mut same = delegated();
     same.participants[1].0.on_behalf_of = seat("p1", seal_key());

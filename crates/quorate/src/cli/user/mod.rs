@@ -1,27 +1,27 @@
 //! user: whose share a delegate makes, who fetches it, and who signs with it.
 
 mod folder;
+mod sign;
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use quorate_client::{Connection, Device, Verdict, verify_key};
+use quorate_client::{Verdict, verify_key};
 use quorate_ports::{ManageSessions as _, ReadSession as _, TakePart as _};
 use quorate_rpc::remote::RemoteCoordinator;
 use quorate_types::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Answer;
-use super::ask::{lines, signed};
+use super::ask::lines;
 use super::client::{ClientArgs, finish};
 use super::creator::CreatorArgs;
-use super::input::InputArgs;
 use super::keys::told;
 use super::output::{Output, tell};
 use super::peers::PeersFile;
-use super::request::record;
-use super::values::{select_key, value};
+use super::values::value;
 use folder::{Folder, Pending};
+use sign::SignArgs;
 
 /// Arguments of `user`.
 #[derive(clap::Args)]
@@ -47,7 +47,7 @@ enum UserCommand {
     Keygen(KeygenArgs),
     /// Fetch the shares that delegates have made, keep them, and have the server forget them
     Fetch(FetchArgs),
-    /// Sign with a share that was fetched, without any delegate
+    /// Sign with a share that was fetched: alone, or through a delegate
     Sign(SignArgs),
 }
 
@@ -92,25 +92,6 @@ struct FetchArgs {
     peers: PeersFile,
 }
 
-#[derive(clap::Args)]
-struct SignArgs {
-    #[command(flatten)]
-    creator: CreatorArgs,
-    /// The router's gRPC address
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50052",
-        env = "QUORATE_ROUTER"
-    )]
-    router: String,
-    /// The key: its id, public key or Ethereum address, or enough of its beginning
-    #[arg(short = 'k', long)]
-    key: String,
-    #[command(flatten)]
-    signed: InputArgs,
-}
-
 /// Runs a command of a user.
 pub(crate) async fn run(args: UserArgs, out: Output) -> Result<Answer> {
     let UserArgs { folder, command } = args;
@@ -134,7 +115,7 @@ pub(crate) async fn run(args: UserArgs, out: Output) -> Result<Answer> {
         }
         UserCommand::Keygen(args) => keygen(&Folder::open(&folder)?, args, out).await,
         UserCommand::Fetch(args) => fetch(&Folder::open(&folder)?, args, out).await,
-        UserCommand::Sign(args) => sign(&Folder::open(&folder)?, args, out).await,
+        UserCommand::Sign(args) => sign::run(&Folder::open(&folder)?, args, out).await,
     }
 }
 
@@ -257,48 +238,4 @@ async fn verified(
         return Ok(Verdict::False("the coordinator shows another key than the share is of".into()));
     }
     Ok(verify_key(&view, &peers))
-}
-
-/// Signs as the holder.
-async fn sign(user: &Folder, args: SignArgs, out: Output) -> Result<Answer> {
-    let creator = &args.creator;
-    let coordinator = creator.client.coordinator()?;
-    let (key, scheme) = select_key(&coordinator, &args.key).await?;
-    let record = record(&coordinator, &key).await?;
-    if !user.keys()?.contains(&record.key_id) {
-        let why = format!(
-            "no share of key {} is in this folder; fetch it with `quorate user fetch`",
-            record.key_id
-        );
-        return Err(Error::new(ErrorCode::NotFound, why).with_field("key"));
-    }
-    let input = args.signed.input(scheme)?;
-    let mut signers = vec![user.name().clone()];
-    signers.extend(creator.participants.clone());
-    // Where the others are left to the coordinator, the request lets any holder sign.
-    let named = if signers.len() > 1 { signers.as_slice() } else { &[] };
-    let authorization =
-        creator.authorize(async |signing, file| signing.signature(file, &record, &input, named));
-    let authorization = authorization.await?;
-    let ceremony = CeremonyRequest::Sign { key, threshold: None, input };
-    let mut request = creator.request(ceremony, authorization);
-    request.participants.insert(0, seat(user.name(), None));
-    let created = coordinator.create(&Caller::Open, request).await?;
-    let session = created.session.session_id;
-    if !out.json {
-        tell(&format!("signing: session {session}"));
-    }
-    let token = created.join_tokens.get(user.name()).ok_or_else(Error::internal)?.clone();
-    let link = Connection::grpc(creator.client.endpoint(&args.router)?);
-    let keyring = user.keyring(record.key_id).await?;
-    let device = DeviceInfo { device_type: "user".into(), ..DeviceInfo::default() };
-    let taking_part = Device::new(keyring, link, device);
-    let (ended, part) =
-        tokio::join!(finish(&coordinator, session), taking_part.take_part(session, token));
-    if let (Ok(_), Err(error)) = (&ended, &part) {
-        tracing::debug!(%error, "the session has ended all the same");
-    }
-    let value: Value = signed(&ended?)?;
-    out.show(&value, || lines(&value));
-    Ok(Answer::Yes)
 }
