@@ -4,8 +4,11 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("../../proto");
-    let files =
-        ["mpc/router/v1/message_router.proto", "mpc/coordinator/v1/session_coordinator.proto"];
+    let files = [
+        "mpc/router/v1/message_router.proto",
+        "mpc/coordinator/v1/session_coordinator.proto",
+        "quorate/operator/v1/api_keys.proto",
+    ];
     for file in files {
         println!("cargo:rerun-if-changed={}", root.join(file).display());
     }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use quorate_ports::{Announce, NoteProgress};
 use quorate_types::*;
 use tokio::sync::mpsc;
@@ -29,8 +30,15 @@ pub trait ProgressSink: Send + Sync + 'static {
 const EVENT_QUEUE: usize = 4_096;
 /// Progress notes are for the timeline only and dropped when the coordinator is slow.
 const PROGRESS_QUEUE: usize = 1_024;
-/// First and longest pause between attempts to reach the other role.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Pauses between attempts to reach the other role.
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .without_max_times()
+        .with_jitter()
+}
 
 /// Sends events to a router in another process.
 pub struct RemoteEvents {
@@ -58,15 +66,15 @@ impl RemoteEvents {
 
 /// Sends one event, again and again while the router is away.
 async fn send(router: &dyn Announce, event: SessionEvent, stop: &CancellationToken) {
-    let mut pause = BACKOFF.0;
+    let mut pauses = pauses().build();
     while let Err(error) = router.publish_event(&Caller::System, event.clone()).await {
-        if !error.code.row().retryable {
+        let pause = pauses.next().filter(|_| error.code.row().retryable);
+        let Some(pause) = pause else {
             tracing::warn!(%error, session = %event.session.session_id, "the router refused an event");
             return;
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+        };
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
         }
     }
 }

@@ -266,7 +266,7 @@ proptest! {
         };
         let bytes = match view.outcome.unwrap() {
             Outcome::PublicKey(key) => key.0,
-            Outcome::Signature(signature) => signature.bytes,
+            Outcome::Signature(signature) => signature.bytes().to_vec(),
         };
         prop_assert_eq!(bytes, expected);
         // What is left was sent before its time, and joins after the end.

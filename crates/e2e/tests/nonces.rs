@@ -207,8 +207,8 @@ async fn a_commitment_is_answered_once_and_after_a_kill_never() {
     let Some(Output::Signature(signature)) = run.advance().expect("it ends").output else {
         panic!("it signs");
     };
-    let Signature { bytes, recovery_id } = signature;
-    let outcome = PartyOutcome::Signature { bytes, recovery_id };
+    let bytes = signature.bytes().to_vec();
+    let outcome = PartyOutcome::Signature { bytes, recovery_id: signature.recovery_id() };
     let party_id = world.keyring.party().clone();
     let report = Report { session_id: signing.0, party_id, attempt: 0, outcome };
     world.router.sessions().complete(&world.caller(), report).await.expect("it verifies");

@@ -66,7 +66,7 @@ fn no_two_attempts_give_the_same_signature() {
             let (parties, mut runs) = signing(session(4), two_of_two(*scheme), &[0, 1], digest);
             let ending = deliver(&parties, &mut runs, 1, |_, _| {}).remove(0);
             let Ok(Some(Output::Signature(signature))) = ending else { panic!("a signature") };
-            signature.bytes[..32].to_vec()
+            signature.bytes()[..32].to_vec()
         };
         assert_ne!(sign(), sign(), "r, and so the nonce, must differ");
     }
@@ -83,7 +83,7 @@ fn a_thousand_ed25519_signatures_verify_and_repeat_no_nonce() {
         let (parties, mut runs) = signing(session(n), made, &who, digest);
         let endings = deliver(&parties, &mut runs, shuffle.below(1 << 30) as u64, |_, _| {});
         let Ok(Some(Output::Signature(signature))) = &endings[0] else { panic!("a signature") };
-        assert!(seen.insert(signature.bytes[..32].to_vec()), "R is repeated");
+        assert!(seen.insert(signature.bytes()[..32].to_vec()), "R is repeated");
         check(made, &digest, endings);
     }
 }

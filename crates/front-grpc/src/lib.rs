@@ -3,6 +3,7 @@
 //! The caller was authenticated before: an outer layer puts a [`Caller`] among the request's
 //! extensions, or the [`Error`] with which it refuses it.
 
+mod api_keys;
 mod coordinator;
 mod link;
 mod router;
@@ -10,8 +11,9 @@ mod router;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
-use quorate_ports::{BoxStream, Coordinator, Router, TakePart};
+use quorate_ports::{BoxStream, Coordinator, ManageApiKeys, Router, TakePart};
 use quorate_rpc::proto::coordinator::v1::session_coordinator_server::SessionCoordinatorServer;
+use quorate_rpc::proto::operator::v1::api_keys_server::ApiKeysServer;
 use quorate_rpc::proto::router::v1::message_router_server::MessageRouterServer;
 use quorate_rpc::status::to_status;
 use quorate_rpc::{DESCRIPTORS, MAX_MESSAGE};
@@ -28,6 +30,8 @@ pub struct Services {
     pub coordinator: Option<Arc<dyn Coordinator>>,
     /// The message router, and the coordinator to which it passes session calls.
     pub router: Option<(Arc<dyn Router>, Arc<dyn TakePart>)>,
+    /// The server's API keys, where it asks for them.
+    pub api_keys: Option<Arc<dyn ManageApiKeys>>,
     /// Ends what would keep a stopping server waiting.
     pub stop: CancellationToken,
 }
@@ -60,6 +64,10 @@ pub async fn routes(services: Services) -> axum::Router {
         .max_encoding_message_size(MAX_MESSAGE);
         health.set_serving::<MessageRouterServer<router::RouterService>>().await;
         routes.add_service(service);
+    }
+    if let Some(keys) = services.api_keys {
+        health.set_serving::<ApiKeysServer<api_keys::ApiKeysService>>().await;
+        routes.add_service(ApiKeysServer::new(api_keys::ApiKeysService(keys)));
     }
     routes.routes().into_axum_router().layer(GrpcWebLayer::new())
 }

@@ -30,6 +30,7 @@ async fn app(fake: &Arc<Fake>, stop: &CancellationToken) -> axum::Router {
     let services = Services {
         coordinator: Some(fake.clone()),
         router: Some((fake.clone(), fake.clone())),
+        api_keys: None,
         stop: stop.clone(),
     };
     routes(services).await.layer(axum::Extension(Caller::Open))

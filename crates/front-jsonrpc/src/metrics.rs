@@ -1,8 +1,14 @@
-//! Counters of the relay.
+//! Counters of the relay, for Prometheus.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 /// Upper ends of the latency buckets in microseconds; one more bucket has all that took longer.
 pub const BUCKETS_MICROS: [u64; 12] =
@@ -173,68 +179,77 @@ impl Counters {
     }
 }
 
+/// The metrics of a relay, read whenever Prometheus asks.
+pub(crate) struct Reading(pub(crate) Box<dyn Fn() -> Metrics + Send + Sync>);
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+impl Collector for Reading {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let now = (self.0)();
+        for (name, value, help) in [
+            ("connections", now.connections, "Open connections"),
+            ("groups", now.groups, "Groups"),
+            ("sessions", now.sessions, "Sessions of all groups"),
+            ("tokens", now.tokens, "Places that can be resumed"),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        for (name, value, help) in [
+            ("bytes_in", now.bytes_in, "Bytes of frames from clients"),
+            ("bytes_out", now.bytes_out, "Bytes of frames to clients"),
+            ("calls", now.calls, "Frames from clients"),
+            ("events", now.events, "Events, once per recipient"),
+            ("ignored", now.ignored, "Binary frames"),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
+        }
+        let help = "Ended connections by reason";
+        let mut drops = encoder.encode_descriptor("drops", help, None, MetricType::Counter)?;
+        for (reason, count) in &now.drops {
+            ConstCounter::new(*count).encode(drops.encode_family(&[("reason", *reason)])?)?;
+        }
+        let help = "Answered errors by code";
+        let mut errors = encoder.encode_descriptor("errors", help, None, MetricType::Counter)?;
+        for (code, count) in &now.errors {
+            ConstCounter::new(*count).encode(errors.encode_family(&[("code", *code)])?)?;
+        }
+        let help = "From reading a call to answering it";
+        encoder
+            .encode_descriptor("call_seconds", help, None, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(
+                now.latency_micros as f64 / 1e6,
+                now.latency.iter().sum(),
+                &now.buckets(),
+                None,
+            )
+    }
+}
+
 impl Metrics {
-    /// The counters as Prometheus text.
-    pub fn prometheus(&self) -> String {
-        let mut page = Page(String::new());
-        page.plain("connections", "gauge", "Open connections.", self.connections);
-        page.plain("groups", "gauge", "Groups.", self.groups);
-        page.plain("sessions", "gauge", "Sessions of all groups.", self.sessions);
-        page.plain("tokens", "gauge", "Places that can be resumed.", self.tokens);
-        page.plain("bytes_in_total", "counter", "Bytes of frames from clients.", self.bytes_in);
-        page.plain("bytes_out_total", "counter", "Bytes of frames to clients.", self.bytes_out);
-        page.plain("calls_total", "counter", "Frames from clients.", self.calls);
-        page.plain("events_total", "counter", "Events, once per recipient.", self.events);
-        page.plain("ignored_total", "counter", "Binary frames.", self.ignored);
-        page.head("drops_total", "counter", "Ended connections by reason.");
-        for (reason, count) in &self.drops {
-            page.line(&format!("drops_total{{reason=\"{reason}\"}}"), *count);
-        }
-        page.head("errors_total", "counter", "Answered errors by code.");
-        for (code, count) in &self.errors {
-            page.line(&format!("errors_total{{code=\"{code}\"}}"), *count);
-        }
-        self.histogram(&mut page);
-        page.0
-    }
-
-    fn histogram(&self, page: &mut Page) {
-        page.head("call_seconds", "histogram", "From reading a call to answering it.");
-        let mut sum = 0;
-        for (at, count) in self.latency.iter().enumerate() {
-            sum += count;
-            let end = BUCKETS_MICROS.get(at).map_or("+Inf".to_owned(), |end| seconds(*end));
-            page.line(&format!("call_seconds_bucket{{le=\"{end}\"}}"), sum);
-        }
-        page.line("call_seconds_sum", seconds(self.latency_micros));
-        page.line("call_seconds_count", sum);
-    }
-}
-
-fn seconds(micros: u64) -> String {
-    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
-}
-
-struct Page(String);
-
-impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP quorate_jsonrpc_{name} {help}");
-        let _ = writeln!(self.0, "# TYPE quorate_jsonrpc_{name} {kind}");
-    }
-
-    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "quorate_jsonrpc_{name} {value}");
-    }
-
-    fn plain(&mut self, name: &str, kind: &str, help: &str, value: u64) {
-        self.head(name, kind, help);
-        self.line(name, value);
+    /// Upper ends in seconds and counts of the latency's buckets, not cumulative.
+    fn buckets(&self) -> Vec<(f64, u64)> {
+        let ends = BUCKETS_MICROS.map(|micros| micros as f64 / 1e6);
+        ends.into_iter().chain([f64::INFINITY]).zip(self.latency.iter().copied()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
     use super::*;
 
     #[test]
@@ -245,16 +260,19 @@ mod tests {
         counters.took(Duration::from_secs(1));
         counters.dropped(DropReason::Slow);
         counters.error(-32601);
-        let page = counters.read().prometheus();
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Reading(Box::new(move || counters.read()))));
+        let mut page = String::new();
+        encode(&mut page, &registry).unwrap();
         for line in [
-            "quorate_jsonrpc_call_seconds_bucket{le=\"0.000010\"} 1",
-            "quorate_jsonrpc_call_seconds_bucket{le=\"0.000025\"} 2",
-            "quorate_jsonrpc_call_seconds_bucket{le=\"+Inf\"} 3",
-            "quorate_jsonrpc_call_seconds_sum 1.000021",
-            "quorate_jsonrpc_call_seconds_count 3",
-            "quorate_jsonrpc_drops_total{reason=\"slow\"} 1",
-            "quorate_jsonrpc_errors_total{code=\"-32601\"} 1",
-            "# TYPE quorate_jsonrpc_call_seconds histogram",
+            "call_seconds_bucket{le=\"0.00001\"} 1",
+            "call_seconds_bucket{le=\"0.000025\"} 2",
+            "call_seconds_bucket{le=\"+Inf\"} 3",
+            "call_seconds_sum 1.000021",
+            "call_seconds_count 3",
+            "drops_total{reason=\"slow\"} 1",
+            "errors_total{code=\"-32601\"} 1",
+            "# TYPE call_seconds histogram",
         ] {
             assert!(page.lines().any(|found| found == line), "{line}\n{page}");
         }

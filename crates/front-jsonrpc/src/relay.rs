@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
+use prometheus_client::registry::Registry;
 use quorate_core::budget::shared::Shares;
 use quorate_core::budget::{Budget, Over};
 use quorate_core::groups::{Command, ConnectionId, Effects, Event, Groups, Peer, TokenHash};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::metrics::{Counters, DropReason, Metrics, add};
+use crate::metrics::{Counters, DropReason, Metrics, Reading, add};
 use crate::send_queue::{Entry, Gate, SendQueue};
 use crate::{keep, translate};
 
@@ -164,9 +165,11 @@ impl Relay {
         metrics
     }
 
-    /// The counters now, as Prometheus text.
-    pub fn prometheus(&self) -> String {
-        self.metrics().prometheus()
+    /// Lets Prometheus read the counters.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let relay = self.clone();
+        let reading = Reading(Box::new(move || relay.metrics()));
+        registry.sub_registry_with_prefix("jsonrpc").register_collector(Box::new(reading));
     }
 }
 

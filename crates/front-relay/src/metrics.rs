@@ -1,9 +1,14 @@
-//! Counters of a relay, and their text for Prometheus.
+//! Counters of a relay, for Prometheus.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use quorate_core::rendezvous::Rejection;
 
 /// Upper bounds of the latency histogram, in microseconds.
@@ -120,81 +125,82 @@ impl Counters {
     }
 }
 
+/// The metrics of a relay, read whenever Prometheus asks.
+pub(crate) struct Reading(pub(crate) Box<dyn Fn() -> Metrics + Send + Sync>);
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+impl Collector for Reading {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let now = (self.0)();
+        for (name, value, help) in [
+            ("connections", now.connections, "Open connections"),
+            ("stored_messages", now.stored, "Messages ready for askers"),
+            ("waiting_asks", now.waiting, "Questions that wait"),
+            ("held_bytes", now.held_bytes, "Bytes charged for messages and questions"),
+            ("queued_bytes", now.queued_bytes, "Bytes that wait for readers"),
+            ("incoming_bytes", now.incoming_bytes, "Bytes of messages that have not come whole"),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        for (name, value, help) in [
+            ("received_bytes", now.bytes_in, "Bytes read"),
+            ("sent_bytes", now.bytes_out, "Payload bytes written"),
+            ("publishes", now.publishes, "Messages published"),
+            ("asks", now.asks, "Questions"),
+            ("asks_expired", now.asks_expired, "Questions whose time was over"),
+            ("deliveries", now.deliveries, "Messages that left for an asker"),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
+        }
+        let help = "Frames and connections dropped, by reason";
+        let mut drops = encoder.encode_descriptor("drops", help, None, MetricType::Counter)?;
+        for (reason, value) in [
+            ("expired", now.expired),
+            ("first_wins", now.first_wins),
+            ("too_large", now.too_large),
+            ("over_limit", now.over_limit),
+            ("slow_reader", now.slow_reader),
+            ("junk", now.junk),
+        ] {
+            ConstCounter::new(value).encode(drops.encode_family(&[("reason", reason)])?)?;
+        }
+        let help = "From a frame to the end of the delivery it caused";
+        encoder
+            .encode_descriptor("handling_seconds", help, None, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(
+                now.latency_sum as f64 / 1e6,
+                now.latency.iter().sum(),
+                &now.buckets(),
+                None,
+            )
+    }
+}
+
 impl Metrics {
-    /// The metrics in Prometheus' text format.
-    pub fn prometheus(&self) -> String {
-        let mut text = String::new();
-        let gauges = [
-            ("connections", self.connections, "Open connections."),
-            ("stored_messages", self.stored, "Messages ready for askers."),
-            ("waiting_asks", self.waiting, "Questions that wait."),
-            ("held_bytes", self.held_bytes, "Bytes charged for messages and questions."),
-            ("queued_bytes", self.queued_bytes, "Bytes that wait for readers."),
-            ("incoming_bytes", self.incoming_bytes, "Bytes of messages that have not come whole."),
-        ];
-        for (name, value, help) in gauges {
-            single(&mut text, name, "gauge", help, value);
-        }
-        let counters = [
-            ("received_bytes_total", self.bytes_in, "Bytes read."),
-            ("sent_bytes_total", self.bytes_out, "Payload bytes written."),
-            ("publishes_total", self.publishes, "Messages published."),
-            ("asks_total", self.asks, "Questions."),
-            ("asks_expired_total", self.asks_expired, "Questions whose time was over."),
-            ("deliveries_total", self.deliveries, "Messages that left for an asker."),
-        ];
-        for (name, value, help) in counters {
-            single(&mut text, name, "counter", help, value);
-        }
-        self.drops(&mut text);
-        self.histogram(&mut text);
-        text
+    /// Upper ends in seconds and counts of the latency's buckets, not cumulative.
+    fn buckets(&self) -> Vec<(f64, u64)> {
+        let ends = LATENCY_BOUNDS.map(|micros| micros as f64 / 1e6);
+        ends.into_iter().chain([f64::INFINITY]).zip(self.latency).collect()
     }
-
-    fn drops(&self, text: &mut String) {
-        head(text, "drops_total", "counter", "Frames and connections dropped, by reason.");
-        let reasons = [
-            ("expired", self.expired),
-            ("first_wins", self.first_wins),
-            ("too_large", self.too_large),
-            ("over_limit", self.over_limit),
-            ("slow_reader", self.slow_reader),
-            ("junk", self.junk),
-        ];
-        for (reason, value) in reasons {
-            let _ = writeln!(text, "quorate_relay_drops_total{{reason=\"{reason}\"}} {value}");
-        }
-    }
-
-    fn histogram(&self, text: &mut String) {
-        let name = "handling_seconds";
-        head(text, name, "histogram", "From a frame to the end of the delivery it caused.");
-        let mut sum = 0;
-        for (count, bound) in self.latency.iter().zip(LATENCY_BOUNDS) {
-            sum += count;
-            let seconds = bound as f64 / 1e6;
-            let _ = writeln!(text, "quorate_relay_{name}_bucket{{le=\"{seconds}\"}} {sum}");
-        }
-        let all: u64 = self.latency.iter().sum();
-        let seconds = self.latency_sum as f64 / 1e6;
-        let _ = writeln!(text, "quorate_relay_{name}_bucket{{le=\"+Inf\"}} {all}");
-        let _ = writeln!(text, "quorate_relay_{name}_sum {seconds}");
-        let _ = writeln!(text, "quorate_relay_{name}_count {all}");
-    }
-}
-
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP quorate_relay_{name} {help}");
-    let _ = writeln!(text, "# TYPE quorate_relay_{name} {kind}");
-}
-
-fn single(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
-    head(text, name, kind, help);
-    let _ = writeln!(text, "quorate_relay_{name} {value}");
 }
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
     use super::*;
 
     #[test]
@@ -206,10 +212,17 @@ mod tests {
         let metrics = counters.read();
         assert_eq!((metrics.latency[0], metrics.latency[1]), (2, 1));
         assert_eq!((metrics.latency[11], metrics.latency[12]), (1, 1));
-        let text = metrics.prometheus();
-        assert!(text.contains("quorate_relay_handling_seconds_bucket{le=\"0.00001\"} 2\n"));
-        assert!(text.contains("quorate_relay_handling_seconds_bucket{le=\"+Inf\"} 5\n"));
-        assert!(text.contains("quorate_relay_deliveries_total 5\n"));
-        assert!(text.lines().all(|line| line.starts_with(['#', 'q'])));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Reading(Box::new(move || metrics.clone()))));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "handling_seconds_bucket{le=\"0.00001\"} 2",
+            "handling_seconds_bucket{le=\"+Inf\"} 5",
+            "deliveries_total 5",
+            "drops_total{reason=\"junk\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::routing::get;
 use bytes::Bytes;
+use prometheus_client::registry::Registry;
 use quorate_core::budget::Over;
 use quorate_core::budget::shared::{Share, Shares};
 use quorate_core::rendezvous::*;
@@ -22,7 +23,7 @@ use tower_http::cors::CorsLayer;
 
 use crate::config::Config;
 use crate::handshake;
-use crate::metrics::{Counters, Metrics, add, one};
+use crate::metrics::{Counters, Metrics, Reading, add, one};
 use crate::send_queue::{Cut, Handle, SendQueue};
 
 /// What is due within this time is dropped together. Nobody can tell: what is due has no effect.
@@ -100,9 +101,11 @@ impl Relay {
         }
     }
 
-    /// The metrics in Prometheus' text format.
-    pub fn prometheus(&self) -> String {
-        self.metrics().prometheus()
+    /// Lets Prometheus read the counters.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let relay = self.clone();
+        let reading = Reading(Box::new(move || relay.metrics()));
+        registry.sub_registry_with_prefix("relay").register_collector(Box::new(reading));
     }
 }
 

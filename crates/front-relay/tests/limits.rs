@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::{Client, Server, id, serve};
 use futures_util::{SinkExt as _, StreamExt as _};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use quorate_front_relay::{Config, Metrics, bind_all};
 use quorate_wire::relay::{Ttl, ask, publish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -393,7 +395,10 @@ async fn the_metrics_count_what_happened() {
     let counts = (metrics.asks, metrics.publishes, metrics.stored, metrics.junk);
     assert_eq!(counts, (1, 1, 1, 1));
     assert_eq!((metrics.bytes_out, metrics.latency.iter().sum::<u64>()), (40, 1));
-    let text = server.relay.prometheus();
+    let mut registry = Registry::with_prefix("quorate");
+    server.relay.register_metrics(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
     assert!(text.contains("quorate_relay_connections 1\n"), "{text}");
     assert!(text.contains("quorate_relay_drops_total{reason=\"junk\"} 1\n"), "{text}");
 }

@@ -17,9 +17,7 @@ use crate::answer::{ApiResult, panicked, unknown_path, wrong_method};
 use crate::extract::Who;
 use crate::openapi::{Service, service_document};
 use crate::pages;
-
-/// Says whether a service can do its work now, and if not, why: one sentence each. Must not block.
-pub type Readiness = Arc<dyn Fn() -> Result<(), Vec<String>> + Send + Sync>;
+use crate::readiness::Readiness;
 
 /// Largest body of a path that takes no payload: a message of 64 KiB in base64 and what is around it.
 pub(crate) const SMALL_BODY: usize = 96 << 10;
@@ -74,6 +72,9 @@ pub fn probes(name: &str, readiness: Readiness) -> Router {
     routes.with_state(Arc::new(about))
 }
 
+/// The content type of metrics.
+pub const METRICS_KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// Gives what Prometheus reads, or refuses the caller.
 pub type ReadMetrics = Arc<dyn Fn(&Caller) -> Result<String> + Send + Sync>;
 
@@ -92,8 +93,7 @@ pub(crate) async fn metrics(
     State(read): State<ReadMetrics>,
     Who(caller): Who,
 ) -> ApiResult<Response> {
-    const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, KIND)], read(&caller)?).into_response())
+    Ok(([(header::CONTENT_TYPE, METRICS_KIND)], read(&caller)?).into_response())
 }
 
 /// What every set of routes ends with: its body limit, and refusals in the one shape.
@@ -122,17 +122,13 @@ pub(crate) async fn health(State(about): State<Arc<About>>) -> Json<HealthJson> 
 ))]
 pub(crate) async fn ready(State(about): State<Arc<About>>) -> Response {
     let service = about.name.clone();
-    match (about.readiness)() {
-        Ok(()) => {
-            let body = ReadinessJson { status: "ready".into(), service, reasons: vec![] };
-            Json(body).into_response()
-        }
-        Err(reasons) => {
-            let body = ReadinessJson { status: "not_ready".into(), service, reasons };
-            let retry = [(header::RETRY_AFTER, "1")];
-            (StatusCode::SERVICE_UNAVAILABLE, retry, Json(body)).into_response()
-        }
+    let reasons = about.readiness.reasons().await;
+    if reasons.is_empty() {
+        return Json(ReadinessJson { status: "ready".into(), service, reasons }).into_response();
     }
+    let body = ReadinessJson { status: "not_ready".into(), service, reasons };
+    let retry = [(header::RETRY_AFTER, "1")];
+    (StatusCode::SERVICE_UNAVAILABLE, retry, Json(body)).into_response()
 }
 
 async fn openapi(State(about): State<Arc<About>>) -> impl IntoResponse {

@@ -4,7 +4,8 @@ use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use bytes::Bytes;
 use quorate_types::{
-    AccountId, Caller, Error, ErrorCode, FetchToken, KeyId, MessageId, PartyId, Secret, SessionId,
+    AccountId, ApiKeyId, Caller, Error, ErrorCode, FetchToken, KeyId, MessageId, PartyId, Secret,
+    SessionId,
 };
 use serde::de::DeserializeOwned;
 
@@ -119,7 +120,7 @@ macro_rules! from_path {
         })*
     };
 }
-from_path!(AccountId, KeyId, MessageId, PartyId, SessionId);
+from_path!(AccountId, ApiKeyId, KeyId, MessageId, PartyId, SessionId);
 
 impl<A: FromPath, B: FromPath> FromPath for (A, B) {
     fn from_path<'a>(values: &mut impl Iterator<Item = &'a str>) -> Result<Self, Error> {

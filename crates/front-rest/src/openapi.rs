@@ -4,7 +4,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Info, OpenApi as Document, SecurityRequirement};
 
-use crate::routes::{accounts, coordinator, delegates, mpc, party, router, tickets};
+use crate::routes::{accounts, api_keys, coordinator, delegates, mpc, party, router, tickets};
 use crate::{common, sockets};
 
 /// A service whose routes a document may hold.
@@ -46,8 +46,14 @@ impl Service {
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(common::health, common::ready, common::metrics),
-    tags((name = "service", description = "What every service says of itself."))
+    paths(
+        common::health, common::ready, common::metrics,
+        api_keys::create, api_keys::list, api_keys::revoke,
+    ),
+    tags(
+        (name = "service", description = "What every service says of itself."),
+        (name = "api keys", description = "Who may call this server, where it asks for keys."),
+    )
 )]
 struct CommonDocument;
 
@@ -148,7 +154,7 @@ pub fn service_document(services: &[Service]) -> Document {
 fn scopes(operation: &str) -> &'static [&'static [&'static str]] {
     match operation {
         "getHealth" | "getReadiness" => &[],
-        "getMetrics" => &[&["system"]],
+        "getMetrics" | "createApiKey" | "listApiKeys" | "revokeApiKey" => &[&["system"]],
         "createSession" | "closeSession" | "approveSession" | "startKeygen" | "freezeKey"
         | "unfreezeKey" => &[&["sessions"]],
         "startSession" | "fetchDelegateShare" | "confirmDelegateShare" => {

@@ -10,8 +10,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use quorate_front_rest::*;
+use quorate_ports::ManageApiKeys;
 use quorate_testkit::{Fake, MESSAGE, SESSION};
-use quorate_types::{Caller, Error, ErrorCode, KeyId, Scope, Secret};
+use quorate_types::*;
 use quorate_wire::{HeldKeyJson, KeyJson};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -26,7 +27,8 @@ fn bare(fake: Arc<Fake>) -> Router {
         .merge(router_routes(fake.clone()))
         .merge(accounts_routes(fake))
         .merge(ticket_routes(Arc::new(OneTicket)))
-        .merge(common("quorate", &Service::ALL, Instant::now(), Arc::new(|| Ok(()))))
+        .merge(api_key_routes(Arc::new(OneKey)))
+        .merge(common("quorate", &Service::ALL, Instant::now(), Readiness::at_once(Vec::new)))
         .merge(metrics_route(Arc::new(|caller| caller.may(Scope::Read).map(|()| "x 1\n".into()))))
 }
 
@@ -34,8 +36,49 @@ fn bare(fake: Arc<Fake>) -> Router {
 struct OneTicket;
 
 impl Tickets for OneTicket {
-    fn issue(&self, _: &Caller) -> quorate_types::Result<Ticket> {
+    fn issue(&self, _: &Caller, _: Lapse) -> quorate_types::Result<Ticket> {
         Ok(Ticket { ticket: Secret::new("one".to_owned()), seconds: 30 })
+    }
+}
+
+/// One API key, whatever is asked.
+struct OneKey;
+
+fn one_key() -> ApiKey {
+    ApiKey {
+        id: ApiKeyId([0xab; 8]),
+        label: Some("billing".parse().unwrap()),
+        tenant: Tenant::default(),
+        scopes: vec![Scope::Read],
+        created_at: Timestamp(1),
+        expires_at: Some(Timestamp(3)),
+        last_used_at: None,
+        revoked: false,
+    }
+}
+
+#[async_trait]
+impl ManageApiKeys for OneKey {
+    async fn create_api_key(
+        &self,
+        _: &Caller,
+        new: NewApiKey,
+    ) -> quorate_types::Result<MadeApiKey> {
+        let NewApiKey { label, tenant, scopes, expires_at } = new;
+        let key = ApiKey { label, tenant, scopes, expires_at, ..one_key() };
+        Ok(MadeApiKey { secret: Secret::new("qk_abababababababab_x".to_owned()), key })
+    }
+
+    async fn api_keys(
+        &self,
+        _: &Caller,
+        after: Option<ApiKeyId>,
+    ) -> quorate_types::Result<Vec<ApiKey>> {
+        Ok(if after.is_some() { vec![] } else { vec![one_key(); API_KEYS_PAGE] })
+    }
+
+    async fn revoke_api_key(&self, _: &Caller, id: ApiKeyId) -> quorate_types::Result<ApiKey> {
+        Ok(ApiKey { id, revoked: true, ..one_key() })
     }
 }
 
@@ -387,8 +430,8 @@ impl PartyInfo for Party {
         Err(Error::not_found("key", key))
     }
 
-    fn ready(&self) -> Result<(), Vec<String>> {
-        Err(vec!["the router is away".into()])
+    fn unready(&self) -> Reasons {
+        vec!["the router is away".into()]
     }
 }
 
@@ -416,6 +459,34 @@ async fn a_ticket_is_given_with_its_life() {
 }
 
 #[tokio::test]
+async fn api_keys_are_made_listed_in_pages_and_revoked() {
+    let body = r#"{"label":"ci","tenant":"acme","scopes":["sessions"],"expires_at":7}"#;
+    let (made, _) = call("POST", "/api/v1/api-keys", body).await;
+    assert_eq!(made.status, 201);
+    let key = json!({
+        "secret": "qk_abababababababab_x", "id": "qk_abababababababab", "label": "ci",
+        "tenant": "acme", "scopes": ["sessions"], "created_at": 1, "expires_at": 7,
+        "last_used_at": null, "revoked": false,
+    });
+    assert_eq!(made.body, key);
+    let (first, _) = call("GET", "/api/v1/api-keys", "").await;
+    assert_eq!(first.body["next"], "qk_abababababababab");
+    assert!(first.body["api_keys"][0]["secret"].is_null());
+    let next = "/api/v1/api-keys?after=qk_abababababababab";
+    assert_eq!(call("GET", next, "").await.0.body, json!({"api_keys": []}));
+    let (revoked, _) = call("DELETE", "/api/v1/api-keys/qk_0101010101010101", "").await;
+    assert_eq!(revoked.body["revoked"], true);
+    for (method, path, body, field) in [
+        ("DELETE", "/api/v1/api-keys/qk_01", "", "id"),
+        ("GET", "/api/v1/api-keys?after=x", "", "after"),
+        ("POST", "/api/v1/api-keys", r#"{"scopes":["all"]}"#, "scopes"),
+        ("POST", "/api/v1/api-keys", r#"{"scopes":["read"],"label":"a b"}"#, "label"),
+    ] {
+        assert_refused(&call(method, path, body).await.0, 400, "invalid_request", field);
+    }
+}
+
+#[tokio::test]
 async fn every_documented_operation_is_routed() {
     let document = serde_json::to_value(openapi_document()).unwrap();
     let mut names = std::collections::BTreeSet::new();
@@ -428,7 +499,7 @@ async fn every_documented_operation_is_routed() {
             assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()));
         }
     }
-    assert_eq!(names.len(), 40);
+    assert_eq!(names.len(), 43);
 }
 
 #[tokio::test]
@@ -436,7 +507,7 @@ async fn document_is_openapi_31_and_served_per_service() {
     let (answer, _) = call("GET", "/openapi.json", "").await;
     assert_eq!(answer.body["openapi"], "3.1.0");
     assert!(answer.body["components"]["schemas"]["ErrorJson"].is_object());
-    let only = common("x", &[Service::Router], Instant::now(), Arc::new(|| Ok(())));
+    let only = common("x", &[Service::Router], Instant::now(), Readiness::at_once(Vec::new));
     let answer = send(only, request("GET", "/openapi.json", "")).await;
     assert!(answer.body["paths"]["/api/v1/parties"].is_object());
     assert!(answer.body["paths"]["/api/v1/accounts"].is_null());

@@ -368,7 +368,8 @@ impl Attempt {
                 self.stage = Stage::Activating;
                 Ok(Next::Do(vec![Action::Vault(VaultAction::Activate { key, confirmations })]))
             }
-            (Output::Signature(Signature { bytes, recovery_id }), Ceremony::Sign { .. }, _) => {
+            (Output::Signature(signature), Ceremony::Sign { .. }, _) => {
+                let (bytes, recovery_id) = (signature.bytes().to_vec(), signature.recovery_id());
                 Ok(Next::Over(Ok(PartyOutcome::Signature { bytes, recovery_id })))
             }
             _ => {

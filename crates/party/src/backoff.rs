@@ -2,40 +2,43 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder, Retryable};
 use quorate_types::{Error, ErrorCode};
 
 /// First pause: a restarted router is often back at once.
 const FIRST: Duration = Duration::from_millis(50);
-/// Longest pause: what a user still takes for "it came back by itself".
-const LONGEST: Duration = Duration::from_secs(2);
+/// Longest pause before its jitter, which may double it: what a user still takes for "it came back
+/// by itself".
+const LONGEST: Duration = Duration::from_secs(1);
 
-/// Pauses that double from 50 ms to 2 s, each shortened by a random part of up to a half.
-///
 /// The jitter keeps parties that lost the same router from coming back in step.
-#[derive(Debug)]
-pub struct Backoff {
-    next: Duration,
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST)
+        .with_max_delay(LONGEST)
+        .without_max_times()
+        .with_jitter()
 }
+
+/// Pauses that double from 50 ms to 1 s, each made longer by a random part of up to itself.
+#[derive(Debug)]
+pub struct Backoff(ExponentialBackoff);
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: FIRST }
+        Self(pauses().build())
     }
 }
 
 impl Backoff {
     /// Starts over after a success.
     pub fn reset(&mut self) {
-        self.next = FIRST;
+        *self = Self::default();
     }
 
     /// The next pause.
     pub fn delay(&mut self) -> Duration {
-        let full = self.next;
-        self.next = (full * 2).min(LONGEST);
-        // Without randomness the pause is merely not jittered.
-        let random = getrandom::u32().unwrap_or(0);
-        full - full.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
+        self.0.next().unwrap_or(LONGEST)
     }
 
     /// Waits for the next pause.
@@ -47,20 +50,16 @@ impl Backoff {
 /// Calls until the answer is not "later". Bound it by a deadline around it.
 ///
 /// A conflict is final here: it says that the state is another than the caller believes.
-pub(crate) async fn retry<T, F>(mut call: impl FnMut() -> F) -> Result<T, Error>
+pub(crate) async fn retry<T, F>(call: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let mut backoff = Backoff::default();
-    loop {
-        match call().await {
-            Err(error) if matches!(error.code, ErrorCode::Unavailable | ErrorCode::RateLimited) => {
-                tracing::debug!(%error, "refused for now; trying again");
-                backoff.pause().await;
-            }
-            answer => return answer,
-        }
-    }
+    let later =
+        |error: &Error| matches!(error.code, ErrorCode::Unavailable | ErrorCode::RateLimited);
+    call.retry(pauses())
+        .when(later)
+        .notify(|error, _| tracing::debug!(%error, "refused for now; trying again"))
+        .await
 }
 
 #[cfg(test)]
@@ -73,12 +72,12 @@ mod tests {
         let mut full = FIRST;
         for _ in 0..10 {
             let delay = backoff.delay();
-            assert!(delay <= full && delay >= full / 2, "{delay:?} of {full:?}");
+            assert!(delay >= full && delay <= full * 2, "{delay:?} of {full:?}");
             full = (full * 2).min(LONGEST);
         }
         assert_eq!(full, LONGEST);
         backoff.reset();
-        assert!(backoff.delay() <= FIRST);
+        assert!(backoff.delay() <= FIRST * 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,6 @@
 
 mod answer;
 mod bans;
-mod cache;
 mod export;
 mod files;
 mod open;
@@ -12,8 +11,10 @@ pub use files::{make as make_secret_file, random as secret_seed, secret as secre
 pub use open::SealSource;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use lru::LruCache;
 use quorate_engine::{Identity, SealContext, SealKey, Share, Shown};
 use quorate_participant::{Bans, Me, NewShare, OpenKey, Standing, shown};
 use quorate_ports::Vault;
@@ -23,10 +24,9 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::compute::Compute;
-use cache::ShareCache;
 
 /// Opened shares kept in memory.
-const OPEN_SHARES: usize = 64;
+const OPEN_SHARES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
 /// Shortest passphrase of a new party or an exported share, in bytes.
 const MIN_PASSPHRASE: usize = 10;
@@ -56,7 +56,8 @@ pub struct Keyring {
 }
 
 struct Memory {
-    open: ShareCache,
+    /// The least recently used leaves first.
+    open: LruCache<KeyId, Arc<OpenKey>>,
     pins: HashMap<(Tenant, PartyId), [u8; 32]>,
     /// The newest generation that each peer has shown, and in which process, in front of the vault.
     generations: HashMap<[u8; 32], Standing>,
@@ -81,7 +82,7 @@ impl Keyring {
         let mut process = [0; 16];
         getrandom::fill(&mut process).expect("the system gives randomness");
         let memory = Memory {
-            open: ShareCache::new(OPEN_SHARES),
+            open: LruCache::new(OPEN_SHARES),
             pins: HashMap::new(),
             generations: HashMap::new(),
         };
@@ -140,7 +141,7 @@ impl Keyring {
     /// # Errors
     /// The vault's, or `internal_error` when the sealed share does not open.
     pub async fn key(&self, key: KeyId, compute: &Compute) -> Result<Option<Arc<OpenKey>>> {
-        if let Some(open) = self.memory().open.get(key) {
+        if let Some(open) = self.memory().open.get(&key).cloned() {
             return Ok(Some(open));
         }
         let Some(stored) = self.vault.share(key).await? else { return Ok(None) };
@@ -155,7 +156,7 @@ impl Keyring {
         }
         let open = self.opened(stored, bans, compute).await?;
         let open = if later.is_empty() { open } else { Arc::new(open.followed_by(later)) };
-        self.memory().open.insert(Arc::clone(&open));
+        self.memory().open.put(key, Arc::clone(&open));
         Ok(Some(open))
     }
 
@@ -233,14 +234,14 @@ impl Keyring {
         self.vault.activate(key_id, epoch, confirmations.clone()).await?;
         let open = key.activated(confirmations);
         let mut memory = self.memory();
-        let open = match memory.open.get(key_id) {
+        let open = match memory.open.get(&key_id).cloned() {
             // Also with what was kept since the share was opened.
             Some(current) => {
                 let waits = |share: &&Arc<OpenKey>| share.stored.epoch > epoch;
                 let later = current.later().iter().filter(waits).cloned().collect();
                 let open = Arc::new(open.followed_by(later));
                 if current.stored.epoch <= epoch {
-                    memory.open.insert(Arc::clone(&open));
+                    memory.open.put(key_id, Arc::clone(&open));
                 }
                 open
             }
@@ -263,14 +264,17 @@ impl Keyring {
     fn remember(&self, open: Arc<OpenKey>) -> Arc<OpenKey> {
         let mut memory = self.memory();
         let SealedShare { key_id, epoch, .. } = open.stored;
-        match memory.open.get(key_id).filter(|current| current.stored.epoch < epoch) {
+        let current = memory.open.get(&key_id).filter(|current| current.stored.epoch < epoch);
+        match current.cloned() {
             Some(current) => {
                 let later = [current.later(), &[Arc::clone(&open)]].concat();
-                memory.open.insert(Arc::new(current.followed_by(later)));
+                memory.open.put(key_id, Arc::new(current.followed_by(later)));
             }
             // The one that signs may have left the memory: it is read again with this one.
             None if epoch > 0 && !open.active() => {}
-            None => memory.open.insert(Arc::clone(&open)),
+            None => {
+                memory.open.put(key_id, Arc::clone(&open));
+            }
         }
         drop(memory);
         open

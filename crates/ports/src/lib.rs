@@ -1,11 +1,12 @@
 //! The traits between the application and everything around it.
 //!
-//! [`sessions`], [`routing`] and [`accounts`] are what fronts call and what another role may answer
+//! [`sessions`], [`routing`], [`accounts`] and [`api_keys`] are what fronts call and what another role may answer
 //! over gRPC, cut by who asks, so that each holds no more than its part; [`store`] is what the
 //! application needs kept; [`groups`] is what the group relay needs kept; [`vault`] is what a party
 //! needs kept on its own machine, and [`ledger`] what it has to remember of allowed requests.
 
 pub mod accounts;
+pub mod api_keys;
 pub mod groups;
 pub mod ledger;
 pub mod routing;
@@ -14,6 +15,7 @@ pub mod store;
 pub mod vault;
 
 pub use accounts::Accounts;
+pub use api_keys::ManageApiKeys;
 pub use groups::{GroupStore, GroupWrite};
 pub use ledger::{AskCallback, CallbackAnswer, Ledger};
 pub use routing::{Announce, BoxStream, Deliver, Directory, ReadMessages, Router};

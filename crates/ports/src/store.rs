@@ -108,18 +108,10 @@ pub struct LentShareRow {
 /// An API key as the store keeps it: only its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyRow {
-    /// Public part, the key's first characters.
-    pub id: String,
     /// SHA-256 of the whole key.
     pub hash: [u8; 32],
-    /// Whose key.
-    pub tenant: Tenant,
-    /// What it may do.
-    pub scopes: Vec<Scope>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Whether it was revoked.
-    pub revoked: bool,
+    /// All else of it.
+    pub key: ApiKey,
 }
 
 /// One write. A list of them is one transaction.
@@ -178,6 +170,8 @@ pub enum Write {
     ForgetLentShare(SessionId),
     /// Inserts or replaces an API key.
     ApiKey(ApiKeyRow),
+    /// Removes an API key by its id.
+    ForgetApiKey(ApiKeyId),
     /// A change of the group relay.
     Group(crate::groups::GroupWrite),
 }

@@ -38,7 +38,7 @@ pub fn behalf_in(value: &str) -> Result<Caller> {
         (Some("key"), Some(tenant), Some(scopes)) => {
             let tenant: Tenant = tenant.parse().map_err(|_| malformed())?;
             let named = scopes.split(',').filter(|scope| !scope.is_empty());
-            let scopes = named.map(|scope| Scope::named(scope).ok_or_else(malformed));
+            let scopes = named.map(|scope| scope.parse::<Scope>().map_err(|_| malformed()));
             Caller::Key { tenant, scopes: scopes.collect::<Result<_>>()? }
         }
         _ => return Err(malformed()),
@@ -59,7 +59,7 @@ mod tests {
             Caller::System,
             Caller::Party("alice@phone".parse().unwrap()),
             key(&[]),
-            key(&Scope::ALL),
+            key(Scope::ALL),
         ];
         for caller in callers {
             assert_eq!(behalf_in(&behalf_out(&caller)).unwrap(), caller);

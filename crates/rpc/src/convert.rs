@@ -1,5 +1,6 @@
 //! Proto messages to the shared words and back. What comes in is checked here, once.
 
+mod api_key;
 mod authorization;
 mod delegate;
 mod key;
@@ -7,6 +8,7 @@ mod routing;
 
 use std::sync::Arc;
 
+pub use api_key::*;
 pub use authorization::*;
 use bytes::Bytes;
 pub use delegate::*;
@@ -115,16 +117,17 @@ fn failure_in(failure: ro::Failure) -> Result<Failure> {
 }
 
 /// A signature as the wire carries it: the recovery id behind r ‖ s.
-fn signature_out(signature: &Signature) -> Bytes {
-    let mut bytes = signature.bytes.clone();
-    bytes.extend(signature.recovery_id);
+fn signature_out(mut bytes: Vec<u8>, recovery_id: Option<u8>) -> Bytes {
+    bytes.extend(recovery_id);
     bytes.into()
 }
 
 /// A session in full.
 pub fn detail(view: &SessionView) -> ro::SessionDetail {
     let signature = match &view.outcome {
-        Some(Outcome::Signature(signature)) => signature_out(signature),
+        Some(Outcome::Signature(signature)) => {
+            signature_out(signature.bytes().to_vec(), signature.recovery_id())
+        }
         _ => Bytes::new(),
     };
     let key = view.ceremony.key();
@@ -180,7 +183,7 @@ pub fn view(detail: Option<ro::SessionDetail>) -> Result<SessionView> {
                 Some((bytes, [id])) => (bytes, Some(*id)),
                 _ => (&detail.signature[..], None),
             };
-            Some(Outcome::Signature(Signature { bytes: bytes.to_vec(), recovery_id }))
+            Some(Outcome::Signature(Signature::from_parts(bytes, recovery_id)?))
         }
     };
     let key = match (kind, public_key) {
@@ -464,7 +467,7 @@ pub fn report_out(report: Report) -> ro::ReportCompletionRequest {
             request.attestation = attestation.map(|attestation| attestation_out(*attestation));
         }
         PartyOutcome::Signature { bytes, recovery_id } => {
-            request.signature = signature_out(&Signature { bytes, recovery_id });
+            request.signature = signature_out(bytes, recovery_id);
         }
         PartyOutcome::Failure(failure) => request.failure = Some(failure_out(&failure)),
     }

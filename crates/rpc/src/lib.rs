@@ -6,6 +6,7 @@ mod behalf;
 mod call_stream;
 mod convert;
 pub mod endpoint;
+pub mod operator;
 pub mod remote;
 pub mod status;
 mod unreachable;
@@ -29,6 +30,11 @@ pub mod proto {
     pub mod coordinator {
         pub mod v1 {
             tonic::include_proto!("mpc.coordinator.v1");
+        }
+    }
+    pub mod operator {
+        pub mod v1 {
+            tonic::include_proto!("quorate.operator.v1");
         }
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Expected {
 }
 
 pub(crate) const COORDINATOR: Expected = Expected { name: "coordinator", port: 50051 };
+/// Any role, for its operator: the coordinator's port unless another address is given.
+pub(crate) const SERVER: Expected = Expected { name: "server", port: 50051 };
 pub(crate) const ROUTER: Expected = Expected { name: "router", port: 50052 };
 
 /// A service as an error names it.

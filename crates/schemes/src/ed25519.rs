@@ -1,7 +1,7 @@
 //! Ed25519 (RFC 8032): canonical keys of large order, signatures verified strictly.
 
 use ed25519_dalek::{Signature as Ed25519, VerifyingKey};
-use quorate_types::{Error, PublicKey, Result, Signature};
+use quorate_types::{Error, PublicKey, ReportedSignature, Result, Signature};
 
 fn invalid(problem: &str) -> Error {
     Error::invalid_field("signature", problem)
@@ -25,24 +25,27 @@ pub(crate) fn normalize(bytes: &[u8]) -> Result<PublicKey> {
     parse_key(bytes).map(|key| PublicKey(key.to_bytes().to_vec()))
 }
 
-pub(crate) fn parse(bytes: &[u8], recovery_id: Option<u8>) -> Result<Signature> {
+pub(crate) fn parse(bytes: &[u8], recovery_id: Option<u8>) -> Result<ReportedSignature> {
     if recovery_id.is_some() {
         let problem = "an Ed25519 signature has no recovery id: leave recovery_id out";
         return Err(Error::invalid_field("recovery_id", problem));
     }
-    if bytes.len() != 64 {
-        return Err(invalid("an Ed25519 signature is 64 bytes (R ‖ S)"));
-    }
-    Ok(Signature { bytes: bytes.to_vec(), recovery_id: None })
+    let bytes =
+        bytes.try_into().map_err(|_| invalid("an Ed25519 signature is 64 bytes (R ‖ S)"))?;
+    Ok(ReportedSignature { bytes, recovery_id: None })
 }
 
-pub(crate) fn complete(key: &PublicKey, message: &[u8], signature: Signature) -> Result<Signature> {
+pub(crate) fn complete(
+    key: &PublicKey,
+    message: &[u8],
+    signature: ReportedSignature,
+) -> Result<Signature> {
     let key = parse_key(&key.0)?;
     let signature = parse(&signature.bytes, signature.recovery_id)?;
     let wrong = || invalid("the signature does not verify under this key and message");
-    let read = Ed25519::from_slice(&signature.bytes).map_err(|_| wrong())?;
+    let read = Ed25519::from_bytes(&signature.bytes);
     key.verify_strict(message, &read).map_err(|_| wrong())?;
-    Ok(signature)
+    Ok(Signature::Eddsa(signature.bytes))
 }
 
 #[cfg(test)]
@@ -90,7 +93,7 @@ mod tests {
         for vector in VECTORS {
             let [key, message, signature] = vector.map(|hex| hex::decode(hex).unwrap());
             let done = verifies(&key, &message, &signature).unwrap();
-            assert_eq!((&done.bytes, done.recovery_id), (&signature, None));
+            assert_eq!((&done.bytes()[..], done.recovery_id()), (&signature[..], None));
             assert_eq!(normalize(&key).unwrap().0, key);
             let longer = [&message[..], &[0]].concat();
             assert!(verifies(&key, &longer, &signature).is_err());

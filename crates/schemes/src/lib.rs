@@ -16,7 +16,9 @@ pub use delegate::{DELEGATE_KEY, delegate_key_message, verify_delegate_key};
 pub use hash::{HashKind, hash_message};
 pub use identity::{IdentityVerifier, in_domain, verify_identity};
 pub use package::{PackageSecret, Purpose, Seat, check_package_key, seal_package};
-use quorate_types::{Digest, Error, PublicKey, Result, Scheme, SignInput, Signature};
+use quorate_types::{
+    Digest, Error, PublicKey, ReportedSignature, Result, Scheme, SignInput, Signature,
+};
 
 /// Reads a public key in any encoding its scheme knows and gives the canonical one.
 ///
@@ -57,7 +59,11 @@ pub fn compressed_public_key(scheme: Scheme, key: &PublicKey) -> Result<Vec<u8>>
 /// Reads a signature: 64 bytes, or 65 with the recovery id last, for ECDSA; 64 bytes for Ed25519.
 ///
 /// Only the form is checked; see [`complete_signature`].
-pub fn parse_signature(scheme: Scheme, bytes: &[u8], recovery_id: Option<u8>) -> Result<Signature> {
+pub fn parse_signature(
+    scheme: Scheme,
+    bytes: &[u8],
+    recovery_id: Option<u8>,
+) -> Result<ReportedSignature> {
     match scheme {
         Scheme::EcdsaSecp256k1 => secp256k1::parse(bytes, recovery_id),
         Scheme::Ed25519 => ed25519::parse(bytes, recovery_id),
@@ -69,14 +75,14 @@ pub fn parse_signature(scheme: Scheme, bytes: &[u8], recovery_id: Option<u8>) ->
 ///
 /// # Errors
 /// `invalid_request` naming the field `signature`.
-pub fn parse_foreign_signature(scheme: Scheme, bytes: &[u8]) -> Result<Signature> {
+pub fn parse_foreign_signature(scheme: Scheme, bytes: &[u8]) -> Result<ReportedSignature> {
     match scheme {
         Scheme::EcdsaSecp256k1 => secp256k1::parse(&secp256k1::foreign(bytes), None),
         _ => parse_signature(scheme, bytes, None),
     }
 }
 
-/// Verifies a signature, refuses a malleable one, and checks or fills in its recovery id where the
+/// Verifies a signature, refuses a malleable one, and checks or finds its recovery id where the
 /// scheme has one.
 ///
 /// The error names the field `signature` and says "does not verify" where that is the reason.
@@ -84,7 +90,7 @@ pub fn complete_signature(
     scheme: Scheme,
     key: &PublicKey,
     input: &SignInput,
-    signature: Signature,
+    signature: ReportedSignature,
 ) -> Result<Signature> {
     match scheme {
         Scheme::EcdsaSecp256k1 => secp256k1::complete(key, &digest_of(scheme, input)?, signature),
@@ -100,7 +106,7 @@ pub fn verify(
     input: &SignInput,
     signature: &Signature,
 ) -> Result<()> {
-    complete_signature(scheme, key, input, signature.clone()).map(drop)
+    complete_signature(scheme, key, input, signature.into()).map(drop)
 }
 
 /// Whether keys of this scheme sign what is given: a digest or a message.

@@ -291,7 +291,7 @@ mod tests {
     fn write_vectors() {
         let holder = "alice".parse().unwrap();
         let mut vectors = Vec::new();
-        for kem in Kem::ALL {
+        for &kem in Kem::ALL {
             for purpose in [Purpose::ToUser, Purpose::ToDelegate] {
                 let secret = PackageSecret::generate(kem);
                 let public = secret.public().unwrap();
@@ -322,7 +322,7 @@ mod tests {
     fn a_package_opens_for_its_key_purpose_and_seat_only() {
         let holder = "alice".parse().unwrap();
         let associated = seat(&holder).associated_data(session());
-        for kem in Kem::ALL {
+        for &kem in Kem::ALL {
             let (secret, other) = (PackageSecret::generate(kem), PackageSecret::generate(kem));
             let plain = || Zeroizing::new(b"secret".to_vec());
             let public = secret.public().unwrap();
@@ -360,7 +360,7 @@ mod tests {
             let refused = check_package_key(&key).unwrap_err();
             assert!(refused.details.fields.contains_key("seal_key"), "{key:?}");
         }
-        for kem in Kem::ALL {
+        for &kem in Kem::ALL {
             check_package_key(&PackageSecret::generate(kem).public().unwrap()).unwrap();
         }
     }

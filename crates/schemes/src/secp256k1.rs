@@ -2,7 +2,7 @@
 
 use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use k256::ecdsa::{RecoveryId, Signature as Ecdsa, VerifyingKey};
-use quorate_types::{Digest, Error, PublicKey, Result, Signature};
+use quorate_types::{Digest, Error, PublicKey, ReportedSignature, Result, Signature};
 use sha2::Digest as _;
 
 fn invalid(problem: &str) -> Error {
@@ -39,14 +39,14 @@ pub(crate) fn foreign(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-pub(crate) fn parse(bytes: &[u8], recovery_id: Option<u8>) -> Result<Signature> {
+pub(crate) fn parse(bytes: &[u8], recovery_id: Option<u8>) -> Result<ReportedSignature> {
     let (bytes, last) = match bytes {
         [compact @ .., last] if compact.len() == 64 => (compact, Some(*last)),
         _ => (bytes, None),
     };
-    if bytes.len() != 64 {
-        return Err(invalid("an ECDSA signature is 64 bytes (r ‖ s), or 65 with the recovery id"));
-    }
+    let bytes = bytes.try_into().map_err(|_| {
+        invalid("an ECDSA signature is 64 bytes (r ‖ s), or 65 with the recovery id")
+    })?;
     if let (Some(last), Some(given)) = (last, recovery_id)
         && last != given
     {
@@ -56,13 +56,13 @@ pub(crate) fn parse(bytes: &[u8], recovery_id: Option<u8>) -> Result<Signature> 
     if recovery_id.is_some_and(|id| RecoveryId::from_byte(id).is_none()) {
         return Err(Error::invalid_field("recovery_id", "a recovery id is 0, 1, 2 or 3"));
     }
-    Ok(Signature { bytes: bytes.to_vec(), recovery_id })
+    Ok(ReportedSignature { bytes, recovery_id })
 }
 
 pub(crate) fn complete(
     key: &PublicKey,
     digest: &Digest,
-    signature: Signature,
+    signature: ReportedSignature,
 ) -> Result<Signature> {
     let verifier = parse_key(&key.0)?;
     let wrong = || invalid("the signature does not verify under this key and digest");
@@ -75,8 +75,8 @@ pub(crate) fn complete(
     };
     // That the recovery leads to this key says that the signature verifies under it.
     let given = signature.recovery_id.and_then(RecoveryId::from_byte);
-    if given.is_some_and(fits) {
-        return Ok(signature);
+    if let Some(id) = given.filter(|id| fits(*id)) {
+        return Ok(Signature::Ecdsa { rs: signature.bytes, recovery_id: id.to_byte() });
     }
     verifier.verify_prehash(&digest.0, &ecdsa).map_err(|_| wrong())?;
     let id = match signature.recovery_id {
@@ -85,7 +85,7 @@ pub(crate) fn complete(
     };
     let id =
         id.ok_or_else(|| invalid("the recovery id does not verify: it leads to another key"))?;
-    Ok(Signature { bytes: signature.bytes, recovery_id: Some(id.to_byte()) })
+    Ok(Signature::Ecdsa { rs: signature.bytes, recovery_id: id.to_byte() })
 }
 
 pub(crate) fn ethereum_address(key: &PublicKey) -> Option<String> {
@@ -115,10 +115,10 @@ mod tests {
         (secret, public)
     }
 
-    fn sign(secret: &SigningKey, digest: &Digest) -> Signature {
+    fn sign(secret: &SigningKey, digest: &Digest) -> ReportedSignature {
         let signature: Ecdsa = secret.sign_prehash(&digest.0).unwrap();
         let signature = signature.normalize_s();
-        Signature { bytes: signature.to_bytes().to_vec(), recovery_id: None }
+        ReportedSignature { bytes: signature.to_bytes().into(), recovery_id: None }
     }
 
     #[test]
@@ -126,23 +126,23 @@ mod tests {
         let (secret, key) = key(3);
         let digest = Digest([9; 32]);
         let signature = complete(&key, &digest, sign(&secret, &digest)).unwrap();
-        let id = signature.recovery_id.unwrap();
-        let der = Ecdsa::from_slice(&signature.bytes).unwrap().to_der();
-        for (bytes, given) in [
-            (signature.bytes.clone(), None),
-            ([&signature.bytes[..], &[id]].concat(), Some(id)),
-            ([&signature.bytes[..], &[27 + id]].concat(), Some(id)),
+        let (bytes, id) = (signature.bytes(), signature.recovery_id().unwrap());
+        let der = Ecdsa::from_slice(bytes).unwrap().to_der();
+        for (written, given) in [
+            (bytes.to_vec(), None),
+            ([&bytes[..], &[id]].concat(), Some(id)),
+            ([&bytes[..], &[27 + id]].concat(), Some(id)),
             (der.as_bytes().to_vec(), None),
         ] {
-            let read = parse(&foreign(&bytes), None).unwrap();
-            assert_eq!((&read.bytes, read.recovery_id), (&signature.bytes, given));
+            let read = parse(&foreign(&written), None).unwrap();
+            assert_eq!((&read.bytes, read.recovery_id), (bytes, given));
             complete(&key, &digest, read).unwrap();
         }
-        for wrong in [vec![], vec![0x30; 70], [&signature.bytes[..], &[29]].concat()] {
+        for wrong in [vec![], vec![0x30; 70], [&bytes[..], &[29]].concat()] {
             assert!(parse(&foreign(&wrong), None).is_err());
         }
         // What parties report is not read so generously.
-        assert!(parse(&[&signature.bytes[..], &[27 + id]].concat(), None).is_err());
+        assert!(parse(&[&bytes[..], &[27 + id]].concat(), None).is_err());
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         let low = Ecdsa::from_slice(&sign(&secret, &digest).bytes).unwrap();
         let (r, s) = low.split_scalars();
         let high = Ecdsa::from_scalars(*r, *-s).unwrap();
-        let high = Signature { bytes: high.to_bytes().to_vec(), recovery_id: None };
+        let high = ReportedSignature { bytes: high.to_bytes().into(), recovery_id: None };
         assert!(complete(&public, &digest, high).is_err());
     }
 
@@ -181,10 +181,9 @@ mod tests {
             let (secret, public) = key(seed);
             let digest = Digest(digest);
             let signature = sign(&secret, &digest);
-            let done = complete(&public, &digest, signature.clone()).unwrap();
-            let id = done.recovery_id.unwrap();
-            let mut with_id = signature.bytes.clone();
-            with_id.push(id);
+            let done = complete(&public, &digest, signature).unwrap();
+            let id = done.recovery_id().unwrap();
+            let with_id = [&signature.bytes[..], &[id]].concat();
             prop_assert_eq!(&complete(&public, &digest, parse(&with_id, None).unwrap()).unwrap(), &done);
             for other in (0..4).filter(|other| *other != id) {
                 let wrong = parse(&signature.bytes, Some(other)).unwrap();
@@ -199,7 +198,7 @@ mod tests {
             let mut signature = sign(&secret, &digest);
             signature.bytes[bit / 8] ^= 1 << (bit % 8);
             for recovery_id in [None, Some(0), Some(1)] {
-                let signature = Signature { recovery_id, ..signature.clone() };
+                let signature = ReportedSignature { recovery_id, ..signature };
                 prop_assert!(complete(&public, &digest, signature).is_err());
             }
         }

@@ -15,8 +15,9 @@ fn damaged(
     rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }
 
-/// The shape of the documents that this crate writes. The second has its bytes in Base64.
-pub(crate) const DOCUMENT_VERSION: u32 = 2;
+/// The shape of the documents that this crate writes. The second has its bytes in Base64, the third
+/// names the members of API keys.
+pub(crate) const DOCUMENT_VERSION: u32 = 3;
 
 /// Whether an error is a row that cannot be read, in contrast to a disk that cannot.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {

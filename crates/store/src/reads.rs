@@ -301,9 +301,29 @@ pub(crate) fn parties(connection: &Connection) -> rusqlite::Result<Vec<PartyRow>
     })
 }
 
+/// A key's document, and its shape before version 3.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum ApiKeyDocument {
+    Now(ApiKey),
+    Before(Tenant, Vec<Scope>, Timestamp, bool),
+}
+
 pub(crate) fn api_keys(connection: &Connection) -> rusqlite::Result<Vec<ApiKeyRow>> {
     all(connection, "SELECT id, hash, version, document FROM api_keys ORDER BY id", [], |row| {
-        let (tenant, scopes, created_at, revoked) = document(row, 2)?;
-        Ok(ApiKeyRow { id: row.get(0)?, hash: row.get(1)?, tenant, scopes, created_at, revoked })
+        let key = match document(row, 2)? {
+            ApiKeyDocument::Now(key) => key,
+            ApiKeyDocument::Before(tenant, scopes, created_at, revoked) => ApiKey {
+                id: name(row, 0)?,
+                label: None,
+                tenant,
+                scopes,
+                created_at,
+                expires_at: None,
+                last_used_at: None,
+                revoked,
+            },
+        };
+        Ok(ApiKeyRow { hash: row.get(1)?, key })
     })
 }

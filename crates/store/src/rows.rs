@@ -146,14 +146,12 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
             connection,
             "INSERT OR REPLACE INTO api_keys (id, hash, version, document)
              VALUES (?1, ?2, ?3, ?4)",
-            params![
-                row.id,
-                row.hash,
-                DOCUMENT_VERSION,
-                to_json(&(&row.tenant, &row.scopes, row.created_at, row.revoked))
-            ],
+            params![row.key.id.to_string(), row.hash, DOCUMENT_VERSION, to_json(&row.key)],
         )
         .map(drop),
+        Write::ForgetApiKey(id) => {
+            execute(connection, "DELETE FROM api_keys WHERE id = ?1", [id.to_string()]).map(drop)
+        }
     }
 }
 

@@ -34,7 +34,7 @@ struct Model {
     messages: Vec<(Arc<MessageRow>, Vec<PartyId>)>,
     delegate_shares: BTreeMap<(SessionId, PartyId), DelegateShareRow>,
     lent_shares: BTreeMap<SessionId, LentShareRow>,
-    api_keys: BTreeMap<String, ApiKeyRow>,
+    api_keys: BTreeMap<ApiKeyId, ApiKeyRow>,
 }
 
 impl Model {
@@ -130,7 +130,8 @@ impl Model {
             }
             Write::LentShare(row) => drop(self.lent_shares.insert(row.session_id, row)),
             Write::ForgetLentShare(session) => drop(self.lent_shares.remove(&session)),
-            Write::ApiKey(row) => drop(self.api_keys.insert(row.id.clone(), row)),
+            Write::ApiKey(row) => drop(self.api_keys.insert(row.key.id, row)),
+            Write::ForgetApiKey(id) => drop(self.api_keys.remove(&id)),
             // They have tables and tests of their own.
             Write::Group(_) => {}
         }
@@ -342,16 +343,24 @@ fn any_party() -> impl Strategy<Value = Write> {
 }
 
 fn any_api_key() -> impl Strategy<Value = Write> {
-    (name(), any::<[u8; 32]>(), any::<bool>()).prop_map(|(id, hash, revoked)| {
-        Write::ApiKey(ApiKeyRow {
-            id: id.into(),
-            hash,
-            tenant: tenant(1),
-            scopes: vec![Scope::Read, Scope::Sessions],
-            created_at: Timestamp(7),
-            revoked,
-        })
-    })
+    (0..4_u8, any::<[u8; 32]>(), any::<Option<i64>>(), any::<bool>()).prop_map(
+        |(id, hash, time, revoked)| {
+            let key = ApiKey {
+                id: ApiKeyId([id; 8]),
+                label: time.map(|_| "billing".parse().unwrap()),
+                tenant: tenant(1),
+                scopes: vec![Scope::Read, Scope::Sessions],
+                created_at: Timestamp(7),
+                expires_at: time.map(Timestamp),
+                last_used_at: time.map(Timestamp),
+                revoked,
+            };
+            match revoked && time.is_none() {
+                true => Write::ForgetApiKey(key.id),
+                false => Write::ApiKey(ApiKeyRow { hash, key }),
+            }
+        },
+    )
 }
 
 fn any_delegate_share() -> impl Strategy<Value = Write> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::words::words;
 
 /// Longest request in its canonical encoding, in bytes: 16 holders with the longest names take
 /// about 2.7 kB.
@@ -15,29 +16,22 @@ pub const MAX_REQUEST: usize = 8 << 10;
 /// Most approvals of one request that are kept: more people than any rule asks for.
 pub const MAX_APPROVALS: usize = 32;
 
-/// The signature algorithm of an initiator's or approver's key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AuthorityAlgorithm {
-    /// Ed25519 (RFC 8032); public keys of 32 bytes.
-    Ed25519,
-    /// ECDSA with SHA-256 over P-256; public keys of 33 bytes, compressed SEC1.
-    P256,
+words! {
+    /// The signature algorithm of an initiator's or approver's key.
+    AuthorityAlgorithm("algorithm") {
+        /// Ed25519 (RFC 8032); public keys of 32 bytes.
+        Ed25519 = "ed25519",
+        /// ECDSA with SHA-256 over P-256; public keys of 33 bytes, compressed SEC1.
+        P256 = "p256",
+    }
 }
 
 impl AuthorityAlgorithm {
-    fn of(name: &str) -> Option<(Self, usize)> {
-        match name {
-            "ed25519" => Some((Self::Ed25519, 32)),
-            "p256" => Some((Self::P256, 33)),
-            _ => None,
-        }
-    }
-
-    /// The word before the colon in a key's text.
-    pub fn name(self) -> &'static str {
+    /// Length of its public keys in bytes.
+    const fn key_len(self) -> usize {
         match self {
-            Self::Ed25519 => "ed25519",
-            Self::P256 => "p256",
+            Self::Ed25519 => 32,
+            Self::P256 => 33,
         }
     }
 }
@@ -58,8 +52,11 @@ impl AuthorityKey {
     /// `invalid_request` when the length is not that of the algorithm's keys.
     pub fn new(algorithm: AuthorityAlgorithm, bytes: impl Into<Bytes>) -> Result<Self> {
         let bytes = bytes.into();
-        let expected = AuthorityAlgorithm::of(algorithm.name()).map(|(_, length)| length);
-        if expected == Some(bytes.len()) { Ok(Self { algorithm, bytes }) } else { Err(malformed()) }
+        if bytes.len() == algorithm.key_len() {
+            Ok(Self { algorithm, bytes })
+        } else {
+            Err(malformed())
+        }
     }
 
     /// Its algorithm.
@@ -85,7 +82,7 @@ impl FromStr for AuthorityKey {
 
     fn from_str(text: &str) -> Result<Self> {
         let (name, digits) = text.split_once(':').ok_or_else(malformed)?;
-        let (algorithm, _) = AuthorityAlgorithm::of(name).ok_or_else(malformed)?;
+        let algorithm = name.parse().map_err(|_| malformed())?;
         Self::new(algorithm, hex::decode(digits).map_err(|_| malformed())?)
     }
 }

@@ -1,7 +1,6 @@
 //! What a session does, and with which key.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,46 +11,24 @@ use crate::ids::KeyId;
 use crate::key::KeyEpoch;
 use crate::scheme::{Digest, PublicKey, Scheme};
 use crate::threshold::Threshold;
+use crate::words::words;
 
-/// The kind of a ceremony: the wires' `session_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionKind {
-    /// Makes a key that never exists in one place.
-    Keygen,
-    /// Makes a signature under such a key.
-    Sign,
-    /// Replaces the shares of such a key; the key stays.
-    Refresh,
+words! {
+    /// The kind of a ceremony: the wires' `session_type`.
+    SessionKind("session_type") {
+        /// Makes a key that never exists in one place.
+        Keygen = "keygen",
+        /// Makes a signature under such a key.
+        Sign = "sign",
+        /// Replaces the shares of such a key; the key stays.
+        Refresh = "refresh",
+    }
 }
 
 impl SessionKind {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Keygen, Self::Sign, Self::Refresh];
-
     /// Whether it makes shares: heavy, and by all holders of a key.
     pub fn makes_shares(self) -> bool {
         matches!(self, Self::Keygen | Self::Refresh)
-    }
-
-    /// The wire's `session_type`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Keygen => "keygen",
-            Self::Sign => "sign",
-            Self::Refresh => "refresh",
-        }
-    }
-}
-
-impl FromStr for SessionKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| {
-            let problem = "session_type is \"keygen\", \"sign\" or \"refresh\"";
-            Error::invalid_field("session_type", problem)
-        })
     }
 }
 

@@ -2,7 +2,6 @@
 //! user lends it to sign with.
 
 use std::fmt;
-use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,53 +10,28 @@ use crate::error::{Error, Result};
 use crate::ids::{PartyId, SessionId};
 use crate::secret::Secret;
 use crate::threshold::PartyIndex;
+use crate::words::words;
 
 /// Longest sealed package of a share, in bytes: a share takes 50 to 500 kB.
 pub const MAX_PACKAGE: usize = 1 << 20;
 
-/// How a key agrees on what seals a package: HPKE with HKDF-SHA256 in both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kem {
-    /// DHKEM(X25519, HKDF-SHA256) with ChaCha20-Poly1305.
-    X25519,
-    /// DHKEM(P-256, HKDF-SHA256) with AES-256-GCM.
-    P256,
+words! {
+    /// How a key agrees on what seals a package: HPKE with HKDF-SHA256 in both.
+    Kem("kem") {
+        /// DHKEM(X25519, HKDF-SHA256) with ChaCha20-Poly1305.
+        X25519 = "x25519",
+        /// DHKEM(P-256, HKDF-SHA256) with AES-256-GCM.
+        P256 = "p256",
+    }
 }
 
 impl Kem {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::X25519, Self::P256];
-
-    /// The wire's word.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::X25519 => "x25519",
-            Self::P256 => "p256",
-        }
-    }
-
     /// Length of its public keys in bytes: raw for X25519, an uncompressed SEC1 point for P-256.
     pub const fn key_len(self) -> usize {
         match self {
             Self::X25519 => 32,
             Self::P256 => 65,
         }
-    }
-}
-
-impl fmt::Display for Kem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Kem {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let named = Self::ALL.into_iter().find(|kem| kem.name() == text);
-        named.ok_or_else(|| Error::invalid_field("kem", "kem is \"x25519\" or \"p256\""))
     }
 }
 
@@ -239,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_package_key_has_the_length_of_its_kind_and_survives_its_document() {
-        for kem in Kem::ALL {
+        for &kem in Kem::ALL {
             assert_eq!(kem.name().parse::<Kem>().unwrap(), kem);
             let key = PackageKey::new(kem, vec![4; kem.key_len()]).unwrap();
             let text = serde_json::to_string(&key).unwrap();

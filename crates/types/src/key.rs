@@ -12,6 +12,7 @@ use crate::ids::{KeyId, PartyId, SessionId, Tenant, is_name};
 use crate::scheme::{PublicKey, Scheme};
 use crate::threshold::Threshold;
 use crate::time::Timestamp;
+use crate::words::words;
 
 /// One epoch of a key: what its holders need to know to use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,36 +153,15 @@ pub struct EpochRecord {
     pub attestation: Option<Attestation>,
 }
 
-/// Whether a key signs, as far as its coordinator can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyState {
-    /// Enough holders sign with each other.
-    Active,
-    /// Bans leave no set of holders that is large enough: the key needs a refresh.
-    Locked,
-    /// Its owner lets nothing be signed or refreshed until it is unfrozen.
-    Frozen,
-}
-
-impl KeyState {
-    /// Its name for people and wires.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Locked => "locked",
-            Self::Frozen => "frozen",
-        }
-    }
-}
-
-impl FromStr for KeyState {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let all = [Self::Active, Self::Locked, Self::Frozen];
-        let named = all.into_iter().find(|state| state.name() == text);
-        named.ok_or_else(|| Error::invalid_field("state", "a key is active, locked or frozen"))
+words! {
+    /// Whether a key signs, as far as its coordinator can tell.
+    KeyState("state") {
+        /// Enough holders sign with each other.
+        Active = "active",
+        /// Bans leave no set of holders that is large enough: the key needs a refresh.
+        Locked = "locked",
+        /// Its owner lets nothing be signed or refreshed until it is unfrozen.
+        Frozen = "frozen",
     }
 }
 

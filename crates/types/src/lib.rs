@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod address;
+pub mod api_key;
 pub mod authority;
 pub mod ceremony;
 pub mod delegate;
@@ -22,9 +23,11 @@ pub mod text;
 pub mod threshold;
 pub mod time;
 pub mod vault;
+mod words;
 
 pub use account::*;
 pub use address::ClientAddress;
+pub use api_key::*;
 pub use authority::{
     Approval, AuthorityAlgorithm, AuthorityKey, AuthoritySignature, Authorization, MAX_APPROVALS,
     MAX_REQUEST,
@@ -38,7 +41,7 @@ pub use key::*;
 pub use message::*;
 pub use page::{Cursor, PARTIES_PAGE, Page, parties_page};
 pub use party::*;
-pub use scheme::{Digest, PublicKey, Scheme, Signature};
+pub use scheme::{Digest, PublicKey, ReportedSignature, Scheme, Signature};
 pub use secret::Secret;
 pub use session::*;
 pub use threshold::{PartyIndex, ShareIndex, Threshold};

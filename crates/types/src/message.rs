@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use crate::ids::{MessageId, PartyId, SessionId};
 use crate::time::Timestamp;
+use crate::words::words;
 
 /// What a party hands to the router.
 #[derive(Clone, Debug)]
@@ -51,29 +51,17 @@ pub struct Message {
     pub created_at: Timestamp,
 }
 
-/// Where one recipient's copy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeliveryState {
-    /// Not handed over yet.
-    Pending,
-    /// Handed to a stream or a poll; not acknowledged.
-    Delivered,
-    /// Acknowledged as processed.
-    Acknowledged,
-    /// Acknowledged as failed.
-    Failed,
-}
-
-impl DeliveryState {
-    /// The wire's word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Delivered => "delivered",
-            Self::Acknowledged => "acknowledged",
-            Self::Failed => "failed",
-        }
+words! {
+    /// Where one recipient's copy is.
+    DeliveryState("status") {
+        /// Not handed over yet.
+        Pending = "pending",
+        /// Handed to a stream or a poll; not acknowledged.
+        Delivered = "delivered",
+        /// Acknowledged as processed.
+        Acknowledged = "acknowledged",
+        /// Acknowledged as failed.
+        Failed = "failed",
     }
 }
 

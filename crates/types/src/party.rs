@@ -7,43 +7,17 @@ use crate::delegate::DelegateKey;
 use crate::error::{Error, ErrorCode};
 use crate::ids::{PartyId, Tenant};
 use crate::time::Timestamp;
+use crate::words::words;
 
-/// What kind of member a party is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PartyRole {
-    /// A server that is chosen to fill sessions.
-    Persistent,
-    /// Acts for a user who hands over an encrypted share.
-    Delegate,
-    /// A device that comes for one session.
-    Temporary,
-}
-
-impl PartyRole {
-    /// The wire's word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Persistent => "persistent",
-            Self::Delegate => "delegate",
-            Self::Temporary => "temporary",
-        }
-    }
-}
-
-impl std::str::FromStr for PartyRole {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "persistent" => Ok(Self::Persistent),
-            "delegate" => Ok(Self::Delegate),
-            "temporary" => Ok(Self::Temporary),
-            _ => Err(Error::invalid_field(
-                "party_role",
-                "party_role is persistent, delegate or temporary",
-            )),
-        }
+words! {
+    /// What kind of member a party is.
+    PartyRole("party_role") {
+        /// A server that is chosen to fill sessions.
+        Persistent = "persistent",
+        /// Acts for a user who hands over an encrypted share.
+        Delegate = "delegate",
+        /// A device that comes for one session.
+        Temporary = "temporary",
     }
 }
 
@@ -159,41 +133,19 @@ pub enum Caller {
     System,
 }
 
-/// What an API key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// Create, list and close sessions.
-    Sessions,
-    /// Read sessions, keys and parties.
-    Read,
-    /// Manage accounts.
-    Accounts,
-    /// Act as a party of a session, by its join token.
-    Party,
-    /// Everything, and speak as another role of the installation.
-    System,
-}
-
-impl Scope {
-    /// All scopes.
-    pub const ALL: [Self; 5] =
-        [Self::Sessions, Self::Read, Self::Accounts, Self::Party, Self::System];
-
-    /// The scope's name on the wire and the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sessions => "sessions",
-            Self::Read => "read",
-            Self::Accounts => "accounts",
-            Self::Party => "party",
-            Self::System => "system",
-        }
-    }
-
-    /// The scope of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|scope| scope.name() == name)
+words! {
+    /// What an API key may do.
+    Scope("scope") {
+        /// Create, list and close sessions.
+        Sessions = "sessions",
+        /// Read sessions, keys and parties.
+        Read = "read",
+        /// Manage accounts.
+        Accounts = "accounts",
+        /// Act as a party of a session, by its join token.
+        Party = "party",
+        /// Everything, and speak as another role of the installation.
+        System = "system",
     }
 }
 

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::authority::Authorization;
 use crate::ceremony::{Ceremony, CeremonyRequest};
 use crate::delegate::{FetchToken, LentShare, OnBehalfOf};
-use crate::error::Error;
 use crate::ids::{EventId, KeyId, PartyId, SessionId, Tenant};
 use crate::key::{Attestation, KeyLabel};
 use crate::party::{DeviceInfo, Handshake};
@@ -16,43 +15,11 @@ use crate::scheme::{PublicKey, Signature};
 use crate::secret::Secret;
 use crate::threshold::PartyIndex;
 use crate::time::Timestamp;
+use crate::words::words;
 
-macro_rules! text_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
-
-        impl $name {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The wire's word.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<Self, Error> {
-                match text {
-                    $($word => Ok(Self::$variant),)*
-                    _ => {
-                        let known: Vec<_> = Self::ALL.iter().map(|v| v.name()).collect();
-                        Err(Error::invalid(format!("{text:?} is not one of {}", known.join(", "))))
-                    }
-                }
-            }
-        }
-    };
-}
-
-text_enum!(
+words! {
     /// Where a session stands.
-    SessionStatus {
+    SessionStatus("status") {
         /// Nobody has joined.
         Created = "created",
         /// A party waits for approvals of the request before it joins.
@@ -68,7 +35,7 @@ text_enum!(
         /// Its deadline passed.
         Expired = "expired",
     }
-);
+}
 
 impl SessionStatus {
     /// Whether nothing more happens.
@@ -82,9 +49,9 @@ impl SessionStatus {
     }
 }
 
-text_enum!(
+words! {
     /// Where a participant stands.
-    ParticipantStatus {
+    ParticipantStatus("status") {
         /// Has not joined.
         Waiting = "waiting",
         /// Waits for approvals of the request before it joins.
@@ -100,11 +67,11 @@ text_enum!(
         /// Reported or was found at fault.
         Failed = "failed",
     }
-);
+}
 
-text_enum!(
+words! {
     /// What happened to a session, as pushed to its parties.
-    EventKind {
+    EventKind("event_type") {
         /// Created; a selected party finds its join token in it.
         SessionCreated = "session_created",
         /// A party waits for approvals of the request.
@@ -124,11 +91,11 @@ text_enum!(
         /// Its deadline passed.
         SessionExpired = "session_expired",
     }
-);
+}
 
-text_enum!(
+words! {
     /// Why a session ended without a result.
-    FailureReason {
+    FailureReason("reason") {
         /// A party reported that it could not go on.
         PartyFailed = "party_failed",
         /// A party was restarted in the middle and has lost what it had computed.
@@ -148,7 +115,7 @@ text_enum!(
         /// The key was frozen meanwhile.
         KeyFrozen = "key_frozen",
     }
-);
+}
 
 /// How and through whom a session failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@
 //! [`parse`] turns bytes into a request; `into_*` methods and `From` turn it into the shared words.
 
 mod account;
+mod api_key;
 mod authorization;
 mod codec;
 mod delegate;
@@ -33,6 +34,7 @@ mod time;
 mod view;
 
 pub use account::{AccountChangeJson, AccountJson, AccountsJson, NewAccountJson};
+pub use api_key::{ApiKeyJson, ApiKeyPageJson, MadeApiKeyJson, NewApiKeyJson};
 pub use authorization::{ApprovalJson, AuthorizationJson};
 pub use codec::{
     Base64Text, DigestText, IdentityText, PublicKeyText, SignatureText, decode_base64, decode_hex,

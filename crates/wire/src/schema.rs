@@ -1,7 +1,7 @@
 //! Schemas of words: the closed lists, taken from the types so that they cannot drift.
 
 use quorate_types::*;
-use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type};
 
 fn words<I: IntoIterator<Item = &'static str>>(words: I, what: &str) -> Object {
     ObjectBuilder::new()
@@ -40,22 +40,21 @@ pub(crate) fn session_kind() -> Object {
 }
 
 pub(crate) fn party_role() -> Object {
-    let roles = [PartyRole::Persistent, PartyRole::Delegate, PartyRole::Temporary];
-    words(roles.map(PartyRole::name), "The party's role.")
+    words(PartyRole::ALL.iter().map(|role| role.name()), "The party's role.")
+}
+
+/// A list of scopes.
+pub(crate) fn scopes() -> Array {
+    let scope = words(Scope::ALL.iter().map(|scope| scope.name()), "What a key may do.");
+    ArrayBuilder::new().items(scope).min_items(Some(1)).build()
 }
 
 pub(crate) fn kem() -> Object {
-    words(Kem::ALL.map(Kem::name), "The kind of the key.")
+    words(Kem::ALL.iter().map(|kem| kem.name()), "The kind of the key.")
 }
 
 pub(crate) fn delivery_state() -> Object {
-    let states = [
-        DeliveryState::Pending,
-        DeliveryState::Delivered,
-        DeliveryState::Acknowledged,
-        DeliveryState::Failed,
-    ];
-    words(states.map(DeliveryState::name), "Where the copy is.")
+    words(DeliveryState::ALL.iter().map(|state| state.name()), "Where the copy is.")
 }
 
 pub(crate) fn account_status() -> Object {

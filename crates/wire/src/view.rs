@@ -188,8 +188,8 @@ impl From<SessionView> for SessionJson {
             authorization: view
                 .authorization
                 .map(|authorization| Arc::unwrap_or_clone(authorization).into()),
-            recovery_id: signature.as_ref().and_then(|signature| signature.recovery_id),
-            signature: signature.map(|signature| SignatureText(signature.bytes)),
+            recovery_id: signature.as_ref().and_then(Signature::recovery_id),
+            signature: signature.map(|signature| SignatureText(signature.bytes().to_vec())),
             failure: view.failure.map(Into::into),
             created_at: view.created_at,
             expires_at: view.expires_at.as_seconds(),
@@ -205,8 +205,8 @@ impl TryFrom<SessionJson> for SessionView {
         let threshold = Threshold::new(json.threshold_t.into(), json.threshold_n.into())?;
         let public_key = json.public_key.map(|key| key.0);
         let recovery_id = json.recovery_id;
-        let signature =
-            json.signature.map(|text| Outcome::Signature(Signature { bytes: text.0, recovery_id }));
+        let signature = json.signature.map(|text| Signature::from_parts(&text.0, recovery_id));
+        let signature = signature.transpose()?.map(Outcome::Signature);
         let made = (json.status == SessionStatus::Completed && kind.makes_shares())
             .then(|| public_key.clone().map(Outcome::PublicKey))
             .flatten();
@@ -336,10 +336,7 @@ pub(crate) mod tests {
             participants: vec![participant("a", 0), participant("c", 1)],
             replaced: vec!["b".parse().unwrap()],
             authorization: Some(Arc::new(crate::authorization::tests::authorization())),
-            outcome: Some(Outcome::Signature(Signature {
-                bytes: vec![6; 64],
-                recovery_id: Some(1),
-            })),
+            outcome: Some(Outcome::Signature(Signature::Ecdsa { rs: [6; 64], recovery_id: 1 })),
             failure: None,
             created_at: Timestamp(1_703_145_600_123),
             expires_at: Timestamp(1_703_145_900_000),

@@ -181,7 +181,7 @@ fn what_is_wrong_in_a_policy_is_named_with_its_line() {
         (4, "mon-fri", format!("{rule}hours = [\"always\"]")),
         (4, "10/hour", format!("{rule}rate = [\"10 an hour\"]")),
         (4, "deny = true", format!("{rule}rate = [\"0/hour\"]")),
-        (4, "unknown scheme", format!("{rule}schemes = [\"rsa\"]")),
+        (4, "scheme is one of", format!("{rule}schemes = [\"rsa\"]")),
         (4, "none of [approvers]", format!("{rule}approvals = {{ needed = 1, of = [\"eve\"] }}")),
         (
             6,

@@ -47,7 +47,9 @@ impl Peer {
 /// The signature that a run ended with.
 pub(crate) fn signature(outcome: PartyOutcome) -> Result<Signature> {
     match outcome {
-        PartyOutcome::Signature { bytes, recovery_id } => Ok(Signature { bytes, recovery_id }),
+        PartyOutcome::Signature { bytes, recovery_id } => {
+            Signature::from_parts(&bytes, recovery_id)
+        }
         _ => Err(Error::internal()),
     }
 }

@@ -34,8 +34,7 @@ pub(super) fn check_result(
 ) -> Result<Signature> {
     let signature = quorate_schemes::parse_signature(key.scheme, bytes, recovery_id)?;
     if let Some(Outcome::Signature(known)) = known
-        && known.bytes == signature.bytes
-        && signature.recovery_id.is_none_or(|id| Some(id) == known.recovery_id)
+        && signature.repeats(known)
     {
         return Ok(known.clone());
     }

@@ -46,10 +46,7 @@ impl Session {
         let Ceremony::Sign { key, input } = &self.ceremony else {
             return Err(Error::internal());
         };
-        let known = signature.clone();
-        let verified =
-            quorate_schemes::complete_signature(key.scheme, &key.public_key, input, known)?;
-        if verified == *signature { Ok(()) } else { Err(Error::internal()) }
+        quorate_schemes::verify(key.scheme, &key.public_key, input, signature)
     }
 
     /// What the initiator has signed.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use ask::{Outcome, rest, rpc, rpcs, socket};
 use table::{CALLERS, Row, check_cover, rows};
-use world::{Facts, World};
+use world::{Facts, SERVICES, World};
 
 const TABLE: &str = include_str!("matrix.txt");
 
@@ -33,6 +33,7 @@ fn filled(text: &str, facts: &Facts) -> String {
         ("{message_id}", "$MESSAGE"),
         ("{account_id}", "$ACCOUNT"),
         ("{key_id}", "$KEY"),
+        ("{id}", "$APIKEY"),
     ];
     let text = names.iter().fold(text.to_owned(), |text, (hole, name)| text.replace(hole, name));
     facts.iter().fold(text, |text, (name, value)| text.replace(name, value))
@@ -51,6 +52,9 @@ async fn request(world: &World, row: &Row, caller: &str, facts: &Facts) -> Outco
     if method == "rpc" {
         let name = target.split('#').next().unwrap_or_default();
         let full = match service.as_str() {
+            _ if name.ends_with("ApiKey") || name.ends_with("ApiKeys") => {
+                "quorate.operator.v1.ApiKeys"
+            }
             "coordinator" => "mpc.coordinator.v1.SessionCoordinator",
             _ => "mpc.router.v1.MessageRouter",
         };
@@ -86,7 +90,7 @@ fn cell(row: &Row, facts: &Facts, outcome: &Outcome) -> String {
 /// All routes and RPCs that the installation serves.
 async fn served(world: &World) -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
-    for service in ["coordinator", "router", "accounts", "party"] {
+    for service in SERVICES {
         let url = format!("{}/openapi.json", world.base(service, false));
         let document = reqwest::get(url).await.expect("an answer").json::<Value>().await;
         let document = document.expect("JSON");
@@ -97,8 +101,12 @@ async fn served(world: &World) -> BTreeSet<String> {
         }
     }
     for (service, name) in rpcs() {
-        let at = if service.ends_with("SessionCoordinator") { "coordinator" } else { "router" };
-        routes.insert(format!("{at} rpc {name}"));
+        let at: &[&str] = match service.rsplit('.').next() {
+            Some("SessionCoordinator") => &["coordinator"],
+            Some("ApiKeys") => &SERVICES,
+            _ => &["router"],
+        };
+        routes.extend(at.iter().map(|at| format!("{at} rpc {name}")));
     }
     routes
 }
@@ -110,7 +118,10 @@ async fn everybody_tries_everything(world: World) {
     for row in &rows {
         let mut cells = Vec::new();
         for caller in CALLERS {
-            let facts = world.fresh(&row.state, acting(caller)).await;
+            let mut facts = world.fresh(&row.state, acting(caller)).await;
+            if row.state == "api-key" {
+                facts.insert("$APIKEY", world.api_key(&row.service).await);
+            }
             let outcome = request(&world, row, caller, &facts).await;
             cells.push(cell(row, &facts, &outcome));
             let mut elsewhere = facts.clone();

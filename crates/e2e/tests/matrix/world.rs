@@ -20,7 +20,8 @@ use crate::ask::{Credential, Outcome, rest};
 pub(crate) const PUBLIC_KEY: &str =
     "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
 
-const SERVICES: [&str; 4] = ["coordinator", "router", "accounts", "party"];
+/// Who serves.
+pub(crate) const SERVICES: [&str; 4] = ["coordinator", "router", "accounts", "party"];
 
 /// Callers that hold API keys: their scopes and tenant.
 const KEYS: [(&str, &[&str], &str); 6] = [
@@ -191,6 +192,7 @@ impl World {
         let url = Url::parse(&format!("{}{path}", self.base(service, false))).expect("a URL");
         let owner = match (service, path) {
             ("coordinator", "/api/v1/sessions") => "sessions",
+            (_, "/api/v1/api-keys") => "system",
             ("accounts", _) => "accounts",
             _ => "system",
         };
@@ -223,7 +225,7 @@ impl World {
             ("$HELD", self.held.clone()),
         ]);
         match state {
-            "-" | "absent" => {}
+            "-" | "absent" | "api-key" => {}
             "account" => {
                 let account = json!({"username": format!("{unique}-a"), "publicKey": PUBLIC_KEY});
                 let account = self.must("accounts", "POST", "/api/v1/accounts", Some(account));
@@ -234,6 +236,13 @@ impl World {
             _ => self.session(state, &mut facts).await,
         }
         facts
+    }
+
+    /// The id of a new API key of a service.
+    pub(crate) async fn api_key(&self, service: &str) -> String {
+        let new = json!({"scopes": ["read"]});
+        let made = self.must(service, "POST", "/api/v1/api-keys", Some(new)).await;
+        made["id"].as_str().expect("an id").to_owned()
     }
 
     /// Makes a key with two server parties.

@@ -185,12 +185,12 @@ impl Sign {
             .party()
             .sign_phase4(&self.data, x, &parts, true)
             .map_err(|abort| self.abort(&abort))?;
-        let bytes = hex_bytes(x).into_iter().chain(hex_bytes(&s)).collect();
-        let signature = self.verified(Signature { bytes, recovery_id: Some(recovery_id) })?;
+        let bytes: Vec<u8> = hex_bytes(x).into_iter().chain(hex_bytes(&s)).collect();
+        let signature = self.verified(&bytes, recovery_id)?;
         let mut sends = Vec::new();
         if self.me == self.first_signer() {
             for position in &self.observers {
-                let body = encode(&(&signature.bytes, recovery_id));
+                let body = encode(&(&bytes, recovery_id));
                 sends.push(OutboundMessage { round: 4, to: Some(*position), body });
             }
         }
@@ -201,17 +201,18 @@ impl Sign {
         let position = self.first_signer();
         let body = input.directs.get(&position).map_or(&[][..], |body| body.as_slice());
         let (bytes, recovery_id): (Vec<u8>, u8) = decode(position, body)?;
-        let told = Signature { bytes, recovery_id: Some(recovery_id) };
-        let signature = self.verified(told).map_err(|_| {
+        let signature = self.verified(&bytes, recovery_id).map_err(|_| {
             MachineFault::violation(position, "told a signature that does not verify")
         })?;
         Ok(Stepped { sends: Vec::new(), output: Some(Output::Signature(signature)) })
     }
 
-    fn verified(&self, signature: Signature) -> Result<Signature, MachineFault> {
+    fn verified(&self, bytes: &[u8], recovery_id: u8) -> Result<Signature, MachineFault> {
         let (scheme, key) = (self.share.scheme(), self.share.public_key());
         let digest = Digest(self.data.message_hash);
-        quorate_schemes::complete_signature(scheme, key, &SignInput::Digest(digest), signature)
+        let input = SignInput::Digest(digest);
+        quorate_schemes::parse_signature(scheme, bytes, Some(recovery_id))
+            .and_then(|made| quorate_schemes::complete_signature(scheme, key, &input, made))
             .map_err(|error| MachineFault::result_invalid(error.message))
     }
 }

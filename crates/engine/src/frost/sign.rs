@@ -20,7 +20,7 @@ use bytes::Bytes;
 use frost_ed25519::round1::{NonceCommitment, SigningCommitments, SigningNonces};
 use frost_ed25519::round2::SignatureShare;
 use frost_ed25519::{Error, Identifier, SigningPackage, aggregate, round1, round2};
-use quorate_types::{ShareIndex, SignInput, Signature};
+use quorate_types::{ShareIndex, SignInput};
 use serde::{Deserialize, Serialize};
 
 use super::share::Part;
@@ -176,9 +176,9 @@ impl Sign {
             .and_then(|signature| signature.serialize())
             .map_err(|error| self.fault(&error))?;
         let (scheme, key) = (self.share.scheme(), self.share.public_key());
-        let signature = Signature { bytes: signature, recovery_id: None };
         let signed = SignInput::Message(self.message.clone());
-        quorate_schemes::complete_signature(scheme, key, &signed, signature)
+        quorate_schemes::parse_signature(scheme, &signature, None)
+            .and_then(|made| quorate_schemes::complete_signature(scheme, key, &signed, made))
             .map(Output::Signature)
             .map_err(|error| MachineFault::result_invalid(error.message))
     }

@@ -246,10 +246,10 @@ fn check_ecdsa(key: &PublicKey, digest: &Digest, signature: &Signature) {
     use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
     use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
     let key = VerifyingKey::from_sec1_bytes(&key.0).expect("a key");
-    let bytes = Signature::from_slice(&signature.bytes).expect("a signature");
+    let bytes = Signature::from_slice(signature.bytes()).expect("a signature");
     key.verify_prehash(&digest.0, &bytes).expect("it verifies");
     assert_eq!(bytes.normalize_s(), bytes, "low s");
-    let id = signature.recovery_id.and_then(RecoveryId::from_byte).expect("a recovery id");
+    let id = signature.recovery_id().and_then(RecoveryId::from_byte).expect("a recovery id");
     let recovered = VerifyingKey::recover_from_prehash(&digest.0, &bytes, id);
     assert_eq!(recovered.expect("recovers"), key);
 }
@@ -257,7 +257,7 @@ fn check_ecdsa(key: &PublicKey, digest: &Digest, signature: &Signature) {
 fn check_ed25519(key: &PublicKey, message: &Digest, signature: &Signature) {
     let key: &[u8; 32] = key.0.as_slice().try_into().expect("32 bytes");
     let key = ed25519_dalek::VerifyingKey::from_bytes(key).expect("a key");
-    assert_eq!(signature.recovery_id, None);
-    let signature = ed25519_dalek::Signature::from_slice(&signature.bytes).expect("64 bytes");
+    assert_eq!(signature.recovery_id(), None);
+    let signature = ed25519_dalek::Signature::from_bytes(signature.bytes());
     key.verify_strict(&message.0, &signature).expect("it verifies");
 }

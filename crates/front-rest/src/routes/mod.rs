@@ -1,6 +1,7 @@
 //! The routes of each service.
 
 pub(crate) mod accounts;
+pub(crate) mod api_keys;
 pub(crate) mod coordinator;
 pub(crate) mod delegates;
 pub(crate) mod mpc;

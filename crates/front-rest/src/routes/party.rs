@@ -15,6 +15,7 @@ use crate::common::{SMALL_BODY, common, finish};
 use crate::extract::{Path, Who};
 use crate::openapi::Service;
 use crate::params::Params;
+use crate::readiness::{Readiness, Reasons};
 
 /// What a party says of itself.
 #[async_trait]
@@ -28,8 +29,8 @@ pub trait PartyInfo: Send + Sync + 'static {
     /// `not_found` where the caller may not know it.
     async fn key(&self, caller: &Caller, key: KeyId) -> quorate_types::Result<HeldKeyJson>;
 
-    /// Whether it can compute now, and if not, why: one sentence each. Must not block.
-    fn ready(&self) -> Result<(), Vec<String>>;
+    /// Why it cannot compute now, one sentence each. Must not block.
+    fn unready(&self) -> Reasons;
 }
 
 /// A party's whole address: its keys and what [`common`] adds, which need not be merged again.
@@ -38,7 +39,7 @@ pub fn party_routes(name: &str, started: Instant, info: Arc<dyn PartyInfo>) -> R
         .route("/api/v1/keys", get(keys))
         .route("/api/v1/keys/{key_id}", get(key))
         .with_state(info.clone());
-    let readiness = Arc::new(move || info.ready());
+    let readiness = Readiness::at_once(move || info.unready());
     finish(routes, SMALL_BODY).merge(common(name, &[Service::Party], started, readiness))
 }
 

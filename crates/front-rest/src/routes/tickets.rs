@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use quorate_types::{Caller, Secret};
 use quorate_wire::{ErrorJson, TicketJson};
 
 use crate::answer::ApiResult;
 use crate::common::{SMALL_BODY, finish};
 use crate::extract::Who;
+use crate::lapse::Lapse;
 
 /// A ticket for one handshake.
 pub struct Ticket {
@@ -23,9 +24,9 @@ pub struct Ticket {
 
 /// Makes tickets. The layer that authenticates redeems them.
 pub trait Tickets: Send + Sync + 'static {
-    /// A ticket that lets one handshake speak for this caller; `rate_limited` where too many are
-    /// unused.
-    fn issue(&self, caller: &Caller) -> quorate_types::Result<Ticket>;
+    /// A ticket that lets one handshake speak for this caller, for as long as its credential is
+    /// good; `rate_limited` where too many are unused.
+    fn issue(&self, caller: &Caller, lapse: Lapse) -> quorate_types::Result<Ticket>;
 }
 
 /// The route of a service that has WebSockets.
@@ -44,8 +45,10 @@ pub fn ticket_routes(tickets: Arc<dyn Tickets>) -> Router {
 pub(crate) async fn issue(
     State(tickets): State<Arc<dyn Tickets>>,
     Who(caller): Who,
+    lapse: Option<Extension<Lapse>>,
 ) -> ApiResult<(StatusCode, Json<TicketJson>)> {
-    let Ticket { ticket, seconds } = tickets.issue(&caller)?;
+    let lapse = lapse.map(|Extension(lapse)| lapse).unwrap_or_default();
+    let Ticket { ticket, seconds } = tickets.issue(&caller, lapse)?;
     let ticket = TicketJson { ticket: ticket.expose().clone(), expires_in: seconds };
     Ok((StatusCode::CREATED, Json(ticket)))
 }

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::ApiError;
 use crate::common::MESSAGE_BODY;
+use crate::lapse::Lapse;
 
 /// Read buffer per connection: most frames are small, and thousands of sockets are idle.
 const READ_BUFFER: usize = 4 << 10;
@@ -71,6 +72,7 @@ const WAITED: Duration = Duration::from_secs(1);
 pub(crate) struct Upgrade {
     handshake: WebSocketUpgrade,
     stop: CancellationToken,
+    lapse: Lapse,
 }
 
 impl Upgrade {
@@ -79,8 +81,8 @@ impl Upgrade {
         self,
         serve: impl FnOnce(Socket) -> F + Send + 'static,
     ) -> Response {
-        let Self { handshake, stop } = self;
-        handshake.on_upgrade(move |socket| serve(Socket { socket, stop }))
+        let Self { handshake, stop, lapse } = self;
+        handshake.on_upgrade(move |socket| serve(Socket { socket, stop, lapse }))
     }
 }
 
@@ -89,6 +91,7 @@ pub(crate) struct Socket {
     socket: WebSocket,
     /// The service stops. A server puts its token among a request's extensions.
     stop: CancellationToken,
+    lapse: Lapse,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
@@ -104,6 +107,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
                     .max_message_size(MESSAGE_BODY)
                     .max_frame_size(MESSAGE_BODY),
                 stop: parts.extensions.get().cloned().unwrap_or_default(),
+                lapse: parts.extensions.get().cloned().unwrap_or_default(),
             }),
             Err(rejection) => {
                 let message = format!("this path is a WebSocket: {}", rejection.body_text());
@@ -133,7 +137,9 @@ pub(crate) async fn run(
     mut frames: BoxStream<Result<String>>,
     mut serve: impl FnMut(Utf8Bytes) -> ApiResult + Send,
 ) {
-    let Socket { mut socket, stop } = socket;
+    let Socket { mut socket, stop, lapse } = socket;
+    let lapsed = lapse.over();
+    tokio::pin!(lapsed);
     let mut answers = FuturesOrdered::new();
     let mut beat = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,6 +181,7 @@ pub(crate) async fn run(
                 }
             }
             () = stop.cancelled() => Err(End::Stopping),
+            error = &mut lapsed => Err(End::Refused(error)),
         };
         if since.elapsed() >= WAITED {
             // It has taken what it kept waiting; its pong may stand behind that.

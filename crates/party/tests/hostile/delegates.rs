@@ -82,7 +82,7 @@ async fn a_user_signs_alone_with_the_share_that_its_delegate_made() {
             one.serve_plainly(&world).await,
             two.serve_plainly(&world).await,
         );
-        let secret = PackageSecret::generate(kem);
+        let secret = PackageSecret::generate(*kem);
         let created = keygen(&world, *scheme, &secret.public().unwrap(), &["one", "two"]).await;
         let ended = world.ended(&created).await;
         assert_eq!(ended.status, SessionStatus::Completed, "{:?}", ended.failure);

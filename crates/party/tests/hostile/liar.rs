@@ -220,8 +220,11 @@ impl Middle for Liar {
         if let Call::Report(report) = &call {
             match &report.outcome {
                 PartyOutcome::Signature { bytes, recovery_id } => {
-                    let signature = Signature { bytes: bytes.clone(), recovery_id: *recovery_id };
-                    state.account.signed.push((party.clone(), signature));
+                    let signature = Signature::from_parts(bytes, *recovery_id);
+                    state.account.signed.push((
+                        party.clone(),
+                        signature.expect("a party reports what it verified"),
+                    ));
                 }
                 PartyOutcome::Failure(failure) if failure.message.contains("a bug of its own") => {
                     state.account.bugs.push(failure.message.clone());

@@ -1,20 +1,40 @@
-//! api-keys: create, list, revoke. Works on the data folder while the server is stopped.
+//! api-keys: create, list, revoke, at a running server or in the data folder of a stopped one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
-use quorate_app::ApiKeys;
+use quorate_app::{ApiKeys, Clock as _, SystemClock};
+use quorate_ports::ManageApiKeys;
+use quorate_rpc::operator::RemoteApiKeys;
 use quorate_types::*;
+use quorate_wire::Rfc3339;
 use serde_json::json;
 
 use super::DataArgs;
+use super::credential::ApiKeyArgs;
 use super::output::{Output, table};
 use super::values::value;
 use crate::serve::compose::open_store;
+use crate::serve::peers;
 
 /// Arguments of `api-keys`.
 #[derive(clap::Args)]
 pub(crate) struct ApiKeysArgs {
     #[command(flatten)]
     data: DataArgs,
+    /// gRPC address of a running server, which is shown an API key with the scope system. Without
+    /// it, the keys are those in the data folder, and no server may be running on it
+    #[arg(long, global = true, value_name = "URL")]
+    server: Option<String>,
+    #[command(flatten)]
+    credential: ApiKeyArgs,
+    /// Certificate authority that signed the server's certificate, PEM
+    #[arg(long, global = true, value_name = "FILE", env = "QUORATE_TLS_CA")]
+    tls_ca: Option<PathBuf>,
+    /// Send the API key in plaintext to another machine: through a tunnel that encrypts
+    #[arg(long, global = true)]
+    insecure: bool,
     #[command(subcommand)]
     action: Action,
 }
@@ -30,13 +50,20 @@ enum Action {
         /// belongs to no tenant
         #[arg(long, value_parser = value::<Tenant>)]
         tenant: Option<Tenant>,
+        /// What people call it
+        #[arg(long, value_parser = value::<KeyLabel>)]
+        label: Option<KeyLabel>,
+        /// After how many days it stops to work [default: never]
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        expires_in: Option<u32>,
     },
     /// List keys, without their secrets
     List,
-    /// Revoke a key by its id
+    /// Revoke a key by its id, for good
     Revoke {
         /// The id, as `list` shows it
-        id: String,
+        #[arg(value_parser = value::<ApiKeyId>)]
+        id: ApiKeyId,
     },
 }
 
@@ -50,7 +77,7 @@ enum ScopeArg {
     Accounts,
     /// Act as a party of a session, by its join token
     Party,
-    /// Everything, of every tenant; for the other roles of an installation
+    /// Everything, of every tenant; for the operator and for the other roles of an installation
     System,
 }
 
@@ -66,50 +93,82 @@ impl From<ScopeArg> for Scope {
     }
 }
 
+/// Milliseconds of a day.
+const DAY: i64 = 24 * 3600 * 1000;
+
 /// Runs the action.
 pub(crate) async fn run(args: ApiKeysArgs, out: Output) -> Result<()> {
-    let (store, clock) = open_store(&args.data.data)?;
-    let keys = ApiKeys::open(store, clock).await?;
-    match args.action {
-        Action::Create { scopes, tenant } => {
-            let scopes: Vec<_> = scopes.into_iter().map(Scope::from).collect();
-            if tenant.is_some() && scopes.contains(&Scope::System) {
-                let why = "a key with the scope system acts on every tenant: leave --tenant out, \
-                           or give the scopes that the tenant needs";
-                return Err(Error::invalid_field("tenant", why));
-            }
-            let key = keys.create(tenant.unwrap_or_default(), scopes).await?;
-            out.show(&json!({ "api_key": key.expose() }), || key.expose().clone());
+    // Who reads and writes the folder may do all that its server does.
+    let operator = Caller::System;
+    let keys: Arc<dyn ManageApiKeys> = match &args.server {
+        Some(url) => {
+            let (key, ca) = (args.credential.read()?, args.tls_ca.as_deref());
+            let endpoint = peers::endpoint(url, key, ca, args.insecure)?;
+            Arc::new(RemoteApiKeys::new(endpoint.advise("start it, or give its --server")))
         }
-        Action::List => list(&keys, out),
+        None => {
+            let (store, clock) = open_store(&args.data.data)?;
+            Arc::new(ApiKeys::open(store, clock).await?)
+        }
+    };
+    match args.action {
+        Action::Create { scopes, tenant, label, expires_in } => {
+            let scopes = scopes.into_iter().map(Scope::from).collect();
+            let expires_at =
+                expires_in.map(|days| Timestamp(SystemClock.now().0 + i64::from(days) * DAY));
+            let tenant = tenant.unwrap_or_default();
+            let new = NewApiKey { label, tenant, scopes, expires_at };
+            let made = keys.create_api_key(&operator, new).await?;
+            let secret = made.secret.expose();
+            out.show(&json!({ "api_key": secret, "id": made.key.id }), || secret.clone());
+        }
+        Action::List => list(&all(&*keys, &operator).await?, out),
         Action::Revoke { id } => {
-            keys.revoke(&id).await?;
+            keys.revoke_api_key(&operator, id).await?;
             out.show(&json!({ "revoked": id }), || format!("{id} is revoked"));
         }
     }
     Ok(())
 }
 
-fn list(keys: &ApiKeys, out: Output) {
-    let rows: Vec<_> = keys
-        .list()
-        .into_iter()
-        .map(|row| {
-            json!({
-                "id": row.id, "tenant": row.tenant, "scopes": row.scopes,
-                "created_at": row.created_at, "revoked": row.revoked,
-            })
-        })
-        .collect();
-    out.show(&rows, || {
-        let cell = |row: &serde_json::Value, name: &str| match &row[name] {
-            serde_json::Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let cells: Vec<_> = rows
+/// All keys, oldest first.
+async fn all(keys: &dyn ManageApiKeys, operator: &Caller) -> Result<Vec<ApiKey>> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = keys.api_keys(operator, after).await?;
+        after = page.get(API_KEYS_PAGE - 1).map(|last| last.id);
+        all.extend(page);
+        if after.is_none() {
+            all.sort_by_key(|key| (key.created_at, key.id));
+            return Ok(all);
+        }
+    }
+}
+
+fn list(keys: &[ApiKey], out: Output) {
+    let now = SystemClock.now();
+    out.show(&keys, || {
+        let time = |at: Option<Timestamp>| at.map_or("never".into(), |at| Rfc3339(at).to_string());
+        let cells: Vec<_> = keys
             .iter()
-            .map(|row| ["id", "tenant", "scopes", "revoked"].map(|name| cell(row, name)).to_vec())
+            .map(|key| {
+                let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.name()).collect();
+                let state = match key.expires_at {
+                    _ if key.revoked => "revoked",
+                    Some(end) if end <= now => "expired",
+                    _ => "active",
+                };
+                vec![
+                    key.id.to_string(),
+                    key.label.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    key.tenant.as_str().to_owned(),
+                    scopes.join(" "),
+                    state.to_owned(),
+                    time(key.expires_at),
+                    time(key.last_used_at),
+                ]
+            })
             .collect();
-        table(&["ID", "TENANT", "SCOPES", "REVOKED"], &cells)
+        table(&["ID", "LABEL", "TENANT", "SCOPES", "STATE", "EXPIRES", "LAST USED"], &cells)
     });
 }

@@ -149,8 +149,8 @@ pub(crate) fn signed(view: &SessionView) -> Result<serde_json::Value> {
         "key_id": view.key_id(),
         "public_key": view.public_key().map(|key| hex::encode(&key.0)),
         "message_hash": digest.map(|digest| hex::encode(digest.0)),
-        "signature": hex::encode(&signature.bytes),
-        "recovery_id": signature.recovery_id,
+        "signature": hex::encode(signature.bytes()),
+        "recovery_id": signature.recovery_id(),
         "signers": view.parties().map(PartyId::as_str).collect::<Vec<_>>(),
     }))
 }

@@ -199,8 +199,8 @@ async fn finish(
                 "ethereum_address":
                     quorate_schemes::ethereum_address(record.scheme, &record.public_key),
                 "message_hash": request.input().digest().map(|digest| hex::encode(digest.0)),
-                "signature": hex::encode(&signature.bytes),
-                "recovery_id": signature.recovery_id,
+                "signature": hex::encode(signature.bytes()),
+                "recovery_id": signature.recovery_id(),
             })
         }
         _ => return Err(quorate_types::Error::internal()),

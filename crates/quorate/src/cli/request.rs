@@ -1,9 +1,9 @@
 //! request, approve and policy: what initiators sign, approvers approve and parties allow.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
+use quorate_app::{Clock as _, SystemClock};
 use quorate_authority::{
     Action, Initiators, NamedHolder, Policy, Request, RequestedInput, Rule, Signers, Use, Verified,
 };
@@ -40,22 +40,17 @@ pub(crate) struct SigningArgs {
     valid_for: u64,
 }
 
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
 impl SigningArgs {
     /// The request for `action`, signed with the key in a file.
     fn sign(&self, key: &Path, action: Action) -> Result<Authorization> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|_| Error::internal())?;
-        let expires_at = now().plus_seconds(self.valid_for);
+        let expires_at = SystemClock.now().plus_seconds(self.valid_for);
         let purpose = self.purpose.clone();
         let request = Request { action, expires_at, nonce, purpose };
         // What no party would read is not signed.
         Request::decode(&request.encode())
-            .and_then(|request| request.check_time(now()))
+            .and_then(|request| request.check_time(SystemClock.now()))
             .map_err(|denial| Error::invalid(denial.why))?;
         Ok(read_initiator(key)?.authorize(&request))
     }
@@ -471,7 +466,7 @@ pub(crate) async fn approve(args: ApproveArgs, out: Output) -> Result<()> {
 fn checked(authorization: &Authorization) -> Result<Request> {
     let mut initiators = Initiators::default();
     initiators.pin("initiator", authorization.initiator.clone())?;
-    Ok(initiators.verify(Some(authorization), now())?.request)
+    Ok(initiators.verify(Some(authorization), SystemClock.now())?.request)
 }
 
 /// Arguments of `policy`.
@@ -538,7 +533,7 @@ fn tried(
     label: Option<&KeyLabel>,
 ) -> Value {
     use quorate_authority::Decision;
-    let verified: Verified = match known.verify(Some(authorization), now()) {
+    let verified: Verified = match known.verify(Some(authorization), SystemClock.now()) {
         Ok(verified) => verified,
         Err(denial) => {
             return json!({"decision": "deny", "rule": denial.rule.name(), "reason": denial.why});
@@ -546,18 +541,19 @@ fn tried(
     };
     let used = Use { total: 0, since: &|_| 0 };
     let entry = policy.entry(&verified.request, label).map(|entry| entry.name.clone());
-    let mut value = match policy.decide(now(), &verified, authorization, &used, label, false) {
-        Decision::Allow => json!({"decision": "allow"}),
-        Decision::AwaitApproval { needed, given } => json!({
-            "decision": "await_approval", "approvals_needed": needed, "approvals_given": given,
-        }),
-        Decision::AskCallback(callback) => {
-            json!({"decision": "ask_callback", "callback": callback.url})
-        }
-        Decision::Deny(denial) => {
-            json!({"decision": "deny", "rule": denial.rule.name(), "reason": denial.why})
-        }
-    };
+    let mut value =
+        match policy.decide(SystemClock.now(), &verified, authorization, &used, label, false) {
+            Decision::Allow => json!({"decision": "allow"}),
+            Decision::AwaitApproval { needed, given } => json!({
+                "decision": "await_approval", "approvals_needed": needed, "approvals_given": given,
+            }),
+            Decision::AskCallback(callback) => {
+                json!({"decision": "ask_callback", "callback": callback.url})
+            }
+            Decision::Deny(denial) => {
+                json!({"decision": "deny", "rule": denial.rule.name(), "reason": denial.why})
+            }
+        };
     value["policy_rule"] = json!(entry);
     value["initiator"] = json!(verified.initiator);
     value

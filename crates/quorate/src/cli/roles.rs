@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use quorate_app::{CoordinatorApp, RemoteEvents, RemoteProgress};
 use quorate_core::links::LinkRole;
+use quorate_party::Backoff;
 use quorate_ports::Deliver as _;
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::{RemoteCoordinator, RemoteRouter};
@@ -132,9 +132,9 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let service = args.service.open(beside_link(&host.options).as_deref())?;
     let app = compose::open_coordinator(&host, router.clone(), events, service).await?;
-    host.net.spawn(republish_on_return(router, app.clone(), host.net.stop.clone()));
+    host.net.spawn(republish_on_return(router.clone(), app.clone(), host.net.stop.clone()));
     let mut signals = compose::Signals::take();
-    let pair = compose::serve_coordinator(&host, bound, app).await?;
+    let pair = compose::serve_coordinator(&host, bound, app, router).await?;
     announce(out, "coordinator", pair, &host);
     signals.next().await;
     signals.unless_again(host.net.drain()).await;
@@ -148,15 +148,14 @@ async fn republish_on_return(
     app: Arc<CoordinatorApp>,
     stop: CancellationToken,
 ) {
-    const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
     let own: PartyId = "coordinator.internal".parse().expect("a valid name");
-    let mut pause = PAUSE.0;
+    let mut backoff = Backoff::default();
     loop {
         let watch = async {
             if let Ok(mut events) = router.subscribe_events(&Caller::System, &own, vec![]).await {
                 app.republish();
                 while let Some(Ok(_)) = events.next().await {}
-                pause = PAUSE.0;
+                backoff.reset();
             }
         };
         tokio::select! {
@@ -165,7 +164,7 @@ async fn republish_on_return(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+            () = backoff.pause() => {}
         }
     }
 }
@@ -191,9 +190,10 @@ pub(crate) async fn accounts(args: AccountsArgs, out: Output) -> Result<()> {
     let bound = Bound::of_role(&args.options, args.http_port, args.grpc_port).await?;
     let host = Host::open(args.options.clone()).await?;
     let endpoint = args.peers.role(&args.coordinator, &host, LinkRole::Accounts)?;
-    let app = compose::open_accounts(&host, Arc::new(RemoteCoordinator::new(endpoint))).await?;
+    let coordinator = Arc::new(RemoteCoordinator::new(endpoint));
+    let app = compose::open_accounts(&host, coordinator.clone()).await?;
     let mut signals = compose::Signals::take();
-    let pair = compose::serve_accounts(&host, bound, app.clone()).await?;
+    let pair = compose::serve_accounts(&host, bound, app.clone(), coordinator).await?;
     announce(out, "accounts", pair, &host);
     signals.next().await;
     signals.unless_again(host.net.drain()).await;

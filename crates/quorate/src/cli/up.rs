@@ -199,11 +199,22 @@ impl Running {
         let (coordinator, router) = compose::open_pair(&host, service).await?;
         let accounts = compose::open_accounts(&host, coordinator.clone()).await?;
         let mut served = Endpoints {
-            coordinator: compose::serve_coordinator(&host, coordinator_ports, coordinator.clone())
-                .await?,
+            coordinator: compose::serve_coordinator(
+                &host,
+                coordinator_ports,
+                coordinator.clone(),
+                router.clone(),
+            )
+            .await?,
             router: compose::serve_router(&host, router_ports, router.clone(), coordinator.clone())
                 .await?,
-            accounts: compose::serve_accounts(&host, accounts_ports, accounts.clone()).await?,
+            accounts: compose::serve_accounts(
+                &host,
+                accounts_ports,
+                accounts.clone(),
+                coordinator.clone(),
+            )
+            .await?,
             parties: Vec::new(),
             jsonrpc: None,
             relay: Vec::new(),

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &VerifyArgs, out: Output) -> Result<Answer> {
     let value = json!({
         "valid": true,
         "message_hash": digest,
-        "recovery_id": signature.recovery_id,
+        "recovery_id": signature.recovery_id(),
         "ethereum_address": quorate_schemes::ethereum_address(scheme, &key),
     });
     out.show(&value, || format!("the signature is valid\n{}", lines(&value)));

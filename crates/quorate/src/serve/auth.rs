@@ -21,12 +21,15 @@ use quorate_app::{ApiKeys, Clock};
 use quorate_client::{NONCE, PARTY_SCHEME};
 use quorate_core::links::LinkRole;
 use quorate_engine::PartyProof;
+use quorate_front_rest::Lapse;
 use quorate_rpc::{MAX_MESSAGE, ON_BEHALF_OF, behalf_in, streams_calls};
 use quorate_types::{Caller, Error, ErrorCode, PartyId, Result};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::connections::Place;
 use super::edge::{Edge, is_grpc};
+use super::lapse::until_lapsed;
 use super::link::{LINK_SCHEME, LinkSecret};
 use super::listener::AcceptedAt;
 use super::nonces::Nonces;
@@ -53,7 +56,7 @@ pub(crate) struct Gate {
 /// What a request's credentials are worth.
 enum Found {
     Nobody,
-    Known(Caller),
+    Known(Caller, Lapse),
     /// Another role of the installation.
     Link(LinkRole),
     /// A party signed for this request, if the body is the one it signed.
@@ -116,7 +119,10 @@ impl Gate {
     /// Who sent a request, by its head. A ticket is taken out of the query.
     fn find(&self, request: &mut Request) -> Checked {
         let found = match redeemable(request) {
-            Some(ticket) => Found::Known(self.tickets.redeem(&ticket)?),
+            Some(ticket) => {
+                let (caller, lapse) = self.tickets.redeem(&ticket)?;
+                Found::Known(caller, lapse)
+            }
             None => self.peer(request)?,
         };
         let behalf = request.headers().get(ON_BEHALF_OF);
@@ -129,10 +135,10 @@ impl Gate {
                 let caller = caller.unwrap_or(Caller::System);
                 role.may(request.uri().path(), &caller)?;
                 keep_place(request);
-                return Ok(Found::Known(caller));
+                return Ok(Found::Known(caller, Lapse::default()));
             }
-            (Found::Known(peer), Some(caller)) if peer.is_system() => {
-                return Ok(Found::Known(caller));
+            (Found::Known(peer, lapse), Some(caller)) if peer.is_system() => {
+                return Ok(Found::Known(caller, lapse.clone()));
             }
             (_, None) => return Ok(found),
             (_, Some(_)) => {}
@@ -159,14 +165,18 @@ impl Gate {
         if let Some(proof) = value.and_then(|value| value.strip_prefix(PARTY_SCHEME)) {
             return self.check_proof(proof, request);
         }
-        let Some(keys) = &self.keys else { return Ok(Found::Known(Caller::Open)) };
+        let Some(keys) = &self.keys else {
+            return Ok(Found::Known(Caller::Open, Lapse::default()));
+        };
         let Some(value) = value else { return Ok(Found::Nobody) };
         let key = value.strip_prefix("Bearer ").ok_or_else(|| {
             unauthorized(
                 "use `Authorization: Bearer <API key>`, or a party's own proof of identity",
             )
         })?;
-        Ok(Found::Known(keys.authenticate(key.trim())?))
+        let known = keys.authenticate(key.trim())?;
+        let expires = known.lifetime.map(|lifetime| Instant::now() + lifetime);
+        Ok(Found::Known(known.caller, Lapse { revoked: known.revoked, expires }))
     }
 
     /// Checks all of a proof but the body.
@@ -179,7 +189,7 @@ impl Gate {
         let Some(identity) = self.trusted().get(&proof.party).copied() else {
             // Believed anyway where nobody is asked; a proof only says more.
             return match &self.keys {
-                None => Ok(Found::Known(Caller::Open)),
+                None => Ok(Found::Known(Caller::Open, Lapse::default())),
                 Some(_) => Err(Denied::from(unauthorized(
                     "this party is not trusted here; start the server with --trust NAME=HEX",
                 ))),
@@ -265,9 +275,12 @@ pub(crate) async fn identify(
     next: Next,
 ) -> Response {
     let denied = match gate.find(&mut request) {
-        Ok(Found::Known(caller)) => {
+        Ok(Found::Known(caller, lapse)) => {
+            let follows = is_grpc(request.headers()) && matches!(caller, Caller::Key { .. });
             request.extensions_mut().insert(caller);
-            return next.run(request).await;
+            request.extensions_mut().insert(lapse.clone());
+            let response = next.run(request).await;
+            return if follows { until_lapsed(response, lapse) } else { response };
         }
         Ok(Found::Proven(proof)) => return proven(&gate, request, &proof, next).await,
         Ok(Found::Nobody | Found::Link(_)) => None,

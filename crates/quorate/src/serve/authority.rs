@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use quorate_app::{Clock as _, SystemClock};
 use quorate_authority::{AuthoritySecret, Initiators, Policy, read_public_key};
 use quorate_party::{Authority, AuthorityParts, Rules, make_secret_file, secret_seed};
 use quorate_ports::Ledger;
-use quorate_types::{AuthorityKey, Error, Result, Timestamp};
+use quorate_types::{AuthorityKey, Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -168,7 +168,8 @@ impl PartyRules {
     /// An authority over a party's ledger.
     pub(crate) async fn authority(&self, ledger: Arc<dyn Ledger>) -> Result<Arc<Authority>> {
         let callback = Arc::new(HttpCallback);
-        let parts = AuthorityParts { rules: self.read()?, ledger, callback, now };
+        let parts =
+            AuthorityParts { rules: self.read()?, ledger, callback, now: || SystemClock.now() };
         Authority::open(parts).await.map(Arc::new)
     }
 
@@ -191,11 +192,6 @@ impl PartyRules {
             tracing::warn!("initiators and policy were read again");
         }
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use axum::Router;
 use quorate_app::{
     AccountsApp, ApiKeys, Clock, CoordinatorApp, CoordinatorConfig, CoordinatorParts, EventSink,
@@ -12,11 +13,11 @@ use quorate_app::{
 };
 use quorate_authority::AuthoritySecret;
 use quorate_front_grpc::Services;
-use quorate_front_rest::{Service, common};
-use quorate_ports::{Accounts, Coordinator, Directory, ManageSessions, Store, TakePart};
+use quorate_front_rest::{Readiness, Service, common};
+use quorate_ports::{Accounts, Coordinator, Directory, ManageApiKeys, ManageSessions, TakePart};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_store::SqliteStore;
-use quorate_types::{Error, PartyId, Result};
+use quorate_types::*;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,7 +31,7 @@ use super::listener::{bind, by_content_type};
 use super::metrics::Metrics;
 use super::net::Net;
 use super::options::{AuthMode, ServeOptions};
-use super::peers;
+use super::{peers, readiness};
 
 /// What every serving process has: its data, its clock, its way to stop.
 pub(crate) struct Host {
@@ -40,6 +41,7 @@ pub(crate) struct Host {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) net: Net,
     gate: Arc<Gate>,
+    api_keys: Arc<dyn ManageApiKeys>,
     edge: Arc<Edge>,
     /// What this role shows to others.
     pub(crate) link: Option<LinkSecret>,
@@ -64,9 +66,13 @@ impl Host {
                 Some(Arc::new(ApiKeys::open(store.clone(), clock.clone()).await?))
             }
         };
+        let api_keys: Arc<dyn ManageApiKeys> = match &keys {
+            Some(keys) => keys.clone(),
+            None => Arc::new(NoApiKeys),
+        };
         let gate = Gate::new(keys, trusted, link.clone(), edge.clone(), clock.clone())?;
         let (gate, started) = (Arc::new(gate), Instant::now());
-        Ok(Self { options, data, store, clock, net, gate, edge, link, started })
+        Ok(Self { options, data, store, clock, net, gate, api_keys, edge, link, started })
     }
 
     /// Serves REST, WebSocket and gRPC alike on both ports of a service.
@@ -77,6 +83,7 @@ impl Host {
         services: Services,
         metrics: Metrics,
     ) -> Result<Pair> {
+        let services = Services { api_keys: Some(self.api_keys.clone()), ..services };
         let grpc = quorate_front_grpc::routes(services).await;
         let (rest, counted) = metrics.serve(rest);
         let router = counted.around(self.guarded(by_content_type(rest, grpc)));
@@ -112,11 +119,39 @@ impl Host {
             .layer(axum::middleware::from_fn_with_state(self.edge.clone(), guard))
     }
 
+    /// How the operator manages this server's API keys.
+    pub(crate) fn api_key_routes(&self) -> Router {
+        quorate_front_rest::api_key_routes(self.api_keys.clone())
+    }
+
     /// The pages that every service has.
-    fn common(&self, name: &str, service: Service) -> Router {
-        let store = self.store.clone();
-        let ready = move || store.health().map_err(|error| vec![error.message]);
-        common(name, &[service], self.started, Arc::new(ready))
+    fn common(&self, name: &str, service: Service, readiness: Readiness) -> Router {
+        common(name, &[service], self.started, readiness).merge(self.api_key_routes())
+    }
+}
+
+/// The API keys of a server that asks for none.
+struct NoApiKeys;
+
+impl NoApiKeys {
+    fn refuse<T>() -> Result<T> {
+        let why = "this server asks for no API keys; start it with --auth required";
+        Err(Error::new(ErrorCode::Conflict, why))
+    }
+}
+
+#[async_trait]
+impl ManageApiKeys for NoApiKeys {
+    async fn create_api_key(&self, _: &Caller, _: NewApiKey) -> Result<MadeApiKey> {
+        Self::refuse()
+    }
+
+    async fn api_keys(&self, _: &Caller, _: Option<ApiKeyId>) -> Result<Vec<ApiKey>> {
+        Self::refuse()
+    }
+
+    async fn revoke_api_key(&self, _: &Caller, _: ApiKeyId) -> Result<ApiKey> {
+        Self::refuse()
     }
 }
 
@@ -229,12 +264,17 @@ pub(crate) async fn serve_coordinator(
     host: &Host,
     bound: Bound,
     coordinator: Arc<CoordinatorApp>,
+    directory: Arc<dyn Directory>,
 ) -> Result<Pair> {
+    let ready = readiness::coordinator(host.store.clone(), directory);
     let mut metrics = Metrics::new("session-coordinator").store(&host.store);
     coordinator.register_metrics(metrics.registry());
     let coordinator: Arc<dyn Coordinator> = coordinator;
-    let rest = quorate_front_rest::coordinator_routes(coordinator.clone())
-        .merge(host.common("session-coordinator", Service::Coordinator));
+    let rest = quorate_front_rest::coordinator_routes(coordinator.clone()).merge(host.common(
+        "session-coordinator",
+        Service::Coordinator,
+        ready,
+    ));
     let services = Services { coordinator: Some(coordinator), ..Services::default() };
     host.serve(bound, rest, services, metrics).await
 }
@@ -249,9 +289,10 @@ pub(crate) async fn serve_router(
     let mut metrics = Metrics::new("message-router").store(&host.store);
     router.register_metrics(metrics.registry());
     let router: Arc<dyn quorate_ports::Router> = router;
+    let ready = readiness::router(host.store.clone());
     let rest = quorate_front_rest::router_routes(router.clone())
         .merge(quorate_front_rest::ticket_routes(host.gate.tickets()))
-        .merge(host.common("message-router", Service::Router));
+        .merge(host.common("message-router", Service::Router, ready));
     let services = Services {
         router: Some((router, coordinator)),
         stop: host.net.stop.clone(),
@@ -265,9 +306,14 @@ pub(crate) async fn serve_accounts(
     host: &Host,
     bound: Bound,
     accounts: Arc<dyn Accounts>,
+    coordinator: Arc<dyn ManageSessions>,
 ) -> Result<Pair> {
-    let rest = quorate_front_rest::accounts_routes(accounts)
-        .merge(host.common("account-service", Service::Accounts));
+    let ready = readiness::accounts(host.store.clone(), coordinator);
+    let rest = quorate_front_rest::accounts_routes(accounts).merge(host.common(
+        "account-service",
+        Service::Accounts,
+        ready,
+    ));
     let metrics = Metrics::new("account-service").store(&host.store);
     host.serve(bound, rest, Services::default(), metrics).await
 }

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use axum::routing::get;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -15,10 +16,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use quorate_app::metrics::{Number, Numbers};
 use quorate_core::policy;
-use quorate_front_rest::metrics_route;
+use quorate_front_rest::{METRICS_KIND, metrics_route};
 use quorate_ports::Store as _;
 use quorate_store::SqliteStore;
-use quorate_types::{Caller, ErrorCode, Result};
+use quorate_types::{Caller, ErrorCode};
 
 /// How requests were answered: `ok`, or the code of the error.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,19 +67,27 @@ impl Metrics {
         self
     }
 
+    /// `/metrics` of a service that knows no callers.
+    pub(crate) fn into_public_route(self) -> Router {
+        let registry = Arc::new(self.registry);
+        let kind = [(header::CONTENT_TYPE, METRICS_KIND)];
+        Router::new().route("/metrics", get(move || async move { (kind, written(&registry)) }))
+    }
+
     /// Counts the requests that a router answers and adds `/metrics`.
     pub(crate) fn serve(self, rest: Router) -> (Router, Layer) {
         let Self { registry, requests } = self;
         let registry = Arc::new(registry);
-        let read = move |caller: &Caller| -> Result<String> {
-            policy::operate(caller)?;
-            let mut out = String::new();
-            // Writing to a string does not fail.
-            let _ = text::encode(&mut out, &registry);
-            Ok(out)
-        };
+        let read = move |caller: &Caller| policy::operate(caller).map(|()| written(&registry));
         (rest.merge(metrics_route(Arc::new(read))), Layer(requests))
     }
+}
+
+fn written(registry: &Registry) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = text::encode(&mut out, registry);
+    out
 }
 
 /// Counts requests around a router.

@@ -10,7 +10,7 @@ use quorate_app::HeldKey;
 use quorate_app::metrics::{Number, Numbers};
 use quorate_client::PartyCredentials;
 use quorate_core::policy;
-use quorate_front_rest::{PartyInfo, party_routes};
+use quorate_front_rest::{PartyInfo, Reasons, party_routes};
 use quorate_party::{
     Authority, Compute, Delegate, Keyring, PartyConfig, PartyHandle, PartyServer, PartyStatus,
     SealSource, secret_file,
@@ -186,7 +186,7 @@ impl LocalParty {
         let handle =
             PartyServer::start(config, Arc::new(router), sessions, self.keyring.clone(), compute);
         let info = Arc::new(Info { keyring: self.keyring, connected: handle.watch() });
-        let rest = party_routes(&name, host.started, info);
+        let rest = party_routes(&name, host.started, info).merge(host.api_key_routes());
         let mut metrics = Metrics::new("server-party");
         let reading = handle.reading();
         metrics.registry().register_collector(Numbers::gauges(GAUGES, reading));
@@ -251,10 +251,10 @@ impl PartyInfo for Info {
         Ok(held_key(share, bans))
     }
 
-    fn ready(&self) -> std::result::Result<(), Vec<String>> {
-        if *self.connected.borrow() {
-            return Ok(());
+    fn unready(&self) -> Reasons {
+        match *self.connected.borrow() {
+            true => Vec::new(),
+            false => vec!["not connected to the router; trying again".into()],
         }
-        Err(vec!["not connected to the router; trying again".into()])
     }
 }

@@ -4,19 +4,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::get;
 use clap::ValueEnum;
 use quorate_front_jsonrpc as jsonrpc;
 use quorate_front_relay as binary;
-use quorate_front_rest::probes;
-use quorate_ports::Store as _;
+use quorate_front_rest::{Readiness, probes};
 use quorate_store::SqliteStore;
 use quorate_types::{Error, Result};
 use tokio::net::TcpListener;
 
 use super::connections::Peer;
+use super::metrics::Metrics;
 use super::net::Net;
+use super::readiness::of_store;
 
 /// How closely the JSON-RPC relay follows what older clients may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,10 +69,11 @@ pub(crate) async fn serve_jsonrpc(
     };
     let health = store.clone();
     let relay = jsonrpc::Relay::open(config, store).await?;
-    let numbers = relay.clone();
-    let ready = move || health.health().map_err(|error| vec![error.message]);
-    let mut router = relay.router().merge(metrics(move || numbers.prometheus()));
-    router = router.merge(probes("jsonrpc-relay", Arc::new(ready)));
+    let mut metrics = Metrics::new("jsonrpc-relay").store(&health);
+    let ready = Readiness::at_once(move || of_store(&health));
+    relay.register_metrics(metrics.registry());
+    let mut router = relay.router().merge(metrics.into_public_route());
+    router = router.merge(probes("jsonrpc-relay", ready));
     if options.static_dir.is_none() {
         router = router.route("/", get(|| async { GROUPS }));
     }
@@ -92,10 +93,11 @@ pub(crate) async fn bind_binary(addresses: &str) -> Result<Vec<TcpListener>> {
 /// Serves the binary relay and its metrics until the process stops.
 pub(crate) fn serve_binary(net: &Net, listeners: Vec<TcpListener>) -> Result<Vec<SocketAddr>> {
     let relay = binary::Relay::new(binary::Config::default());
-    let numbers = relay.clone();
-    let router = relay.router().merge(metrics(move || numbers.prometheus()));
+    let mut metrics = Metrics::new("binary-relay");
+    relay.register_metrics(metrics.registry());
+    let router = relay.router().merge(metrics.into_public_route());
     // It needs nothing but itself.
-    let router = router.merge(probes("binary-relay", Arc::new(|| Ok(()))));
+    let router = router.merge(probes("binary-relay", Readiness::at_once(Vec::new)));
     let stop = net.stop.clone();
     net.spawn(async move { relay.run(stop).await });
     listeners
@@ -111,8 +113,3 @@ fn address(served: std::io::Result<SocketAddr>) -> Result<SocketAddr> {
 /// What a person reads who opens the group relay in a browser.
 const GROUPS: &str = "This is Quorate's JSON-RPC group relay. Clients open a WebSocket at /mpc.\n\
     /health, /ready and /metrics are for operators.\n";
-
-fn metrics(text: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
-    let headers = [(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Router::new().route("/metrics", get(move || async move { (headers, text()) }))
-}

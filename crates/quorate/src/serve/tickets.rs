@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 use quorate_app::Clock;
-use quorate_front_rest::{Ticket, Tickets};
+use quorate_front_rest::{Lapse, Ticket, Tickets};
 use quorate_types::{Caller, Error, ErrorCode, Result, Secret};
 use sha2::{Digest as _, Sha256};
 
@@ -20,10 +20,17 @@ const OF_A_CALLER: usize = 64;
 /// Unused tickets in all, about 200 bytes each.
 const IN_ALL: usize = 10_000;
 
+/// Whose a ticket is, how long that caller's credential is good, and when it was made.
+struct Unused {
+    caller: Caller,
+    lapse: Lapse,
+    made: Duration,
+}
+
 /// The unused tickets of this process.
 pub(crate) struct TicketDesk {
     /// By the ticket's SHA-256, so that looking one up tells nothing of the others.
-    unused: Mutex<HashMap<[u8; 32], (Caller, Duration)>>,
+    unused: Mutex<HashMap<[u8; 32], Unused>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -33,12 +40,14 @@ impl TicketDesk {
     }
 
     /// Whose ticket this is. It serves no second time.
-    pub(crate) fn redeem(&self, ticket: &str) -> Result<Caller> {
+    pub(crate) fn redeem(&self, ticket: &str) -> Result<(Caller, Lapse)> {
         let digest: [u8; 32] = Sha256::digest(ticket).into();
         let taken = self.unused.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
         let now = self.clock.monotonic();
         match taken {
-            Some((caller, made)) if now.saturating_sub(made) <= LIFE => Ok(caller),
+            Some(Unused { caller, lapse, made }) if now.saturating_sub(made) <= LIFE => {
+                Ok((caller, lapse))
+            }
             _ => Err(Error::new(
                 ErrorCode::Unauthorized,
                 "this ticket is unknown, used, or older than 30 s; fetch another with POST \
@@ -49,20 +58,20 @@ impl TicketDesk {
 }
 
 impl Tickets for TicketDesk {
-    fn issue(&self, caller: &Caller) -> Result<Ticket> {
+    fn issue(&self, caller: &Caller, lapse: Lapse) -> Result<Ticket> {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(|_| Error::internal())?;
         let ticket = hex::encode(bytes);
         let digest = Sha256::digest(&ticket).into();
         let now = self.clock.monotonic();
         let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
-        unused.retain(|_, (_, made)| now.saturating_sub(*made) <= LIFE);
-        let own = unused.values().filter(|(owner, _)| owner == caller).count();
+        unused.retain(|_, ticket| now.saturating_sub(ticket.made) <= LIFE);
+        let own = unused.values().filter(|ticket| ticket.caller == *caller).count();
         if own >= OF_A_CALLER || unused.len() >= IN_ALL {
             let message = "too many tickets are unused; use them, or wait until they lapse";
             return Err(Error::new(ErrorCode::RateLimited, message));
         }
-        unused.insert(digest, (caller.clone(), now));
+        unused.insert(digest, Unused { caller: caller.clone(), lapse, made: now });
         Ok(Ticket { ticket: Secret::new(ticket), seconds: LIFE.as_secs() })
     }
 }
@@ -100,11 +109,11 @@ mod tests {
     #[test]
     fn a_ticket_serves_its_caller_once_within_30_s() {
         let (desk, clock) = desk();
-        let ticket = desk.issue(&party("p")).unwrap().ticket;
-        let late = desk.issue(&party("p")).unwrap().ticket;
+        let ticket = desk.issue(&party("p"), Lapse::default()).unwrap().ticket;
+        let late = desk.issue(&party("p"), Lapse::default()).unwrap().ticket;
         clock.advance(30_000);
-        assert_eq!(desk.redeem(ticket.expose()).unwrap(), party("p"));
-        assert_eq!(desk.redeem(ticket.expose()).unwrap_err().code, ErrorCode::Unauthorized);
+        assert_eq!(desk.redeem(ticket.expose()).unwrap().0, party("p"));
+        assert_eq!(desk.redeem(ticket.expose()).err().unwrap().code, ErrorCode::Unauthorized);
         clock.advance(1);
         assert!(desk.redeem(late.expose()).is_err() && desk.redeem("").is_err());
     }
@@ -113,12 +122,15 @@ mod tests {
     fn one_caller_cannot_hoard_tickets() {
         let (desk, clock) = desk();
         for _ in 0..OF_A_CALLER {
-            desk.issue(&party("p")).unwrap();
+            desk.issue(&party("p"), Lapse::default()).unwrap();
         }
-        assert_eq!(desk.issue(&party("p")).err().unwrap().code, ErrorCode::RateLimited);
-        assert!(desk.issue(&party("q")).is_ok());
+        assert_eq!(
+            desk.issue(&party("p"), Lapse::default()).err().unwrap().code,
+            ErrorCode::RateLimited
+        );
+        assert!(desk.issue(&party("q"), Lapse::default()).is_ok());
         clock.advance(30_001);
-        assert!(desk.issue(&party("p")).is_ok(), "lapsed ones count no more");
+        assert!(desk.issue(&party("p"), Lapse::default()).is_ok(), "lapsed ones count no more");
     }
 
     #[test]

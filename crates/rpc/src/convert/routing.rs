@@ -204,15 +204,7 @@ pub fn delivery_in(delivery: ro::MessageDeliveryStatus) -> Result<Delivery> {
     let at = |at: i64| (at != 0).then_some(Timestamp(at));
     Ok(Delivery {
         party_id: delivery.party_id.parse()?,
-        state: match delivery.status.as_str() {
-            "pending" => DeliveryState::Pending,
-            "delivered" => DeliveryState::Delivered,
-            "acknowledged" => DeliveryState::Acknowledged,
-            "failed" => DeliveryState::Failed,
-            other => {
-                return Err(Error::invalid(format!("{other:?} is not a delivery status")));
-            }
-        },
+        state: delivery.status.parse()?,
         delivered_at: at(delivery.delivered_at),
         acknowledged_at: at(delivery.acknowledged_at),
         retry_count: u32::try_from(delivery.retry_count).unwrap_or(0),

@@ -132,8 +132,8 @@ fn a_signature_is_verified_completed_and_shown_when_all_have_it() {
     let Some(Outcome::Signature(made)) = session.view().outcome else {
         panic!("a sign session makes a signature");
     };
-    assert_eq!(made.bytes, signature(3));
-    assert!(made.recovery_id.is_some());
+    assert_eq!(made.bytes()[..], signature(3));
+    assert!(made.recovery_id().is_some());
 }
 
 #[test]

@@ -118,8 +118,8 @@ pub(in crate::cli) async fn run(folder: &Folder, args: SignArgs, out: Output) ->
         "key_id": key,
         "public_key": hex::encode(&record.public_key.0),
         "message_hash": digest.map(|digest| hex::encode(digest.0)),
-        "signature": hex::encode(&signature.bytes),
-        "recovery_id": signature.recovery_id,
+        "signature": hex::encode(signature.bytes()),
+        "recovery_id": signature.recovery_id(),
         "signers": members.iter().map(VerifyingKey::party_id).collect::<Vec<_>>(),
     });
     out.show(&value, || lines(&value));

@@ -221,7 +221,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("alice");
         assert!(Folder::open(&path).is_err());
-        for kem in Kem::ALL {
+        for &kem in Kem::ALL {
             let path = path.join(kem.name());
             let made = Folder::init(&path, "alice".parse().unwrap(), kem).unwrap();
             let again = Folder::open(&path).unwrap();

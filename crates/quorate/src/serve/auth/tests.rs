@@ -199,7 +199,8 @@ async fn a_call_without_a_key_is_refused_before_its_body() {
 async fn a_ticket_opens_one_socket_and_nothing_else() {
     let server = Server::start().await;
     let tickets = server.gate.tickets();
-    let issue = || tickets.issue(&Caller::Party("p".parse().unwrap())).unwrap().ticket;
+    let issue =
+        || tickets.issue(&Caller::Party("p".parse().unwrap()), Lapse::default()).unwrap().ticket;
     let handshake = |ticket: &str, upgrade: bool| {
         let uri = format!("/api/v1/events/subscribe?party_id=p&ticket={ticket}");
         let mut request = Request::builder().uri(uri);
