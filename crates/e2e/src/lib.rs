@@ -187,6 +187,14 @@ pub fn initiator(folder: &Path, name: &str, seed: u8) -> (String, String) {
     (path.display().to_string(), secret.public().to_string())
 }
 
+/// The private key of the initiator that the roles of this machine share, as a file.
+pub fn initiator_of_roles() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let state = variable("XDG_STATE_HOME")
+        .unwrap_or_else(|| format!("{}/.local/state", variable("HOME").expect("a home")));
+    format!("{state}/quorate/initiator.pem")
+}
+
 /// Sends JSON and reads JSON: the status and the body.
 pub async fn call(method: &str, url: &str, body: Option<&Value>) -> (u16, Value) {
     let method = method.parse().expect("an HTTP method");

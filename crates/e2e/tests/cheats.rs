@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dkls23_secp256k1::Party as Held;
-use quorate_e2e::{Role, binary, call, free_ports, identity_in, last_json};
+use quorate_e2e::{Role, binary, call, free_ports, identity_in, initiator_of_roles, last_json};
 use quorate_engine::SealKey;
 use quorate_types::Secret;
 use rusqlite::{Connection, params};
@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 const VICTIM: &str = "alpha";
 const CHEAT: &str = "beta";
+const DELEGATE: &str = "delegate-1";
 
 /// What stands in a share's plain form before the library's own: version and tag of the scheme.
 const FRONT: [u8; 2] = [2, 1];
@@ -115,4 +116,63 @@ async fn a_cheat_is_banned_until_the_key_is_refreshed() {
     assert_eq!((&shown["state"], &shown["epoch"]), (&json!("active"), &json!(1)), "{shown}");
     assert_eq!(shown["bans"][0]["epoch"], 0, "it belongs to the epoch before: {shown}");
     assert_eq!(ended(&url, &sign).await["status"], "completed", "the pair signs again");
+}
+
+#[tokio::test]
+async fn a_cheat_that_a_delegates_seat_finds_has_no_second_try_also_after_a_kill() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let ports = free_ports::<8>();
+    let [router, coordinator] = [1, 3].map(|at| format!("http://127.0.0.1:{}", ports[at]));
+    let to_coordinator = ["--coordinator", coordinator.as_str()];
+    let _router = Role::start(folder, "router", [ports[0], ports[1]], &to_coordinator).await;
+    let to_router = ["--router", router.as_str()];
+    let _coordinator = Role::start(folder, "coordinator", [ports[2], ports[3]], &to_router).await;
+    let mut cheat = party(folder, CHEAT, [ports[4], ports[5]], &router, &[]).await;
+    let peers = folder.join("peers.json").display().to_string();
+    let identity = identity_in(&folder.join(DELEGATE).join("party"), DELEGATE).await;
+    let mut add = Command::new(binary());
+    add.args(["--json", "peers", "add", &identity, "--peers", &peers]);
+    assert!(last_json(add).await.0);
+    let role = ["--role", "delegate"];
+    let mut delegate = party(folder, DELEGATE, [ports[6], ports[7]], &router, &role).await;
+    let user = async |arguments: &[&str]| loop {
+        let mut command = Command::new(binary());
+        command.args(["user", "--json", "--folder"]).arg(folder.join("alice")).args(arguments);
+        command.env("QUORATE_COORDINATOR", &coordinator).env("QUORATE_ROUTER", &router);
+        let (done, answer) = last_json(command).await;
+        // Parties connect when the router is there.
+        if !matches!(answer["error"].as_str(), Some("threshold_not_met" | "unavailable")) {
+            break (done, answer);
+        }
+    };
+    assert!(user(&["init", "--name", "alice"]).await.0);
+    let (made, key) = user(&["keygen", "--delegate", DELEGATE, "-t", "2", "-n", "2"]).await;
+    assert!(made, "{key}");
+    user(&["fetch", "--peers", &peers]).await;
+    let id = key["key_id"].as_str().expect("an id");
+    let initiator = initiator_of_roles();
+    let through = ["sign", "--message", "hello", "--key", id, "--peers", &peers];
+    let through = [&through[..], &["--initiator-key", &initiator, "--through", DELEGATE]].concat();
+    let (signed, signature) = user(&through).await;
+    assert!(signed, "{signature}");
+
+    cheat.process.kill().await.expect("it runs");
+    tamper(folder);
+    let accept = ["--accept-rollback"];
+    let _cheat = party(folder, CHEAT, free_ports::<2>(), &router, &accept).await;
+    let (signed, caught) = user(&through).await;
+    assert!(!signed && caught["details"]["blame"]["party_id"] == CHEAT, "{caught}");
+    assert_eq!(caught["details"]["blame"]["reason"], "party_cheated", "{caught}");
+    delegate.process.kill().await.expect("it runs");
+    let vault = folder.join(DELEGATE).join("party").join(DELEGATE).join("vault.db");
+    let (peer, evidence): (String, Vec<u8>) = Connection::open(vault)
+        .expect("the delegate's vault")
+        .query_row("SELECT peer, evidence FROM bans", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("the ban was on the disk when it was told");
+    assert!(peer == CHEAT && !evidence.is_empty());
+    let _delegate = party(folder, DELEGATE, free_ports::<2>(), &router, &role).await;
+    let (signed, locked) = user(&through).await;
+    let said = locked["message"].as_str().expect("a message");
+    assert!(!signed && said.contains("key_locked"), "in another seat, after a kill: {locked}");
 }

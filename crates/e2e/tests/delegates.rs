@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use quorate_e2e::{Role, binary, free_ports, identity_in, last_json, root};
+use quorate_e2e::{Role, binary, free_ports, identity_in, initiator_of_roles, last_json, root};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -94,14 +94,6 @@ async fn a_user_has_a_key_made_by_a_delegate_fetches_its_share_and_signs_alone()
     }
 }
 
-/// The initiator that the roles of this machine share.
-fn initiator() -> String {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let state = variable("XDG_STATE_HOME")
-        .unwrap_or_else(|| format!("{}/.local/state", variable("HOME").expect("a home")));
-    format!("{state}/quorate/initiator.pem")
-}
-
 /// Notes identities in a file.
 async fn note(peers: &str, identities: &[String]) {
     let mut noted = Command::new(binary());
@@ -115,7 +107,7 @@ async fn a_user_signs_through_its_delegate_and_alone_in_turns() {
     let world = World::start(folder.path()).await;
     let peers = folder.path().join("peers.json");
     let peers = peers.to_str().expect("text");
-    let initiator = initiator();
+    let initiator = initiator_of_roles();
     note(peers, &world.identities[..2]).await;
     for (scheme, kem) in [("ecdsa-secp256k1", "x25519"), ("ed25519", "p256")] {
         let user = folder.path().join(scheme);
@@ -192,7 +184,7 @@ async fn a_signed_keygen_of_known_holders_gives_the_user_a_verified_key() {
     let peers = folder.path().join("peers.json");
     let peers = peers.to_str().expect("text");
     note(peers, &world.identities).await;
-    let initiator = initiator();
+    let initiator = initiator_of_roles();
     let user = folder.path().join("alice");
     world.must(&user, &["init", "--name", "alice"]).await;
     let keygen = ["keygen", "--delegate", "delegate-1", "--scheme", "ed25519", "--peers", peers];

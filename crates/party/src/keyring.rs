@@ -9,6 +9,7 @@ mod package;
 
 pub use files::{make as make_secret_file, random as secret_seed, secret as secret_file};
 pub use open::SealSource;
+pub(crate) use package::carried_bans;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

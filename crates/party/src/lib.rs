@@ -28,6 +28,6 @@ pub use keyring::{Keyring, SealSource, make_secret_file, secret_file, secret_see
 pub use ledger::MemoryLedger;
 pub use memory::MemoryVault;
 pub use quorate_participant::OpenKey;
-pub use seat::{Delegate, Errand, SeatHost};
+pub use seat::{Delegate, Errand, KeepBan, SeatHost};
 pub use server::{PartyConfig, PartyHandle, PartyServer, PartyStatus};
 pub use session::{Feed, INBOX_LEN, Party, Worker, take_part};

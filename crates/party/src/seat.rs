@@ -8,7 +8,9 @@ mod vault;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use quorate_engine::{Holding, Identity, Package, SealKey};
+use quorate_ports::vault::Ban;
 use quorate_schemes::{
     DELEGATE_KEY, PackageSecret, Purpose, Seat as SealedSeat, delegate_key_message, seal_package,
 };
@@ -29,6 +31,19 @@ pub struct Delegate {
     /// Takes its seats in other processes. Without one they are taken here, and what the protocols'
     /// libraries leave in memory stays until it is used again.
     pub seats: Option<Arc<dyn SeatHost>>,
+    /// Where bans go that are found in a seat, beside the delegate's vault: for one whose vault goes
+    /// with its process.
+    pub bans: Option<Arc<dyn KeepBan>>,
+}
+
+/// Keeps bans for somebody else.
+#[async_trait]
+pub trait KeepBan: Send + Sync + 'static {
+    /// Returns once the ban is on the disk.
+    ///
+    /// # Errors
+    /// When it is not.
+    async fn keep(&self, ban: Ban) -> Result<()>;
 }
 
 impl Delegate {
@@ -76,7 +91,7 @@ impl Seat {
     ) -> Result<Self, String> {
         match task {
             Task::Make(seat, of, seal_key) => {
-                let vault = SeatVault::new(of.user_id.clone(), worker);
+                let vault = SeatVault::new(of.user_id.clone(), worker, delegate.bans.clone());
                 let worker = seated(of.user_id.clone(), Identity::generate(), vault, worker);
                 let (index, seal_key) = (seat.party_index, seal_key.clone());
                 let handover = Some(Handover { index, seal_key, submission: None });
@@ -94,7 +109,7 @@ impl Seat {
                      another request"
                         .to_owned()
                 })?;
-                let vault = SeatVault::lent(&package, worker);
+                let vault = SeatVault::lent(&package, worker, delegate.bans.clone());
                 let identity = Identity::from_secret(&package.identity.secret());
                 let worker = seated(of.user_id.clone(), identity, vault, worker);
                 let received = worker.keyring.receive(package, &worker.compute).await;

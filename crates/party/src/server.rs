@@ -108,7 +108,7 @@ impl PartyServer {
         let delegate = (config.role == PartyRole::Delegate).then(|| {
             let here = || {
                 let key = Arc::new(PackageSecret::generate(Kem::X25519));
-                Delegate { key, seats: None }
+                Delegate { key, seats: None, bans: None }
             };
             config.delegate.clone().unwrap_or_else(here)
         });

@@ -217,6 +217,7 @@ pub async fn take_part(
             return party.report((session, attempt), refusal).await;
         }
     };
+    let seated = seat.as_ref().map(|seat| Arc::clone(&seat.worker.keyring));
     let worker = seat.as_ref().map_or(&party.worker, |seat| &seat.worker).clone();
     let early = early.map(|view| Box::new(view.by_holder()));
     let (mut machine, mut actions) = Session::begin(worker.keyring.me(), session, early);
@@ -256,7 +257,13 @@ pub async fn take_part(
             let mut more = Vec::new();
             for action in machine.handle(input) {
                 match action {
-                    SessionAction::Done(end) => return end.map(|view| *view),
+                    SessionAction::Done(end) => {
+                        // Nobody else waits for the bans of a seat that goes now.
+                        if let Some(keyring) = &seated {
+                            keyring.settled().await;
+                        }
+                        return end.map(|view| *view);
+                    }
                     SessionAction::Stop => stop.cancel(),
                     SessionAction::Deadline(after) => {
                         outside.deadline = Some(Instant::now() + after);

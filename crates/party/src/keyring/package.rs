@@ -9,6 +9,16 @@ use quorate_types::*;
 use super::Keyring;
 use crate::compute::Compute;
 
+/// The bans of a package.
+pub(crate) fn carried_bans(holding: &Holding) -> Vec<Ban> {
+    let (key_id, epoch) = (holding.key.key_id, holding.key.epoch);
+    let ban = |(peer, reason, at): &(PartyId, String, Timestamp)| {
+        let (peer, reason, evidence) = (peer.clone(), reason.clone(), Vec::new());
+        Ban { key_id, epoch, peer, reason, at: *at, evidence }
+    };
+    holding.bans.iter().map(ban).collect()
+}
+
 impl Keyring {
     /// Takes in what a delegate has made for this keyring's party, with the bans of its share.
     ///
@@ -22,21 +32,19 @@ impl Keyring {
             return Err(Error::invalid_field("share", why));
         }
         let record = holding.record();
-        let Holding { key, identities, execution, confirmations, bans, .. } = holding;
+        let bans = carried_bans(&holding);
+        let Holding { key, identities, execution, confirmations, .. } = holding;
         let (key_id, epoch) = (key.key_id, key.epoch);
         if self.vault.share(key_id).await?.is_some() {
             let why = format!("{} holds a share of key {key_id} already", self.party);
             return Err(Error::new(ErrorCode::Conflict, why));
         }
-        let ban = |(peer, reason, at)| {
-            let evidence = Vec::new();
-            Ban { key_id, epoch, peer, reason, at, evidence }
-        };
-        let bans: Vec<_> = bans.into_iter().map(ban).collect();
         // Bans first: a share that is here without them could be used.
         for ban in &bans {
             self.vault.ban(ban.clone()).await?;
         }
+        // A delegate's vault knows of those that other seats under the key have found, too.
+        let bans = self.vault.bans(key_id).await?;
         let stored = SealedShare {
             key_id,
             epoch,

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use quorate_participant::{Permission, could_not};
-use quorate_ports::vault::Pin;
+use quorate_ports::Vault;
+use quorate_ports::vault::{Ban, Pin};
 use quorate_types::*;
 use tokio::sync::Notify;
 
@@ -24,16 +25,19 @@ pub struct Errand {
     pub lent: Option<LentShare>,
     /// The identities that the operator says others have.
     pub pins: Vec<Pin>,
+    /// With whom the delegate's seats do not sign under the key that is used.
+    pub bans: Vec<Ban>,
 }
 
 /// Takes seats in other processes.
 #[async_trait]
 pub trait SeatHost: Send + Sync + 'static {
-    /// Takes a seat, and returns when that process has ended.
+    /// Takes a seat, and returns when that process has ended. A ban that is found there is written to
+    /// `vault` before that process goes on to tell of it.
     ///
     /// # Errors
     /// When it could not be started, or did not come to an end of the session.
-    async fn take(&self, errand: Errand) -> Result<()>;
+    async fn take(&self, errand: Errand, vault: &dyn Vault) -> Result<()>;
 }
 
 /// Takes a user's seat by way of a host, once the delegate's authority has allowed it.
@@ -74,10 +78,18 @@ pub(crate) async fn take_elsewhere(
         true => view.authorization.as_deref().cloned(),
         false => None,
     };
-    let pins = party.worker.keyring.vault().pins().await?;
+    let vault = party.worker.keyring.vault();
+    let bans = match view.ceremony.key() {
+        Some(key) => vault.bans(key.key_id).await?,
+        None => Vec::new(),
+    };
+    // What proves a ban stays with the delegate.
+    let unproven = |ban: Ban| Ban { evidence: Vec::new(), ..ban };
+    let bans = bans.into_iter().map(unproven).collect();
+    let pins = vault.pins().await?;
     let pins = pins.into_iter().filter(|pin| pin.tenant.is_none()).collect();
-    let errand = Errand { session, attempt, token, authorization, lent, pins };
-    if let Err(error) = host.take(errand).await {
+    let errand = Errand { session, attempt, token, authorization, lent, pins, bans };
+    if let Err(error) = host.take(errand, &**vault).await {
         tracing::error!(%error, "a seat was not taken to its end");
         let why = format!("{} could not take the seat of its user", party.id());
         return give_up(could_not(party.id(), why)).await;

@@ -9,6 +9,8 @@ use quorate_ports::Vault;
 use quorate_ports::vault::{Ban, Contents, Pin, SealedShare, Unlock, VaultKey};
 use quorate_types::*;
 
+use super::KeepBan;
+use crate::keyring::carried_bans;
 use crate::memory::MemoryVault;
 use crate::session::Worker;
 
@@ -18,6 +20,7 @@ pub(super) struct SeatVault {
     holder: PartyId,
     seat: MemoryVault,
     delegate: Arc<dyn Vault>,
+    keeper: Option<Arc<dyn KeepBan>>,
     lent: Option<Lent>,
 }
 
@@ -25,22 +28,35 @@ pub(super) struct SeatVault {
 struct Lent {
     key: (KeyId, u32),
     generation: u64,
-    bans: usize,
+    /// Those that its package carries.
+    bans: Vec<Ban>,
+}
+
+fn same(one: &Ban, other: &Ban) -> bool {
+    (one.key_id, one.epoch, &one.peer) == (other.key_id, other.epoch, &other.peer)
 }
 
 impl SeatVault {
     /// The vault of a seat in which a share is made.
-    pub(super) fn new(holder: PartyId, delegate: &Worker) -> Self {
+    pub(super) fn new(holder: PartyId, delegate: &Worker, bans: Option<Arc<dyn KeepBan>>) -> Self {
         let delegate = Arc::clone(delegate.keyring.vault());
-        Self { holder, seat: MemoryVault::default(), delegate, lent: None }
+        Self { holder, seat: MemoryVault::default(), delegate, keeper: bans, lent: None }
     }
 
     /// The vault of a seat for the share in a package.
-    pub(super) fn lent(package: &Package, delegate: &Worker) -> Self {
-        let Holding { holder, key, bans, .. } = &package.holding;
-        let key = (key.key_id, key.epoch);
-        let lent = Lent { key, generation: package.generation, bans: bans.len() };
-        Self { lent: Some(lent), ..Self::new(holder.clone(), delegate) }
+    pub(super) fn lent(
+        package: &Package,
+        delegate: &Worker,
+        keeper: Option<Arc<dyn KeepBan>>,
+    ) -> Self {
+        let Holding { holder, key, .. } = &package.holding;
+        let (key, bans) = ((key.key_id, key.epoch), carried_bans(&package.holding));
+        let lent = Lent { key, generation: package.generation, bans };
+        Self { lent: Some(lent), ..Self::new(holder.clone(), delegate, keeper) }
+    }
+
+    fn carried(&self) -> &[Ban] {
+        self.lent.as_ref().map_or(&[], |lent| &lent.bans)
     }
 }
 
@@ -62,7 +78,7 @@ impl Vault for SeatVault {
         };
         let known = self.bans(*key).await?;
         let known = known.iter().filter(|ban| ban.epoch == *epoch).count();
-        Ok(generation + known.saturating_sub(*bans) as u64)
+        Ok(generation + known.saturating_sub(bans.len()) as u64)
     }
 
     async fn insert(&self, share: SealedShare) -> Result<()> {
@@ -93,7 +109,14 @@ impl Vault for SeatVault {
         self.seat.pending(tenant).await
     }
 
+    /// What the package carries comes again with the next one: others are kept here.
     async fn ban(&self, ban: Ban) -> Result<()> {
+        if self.carried().iter().any(|carried| same(carried, &ban)) {
+            return Ok(());
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(ban.clone()).await?;
+        }
         self.delegate.ban(ban).await
     }
 
@@ -101,7 +124,10 @@ impl Vault for SeatVault {
     /// tried by another.
     async fn bans(&self, key: KeyId) -> Result<Vec<Ban>> {
         let mut bans = self.delegate.bans(key).await?;
-        bans.retain(|ban| ban.peer != self.holder);
+        let known = |carried: &&Ban| !bans.iter().any(|ban| same(ban, carried));
+        let carried: Vec<_> = self.carried().iter().filter(known).cloned().collect();
+        bans.extend(carried);
+        bans.retain(|ban| ban.key_id == key && ban.peer != self.holder);
         Ok(bans)
     }
 

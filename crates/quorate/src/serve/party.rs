@@ -160,7 +160,7 @@ impl LocalParty {
         let key = Arc::new(PackageSecret::from_bytes(Kem::X25519, secret)?);
         let identity = Arc::clone(self.keyring.identity());
         let seats = SeatProcesses::new(router, self.id().clone(), identity, Arc::clone(&key));
-        Ok(Delegate { key, seats: Some(Arc::new(seats)) })
+        Ok(Delegate { key, seats: Some(Arc::new(seats)), bans: None })
     }
 
     /// Connects to the router and serves health, readiness and public keys on the bound ports.

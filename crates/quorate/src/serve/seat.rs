@@ -1,9 +1,11 @@
 //! A delegate's seats, each in a child process that ends with its session: so does its memory.
 //!
-//! The child is this program again. It reads its errand from standard input as JSON, takes part by
-//! the delegate's own proofs, and says on standard output when it could not.
+//! The child is this program again. It reads its errand from the first line of standard input as JSON
+//! and takes part by the delegate's own proofs. A ban that it finds is a line on standard output, which
+//! a line on standard input answers once it is on the delegate's disk; the last thing it says is why it
+//! could not take part.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -12,27 +14,31 @@ use async_trait::async_trait;
 use quorate_client::{MemoryVault, PartyCredentials};
 use quorate_engine::{Identity, SealKey};
 use quorate_party::{
-    Compute, Delegate, Errand, Keyring, Party, SeatHost, Worker, follow, secret_seed, take_part,
+    Backoff, Compute, Delegate, Errand, KeepBan, Keyring, Party, SeatHost, Worker, follow,
+    secret_seed, take_part,
 };
-use quorate_ports::vault::Pin;
-use quorate_ports::{Deliver, TakePart, Vault as _};
+use quorate_ports::vault::{Ban, Pin};
+use quorate_ports::{Deliver, TakePart, Vault};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteRouter;
 use quorate_schemes::PackageSecret;
 use quorate_types::*;
-use quorate_wire::{AuthorizationJson, ErrorJson, LentShareJson};
+use quorate_wire::{AuthorizationJson, Base64Text, ErrorJson, LentShareJson};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 use super::process::keep_memory_private;
 
 /// Seats at once: each child has two of the 32 streams that the router lets a party have.
 const SEATS: usize = 12;
-/// Longest errand read, in bytes: a request, some hundred pins and a lent share in Base64.
-const MAX_ERRAND: u64 = 3 << 20;
+/// Longest errand read, in bytes: a request, some hundred pins, a lent share and bans.
+const MAX_ERRAND: u64 = 4 << 20;
+/// Most bytes read of what a child says: bans with the messages that prove them.
+const MAX_SAID: u64 = 64 << 20;
 
 /// The command of the child.
 pub(crate) const COMMAND: &str = "seat";
@@ -64,6 +70,39 @@ struct Document {
     key: Zeroizing<[u8; 32]>,
     lent: Option<LentShareJson>,
     pins: Vec<(PartyId, [u8; 32])>,
+    bans: Vec<BanDocument>,
+}
+
+/// A ban as it is written.
+#[derive(Serialize, Deserialize)]
+struct BanDocument {
+    key_id: KeyId,
+    epoch: u32,
+    peer: PartyId,
+    reason: String,
+    at: Timestamp,
+    evidence: Vec<Base64Text>,
+}
+
+impl From<Ban> for BanDocument {
+    fn from(Ban { key_id, epoch, peer, reason, at, evidence }: Ban) -> Self {
+        let evidence = evidence.into_iter().map(Base64Text).collect();
+        Self { key_id, epoch, peer, reason, at, evidence }
+    }
+}
+
+impl From<BanDocument> for Ban {
+    fn from(document: BanDocument) -> Self {
+        let BanDocument { key_id, epoch, peer, reason, at, evidence } = document;
+        let evidence = evidence.into_iter().map(|text| text.0).collect();
+        Self { key_id, epoch, peer, reason, at, evidence }
+    }
+}
+
+/// What a child says before its end.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    ban: BanDocument,
 }
 
 /// Starts a child for each seat.
@@ -94,9 +133,9 @@ impl SeatProcesses {
 
 #[async_trait]
 impl SeatHost for SeatProcesses {
-    async fn take(&self, errand: Errand) -> Result<()> {
+    async fn take(&self, errand: Errand, vault: &dyn Vault) -> Result<()> {
         let _place = self.places.acquire().await.map_err(broken)?;
-        let Errand { session, attempt, token, authorization, lent, pins } = errand;
+        let Errand { session, attempt, token, authorization, lent, pins, bans } = errand;
         let document = Document {
             router: self.router.clone(),
             party: self.party.clone(),
@@ -108,8 +147,10 @@ impl SeatHost for SeatProcesses {
             key: Zeroizing::new(*self.key.bytes().expose()),
             lent: lent.map(Into::into),
             pins: pins.into_iter().map(|pin| (pin.peer, pin.identity)).collect(),
+            bans: bans.into_iter().map(Into::into).collect(),
         };
-        let document = Zeroizing::new(serde_json::to_vec(&document).map_err(broken)?);
+        let mut document = Zeroizing::new(serde_json::to_vec(&document).map_err(broken)?);
+        document.push(b'\n');
         let mut child = Command::new(std::env::current_exe().map_err(broken)?)
             .arg(COMMAND)
             .stdin(Stdio::piped())
@@ -119,15 +160,70 @@ impl SeatHost for SeatProcesses {
             .map_err(broken)?;
         let mut stdin = child.stdin.take().ok_or_else(Error::internal)?;
         stdin.write_all(&document).await.map_err(broken)?;
-        drop(stdin);
-        let output = child.wait_with_output().await.map_err(broken)?;
-        if output.status.success() {
+        let said = child.stdout.take().ok_or_else(Error::internal)?;
+        let mut said = BufReader::new(said.take(MAX_SAID));
+        let (mut line, mut last) = (String::new(), String::new());
+        while said.read_line(&mut line).await.map_err(broken)? > 0 {
+            match serde_json::from_str::<Found>(&line) {
+                Ok(Found { ban }) => {
+                    keep(vault, ban.into()).await;
+                    stdin.write_all(b"kept\n").await.map_err(broken)?;
+                }
+                Err(_) => last.push_str(&line),
+            }
+            line.clear();
+        }
+        let status = child.wait().await.map_err(broken)?;
+        if status.success() {
             return Ok(());
         }
-        match serde_json::from_slice::<ErrorJson>(&output.stdout) {
+        match serde_json::from_str::<ErrorJson>(&last) {
             Ok(error) => Err(error.into()),
-            Err(_) => Err(broken(output.status)),
+            Err(_) => Err(broken(status)),
         }
+    }
+}
+
+/// Writes a ban, trying again for as long as the vault fails: the child waits and tells nothing.
+async fn keep(vault: &dyn Vault, ban: Ban) {
+    let mut backoff = Backoff::default();
+    while let Err(error) = vault.ban(ban.clone()).await {
+        tracing::error!(%error, "a ban that was found in a seat could not be stored");
+        backoff.pause().await;
+    }
+}
+
+/// The bans that a child hands to its delegate, one after the other.
+struct HandOver(mpsc::Sender<(Ban, oneshot::Sender<()>)>);
+
+#[async_trait]
+impl KeepBan for HandOver {
+    async fn keep(&self, ban: Ban) -> Result<()> {
+        let gone = || Error::unavailable("the delegate's process is gone");
+        let (kept, done) = oneshot::channel();
+        self.0.send((ban, kept)).await.map_err(|_| gone())?;
+        done.await.map_err(|_| gone())
+    }
+}
+
+/// Says each ban on standard output and waits for the line that answers it. Ends when the delegate
+/// has gone.
+async fn hand_over(
+    mut bans: mpsc::Receiver<(Ban, oneshot::Sender<()>)>,
+    mut answers: mpsc::Receiver<()>,
+) {
+    while let Some((ban, kept)) = bans.recv().await {
+        let Ok(mut line) = serde_json::to_vec(&Found { ban: ban.into() }) else { return };
+        line.push(b'\n');
+        let say = move || {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&line).and_then(|()| out.flush())
+        };
+        let said = tokio::task::spawn_blocking(say).await;
+        if !matches!(said, Ok(Ok(()))) || answers.recv().await.is_none() {
+            return;
+        }
+        let _ = kept.send(());
     }
 }
 
@@ -139,17 +235,31 @@ pub(crate) async fn run() -> Result<()> {
     keep_memory_private()?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_ERRAND as usize));
     // Nothing else happens meanwhile.
-    std::io::stdin().take(MAX_ERRAND).read_to_end(&mut bytes).map_err(broken)?;
+    std::io::stdin().lock().take(MAX_ERRAND).read_until(b'\n', &mut bytes).map_err(broken)?;
+    let (answered, answers) = mpsc::channel(1);
+    // A thread of its own, which does not keep the process from ending.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if line.is_err() || answered.blocking_send(()).is_err() {
+                return;
+            }
+        }
+    });
+    let (found, bans_found) = mpsc::channel(1);
+    let handing_over = AbortOnDropHandle::new(tokio::spawn(hand_over(bans_found, answers)));
     let document: Document =
         serde_json::from_slice(&bytes).map_err(|_| Error::invalid("no errand was given"))?;
     let Document { router, party: id, identity, session, attempt, token, authorization, .. } =
         document;
-    let Document { key, lent, pins, .. } = document;
+    let Document { key, lent, pins, bans, .. } = document;
     let identity = Identity::from_secret(&Secret::new(*identity));
     let key = PackageSecret::from_bytes(Kem::X25519, Secret::new(*key))?;
     let vault = Arc::new(MemoryVault::default());
     for (peer, identity) in pins {
         vault.pin(Pin { tenant: None, peer, identity }).await?;
+    }
+    for ban in bans {
+        vault.ban(ban.into()).await?;
     }
     let seal = SealKey::from_bytes(secret_seed()?);
     let keyring = Arc::new(Keyring::new(id.clone(), identity, seal, vault));
@@ -169,7 +279,11 @@ pub(crate) async fn run() -> Result<()> {
             ..DeviceInfo::default()
         },
         authority: None,
-        delegate: Some(Delegate { key: Arc::new(key), seats: None }),
+        delegate: Some(Delegate {
+            key: Arc::new(key),
+            seats: None,
+            bans: Some(Arc::new(HandOver(found))),
+        }),
         allowed: authorization.map(TryInto::try_into).transpose()?,
     };
     let (mut feed, _following) = follow(&party.router, &party.coordinator, &id, session, attempt);
@@ -182,6 +296,7 @@ pub(crate) async fn run() -> Result<()> {
         .map_err(|_| Error::unavailable("how the session stands could not be learned"))?;
     let token = Secret::new(token.to_string());
     let ended = take_part(&party, session, token, feed).await?;
+    drop(handing_over);
     tracing::info!(%session, status = ended.status.name(), "the seat's session has ended");
     Ok(())
 }
