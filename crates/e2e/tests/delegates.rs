@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dkls23_secp256k1::Party as Held;
 use quorate_e2e::{Role, binary, free_ports, identity_in, initiator_of_roles, last_json, root};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -147,34 +148,50 @@ async fn a_user_signs_through_its_delegate_and_alone_in_turns() {
     assert_eq!(kept, 0, "a share goes with its session");
 }
 
-/// Whether these bytes stand in the memory of a process that can be read.
-fn in_memory(pid: u32, needle: &[u8]) -> bool {
+/// Notes which of the needles stand in these bytes, in one pass.
+fn search(bytes: &[u8], needles: &[Vec<u8>], found: &mut [bool]) {
+    let mut begins = [false; 256];
+    needles.iter().for_each(|needle| begins[usize::from(needle[0])] = true);
+    for (at, byte) in bytes.iter().enumerate() {
+        if begins[usize::from(*byte)] {
+            for (needle, found) in needles.iter().zip(&mut *found) {
+                *found |= bytes[at..].starts_with(needle);
+            }
+        }
+    }
+}
+
+/// Which of the needles stand in the memory of a process that can be read.
+fn in_memory(pid: u32, needles: &[Vec<u8>]) -> Vec<bool> {
     use std::os::unix::fs::FileExt as _;
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("its maps");
     let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
-    maps.lines().any(|line| {
+    let mut found = vec![false; needles.len()];
+    for line in maps.lines() {
         let mut words = line.split_whitespace();
         let (range, rights) = (words.next().expect("a range"), words.next().expect("rights"));
         if !rights.starts_with("rw") || line.ends_with("[vvar]") {
-            return false;
+            continue;
         }
         let (start, end) = range.split_once('-').expect("two ends");
         let number = |text| u64::from_str_radix(text, 16).expect("hex");
         let (start, end) = (number(start), number(end));
         let mut bytes = vec![0; usize::try_from(end - start).expect("it fits")];
-        memory.read_exact_at(&mut bytes, start).is_ok()
-            && bytes.windows(needle.len()).any(|window| window == needle)
-    })
+        if memory.read_exact_at(&mut bytes, start).is_ok() {
+            search(&bytes, needles, &mut found);
+        }
+    }
+    found
 }
 
-fn in_files(folder: &Path, needle: &[u8]) -> bool {
-    std::fs::read_dir(folder).expect("a folder").flatten().any(|entry| {
-        if entry.path().is_dir() {
-            return in_files(&entry.path(), needle);
+/// Which of the needles stand in the files of a folder.
+fn in_files(folder: &Path, needles: &[Vec<u8>], found: &mut [bool]) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        match entry.path().is_dir() {
+            true => in_files(&entry.path(), needles, found),
+            false => search(&std::fs::read(entry.path()).unwrap_or_default(), needles, found),
         }
-        let bytes = std::fs::read(entry.path()).unwrap_or_default();
-        bytes.windows(needle.len()).any(|window| window == needle)
-    })
+    }
 }
 
 #[tokio::test]
@@ -199,11 +216,12 @@ async fn a_signed_keygen_of_known_holders_gives_the_user_a_verified_key() {
 }
 
 #[tokio::test]
-async fn a_python_client_has_its_share_made_and_the_delegate_keeps_nothing_of_it() {
+async fn a_python_client_has_its_share_made_signs_through_its_delegate_and_that_keeps_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = World::start(folder.path()).await;
     let python = std::env::var("QUORATE_PYTHON")
         .unwrap_or_else(|_| root().join("target/venv/bin/python").display().to_string());
+    let (_, identity) = world.identities[2].split_once('=').expect("NAME=HEX");
     for (kem, scheme) in [("x25519", "ed25519"), ("p256", "ecdsa-secp256k1")] {
         let opened = folder.path().join(format!("{kem}.package"));
         let output = Command::new(&python)
@@ -214,6 +232,8 @@ async fn a_python_client_has_its_share_made_and_the_delegate_keeps_nothing_of_it
             .arg(format!("127.0.0.1:{}", world.coordinator[0]))
             .args(["delegate-1", kem, scheme])
             .arg(&opened)
+            .arg(initiator_of_roles())
+            .arg(identity)
             .output()
             .await
             .unwrap_or_else(|error| panic!("{python}: {error}; `cargo xtask test` sets it up"));
@@ -225,19 +245,33 @@ async fn a_python_client_has_its_share_made_and_the_delegate_keeps_nothing_of_it
         let identity = &package[1..33];
         let facts = u32::from_be_bytes(package[41..45].try_into().expect("four bytes")) as usize;
         let share = &package[45 + facts..];
-        let mut secrets = vec![identity];
+        let mut secrets = vec![identity.to_vec()];
         if scheme == "ed25519" {
-            secrets.push(&share[4..36]);
+            secrets.push(share[4..36].to_vec());
+        } else {
+            let held: Held = postcard::from_bytes(&share[2..]).expect("the library's form");
+            let scalar = held.poly_point.to_bytes().to_vec();
+            // As it is written, and as it stands in memory on this machine.
+            secrets.push(scalar.iter().rev().copied().collect());
+            secrets.push(scalar);
+            for sender in held.mul_senders.values() {
+                secrets.extend(sender.ote_sender.seeds.iter().take(1).map(|seed| seed.to_vec()));
+            }
+            assert!(secrets.len() > 3, "the transfers have secrets, too");
         }
         let data = folder.path().join("delegate");
-        for secret in secrets {
-            assert!(!in_files(&data, secret), "{scheme}: on the delegate's disk");
-            // A process that serves is closed to others than root.
-            if rustix::process::getuid().is_root() {
-                assert!(in_memory(std::process::id(), secret), "the search finds what is there");
-                let pid = world.delegate.process.id().expect("it runs");
-                assert!(!in_memory(pid, secret), "{scheme}: in the delegate's memory");
-            }
+        let none = vec![false; secrets.len()];
+        let mut found = none.clone();
+        in_files(&data, &secrets, &mut found);
+        assert_eq!(found, none, "{scheme}: on the delegate's disk");
+        in_files(folder.path(), &secrets, &mut found);
+        assert!(found[0], "the search finds what is there");
+        // A process that serves is closed to others than root.
+        if rustix::process::getuid().is_root() {
+            let all = vec![true; secrets.len()];
+            assert_eq!(in_memory(std::process::id(), &secrets), all, "the search finds them here");
+            let pid = world.delegate.process.id().expect("it runs");
+            assert_eq!(in_memory(pid, &secrets), none, "{scheme}: in the delegate's memory");
         }
         let vault = data.join("party/delegate-1/vault.db");
         let vault = Connection::open(vault).expect("the delegate's vault");
