@@ -95,6 +95,33 @@ impl SessionCounts {
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Told {
+    channel: &'static str,
+    outcome: &'static str,
+}
+
+/// Counts of notifications.
+#[derive(Default)]
+pub(crate) struct NotificationCounts(Family<Told, Counter>);
+
+impl NotificationCounts {
+    /// An attempt has led to this state.
+    pub(crate) fn changed(&self, channel: Medium, state: NotificationState) {
+        let outcome = match state {
+            NotificationState::Waiting => "failed",
+            NotificationState::Sent => "sent",
+            NotificationState::Dead => "dead",
+        };
+        self.0.get_or_create(&Told { channel: channel.name(), outcome }).inc();
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let help = "Attempts to notify: sent, failed and tried again, or given up";
+        registry.register("notifications", help, self.0.clone());
+    }
+}
+
 /// Counts of the router.
 #[derive(Default)]
 pub(crate) struct RouterCounts {

@@ -41,6 +41,7 @@ fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSession {
         label: None,
         replace: false,
         lent: None,
+        webhook: None,
     }
 }
 
@@ -64,6 +65,7 @@ impl World {
             join_tokens: JoinTokens::new(Secret::new([7; 32])),
             directory: router.clone(),
             events: router.clone(),
+            notifier: None,
             clock: clock.clone(),
         };
         let coordinator = CoordinatorApp::open(parts).await.unwrap();

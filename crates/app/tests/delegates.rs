@@ -39,6 +39,7 @@ async fn open(folder: &TempDir) -> World {
         join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router.clone(),
+        notifier: None,
         clock,
     };
     World { coordinator: CoordinatorApp::open(parts).await.unwrap(), router, store }
@@ -69,6 +70,7 @@ fn keygen(participants: Vec<NewParticipant>, n: i64) -> CreateSession {
         label: None,
         replace: false,
         lent: None,
+        webhook: None,
     }
 }
 

@@ -47,6 +47,7 @@ async fn open_with(folder: &TempDir, limits: InboxLimits, max_open: usize) -> Wo
         join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router.clone(),
+        notifier: None,
         clock: clock.clone(),
     };
     let coordinator = Arc::new(CoordinatorApp::open(parts).await.unwrap());
@@ -79,6 +80,7 @@ fn keygen(parties: &[&str], idempotency_key: Option<&str>) -> CreateSession {
         label: None,
         replace: false,
         lent: None,
+        webhook: None,
     }
 }
 

@@ -28,6 +28,7 @@ fn request(ceremony: CeremonyRequest) -> CreateSession {
         label: None,
         replace: false,
         lent: None,
+        webhook: None,
     }
 }
 

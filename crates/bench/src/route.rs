@@ -31,6 +31,7 @@ pub(crate) async fn route(cluster: &Cluster, effort: Effort) {
         label: None,
         replace: false,
         lent: None,
+        webhook: None,
     };
     let created = coordinator.create(&Caller::Open, request).await.expect("a session");
     let session = created.session.session_id;

@@ -15,6 +15,7 @@ pub mod inbox;
 pub mod key;
 pub mod links;
 mod naming;
+pub mod outbox;
 pub mod policy;
 pub mod presence;
 pub mod rendezvous;

@@ -48,7 +48,9 @@ impl LinkRole {
             Self::Coordinator => (
                 // Names are chosen from those that the creator knows.
                 &["/mpc.router.v1.MessageRouter/GetRegisteredParties"],
+                // It tells those who are offline.
                 &[
+                    "/mpc.router.v1.MessageRouter/GetContacts",
                     "/mpc.router.v1.MessageRouter/PublishSessionEvent",
                     "/mpc.router.v1.MessageRouter/SubscribeSessionEvents",
                 ],

@@ -120,6 +120,14 @@ pub fn registered_as_seen(caller: &Caller, mut view: PartyView) -> PartyView {
     view
 }
 
+/// A notification as an operator may see it: by what it goes to whom, not to which address. A webhook
+/// is known by its name.
+pub fn hide_address(notification: &mut Notification) {
+    if notification.recipient.channel != Medium::Webhook {
+        notification.recipient.address.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,8 @@ const ALIVE: Duration = Duration::from_secs(30);
 const MAX_PARTIES_KNOWN: usize = 100_000;
 /// A registration without an identity key is forgotten after so long without a sign of life.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
-/// One with an identity key holds its name longer: a device may lie in a drawer.
+/// One with an identity key or a notification channel holds its name longer: a device may lie in a
+/// drawer.
 const FORGET_IDENTITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Silent registrations are looked for at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -140,10 +141,9 @@ impl Presence {
         }
         self.swept = Some(now.monotonic);
         let silent = |known: &Known| {
-            let limit = match known.registration.identity {
-                None => FORGET,
-                Some(_) => FORGET_IDENTITY,
-            };
+            let Registration { identity, notification, .. } = &known.registration;
+            let lasting = identity.is_some() || !notification.is_empty();
+            let limit = if lasting { FORGET_IDENTITY } else { FORGET };
             let quiet = now.monotonic.saturating_sub(known.alive.unwrap_or_default());
             known.streams == 0 && quiet >= limit
         };
@@ -158,10 +158,13 @@ impl Presence {
     }
 
     /// Forgets a party that registered for one session, which has ended; answers with whether it
-    /// had.
+    /// had. One with a notification channel wants to be told of the next, too, and stays.
     pub fn end_temporary(&mut self, party: &PartyId, owner: &NameOwner) -> bool {
         let name = (party.clone(), owner.clone());
-        let temporary = |known: &Known| known.registration.role == PartyRole::Temporary;
+        let temporary = |known: &Known| {
+            let Registration { role, notification, .. } = &known.registration;
+            *role == PartyRole::Temporary && notification.is_empty()
+        };
         if !self.parties.get(&name).is_some_and(temporary) {
             return false;
         }
@@ -283,6 +286,19 @@ impl Presence {
             known.last_seen_at = now.wall;
             known.left = known.streams == 0;
         }
+    }
+
+    /// How those of these parties are reached that `tenant`, the operator or nobody owns.
+    pub fn contacts(&self, tenant: &Tenant, parties: &[PartyId]) -> Vec<Contact> {
+        let owners = [NameOwner::Tenant(tenant.clone()), NameOwner::Operator, NameOwner::Unclaimed];
+        let contact = |party_id: &PartyId| {
+            let known = owners.iter().find_map(|owner| {
+                let known = self.parties.get(&(party_id.clone(), owner.clone()))?;
+                Some(&known.registration.notification).filter(|channel| !channel.is_empty())
+            });
+            Some(Contact { party_id: party_id.clone(), channel: known?.clone() })
+        };
+        parties.iter().filter_map(contact).collect()
     }
 
     /// Registered parties whose names a caller may know, by name.
@@ -501,6 +517,24 @@ mod tests {
         );
         let again = Registration { role: PartyRole::Temporary, ..party("guest", Some([2; 32])) };
         presence.register(at(0), of("a"), tenant("a"), again).unwrap();
+    }
+
+    #[test]
+    fn a_channel_outlives_a_session_and_a_day_and_is_known_to_its_tenant() {
+        const DAY: i64 = 24 * 3_600_000;
+        let mut presence = Presence::default();
+        let mut phone = Registration { role: PartyRole::Temporary, ..party("phone", None) };
+        phone.notification.email = "phone@a.example".into();
+        presence.register(at(0), of("a"), tenant("a"), phone.clone()).unwrap();
+        presence.register(at(0), of("b"), tenant("b"), party("phone", None)).unwrap();
+        let name: PartyId = "phone".parse().unwrap();
+        assert!(!presence.end_temporary(&name, &of("a")));
+        presence.forget_silent(at(0));
+        assert_eq!(presence.forget_silent(at(2 * DAY)), [(name.clone(), of("b"))]);
+        let reached =
+            |tenant: &str| presence.contacts(&tenant.parse().unwrap(), std::slice::from_ref(&name));
+        let contact = Contact { party_id: name.clone(), channel: phone.notification };
+        assert_eq!((reached("a"), reached("b")), (vec![contact], vec![]));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quorate_e2e::{Cluster, binary, last_json, quiet};
 use quorate_front_grpc::{Services, routes};
-use quorate_ports::{ManageSessions, NoteProgress, ReadSession, TakePart};
+use quorate_ports::{ManageSessions, NoteProgress, ReadNotifications, ReadSession, TakePart};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_rpc::remote::RemoteCoordinator;
 use quorate_types::*;
@@ -188,6 +188,19 @@ impl ManageSessions for Liar {
         limit: u32,
     ) -> Result<Page<KeyRecord>> {
         self.0.keys(caller, before, limit).await
+    }
+}
+
+#[async_trait]
+impl ReadNotifications for Liar {
+    async fn notifications(
+        &self,
+        caller: &Caller,
+        state: Option<NotificationState>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Notification>> {
+        self.0.notifications(caller, state, before, limit).await
     }
 }
 

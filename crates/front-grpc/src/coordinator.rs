@@ -286,6 +286,21 @@ impl SessionCoordinator for CoordinatorService {
         }))
     }
 
+    async fn list_notifications(
+        &self,
+        request: Request<co::ListNotificationsRequest>,
+    ) -> GrpcResult<co::ListNotificationsResponse> {
+        let caller = caller(request.extensions())?;
+        let request = request.into_inner();
+        let before = convert::cursor_in(&request.cursor).map_err(to_status)?;
+        let state = convert::notification_state_in(&request.state).map_err(to_status)?;
+        let page = self.0.notifications(&caller, state, before, limit(request.limit)).await;
+        answer(page.map(|page| co::ListNotificationsResponse {
+            notifications: page.items.into_iter().map(convert::notification_out).collect(),
+            next: convert::cursor_out(page.next),
+        }))
+    }
+
     async fn report_progress(
         &self,
         request: Request<co::ReportProgressRequest>,

@@ -252,6 +252,20 @@ impl MessageRouter for RouterService {
         answer(self.parties(&caller, request.into_inner()).await)
     }
 
+    async fn get_contacts(
+        &self,
+        request: Request<ro::GetContactsRequest>,
+    ) -> GrpcResult<ro::GetContactsResponse> {
+        let caller = caller(request.extensions())?;
+        let request = request.into_inner();
+        let tenant = request.tenant.parse().map_err(to_status)?;
+        let parties: Vec<PartyId> = convert::parse_all(&request.party_ids).map_err(to_status)?;
+        answer(self.router.contacts(&caller, &tenant, &parties).await.map(|contacts| {
+            let contacts = contacts.into_iter().map(convert::contact_out).collect();
+            ro::GetContactsResponse { contacts }
+        }))
+    }
+
     async fn join_session(
         &self,
         request: Request<ro::JoinSessionRequest>,

@@ -63,12 +63,13 @@ struct CommonDocument;
         coordinator::create, coordinator::list, coordinator::join, coordinator::status,
         coordinator::close, coordinator::approve, coordinator::ready, coordinator::start, coordinator::complete,
         coordinator::timeline, coordinator::keys, coordinator::key, coordinator::freeze, coordinator::unfreeze,
-        delegates::submit, delegates::fetch, delegates::confirm,
+        coordinator::notifications, delegates::submit, delegates::fetch, delegates::confirm,
     ),
     tags(
         (name = "sessions", description = "Keygen and signing sessions."),
         (name = "delegates", description = "Shares that delegates have made for users."),
         (name = "keys", description = "Finished keys: the public side only."),
+        (name = "notifications", description = "What offline parties and webhooks are told."),
     )
 )]
 struct CoordinatorDocument;
@@ -154,7 +155,9 @@ pub fn service_document(services: &[Service]) -> Document {
 fn scopes(operation: &str) -> &'static [&'static [&'static str]] {
     match operation {
         "getHealth" | "getReadiness" => &[],
-        "getMetrics" | "createApiKey" | "listApiKeys" | "revokeApiKey" => &[&["system"]],
+        "getMetrics" | "createApiKey" | "listApiKeys" | "revokeApiKey" | "listNotifications" => {
+            &[&["system"]]
+        }
         "createSession" | "closeSession" | "approveSession" | "startKeygen" | "freezeKey"
         | "unfreezeKey" => &[&["sessions"]],
         "startSession" | "fetchDelegateShare" | "confirmDelegateShare" => {

@@ -76,6 +76,15 @@ pub trait Directory: Send + Sync + 'static {
         role: Option<PartyRole>,
         only_online: bool,
     ) -> Result<Vec<PartyView>>;
+
+    /// How those of these parties are reached that a tenant, or the operator, has registered with a
+    /// channel. Only to another role of the installation.
+    async fn contacts(
+        &self,
+        caller: &Caller,
+        tenant: &Tenant,
+        parties: &[PartyId],
+    ) -> Result<Vec<Contact>>;
 }
 
 /// What the coordinator tells.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quorate_types::*;
 
+use crate::notify::ReadNotifications;
+
 /// What everybody who has to do with a session asks.
 #[async_trait]
 pub trait ReadSession: Send + Sync + 'static {
@@ -117,6 +119,6 @@ pub trait NoteProgress: Send + Sync + 'static {
 }
 
 /// The session coordinator, whole.
-pub trait Coordinator: TakePart + ManageSessions + NoteProgress {}
+pub trait Coordinator: TakePart + ManageSessions + NoteProgress + ReadNotifications {}
 
-impl<T: TakePart + ManageSessions + NoteProgress> Coordinator for T {}
+impl<T: TakePart + ManageSessions + NoteProgress + ReadNotifications> Coordinator for T {}

@@ -168,6 +168,14 @@ pub enum Write {
     LentShare(LentShareRow),
     /// Removes the lent share of a session.
     ForgetLentShare(SessionId),
+    /// Inserts a notification, or replaces the one with its id; of two of one step to one recipient the
+    /// first stays.
+    Notification(Box<Notification>),
+    /// Removes a notification.
+    ForgetNotification(NotificationId),
+    /// Removes notifications that are settled and whose sessions were created before, the oldest
+    /// first, so many at the most.
+    ForgetNotifications(Timestamp, u32),
     /// Inserts or replaces an API key.
     ApiKey(ApiKeyRow),
     /// Removes an API key by its id.
@@ -282,6 +290,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Registered parties.
     async fn parties(&self) -> Result<Vec<PartyRow>>;
+
+    /// Notifications that wait, oldest first.
+    async fn waiting_notifications(&self) -> Result<Vec<Notification>>;
+
+    /// Notifications in a state, or all, newest first, those after `before` in that order.
+    async fn notifications(
+        &self,
+        state: Option<NotificationState>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Notification>>;
 
     /// API keys, revoked ones included.
     async fn api_keys(&self) -> Result<Vec<ApiKeyRow>>;

@@ -4,6 +4,7 @@ mod api_key;
 mod authorization;
 mod delegate;
 mod key;
+mod notification;
 mod routing;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub use delegate::*;
 use delegate::{behalf_in, behalf_out, lent_in, lent_out};
 pub use key::*;
 use key::{attestation_in, attestation_out, label_in, label_out};
+pub use notification::*;
 use quorate_types::*;
 pub use routing::*;
 
@@ -240,7 +242,16 @@ pub fn create_in(request: co::CreateSessionRequest) -> Result<CreateSession> {
         label: label_in(&request.label)?,
         replace: request.replace,
         lent: request.delegate_user_share.map(lent_in).transpose()?,
+        webhook: webhook_in(request.webhook)?,
     })
+}
+
+fn webhook_in(name: String) -> Result<Option<String>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    webhook_name(&name)?;
+    Ok(Some(name))
 }
 
 fn ceremony_in(request: &co::CreateSessionRequest) -> Result<CeremonyRequest> {
@@ -293,6 +304,7 @@ pub fn create_out(request: CreateSession) -> co::CreateSessionRequest {
         label: label_out(request.label),
         replace: request.replace,
         delegate_user_share: request.lent.map(lent_out),
+        webhook: request.webhook.unwrap_or_default(),
     }
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use quorate_ports::{
     Announce, BoxStream, Deliver, Directory, ManageSessions, NoteProgress, ReadMessages,
-    ReadSession, TakePart,
+    ReadNotifications, ReadSession, TakePart,
 };
 use quorate_types::*;
 use tonic::Request;
@@ -238,6 +238,25 @@ impl ManageSessions for RemoteCoordinator {
 }
 
 #[async_trait]
+impl ReadNotifications for RemoteCoordinator {
+    async fn notifications(
+        &self,
+        caller: &Caller,
+        state: Option<NotificationState>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Notification>> {
+        let state = state.map_or("", NotificationState::name).to_owned();
+        let cursor = convert::cursor_out(before);
+        let request = co::ListNotificationsRequest { limit, cursor, state };
+        let answer = call!(self.0, caller, list_notifications, request)?;
+        let items = answer.notifications.into_iter().map(convert::notification_in);
+        let next = convert::cursor_in(&answer.next)?;
+        Ok(Page { items: items.collect::<Result<_>>()?, next })
+    }
+}
+
+#[async_trait]
 impl NoteProgress for RemoteCoordinator {
     async fn progress(&self, session: SessionId, party: &PartyId, round: i32) {
         let request = co::ReportProgressRequest {
@@ -420,6 +439,17 @@ impl Directory for RemoteRouter {
             }
             after = answer.next;
         }
+    }
+
+    async fn contacts(
+        &self,
+        caller: &Caller,
+        tenant: &Tenant,
+        parties: &[PartyId],
+    ) -> Result<Vec<Contact>> {
+        let request = convert::contacts_request(tenant, parties);
+        let answer = call!(self.at, caller, get_contacts, request)?;
+        answer.contacts.into_iter().map(convert::contact_in).collect()
     }
 }
 

@@ -10,6 +10,7 @@ mod generation;
 mod groups;
 mod head;
 mod ledger;
+mod notifications;
 mod queue;
 mod reads;
 mod rows;
@@ -47,6 +48,7 @@ const SCHEMA: Schema = Schema {
         include_str!("migrations/0007_delegate_shares.sql"),
         include_str!("migrations/0008_freezes.sql"),
         include_str!("migrations/0009_lent_shares.sql"),
+        include_str!("migrations/0010_notifications.sql"),
     ],
     secure_delete: false,
 };
@@ -189,6 +191,19 @@ impl Store for SqliteStore {
 
     async fn parties(&self) -> Result<Vec<PartyRow>> {
         self.reader.run(|c| reads::parties(c)).await
+    }
+
+    async fn waiting_notifications(&self) -> Result<Vec<Notification>> {
+        self.reader.run(|c| notifications::waiting(c)).await
+    }
+
+    async fn notifications(
+        &self,
+        state: Option<NotificationState>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Notification>> {
+        self.reader.run(move |c| notifications::page(c, state, before, limit)).await
     }
 
     async fn api_keys(&self) -> Result<Vec<ApiKeyRow>> {

@@ -46,15 +46,15 @@ pub(crate) fn all<T>(
     Ok(found)
 }
 
-/// A page of rows that begin with their id and end with their time.
-fn page<T>(
+/// A page of rows that begin with their id and their time, among those of one kind, or all.
+pub(crate) fn page<T>(
     connection: &Connection,
     sql: &str,
-    (tenant, before, limit): (Option<&Tenant>, Option<Cursor>, u32),
+    (among, before, limit): (Option<&str>, Option<Cursor>, u32),
     read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Page<T>> {
     let before = before.unwrap_or(Cursor { at: Timestamp(i64::MAX), id: Uuid::max() });
-    let params = params![tenant.map(Tenant::as_str), before.at.0, before.id.as_bytes(), limit];
+    let params = params![among, before.at.0, before.id.as_bytes(), limit];
     let (mut rows, mut last) = (0, None);
     let items = all(connection, sql, params, |row| {
         rows += 1;
@@ -114,7 +114,7 @@ pub(crate) fn sessions(
              ORDER BY created_at DESC, id DESC LIMIT ?4"
         }
     };
-    page(connection, sql, (tenant, before, limit), session_row)
+    page(connection, sql, (tenant.map(Tenant::as_str), before, limit), session_row)
 }
 
 /// Keys with what is said of a freeze; a condition comes behind.
@@ -144,7 +144,7 @@ pub(crate) fn keys(
              ORDER BY created_at DESC, id DESC LIMIT ?4"
         ),
     };
-    page(connection, sql, (tenant, before, limit), key_record)
+    page(connection, sql, (tenant.map(Tenant::as_str), before, limit), key_record)
 }
 
 /// A key was created when its first epoch was, whatever its document says of a later one.

@@ -141,6 +141,19 @@ fn change(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
             let sql = "DELETE FROM lent_shares WHERE session = ?1";
             execute(connection, sql, [session.0.as_bytes()]).map(drop)
         }
+        Write::Notification(row) => crate::notifications::write(connection, row),
+        Write::ForgetNotification(id) => {
+            execute(connection, "DELETE FROM notifications WHERE id = ?1", [id.0.as_bytes()])
+                .map(drop)
+        }
+        Write::ForgetNotifications(before, most) => execute(
+            connection,
+            "DELETE FROM notifications WHERE id IN
+             (SELECT id FROM notifications INDEXED BY notifications_by_time
+              WHERE created_at < ?1 AND state <> 'waiting' ORDER BY created_at LIMIT ?2)",
+            params![before.0, most],
+        )
+        .map(drop),
         Write::Group(write) => crate::groups::apply(connection, write),
         Write::ApiKey(row) => execute(
             connection,

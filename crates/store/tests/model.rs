@@ -133,7 +133,10 @@ impl Model {
             Write::ApiKey(row) => drop(self.api_keys.insert(row.key.id, row)),
             Write::ForgetApiKey(id) => drop(self.api_keys.remove(&id)),
             // They have tables and tests of their own.
-            Write::Group(_) => {}
+            Write::Group(_)
+            | Write::Notification(_)
+            | Write::ForgetNotification(_)
+            | Write::ForgetNotifications(..) => {}
         }
     }
 

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use quorate_ports::{
     Accounts, Announce, BoxStream, Deliver, Directory, ManageSessions, NoteProgress, ReadMessages,
-    ReadSession, TakePart,
+    ReadNotifications, ReadSession, TakePart,
 };
 use quorate_types::*;
 
@@ -336,6 +336,25 @@ impl Directory for Fake {
     ) -> Result<Vec<PartyView>> {
         self.call(format!("parties {role:?} {only_online}"))?;
         Ok(vec![])
+    }
+
+    async fn contacts(&self, _: &Caller, _: &Tenant, _: &[PartyId]) -> Result<Vec<Contact>> {
+        self.call("contacts".into())?;
+        Ok(vec![])
+    }
+}
+
+#[async_trait]
+impl ReadNotifications for Fake {
+    async fn notifications(
+        &self,
+        _: &Caller,
+        state: Option<NotificationState>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Notification>> {
+        self.call(format!("notifications {state:?}{} {limit}", of(before)))?;
+        Ok(Page { items: vec![], next: None })
     }
 }
 

@@ -59,6 +59,11 @@ uuid_id!(
     "message_id"
 );
 uuid_id!(
+    /// A notification: its delivery id, the same at each attempt.
+    NotificationId,
+    "notification_id"
+);
+uuid_id!(
     /// A keygen or signing session.
     SessionId,
     "session_id"

@@ -39,6 +39,15 @@ impl NotificationChannel {
     }
 }
 
+/// How a party is reached that is in offline mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// The party.
+    pub party_id: PartyId,
+    /// Its addresses, at least one.
+    pub channel: NotificationChannel,
+}
+
 /// A party's registration with the router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {

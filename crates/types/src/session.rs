@@ -167,6 +167,8 @@ pub struct CreateSession {
     pub replace: bool,
     /// Sign: the share that a user lends a delegate for this request.
     pub lent: Option<LentShare>,
+    /// The webhook that is told how the session ends, by the name that the operator gave it.
+    pub webhook: Option<String>,
 }
 
 /// A created session.

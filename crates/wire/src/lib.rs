@@ -20,6 +20,7 @@ pub mod jsonrpc;
 mod key;
 mod message;
 mod mpc;
+mod notification;
 mod parse;
 mod party;
 pub mod relay;
@@ -55,6 +56,7 @@ pub use message::{
     RouteAnswerJson, RouteJson,
 };
 pub use mpc::{MpcCreatedJson, MpcKeygenJson, MpcSessionJson, MpcSignJson};
+pub use notification::{NotificationStatusJson, NotificationsJson};
 pub use parse::parse;
 pub use party::{
     HeartbeatAnswerJson, HeartbeatJson, NotificationJson, PartiesJson, PartyJson, RegisterJson,

@@ -11,7 +11,7 @@ use crate::codec::{Base64Text, DigestText, PublicKeyText, SignatureText};
 use crate::device::{NewParticipantJson, participants};
 use crate::report::FailureJson;
 use crate::schema;
-use crate::session::{CreateSessionJson, threshold, tokens_out};
+use crate::session::{CreateSessionJson, named, threshold, tokens_out};
 use crate::view::SessionJson;
 
 /// Starts a keygen session.
@@ -47,6 +47,11 @@ pub struct MpcKeygenJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "treasury")]
     pub label: Option<KeyLabel>,
+    /// The webhook that is told how the session ends: one that the operator has configured for the
+    /// caller's tenant, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "settlement")]
+    pub webhook: Option<String>,
 }
 
 impl MpcKeygenJson {
@@ -73,6 +78,7 @@ impl MpcKeygenJson {
             label: self.label,
             replace: false,
             delegate_user_share: None,
+            webhook: self.webhook,
         };
         Ok((self.account_id, request.into_request(idempotency_key)?))
     }
@@ -113,6 +119,11 @@ pub struct MpcSignJson {
     /// Participants that were filled in always are.
     #[serde(default)]
     pub replace: bool,
+    /// The webhook that is told how the session ends: one that the operator has configured for the
+    /// caller's tenant, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "settlement")]
+    pub webhook: Option<String>,
 }
 
 impl MpcSignJson {
@@ -138,6 +149,7 @@ impl MpcSignJson {
             label: None,
             replace: self.replace,
             lent: None,
+            webhook: named(self.webhook)?,
         };
         Ok((self.account_id, request))
     }

@@ -53,6 +53,18 @@ pub(crate) fn kem() -> Object {
     words(Kem::ALL.iter().map(|kem| kem.name()), "The kind of the key.")
 }
 
+pub(crate) fn channel() -> Object {
+    words(Medium::ALL.iter().map(|channel| channel.name()), "By what it is sent.")
+}
+
+pub(crate) fn notification_step() -> Object {
+    words(NotificationStep::ALL.iter().map(|step| step.name()), "What it is about.")
+}
+
+pub(crate) fn notification_state() -> Object {
+    words(NotificationState::ALL.iter().map(|state| state.name()), "Where it stands.")
+}
+
 pub(crate) fn delivery_state() -> Object {
     words(DeliveryState::ALL.iter().map(|state| state.name()), "Where the copy is.")
 }

@@ -77,6 +77,11 @@ pub struct CreateSessionJson {
     /// delegate takes the user's seat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegate_user_share: Option<LentShareJson>,
+    /// The webhook that is told how the session ends: one that the operator has configured for the
+    /// caller's tenant, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "settlement")]
+    pub webhook: Option<String>,
 }
 
 /// Both numbers of a threshold, or none.
@@ -90,6 +95,12 @@ pub(crate) fn threshold(t: Option<i64>, n: Option<i64>) -> Result<Option<Thresho
         (None, Some(_)) => missing("threshold_t", "threshold_n"),
         (None, None) => Ok(None),
     }
+}
+
+/// The name of a webhook that a request gives.
+pub(crate) fn named(webhook: Option<String>) -> Result<Option<String>> {
+    webhook.as_deref().map_or(Ok(()), webhook_name)?;
+    Ok(webhook)
 }
 
 fn only(field: &str, kind: SessionKind, given: bool) -> Result<()> {
@@ -147,6 +158,7 @@ impl CreateSessionJson {
             label: self.label,
             replace: self.replace,
             lent: self.delegate_user_share.map(Into::into),
+            webhook: named(self.webhook)?,
         })
     }
 }
@@ -177,6 +189,7 @@ impl From<CreateSession> for CreateSessionJson {
             label: request.label,
             replace: request.replace,
             delegate_user_share: request.lent.map(Into::into),
+            webhook: request.webhook,
         }
     }
 }
@@ -515,6 +528,7 @@ mod tests {
                 label: None,
                 replace: false,
                 lent: None,
+                webhook: None,
             };
             let text = serde_json::to_string(&CreateSessionJson::from(request.clone())).unwrap();
             let back = parse::<CreateSessionJson>(text.as_bytes()).unwrap();

@@ -83,8 +83,8 @@ struct Selection {
     identities: Vec<Option<[u8; 32]>>,
     /// Who may take their places, where the session may be tried again.
     reserve: Option<Reserve>,
-    /// Whether one of them is reached only by notification.
-    offline: bool,
+    /// Those that need not be online: they are told by a notification.
+    offline: Vec<PartyId>,
 }
 
 impl Selection {
@@ -116,7 +116,10 @@ impl CoordinatorApp {
         let selection = self.select_participants(caller, &seated, &ceremony, named.as_deref());
         let selection = selection.await?;
         self.check_packages(&tenant, &selection.participants).await?;
-        let expires_at = now.plus_seconds(self.lifetime(&request, selection.offline)?);
+        let waits = !selection.offline.is_empty();
+        let expires_at = now.plus_seconds(self.lifetime(&request, waits)?);
+        let webhook = request.webhook.as_deref();
+        let recipients = self.recipients(&tenant, webhook, &selection.offline).await?;
         let label = self.label(&request, asked.as_ref(), &ceremony).await?;
         let authorization = match (asked, &self.0.parts.service_initiator) {
             (Some(asked), _) => {
@@ -159,7 +162,8 @@ impl CoordinatorApp {
             request_hash: fingerprint::of(&request),
             session_id,
         });
-        match self.enter(session, effects, request.lent.clone(), idempotency)? {
+        let lent = request.lent.clone();
+        match self.enter(session, effects, lent, idempotency, &recipients)? {
             Entered::New(view, commit) => match self.durable(session_id, commit).await {
                 Ok(()) => Ok(self.created(*view)),
                 Err(error) => match self.repeated(&tenant, &request).await? {
@@ -180,12 +184,21 @@ impl CoordinatorApp {
             let written = commit.await;
             if matches!(&written, Err(error) if error.code == ErrorCode::Conflict) {
                 lock(&app.0.state).unclaim(id);
+                app.told_of(id, false);
                 app.execute(id, Command::Close).await?;
             }
+            app.told_of(id, written.is_ok());
             lock(&app.0.state).created(id);
             written
         });
         durable.await.map_err(|_| Error::internal())?
+    }
+
+    /// Those who are told of a new session are told now, or never where it was not written.
+    fn told_of(&self, id: SessionId, written: bool) {
+        if let Some(notifications) = &self.0.notifications {
+            notifications.created(id, written);
+        }
     }
 
     /// Takes a new session in, unless its idempotency key has made one in the meantime.
@@ -195,6 +208,7 @@ impl CoordinatorApp {
         effects: Effects,
         lent: Option<LentShare>,
         idempotency: Option<IdempotencyRow>,
+        recipients: &[Recipient],
     ) -> Result<Entered> {
         let entry = idempotency.as_ref().map(|row| (row.tenant.clone(), row.key.clone()));
         let mut state = lock(&self.0.state);
@@ -211,10 +225,17 @@ impl CoordinatorApp {
         }
         check_turn(&state.admission, &session)?;
         state.check_epoch(&session)?;
+        let told = match &self.0.notifications {
+            Some(notifications) if !recipients.is_empty() => {
+                notifications.enter(self.0.parts.clock.moment(), &session, recipients)?
+            }
+            _ => Vec::new(),
+        };
         state.health.chosen(session.servers());
         let session_id = session.id();
         let mut writes = vec![Write::Session(encode(&session))];
         writes.extend(lent.clone().map(|lent| Write::LentShare(LentShareRow { session_id, lent })));
+        writes.extend(told);
         if let (Some(entry), Some(row)) = (entry.clone(), idempotency) {
             state.idempotency.insert(entry, row.clone());
             writes.push(Write::Idempotency(row));
@@ -397,7 +418,9 @@ impl CoordinatorApp {
         let ours: Vec<_> = known.iter().filter(takes_part).collect();
         // How a party is reached is not shown to the caller, but that it is.
         let offline =
-            ours.iter().any(|view| view.offline || !view.registration.notification.is_empty());
+            |view: &&&PartyView| view.offline || !view.registration.notification.is_empty();
+        let offline = ours.iter().filter(offline);
+        let offline = offline.map(|view| view.registration.party_id.clone()).collect();
         let ours = ours.iter().map(|view| &view.registration);
         let servers = ours.filter(|registration| registration.role == PartyRole::Persistent);
         let servers = servers.map(|registration| registration.party_id.clone()).collect();

@@ -61,7 +61,7 @@ impl CoordinatorApp {
     }
 }
 
-async fn pause(wait: Duration) {
+pub(super) async fn pause(wait: Duration) {
     if wait == Duration::MAX {
         std::future::pending::<()>().await;
     }

@@ -23,6 +23,7 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
         label,
         replace,
         lent,
+        webhook,
     } = request;
     let mut hash = Fields(Sha256::new_with_prefix(b"quorate/create-session/v2"));
     hash.field(1, ceremony.kind().name().as_bytes());
@@ -76,6 +77,9 @@ pub(super) fn of(request: &CreateSession) -> [u8; 32] {
         hash.field(20, delegate.as_str().as_bytes());
         hash.field(21, &holder_index.0.to_be_bytes());
         hash.field(22, package);
+    }
+    if let Some(webhook) = webhook {
+        hash.field(23, webhook.as_bytes());
     }
     hash.0.finalize().into()
 }
@@ -142,6 +146,7 @@ mod tests {
             label: None,
             replace: false,
             lent: None,
+            webhook: None,
         }
     }
 
@@ -169,7 +174,7 @@ mod tests {
             let of = OnBehalfOf { user_id: user.parse().unwrap(), seal_key };
             request.participants[0].on_behalf_of = Some(of);
         }
-        let changes: [fn(&mut CreateSession); 16] = [
+        let changes: [fn(&mut CreateSession); 17] = [
             |r| {
                 let (delegate, package) = ("delegate".parse().unwrap(), vec![1].into());
                 r.lent = Some(LentShare { delegate, holder_index: PartyIndex(0), package });
@@ -195,6 +200,7 @@ mod tests {
             |r| *sign(r).2 = SignInput::Digest(Digest([8; 32])),
             |r| *sign(r).2 = SignInput::Message(vec![7; 32].into()),
             |r| r.expires_in_seconds = None,
+            |r| r.webhook = Some("settlement".into()),
         ];
         for (n, change) in changes.iter().enumerate() {
             let mut other = request();

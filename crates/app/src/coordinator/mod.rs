@@ -9,6 +9,7 @@ mod find_key;
 mod fingerprint;
 mod freeze;
 mod lending;
+mod notify;
 mod service;
 mod state;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use quorate_authority::AuthoritySecret;
 use quorate_core::policy;
 use quorate_core::session::{Command, Durability, Effects, Reply, Session};
 use quorate_ports::store::{Overtaken, SessionRow};
-use quorate_ports::{Commit, Directory, Store, Urgency, Write};
+use quorate_ports::{Commit, Directory, Notifier, Store, Urgency, Write};
 use quorate_types::*;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ use crate::links::EventSink;
 use crate::lock;
 use crate::metrics::{Number, Numbers, SessionCounts};
 use crate::tokens::JoinTokens;
+use notify::Notifications;
 use state::{OpenSessions, SessionEntry, State, remember_key};
 
 /// Settings of the coordinator.
@@ -74,6 +76,8 @@ pub struct CoordinatorParts {
     pub directory: Arc<dyn Directory>,
     /// Where events go.
     pub events: Arc<dyn EventSink>,
+    /// Who tells offline parties and webhooks; without one nobody is told.
+    pub notifier: Option<Arc<dyn Notifier>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -92,6 +96,7 @@ struct Inner {
     /// Ends with the process; there once the deadlines are watched.
     stop: OnceLock<CancellationToken>,
     counts: SessionCounts,
+    notifications: Option<Notifications>,
 }
 
 /// How often, and how many at a time, old sessions are forgotten: four million a day, and no
@@ -139,6 +144,13 @@ impl CoordinatorApp {
         let lent = parts.store.lent_shares().await?.into_iter();
         let mut lent: HashMap<_, _> = lent.map(|row| (row.session_id, row.lent)).collect();
         let config = parts.config;
+        let notifications = match &parts.notifier {
+            Some(notifier) => {
+                let waiting = parts.store.waiting_notifications().await?;
+                Some(Notifications::new(notifier.clone(), parts.clock.moment(), waiting))
+            }
+            None => None,
+        };
         let state = Mutex::new(State::new(config.max_open, config.keygens_at_once));
         let app = Self(Arc::new(Inner {
             parts,
@@ -147,6 +159,7 @@ impl CoordinatorApp {
             sooner: Notify::new(),
             stop: OnceLock::new(),
             counts: SessionCounts::default(),
+            notifications,
         }));
         {
             let mut state = lock(&app.0.state);
@@ -165,6 +178,7 @@ impl CoordinatorApp {
     /// Registers what Prometheus may know of the sessions.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.0.counts.register(registry);
+        self.register_notifications(registry);
         let app = Arc::downgrade(&self.0);
         registry.register_collector(Numbers::gauges(GAUGES, move || {
             app.upgrade().map(|app| lock(&app.state).open_sessions()).unwrap_or_default()
@@ -188,7 +202,10 @@ impl CoordinatorApp {
     pub fn forget_some(&self, retention: Duration) {
         let age = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let before = Timestamp(self.0.parts.clock.now().0.saturating_sub(age));
-        let forget = vec![Write::ForgetEnded(before, FORGOTTEN_AT_ONCE)];
+        let forget = vec![
+            Write::ForgetEnded(before, FORGOTTEN_AT_ONCE),
+            Write::ForgetNotifications(before, FORGOTTEN_AT_ONCE),
+        ];
         drop(self.0.parts.store.submit(forget, Urgency::Later));
     }
 
@@ -328,7 +345,16 @@ impl CoordinatorApp {
         writes.extend(effects.bans.iter().cloned().map(Write::Ban));
         let now = awaited || !effects.bans.is_empty();
         let urgency = if now { Urgency::Now } else { Urgency::Later };
-        let commit = self.0.parts.store.submit(writes, urgency);
+        let store = &self.0.parts.store;
+        let commit = match &self.0.notifications {
+            Some(notifications) if effects.ended => {
+                notifications.ended(self.0.parts.clock.moment(), &entry.session, |told| {
+                    writes.extend(told);
+                    store.submit(writes, urgency)
+                })
+            }
+            _ => store.submit(writes, urgency),
+        };
         awaited.then_some(commit)
     }
 
@@ -339,6 +365,9 @@ impl CoordinatorApp {
         }
         if !applied.after.is_empty() {
             lock(&self.0.state).retire(applied.view.session_id);
+            if let Some(notifications) = &self.0.notifications {
+                notifications.end_written(applied.view.session_id);
+            }
         }
         for kind in applied.after {
             self.publish(&applied.view, kind, None);

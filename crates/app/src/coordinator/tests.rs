@@ -44,6 +44,7 @@ async fn open(folder: &TempDir, now: Timestamp) -> World {
         join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router.clone(),
+        notifier: None,
         clock: clock.clone(),
     };
     World { app: CoordinatorApp::open(parts).await.unwrap(), router, store, clock }
@@ -68,6 +69,7 @@ impl World {
             label: None,
             replace: false,
             lent: None,
+            webhook: None,
         }
     }
 

@@ -148,6 +148,16 @@ impl Directory for RouterApp {
         let known = lock(&self.0.state).presence.list(now, knows, role, only_online);
         Ok(known.into_iter().map(|view| policy::registered_as_seen(caller, view)).collect())
     }
+
+    async fn contacts(
+        &self,
+        caller: &Caller,
+        tenant: &Tenant,
+        parties: &[PartyId],
+    ) -> Result<Vec<Contact>> {
+        caller.may(Scope::System)?;
+        Ok(lock(&self.0.state).presence.contacts(tenant, parties))
+    }
 }
 
 #[async_trait]

@@ -37,6 +37,7 @@ pub(crate) async fn open_both(folder: &TempDir) -> (CoordinatorApp, Arc<RouterAp
         join_tokens: JoinTokens::new(Secret::new([7; 32])),
         directory: router.clone(),
         events: router.clone(),
+        notifier: None,
         clock,
     };
     (CoordinatorApp::open(parts).await.unwrap(), router)
@@ -62,6 +63,7 @@ pub(crate) fn request(ceremony: CeremonyRequest, parties: &[&str]) -> CreateSess
         label: None,
         replace: false,
         lent: None,
+        webhook: None,
     }
 }
 

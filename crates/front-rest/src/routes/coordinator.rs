@@ -18,6 +18,9 @@ use crate::params::Params;
 /// Most sessions of one page: the answer stays below about half a megabyte.
 const MAX_SESSIONS: u32 = 200;
 
+/// Most notifications of one page.
+const MAX_NOTIFICATIONS: u32 = 200;
+
 /// Most keys of one answer.
 const MAX_KEYS: u32 = 1000;
 
@@ -36,6 +39,7 @@ pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
         .route("/api/v1/sessions/{session_id}/complete", post(complete))
         .route("/api/v1/sessions/{session_id}/approvals", post(approve))
         .route("/api/v1/sessions/{session_id}/timeline", get(timeline))
+        .route("/api/v1/notifications", get(notifications))
         .route("/api/v1/keys", get(keys))
         .route("/api/v1/keys/{key_id}", get(key))
         .route("/api/v1/keys/{key_id}/freeze", post(freeze))
@@ -281,4 +285,28 @@ pub(crate) async fn keys(
     params.done()?;
     let Page { items, next } = coordinator.keys(&caller, before, limit).await?;
     Ok(Json(KeysJson { keys: items.into_iter().map(Into::into).collect(), next }))
+}
+
+/// List notifications of all tenants, newest first.
+///
+/// What was sent to parties in offline mode and to webhooks, what waits, and what was given up, with
+/// the last error. Addresses are shown to nobody.
+#[utoipa::path(get, path = "/api/v1/notifications", operation_id = "listNotifications", tag = "notifications",
+    params(("limit" = Option<u32>, Query, description = "1 to 200; 50 when absent"),
+        ("before" = Option<String>, Query, description = "the `next` of the page before"),
+        ("state" = Option<String>, Query, description = "`waiting`, `sent` or `dead`; all when absent")),
+    responses((status = 200, description = "A page.", body = NotificationsJson),
+        (status = "default", description = "Refused.", body = ErrorJson)))]
+pub(crate) async fn notifications(
+    State(coordinator): CoordinatorState,
+    Who(caller): Who,
+    mut params: Params,
+) -> ApiResult<Json<NotificationsJson>> {
+    let limit = params.limit(MAX_NOTIFICATIONS)?;
+    let before = params.optional("before")?;
+    let state = params.optional("state")?;
+    params.done()?;
+    let Page { items, next } = coordinator.notifications(&caller, state, before, limit).await?;
+    let notifications = items.into_iter().map(Into::into).collect();
+    Ok(Json(NotificationsJson { notifications, next }))
 }

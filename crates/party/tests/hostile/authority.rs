@@ -147,6 +147,7 @@ impl Scene {
             label: None,
             replace: false,
             lent: None,
+            webhook: None,
         };
         let created = self.world.coordinator.create(&Caller::System, request).await?;
         Ok(self.world.ended(&created).await)

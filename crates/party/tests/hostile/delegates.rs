@@ -50,6 +50,7 @@ async fn keygen(
         label: None,
         replace: false,
         lent: None,
+        webhook: None,
     };
     world.coordinator.create(&Caller::Open, request).await.unwrap()
 }
@@ -119,6 +120,7 @@ async fn a_user_signs_alone_with_the_share_that_its_delegate_made() {
             label: None,
             replace: false,
             lent: None,
+            webhook: None,
         };
         let created = world.coordinator.create(&Caller::Open, request).await.unwrap();
         let ended = world.ended(&created).await;
@@ -152,6 +154,7 @@ async fn lent(
         idempotency_key: None,
         authorization: Some(secret.authorize(asked)),
         label: None,
+        webhook: None,
         replace: true,
         lent: Some(LentShare {
             delegate: party("delegate"),
@@ -246,6 +249,7 @@ async fn who_is_no_delegate_takes_no_users_seat_and_a_delegate_none_of_its_own()
             label: None,
             replace: false,
             lent: None,
+            webhook: None,
         };
         let refused = world.coordinator.create(&Caller::Open, request).await.err().unwrap();
         assert!(refused.details.fields.contains_key("participants"), "{refused:?}");

@@ -123,6 +123,19 @@ impl Store for MemoryStore {
         Ok(Vec::new())
     }
 
+    async fn waiting_notifications(&self) -> Result<Vec<Notification>> {
+        Ok(Vec::new())
+    }
+
+    async fn notifications(
+        &self,
+        _: Option<NotificationState>,
+        _: Option<Cursor>,
+        _: u32,
+    ) -> Result<Page<Notification>> {
+        Ok(Page { items: Vec::new(), next: None })
+    }
+
     async fn api_keys(&self) -> Result<Vec<ApiKeyRow>> {
         Ok(Vec::new())
     }

@@ -61,6 +61,7 @@ impl World {
         );
         let coordinator = Arc::new(
             CoordinatorApp::open(CoordinatorParts {
+                notifier: None,
                 config: CoordinatorConfig::default(),
                 store,
                 service_initiator: None,
@@ -135,6 +136,7 @@ fn request(ceremony: CeremonyRequest, names: &[&str]) -> CreateSession {
         label: None,
         replace: false,
         lent: None,
+        webhook: None,
     }
 }
 

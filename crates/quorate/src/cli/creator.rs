@@ -68,6 +68,7 @@ pub(crate) fn new_session(
         authorization,
         label: None,
         replace: false,
+        webhook: None,
         lent: None,
     }
 }

@@ -218,6 +218,7 @@ pub(crate) async fn open_coordinator(
         join_tokens: JoinTokens::new(host.data.secret("join-tokens.key")?),
         directory,
         events,
+        notifier: None,
         clock: host.clock.clone(),
     };
     let coordinator = Arc::new(CoordinatorApp::open(parts).await?);

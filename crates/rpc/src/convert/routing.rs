@@ -93,6 +93,24 @@ fn channel_out(channel: NotificationChannel) -> Option<ro::NotificationChannel> 
     })
 }
 
+/// The question how parties are reached.
+pub fn contacts_request(tenant: &Tenant, parties: &[PartyId]) -> ro::GetContactsRequest {
+    let party_ids = parties.iter().map(PartyId::to_string).collect();
+    ro::GetContactsRequest { tenant: tenant.as_str().to_owned(), party_ids }
+}
+
+/// How a party is reached, as it goes out.
+pub fn contact_out(contact: Contact) -> ro::Contact {
+    let party_id = contact.party_id.to_string();
+    ro::Contact { party_id, notification: channel_out(contact.channel) }
+}
+
+/// How a party is reached, as it comes in.
+pub fn contact_in(contact: ro::Contact) -> Result<Contact> {
+    let party_id = contact.party_id.parse()?;
+    Ok(Contact { party_id, channel: channel_in(contact.notification) })
+}
+
 /// A registration, as it comes in. No role given means `temporary`.
 pub fn registration_in(request: ro::RegisterPartyRequest) -> Result<Registration> {
     Ok(Registration {

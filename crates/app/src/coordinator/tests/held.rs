@@ -122,6 +122,19 @@ impl Store for Held {
         self.inner.parties().await
     }
 
+    async fn waiting_notifications(&self) -> Result<Vec<Notification>> {
+        self.inner.waiting_notifications().await
+    }
+
+    async fn notifications(
+        &self,
+        state: Option<NotificationState>,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Notification>> {
+        self.inner.notifications(state, before, limit).await
+    }
+
     async fn api_keys(&self) -> Result<Vec<ApiKeyRow>> {
         self.inner.api_keys().await
     }
