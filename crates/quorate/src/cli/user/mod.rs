@@ -1,6 +1,8 @@
 //! user: whose share a delegate makes, who fetches it, and who signs with it.
 
 mod folder;
+mod link;
+mod offline;
 mod sign;
 
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use super::output::{Output, tell};
 use super::peers::PeersFile;
 use super::values::value;
 use folder::{Folder, Pending};
+use offline::{JoinArgs, RegisterArgs};
 use sign::SignArgs;
 
 /// Arguments of `user`.
@@ -49,6 +52,11 @@ enum UserCommand {
     Fetch(FetchArgs),
     /// Sign with a share that was fetched: alone, or through a delegate
     Sign(SignArgs),
+    /// Register a mail address, telephone number or push token: this user is notified of sessions that
+    /// wait for it, and need not be online
+    Register(RegisterArgs),
+    /// Take part in a session by the link in a notification
+    Join(JoinArgs),
 }
 
 #[derive(clap::Args)]
@@ -116,6 +124,8 @@ pub(crate) async fn run(args: UserArgs, out: Output) -> Result<Answer> {
         UserCommand::Keygen(args) => keygen(&Folder::open(&folder)?, args, out).await,
         UserCommand::Fetch(args) => fetch(&Folder::open(&folder)?, args, out).await,
         UserCommand::Sign(args) => sign::run(&Folder::open(&folder)?, args, out).await,
+        UserCommand::Register(args) => offline::register(&Folder::open(&folder)?, args, out).await,
+        UserCommand::Join(args) => offline::join(&Folder::open(&folder)?, args, out).await,
     }
 }
 
