@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("quorate-store", &["quorate-types", "quorate-ports"]),
+    ("quorate-notify", &["quorate-types", "quorate-ports", "quorate-wire"]),
     ("quorate-rpc", &["quorate-types", "quorate-ports"]),
     ("quorate-front-rest", &["quorate-types", "quorate-ports", "quorate-wire"]),
     ("quorate-front-grpc", &["quorate-types", "quorate-ports", "quorate-rpc"]),

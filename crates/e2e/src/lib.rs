@@ -1,6 +1,7 @@
 //! The harness of the end-to-end tests: the real binary as a process of its own.
 
 pub mod hostile;
+pub mod sinks;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -25,6 +25,9 @@ pub(crate) struct CreatorArgs {
     /// all holders must be recorded: see `quorate peers`
     #[arg(long, value_name = "FILE")]
     initiator_key: Option<PathBuf>,
+    /// A webhook that is told how the session ends, by the name that the operator gave it
+    #[arg(long, value_name = "NAME")]
+    webhook: Option<String>,
     #[command(flatten)]
     signing: SigningArgs,
 }
@@ -50,6 +53,7 @@ impl CreatorArgs {
         CreateSession {
             participants: plain(&self.participants),
             expires_in_seconds: self.expires_in,
+            webhook: self.webhook.clone(),
             ..new_session(ceremony, authorization)
         }
     }
@@ -68,8 +72,8 @@ pub(crate) fn new_session(
         authorization,
         label: None,
         replace: false,
-        webhook: None,
         lent: None,
+        webhook: None,
     }
 }
 

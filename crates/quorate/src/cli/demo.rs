@@ -44,7 +44,8 @@ pub(crate) async fn run(args: DemoArgs, out: Output) -> Result<()> {
     options.auth = None;
     let bar = out
         .progress("starting a coordinator, a router, an account service and three server parties");
-    let running = Running::start(options, None, Ports::Ephemeral, PartyOptions::default()).await?;
+    let running =
+        Running::start(options, None, Ports::Ephemeral, PartyOptions::default(), None).await?;
     bar.finish_and_clear();
     let done = make_and_sign(&running, &args, out).await;
     running.stop().await;

@@ -10,6 +10,7 @@ mod device;
 mod group;
 mod input;
 mod keys;
+mod notifications;
 mod output;
 mod party;
 mod peers;
@@ -90,6 +91,8 @@ enum Command {
     Policy(request::PolicyArgs),
     /// Follow one session live: joins, rounds and the parties it is waiting for
     Watch(watch::WatchArgs),
+    /// List notifications of offline parties and webhooks, or check the file that configures them
+    Notifications(notifications::NotificationsArgs),
     /// Run the session coordinator separately
     Coordinator(roles::CoordinatorArgs),
     /// Run the message router separately
@@ -132,7 +135,7 @@ impl Command {
                 | Self::Approve(_)
                 | Self::User(_)
                 | Self::Watch(_)
-        )
+        ) || matches!(self, Self::Notifications(args) if args.asks_a_server())
     }
 }
 
@@ -255,6 +258,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Peers(args) => peers::run(args, out),
         Command::Sessions(args) => ask::sessions(args, out).await,
         Command::Close(args) => ask::close(args, out).await,
+        Command::Notifications(args) => notifications::run(args, out).await,
         Command::Request(args) => request::run(args, out).await,
         Command::Approve(args) => request::approve(args, out).await,
         Command::Coordinator(args) => roles::coordinator(args, out).await,

@@ -19,6 +19,7 @@ use super::output::Output;
 use crate::serve::authority::{ServiceInitiator, beside_link};
 use crate::serve::compose::{self, Bound, Host};
 use crate::serve::endpoints::{self, Pair};
+use crate::serve::notifications::NotificationOptions;
 use crate::serve::options::ServeOptions;
 use crate::serve::peers;
 use crate::serve::seat::RouterAt;
@@ -76,6 +77,8 @@ pub(crate) struct CoordinatorArgs {
     router: String,
     #[command(flatten)]
     service: ServiceInitiator,
+    #[command(flatten)]
+    notifications: NotificationOptions,
 }
 
 /// Arguments of `router`.
@@ -126,12 +129,13 @@ pub(super) fn announce(out: Output, service: &str, pair: Pair, host: &Host) {
 /// Runs the coordinator until it is told to stop.
 pub(crate) async fn coordinator(args: CoordinatorArgs, out: Output) -> Result<()> {
     let bound = Bound::of_role(&args.options, args.http_port, args.grpc_port).await?;
+    let told = args.notifications.open()?;
     let host = Host::open(args.options.clone()).await?;
     let endpoint = args.peers.role(&args.router, &host, LinkRole::Coordinator)?;
     let router = Arc::new(RemoteRouter::new(endpoint));
     let events = Arc::new(RemoteEvents::start(router.clone(), host.net.stop.clone()));
     let service = args.service.open(beside_link(&host.options).as_deref())?;
-    let app = compose::open_coordinator(&host, router.clone(), events, service).await?;
+    let app = compose::open_coordinator(&host, router.clone(), events, service, told).await?;
     host.net.spawn(republish_on_return(router.clone(), app.clone(), host.net.stop.clone()));
     let mut signals = compose::Signals::take();
     let pair = compose::serve_coordinator(&host, bound, app, router).await?;

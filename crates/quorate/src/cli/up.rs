@@ -19,6 +19,7 @@ use crate::serve::authority::{self, AuthorityOptions, PartyRules, ServiceInitiat
 use crate::serve::compose::{self, Bound, Host};
 use crate::serve::endpoints::{self, Endpoints, PartyEndpoint, Ports};
 use crate::serve::listener::bind;
+use crate::serve::notifications::{NotificationOptions, Told};
 use crate::serve::options::ServeOptions;
 use crate::serve::party::{LocalParty, VaultOptions, pin_each_other};
 use crate::serve::relays::{self, RelayOptions};
@@ -38,6 +39,8 @@ pub(crate) struct UpArgs {
     pub(crate) ports: Ports,
     #[command(flatten)]
     pub(crate) parties: PartyOptions,
+    #[command(flatten)]
+    pub(crate) notifications: NotificationOptions,
     /// Write the addresses as JSON to this file once everything is ready
     #[arg(long, value_name = "FILE")]
     pub(crate) endpoints: Option<PathBuf>,
@@ -63,7 +66,8 @@ pub(crate) async fn run(args: UpArgs, out: Output) -> Result<()> {
     let (file, ports) = (args.endpoints.clone(), args.ports);
     let relays = (!args.no_relays).then_some(args.relays);
     let together = together(args.options.host, &args.options.data.data);
-    let running = Running::start(args.options, relays, ports, args.parties).await?;
+    let told = args.notifications.open()?;
+    let running = Running::start(args.options, relays, ports, args.parties, told).await?;
     bar.finish_and_clear();
     for warning in together.iter().chain(&running.warning) {
         tell(warning);
@@ -177,6 +181,7 @@ impl Running {
         relays: Option<RelayOptions>,
         ports: Ports,
         of_parties: PartyOptions,
+        told: Option<Told>,
     ) -> Result<Self> {
         // All ports first: a taken one is reported before anything has started.
         let bind = async |pair| Bound::open(&options, ports.of(pair), OTHERS).await;
@@ -196,7 +201,7 @@ impl Running {
         let service = of_parties.service.open(local.as_deref())?;
         let rules = PartyRules::open(&of_parties.authority, local.as_deref())?;
         let warning = rules.warning()?;
-        let (coordinator, router) = compose::open_pair(&host, service).await?;
+        let (coordinator, router) = compose::open_pair(&host, service, told).await?;
         let accounts = compose::open_accounts(&host, coordinator.clone()).await?;
         let mut served = Endpoints {
             coordinator: compose::serve_coordinator(

@@ -14,7 +14,9 @@ use quorate_app::{
 use quorate_authority::AuthoritySecret;
 use quorate_front_grpc::Services;
 use quorate_front_rest::{Readiness, Service, common};
-use quorate_ports::{Accounts, Coordinator, Directory, ManageApiKeys, ManageSessions, TakePart};
+use quorate_ports::{
+    Accounts, Coordinator, Directory, ManageApiKeys, ManageSessions, Notifier, TakePart,
+};
 use quorate_rpc::endpoint::Endpoint;
 use quorate_store::SqliteStore;
 use quorate_types::*;
@@ -30,6 +32,7 @@ use super::link::LinkSecret;
 use super::listener::{bind, by_content_type};
 use super::metrics::Metrics;
 use super::net::Net;
+use super::notifications::Told;
 use super::options::{AuthMode, ServeOptions};
 use super::{peers, readiness};
 
@@ -210,6 +213,7 @@ pub(crate) async fn open_coordinator(
     directory: Arc<dyn Directory>,
     events: Arc<dyn EventSink>,
     service_initiator: Option<Arc<AuthoritySecret>>,
+    told: Option<Told>,
 ) -> Result<Arc<CoordinatorApp>> {
     let parts = CoordinatorParts {
         config: CoordinatorConfig::default(),
@@ -218,7 +222,7 @@ pub(crate) async fn open_coordinator(
         join_tokens: JoinTokens::new(host.data.secret("join-tokens.key")?),
         directory,
         events,
-        notifier: None,
+        notifier: told.as_ref().map(|told| told.providers.clone() as Arc<dyn Notifier>),
         clock: host.clock.clone(),
     };
     let coordinator = Arc::new(CoordinatorApp::open(parts).await?);
@@ -227,6 +231,11 @@ pub(crate) async fn open_coordinator(
     }
     let (app, stop) = (coordinator.clone(), host.net.stop.clone());
     host.net.spawn(async move { app.watch_deadlines(stop).await });
+    if let Some(told) = told {
+        let (app, stop) = (coordinator.clone(), host.net.stop.clone());
+        host.net.spawn(async move { app.deliver_notifications(stop).await });
+        host.net.spawn(told.watch(host.net.stop.clone()));
+    }
     if host.options.retention > 0 {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         let (app, stop) = (coordinator.clone(), host.net.stop.clone());
@@ -249,11 +258,12 @@ pub(crate) async fn open_accounts(
 pub(crate) async fn open_pair(
     host: &Host,
     service_initiator: Option<Arc<AuthoritySecret>>,
+    told: Option<Told>,
 ) -> Result<(Arc<CoordinatorApp>, Arc<RouterApp>)> {
     let late = Arc::new(LateProgress::default());
     let router = open_router(host, late.clone()).await?;
     let coordinator =
-        open_coordinator(host, router.clone(), router.clone(), service_initiator).await?;
+        open_coordinator(host, router.clone(), router.clone(), service_initiator, told).await?;
     let sink: Arc<dyn ProgressSink> = coordinator.clone();
     late.connect(Arc::downgrade(&sink));
     router.forget_unclaimed();

@@ -18,6 +18,7 @@ pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod nonces;
+pub(crate) mod notifications;
 pub(crate) mod options;
 pub(crate) mod party;
 pub(crate) mod peers;
