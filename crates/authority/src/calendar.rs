@@ -17,13 +17,14 @@ pub struct Hours {
 }
 
 impl Hours {
-    /// Reads one.
+    /// Reads a range such as `mon-fri 08:00-18:00`, in UTC.
     ///
     /// # Errors
     /// What is wrong with it, in words.
     pub fn read(text: &str) -> Result<Self, String> {
-        let form =
-            || format!("{text:?} is no time of the week: write \"mon-fri 08:00-18:00\", in UTC");
+        let form = || {
+            format!("{text:?} is not a weekly time range: write \"mon-fri 08:00-18:00\", in UTC")
+        };
         let (days, hours) = text.trim().split_once(' ').ok_or_else(form)?;
         let day = |name: &str| DAYS.iter().position(|day| *day == name);
         let (first, last) = days.split_once('-').unwrap_or((days, days));

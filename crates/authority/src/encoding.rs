@@ -11,7 +11,7 @@ pub(crate) fn malformed(why: &str) -> Denial {
     Denial::new(Rule::Malformed, format!("the signed request cannot be read: {why}"))
 }
 
-/// Writes fields.
+/// Appends fields in the canonical encoding.
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {

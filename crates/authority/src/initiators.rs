@@ -30,7 +30,7 @@ impl Initiators {
     pub fn pin(&mut self, name: &str, key: AuthorityKey) -> Result<()> {
         let Some(verifier) = Verifier::new(&key) else {
             return Err(Error::invalid(format!(
-                "initiator {name}: {key} is no point of its curve"
+                "initiator {name}: {key} is not a point on its curve"
             )));
         };
         if let Some((known, _)) = self.0.get(name) {
@@ -67,18 +67,18 @@ impl Initiators {
         now: Timestamp,
     ) -> Result<Verified, Denial> {
         let Some(Authorization { request, initiator, signature, .. }) = authorization else {
-            let why = "nobody has signed the request: give one that an initiator of this party \
-                       has signed (--initiator-key)";
+            let why = "the request is not signed: an initiator of this party must sign it \
+                       (--initiator-key)";
             return Err(Denial::new(Rule::Unsigned, why));
         };
         let Some((name, (_, verifier))) = self.0.iter().find(|(_, (key, _))| key == initiator)
         else {
             let why = match self.is_empty() {
-                true => "this party knows no initiator: its operator starts it with \
+                true => "this party accepts no initiators: its operator adds one with \
                          --initiator NAME=KEY"
                     .to_owned(),
                 false => format!(
-                    "{initiator} is none of this party's initiators: its operator pins one with \
+                    "{initiator} is not an initiator of this party: its operator adds one with \
                      --initiator NAME=KEY"
                 ),
             };

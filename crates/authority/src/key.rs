@@ -62,7 +62,7 @@ pub(crate) fn p256_key(key: &P256) -> Result<AuthorityKey> {
 
 pub(crate) fn unreadable() -> Error {
     Error::invalid(
-        "no key of an initiator or approver: give ed25519:HEX, p256:HEX, a PEM (PKCS#8 or SPKI, as \
+        "not a key of an initiator or approver: give ed25519:HEX, p256:HEX, a PEM (PKCS#8 or SPKI, as \
          openssl writes it) or a JWK of kty OKP with crv Ed25519, or EC with P-256",
     )
 }
@@ -112,7 +112,7 @@ pub fn read_public_key(text: &str) -> Result<AuthorityKey> {
     };
     match Verifier::new(&key) {
         Some(_) => Ok(key),
-        None => Err(Error::invalid(format!("{key} is no point of its curve"))),
+        None => Err(Error::invalid(format!("{key} is not a point on its curve"))),
     }
 }
 

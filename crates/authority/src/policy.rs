@@ -21,9 +21,9 @@ pub const MAX_RATE: u32 = 10_000;
 /// The span in which a rate counts; it ends now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
-    /// 1 s.
+    /// One second.
     Second,
-    /// 60 s.
+    /// One minute, 60 s.
     Minute,
     /// 3 600 s.
     Hour,
@@ -69,7 +69,7 @@ pub struct Rate {
 /// Approvals that a request needs: so many of these approvers, not counting its initiator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approvals {
-    /// How many.
+    /// Number of different approvers needed, 1 or more.
     pub needed: usize,
     /// Names and keys.
     pub of: Vec<(String, AuthorityKey)>,
@@ -115,7 +115,7 @@ pub struct Entry {
     pub schemes: Option<Vec<Scheme>>,
     /// When; none given: always.
     pub hours: Vec<Hours>,
-    /// How often.
+    /// Largest rates; each of them must be kept.
     pub rates: Vec<Rate>,
     /// How many in all.
     pub count: Option<u64>,
@@ -156,7 +156,7 @@ pub struct Policy {
 
 /// How often requests about one key, or to make keys, have been allowed before.
 pub struct Use<'a> {
-    /// In all.
+    /// Requests that were allowed since the key's first one.
     pub total: u64,
     /// Since a moment.
     pub since: &'a dyn Fn(Timestamp) -> u64,
@@ -176,7 +176,7 @@ pub enum Decision {
     },
     /// It asks this service.
     AskCallback(Callback),
-    /// It refuses.
+    /// The request is refused; the denial names the rule.
     Deny(Denial),
 }
 

@@ -23,7 +23,7 @@ const MAX_NAMED: usize = 16;
 /// session, and the hash binds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestedInput {
-    /// This digest.
+    /// The digest that an ECDSA key signs.
     Digest(Digest),
     /// The message that has this SHA-256.
     Message([u8; 32]),
@@ -51,7 +51,7 @@ pub enum Signers {
 /// A holder of a key that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedHolder {
-    /// Its name.
+    /// The holder's party id.
     pub party_id: PartyId,
     /// The identity that it must show. Without one it may show any.
     pub identity: Option<[u8; 32]>,
@@ -62,7 +62,7 @@ pub struct NamedHolder {
 pub enum Action {
     /// To make a key.
     Keygen {
-        /// Its scheme.
+        /// The scheme of the new key.
         scheme: Scheme,
         /// Signers needed and holders.
         threshold: Threshold,
@@ -71,13 +71,13 @@ pub enum Action {
         /// What it is called.
         label: Option<KeyLabel>,
     },
-    /// To sign.
+    /// A signature with one epoch of a key.
     Sign {
         /// With this key.
         key_id: KeyId,
         /// And its shares of this epoch.
         epoch: u32,
-        /// Its scheme.
+        /// The scheme of that key.
         scheme: Scheme,
         /// Its verifying key.
         public_key: PublicKey,
@@ -85,16 +85,16 @@ pub enum Action {
         input: RequestedInput,
         /// A path of derivation; empty for the key itself.
         path: Vec<u32>,
-        /// Through whom.
+        /// The holders that may sign.
         signers: Signers,
     },
     /// To refresh a key's shares.
     Refresh {
-        /// The key.
+        /// The id of the key that is refreshed.
         key_id: KeyId,
         /// The epoch that is refreshed.
         epoch: u32,
-        /// Its scheme.
+        /// The scheme of that key.
         scheme: Scheme,
         /// Its verifying key, which stays.
         public_key: PublicKey,

@@ -88,7 +88,7 @@ impl fmt::Display for Rule {
 /// A refusal: the rule that failed, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// The rule.
+    /// The first rule that is not met.
     pub rule: Rule,
     /// What is wrong and what to do, in words.
     pub why: String,

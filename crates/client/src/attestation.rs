@@ -93,7 +93,7 @@ pub fn verify_key(view: &KeyView, peers: &KnownPeers) -> Verdict {
     };
     if let Some((name, identity)) = shown().find(is_other) {
         return Verdict::False(format!(
-            "it is signed as {name} by the identity {}, which is not one that {name} has",
+            "{name} is recorded with another identity than the one that signed it, {}",
             hex::encode(identity)
         ));
     }
@@ -102,7 +102,7 @@ pub fn verify_key(view: &KeyView, peers: &KnownPeers) -> Verdict {
         return Verdict::Verified;
     }
     let names: Vec<_> = unknown.iter().map(|name| name.as_str()).collect();
-    let reason = format!("the identity of {} is not known here", names.join(", "));
+    let reason = format!("no identity is recorded for {}", names.join(", "));
     Verdict::Unverified { reason, unknown: unknown.into_iter().cloned().collect() }
 }
 
@@ -199,7 +199,7 @@ mod tests {
         let forger = Identity::generate();
         attest(&mut view, &[forger, Identity::from_secret(&identities[1].secret())]);
         let Verdict::False(why) = verify_key(&view, &peers) else { panic!("not refused") };
-        assert!(why.contains("signed as a by"), "{why}");
+        assert!(why.contains("a is recorded with another identity"), "{why}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ const MAX_ACCOUNTS: usize = 1_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct AccountBook {
     accounts: HashMap<AccountId, Account>,
-    /// Creation order.
+    /// Ids by time of creation, the order of lists.
     order: BTreeSet<(Timestamp, AccountId)>,
     /// Who has what names a person; several only where they are of an earlier version.
     owners: HashMap<(Tenant, Mark), Vec<AccountId>>,

@@ -181,7 +181,7 @@ impl Inboxes {
         let recipients = self.check(&request)?;
         let conversation = self.sessions.get(&request.session_id).expect("checked to be open");
         if conversation.messages.contains_key(&id) {
-            return Err(Error::new(ErrorCode::Conflict, format!("message {id} exists already")));
+            return Err(Error::new(ErrorCode::Conflict, format!("message {id} already exists")));
         }
         let round = (request.from_party.clone(), request.round);
         let first_of_round = !conversation.rounds.contains(&round);

@@ -12,7 +12,7 @@ pub fn refuse_frozen(key: &KeyRecord) -> Result<()> {
     let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     let id = key.key_id;
     let message = format!(
-        "key {id} was frozen by {by}{why}; it signs nothing until it is unfrozen by `quorate keys \
+        "key {id} was frozen by {by}{why}; signatures and refreshes are refused until `quorate keys \
          unfreeze {id}`"
     );
     Err(Error::new(ErrorCode::KeyFrozen, message).with_field("key_id"))

@@ -17,7 +17,7 @@ pub enum LinkRole {
 }
 
 impl LinkRole {
-    /// All roles.
+    /// Every role that can prove a link.
     pub const ALL: [Self; 3] = [Self::Accounts, Self::Coordinator, Self::Router];
 
     /// The role's name in a link's credential.

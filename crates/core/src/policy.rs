@@ -38,8 +38,8 @@ pub fn register(caller: &Caller, registration: &Registration, reserved: bool) ->
     if claims && !granted {
         return Err(Error::new(
             ErrorCode::Forbidden,
-            "a persistent party proves its identity, and the router is started with --trust \
-             NAME=HEX for it; other parties register as temporary or delegate",
+            "a persistent party must prove its identity to a router started with --trust NAME=HEX; \
+             other parties register as temporary or delegate",
         )
         .with_field("party_role"));
     }

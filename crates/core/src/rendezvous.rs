@@ -30,7 +30,7 @@ pub trait Receiver: Clone {
 /// A message that is published.
 #[derive(Clone, Debug)]
 pub struct Publish {
-    /// Its id.
+    /// The id under which the message is published.
     pub id: RelayId,
     /// How long it stays: within its publisher's [`Account::longest_ttl`].
     pub ttl: Duration,
@@ -65,7 +65,7 @@ pub enum Published {
 /// How much was dropped because its time had come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
-    /// Stored messages.
+    /// Stored messages whose time to live ended.
     pub stored: usize,
     /// Requests for messages that nobody published in time.
     pub asks: usize,

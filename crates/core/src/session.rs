@@ -37,7 +37,7 @@ const MAX_HANDSHAKE: usize = 4_096;
 
 /// What creates a session.
 pub struct NewSession {
-    /// Its id.
+    /// The session's id, which is the key's id too after a keygen.
     pub session_id: SessionId,
     /// Who owns it.
     pub tenant: Tenant,
@@ -55,7 +55,7 @@ pub struct NewSession {
     pub label: Option<KeyLabel>,
     /// When it is created.
     pub now: Timestamp,
-    /// The deadline.
+    /// Moment at which the session expires unless it has ended.
     pub expires_at: Timestamp,
 }
 
@@ -64,13 +64,13 @@ pub struct NewSession {
 pub enum Command {
     /// A party joins with its token.
     Join {
-        /// The participant.
+        /// The participant that joins.
         party: PartyId,
         /// SHA-256 of the token it gave.
         token_hash: [u8; 32],
-        /// Its device.
+        /// The device from which it takes part.
         device: DeviceInfo,
-        /// Its handshake.
+        /// Its signed handshake, where it computes with Quorate's engine.
         handshake: Option<Handshake>,
         /// Whether it is ready at once.
         ready: bool,
@@ -79,7 +79,7 @@ pub enum Command {
     },
     /// A party with its token does not join before the request has more approvals.
     AwaitApproval {
-        /// The participant.
+        /// The participant that waits for approvals.
         party: PartyId,
         /// SHA-256 of the token it gave.
         token_hash: [u8; 32],
@@ -91,7 +91,7 @@ pub enum Command {
     },
     /// A party is ready.
     Ready {
-        /// The participant.
+        /// The participant that is ready.
         party: PartyId,
     },
     /// Somebody asks for the start.
@@ -100,7 +100,7 @@ pub enum Command {
     Admit,
     /// A party reports its end.
     Report {
-        /// The participant.
+        /// The participant that reports.
         party: PartyId,
         /// The attempt of which it tells.
         attempt: u32,
@@ -124,9 +124,9 @@ pub enum Command {
     },
     /// The router has seen a party's first message of a round.
     Progress {
-        /// The participant.
+        /// The participant that sent it.
         party: PartyId,
-        /// The round.
+        /// The protocol's round, from 1.
         round: i32,
     },
     /// The owner gives up.
@@ -140,12 +140,12 @@ pub enum Command {
 /// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// To join.
+    /// Answer to joining.
     Joined {
         /// The party's place.
         party_index: PartyIndex,
     },
-    /// To ready.
+    /// Answer to becoming ready.
     Ready(ReadyCount),
     /// To everything else.
     Done,
@@ -229,7 +229,7 @@ impl Participant {
     }
 }
 
-/// A session.
+/// The state of a session: its participants, their steps and its outcome.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Session {
     session_id: SessionId,

@@ -119,7 +119,7 @@ async fn a_reader_that_goes_away_makes_no_command_panic() {
         &["keys"],
         &["sessions"],
         &["watch", &session],
-        &["api-keys", "--data", &data, "list"],
+        &["api-keys", "--data", &data, "create", "--scope", "read"],
         &["device", "--folder", &device, "init"],
     ];
     for command in commands {
@@ -200,10 +200,32 @@ async fn a_value_that_is_refused_has_no_error_code_in_its_sentence() {
 async fn api_keys_takes_its_folder_behind_the_action_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("d").display().to_string();
-    let made = quorate(&["api-keys", "create", "--scope", "read", "--data", &data]).await;
+    let made = quorate(&["api-keys", "create", "--scope", "read,party", "--data", &data]).await;
     assert_eq!(code(&made), 0, "{}", stderr(&made));
-    let listed = quorate(&["api-keys", "--data", &data, "list", "--json"]).await;
-    assert_eq!(json_of(&listed).as_array().map(Vec::len), Some(1));
+    let listed = json_of(&quorate(&["api-keys", "--data", &data, "list", "--json"]).await);
+    assert_eq!(listed.as_array().map(Vec::len), Some(1));
+    assert_eq!(listed[0]["scopes"], serde_json::json!(["read", "party"]));
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_named_and_not_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("missing");
+    let data = missing.display().to_string();
+    let commands: [&[&str]; 6] = [
+        &["api-keys", "list", "--data"],
+        &["api-keys", "revoke", "qk_0", "--data"],
+        &["party", "shares", "list", "--data"],
+        &["party", "pins", "list", "--data"],
+        &["user", "fetch", "--folder"],
+        &["device", "show", "--folder"],
+    ];
+    for command in commands {
+        let refused = quorate(&[command, &[&data]].concat()).await;
+        assert_eq!(code(&refused), 3, "{command:?}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains(&data), "{command:?}: {}", stderr(&refused));
+        assert!(!missing.exists(), "{command:?}");
+    }
 }
 
 /// A command that runs in the background, and the lines of its standard error.

@@ -34,7 +34,7 @@ async fn a_port_that_is_taken_leaves_no_folder_and_names_the_roles_own_option() 
     assert!(said.contains("with --port or --host"), "{said}");
     let no_address = ["up", "--data", &data, "--ports", "ephemeral", "--host", "192.0.2.1"];
     let said = refused(&[&no_address[..], &["--insecure"]].concat()).await;
-    assert!(said.contains("no address of this machine"), "{said}");
+    assert!(said.contains("not an address of this machine"), "{said}");
     refused(&["up", "--data", &data, "--ports", "ephemeral", "--trust", "nonsense"]).await;
     assert!(!path.exists(), "a start that failed made {data}");
 }

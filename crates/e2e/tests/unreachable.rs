@@ -88,6 +88,6 @@ async fn missing_parties_and_keys_are_told_in_the_words_of_the_command_line() {
     let key = "00000000-0000-4000-8000-000000000001";
     let sign = ["sign", "--message", "m", "--key", key];
     let unknown = refused(&[&sign[..], &at].concat(), &[]).await;
-    assert_says(&unknown, 3, &["no such key"]);
+    assert_says(&unknown, 3, &["does not exist"]);
     assert!(!unknown.1.contains("/api/"), "{}", unknown.1);
 }

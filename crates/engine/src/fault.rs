@@ -68,12 +68,12 @@ pub enum Severity {
     Ban,
 }
 
-/// A fault.
+/// What ended a run, how bad that is, and through whom.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Fault {
-    /// What kind.
+    /// The stable kind of fault.
     pub code: FaultCode,
-    /// How bad.
+    /// Whether an attempt may follow, or the pair must not sign again.
     pub severity: Severity,
     /// Through whom, where the evidence says so.
     pub blame: Option<PartyId>,

@@ -76,7 +76,7 @@ pub struct Shown {
 /// A share that waits for the confirmations of the other holders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// Its epoch.
+    /// The epoch of the pending share.
     pub epoch: u32,
     /// The execution that made it.
     pub execution: [u8; 32],

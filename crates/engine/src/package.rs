@@ -30,7 +30,7 @@ const IDENTITY: usize = 32;
 /// What everybody may know of a share: its key, and what its holder knows of the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
-    /// The holder.
+    /// The party that holds the share.
     pub holder: PartyId,
     /// The epoch of the key.
     pub key: KeyEpoch,
@@ -78,12 +78,12 @@ pub struct Package {
     /// How often shares and bans had changed in the vault that it comes from: what the holder has
     /// shown to others, who take a vault that shows less for an older one.
     pub generation: u64,
-    /// Its share.
+    /// The holder's share of the key.
     pub share: Arc<Share>,
 }
 
 fn damaged() -> Error {
-    Error::invalid_field("share", "this is no package of a share, or it is damaged")
+    Error::invalid_field("share", "this is not a package of a share, or it is damaged")
 }
 
 impl Package {

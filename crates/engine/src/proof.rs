@@ -34,7 +34,7 @@ pub struct ProvenCall<'a> {
 /// A proof for one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartyProof {
-    /// Who calls.
+    /// The party that makes the call.
     pub party: PartyId,
     /// The `host:port` that was dialed, in lower case.
     pub audience: String,

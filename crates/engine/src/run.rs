@@ -48,7 +48,7 @@ pub struct Outgoing {
     /// Whether it may tell something of the result. What comes before may leave while the
     /// permission of the run is being written.
     pub telling: bool,
-    /// The envelope.
+    /// The encoded envelope, signed and sealed where it is direct.
     pub payload: Bytes,
 }
 

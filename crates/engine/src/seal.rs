@@ -165,7 +165,7 @@ fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
 
 /// What a sealed share is bound to.
 pub struct SealContext<'a> {
-    /// Whose share.
+    /// The party to which the sealed share belongs.
     pub party_id: &'a PartyId,
     /// Of which key.
     pub key_id: KeyId,

@@ -17,7 +17,7 @@ pub enum Task {
     },
     /// Sign with a key.
     Sign {
-        /// Our share.
+        /// This party's share of the epoch that signs.
         share: Arc<Share>,
         /// Of this key.
         key: Arc<KeyEpoch>,
@@ -31,7 +31,7 @@ pub enum Task {
     Refresh {
         /// Our share of the epoch that is replaced.
         share: Arc<Share>,
-        /// That epoch.
+        /// The epoch that is replaced.
         key: Arc<KeyEpoch>,
         /// The execution id of the run that made it; zeros for a key of the first version.
         made_by: [u8; 32],

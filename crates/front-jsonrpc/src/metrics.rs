@@ -89,11 +89,11 @@ impl DropReason {
 /// The relay's counters as they were at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// Connections now.
+    /// Number of open connections.
     pub connections: u64,
-    /// Groups now.
+    /// Number of groups that exist.
     pub groups: u64,
-    /// Sessions now.
+    /// Number of sessions that exist.
     pub sessions: u64,
     /// Places with a token now, connected or not.
     pub tokens: u64,

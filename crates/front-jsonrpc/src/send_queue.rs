@@ -67,7 +67,7 @@ struct Queue {
 /// What the connection's task is to do next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Write this.
+    /// An entry to be written on the socket.
     Write(Entry),
     /// Nothing for now.
     Wait,

@@ -19,7 +19,7 @@ pub const DEFAULT_ADDRESS: &str = "localhost:8000";
 pub async fn bind_all(addresses: &str) -> Result<Vec<TcpListener>> {
     let (mut listeners, mut seen, mut failed) = (Vec::new(), BTreeSet::new(), Vec::new());
     if let Some(wrong) = addresses.split_whitespace().find(|name| !names_a_port(name)) {
-        let why = format!("{wrong:?} is no address to listen on: write HOST:PORT");
+        let why = format!("{wrong:?} is not an address to listen on: write HOST:PORT");
         return Err(Error::invalid_field("listen", why));
     }
     for name in addresses.split_whitespace() {

@@ -19,7 +19,7 @@ pub const LATENCY_BOUNDS: [u64; 12] =
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Open connections.
+    /// Number of open connections.
     pub connections: u64,
     /// Messages that are ready for askers.
     pub stored: u64,
@@ -91,12 +91,12 @@ counters! {
     too_large over_limit slow_reader junk
 }
 
-/// Counts one.
+/// Adds 1 to a counter.
 pub(crate) fn one(counter: &AtomicU64) {
     add(counter, 1);
 }
 
-/// Counts some.
+/// Adds an amount to a counter.
 pub(crate) fn add(counter: &AtomicU64, amount: usize) {
     if amount > 0 {
         counter.fetch_add(amount as u64, Relaxed);

@@ -42,7 +42,7 @@ const TIDY_BLOCK: usize = 1 << 20;
 /// Frames from this length on leave enough behind to cleanup up.
 const LONG_FRAME: usize = 4 << 10;
 
-/// No deadline.
+/// A deadline that never comes.
 const NEVER: u64 = u64::MAX;
 
 /// A binary message relay. Clones are handles of the same one.

@@ -45,14 +45,14 @@ impl IntoResponse for ApiError {
 /// The answer to a path that no route has.
 pub(crate) async fn unknown_path(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
-    let message = format!("{method} {} is not known here; /docs lists what is", shorten(path));
+    let message = format!("{method} {} does not exist; /docs lists what does", shorten(path));
     ApiError(Error::new(ErrorCode::NotFound, message))
 }
 
 /// The answer to a method that a path does not take.
 pub(crate) async fn wrong_method(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
-    let message = format!("{} does not take {method}; the Allow header says what", shorten(path));
+    let message = format!("{} does not accept {method}; see the Allow header", shorten(path));
     ApiError(Error::new(ErrorCode::MethodNotAllowed, message))
 }
 

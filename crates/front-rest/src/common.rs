@@ -78,16 +78,16 @@ pub const METRICS_KIND: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Gives what Prometheus reads, or refuses the caller.
 pub type ReadMetrics = Arc<dyn Fn(&Caller) -> Result<String> + Send + Sync>;
 
-/// `GET /metrics`.
+/// The route `GET /metrics`, which refuses those whom `read` refuses.
 pub fn metrics_route(read: ReadMetrics) -> Router {
     finish(Router::new().route("/metrics", get(metrics)).with_state(read), SMALL_BODY)
 }
 
-/// Numbers for Prometheus, in the OpenMetrics text format: requests by how they were answered, what
-/// the service does, its database. Under `--auth required` the scope `system` reads them.
+/// Metrics for Prometheus, in the OpenMetrics text format. Under `--auth required` the scope
+/// `system` is needed.
 #[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "service", responses(
     (status = 200, body = String, content_type = "application/openmetrics-text"),
-    (status = "default", description = "Refused.", body = ErrorJson),
+    (status = "default", description = "Error.", body = ErrorJson),
 ))]
 pub(crate) async fn metrics(
     State(read): State<ReadMetrics>,
@@ -104,7 +104,7 @@ pub(crate) fn finish(routes: Router, body_limit: usize) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-/// The process runs.
+/// Liveness: the process is running.
 #[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "service", responses((status = 200, body = HealthJson)))]
 pub(crate) async fn health(State(about): State<Arc<About>>) -> Json<HealthJson> {
     Json(HealthJson {
@@ -115,7 +115,7 @@ pub(crate) async fn health(State(about): State<Arc<About>>) -> Json<HealthJson> 
     })
 }
 
-/// The service can do its work now; if not, it says why.
+/// Readiness: whether the service can work now, and if not, why.
 #[utoipa::path(get, path = "/ready", operation_id = "getReadiness", tag = "service", responses(
     (status = 200, body = ReadinessJson),
     (status = 503, description = "Not ready; see `reasons`.", body = ReadinessJson),

@@ -77,7 +77,7 @@ fn content_kind(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     let mut message =
-        format!("{essence:.100} is not read here; send Content-Type: application/json");
+        format!("{essence:.100} is not accepted; send Content-Type: application/json");
     if essence == "application/x-www-form-urlencoded" {
         message.push_str(" (with curl: -H 'Content-Type: application/json')");
     }

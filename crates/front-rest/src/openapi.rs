@@ -51,7 +51,7 @@ impl Service {
         api_keys::create, api_keys::list, api_keys::revoke,
     ),
     tags(
-        (name = "service", description = "What every service says of itself."),
+        (name = "service", description = "Health, readiness and metrics."),
         (name = "api keys", description = "Who may call this server, where it asks for keys."),
     )
 )]
@@ -66,9 +66,9 @@ struct CommonDocument;
         coordinator::notifications, delegates::submit, delegates::fetch, delegates::confirm,
     ),
     tags(
-        (name = "sessions", description = "Keygen and signing sessions."),
+        (name = "sessions", description = "Keygen, signing and refresh sessions."),
         (name = "delegates", description = "Shares that delegates have made for users."),
-        (name = "keys", description = "Finished keys: the public side only."),
+        (name = "keys", description = "Keys: their public data."),
         (name = "notifications", description = "What offline parties and webhooks are told."),
     )
 )]
@@ -85,8 +85,8 @@ struct CoordinatorDocument;
     tags(
         (name = "messages", description = "Protocol messages between a session's parties."),
         (name = "parties", description = "Registered parties."),
-        (name = "events", description = "What happens to a party's sessions."),
-        (name = "tickets", description = "For WebSockets of browsers."),
+        (name = "events", description = "Events of a party's sessions."),
+        (name = "tickets", description = "Tickets for WebSockets of browsers."),
     )
 )]
 struct RouterDocument;

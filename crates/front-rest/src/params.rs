@@ -123,7 +123,7 @@ impl Params {
             true => "it has none".to_owned(),
             false => format!("it has {}", self.known.join(", ")),
         };
-        let problem = format!("{name} is no query parameter of this path; {known}");
+        let problem = format!("{name} is not a query parameter of this path; {known}");
         Err(Error::invalid_field(&name, problem))
     }
 }

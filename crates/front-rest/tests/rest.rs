@@ -479,7 +479,7 @@ async fn api_keys_are_made_listed_in_pages_and_revoked() {
     for (method, path, body, field) in [
         ("DELETE", "/api/v1/api-keys/qk_01", "", "id"),
         ("GET", "/api/v1/api-keys?after=x", "", "after"),
-        ("POST", "/api/v1/api-keys", r#"{"scopes":["all"]}"#, "scopes"),
+        ("POST", "/api/v1/api-keys", r#"{"scopes":["all"]}"#, "scopes[0]"),
         ("POST", "/api/v1/api-keys", r#"{"scopes":["read"],"label":"a b"}"#, "label"),
     ] {
         assert_refused(&call(method, path, body).await.0, 400, "invalid_request", field);

@@ -58,7 +58,7 @@ pub enum Action {
 pub enum Progress {
     /// It waits for messages of this round.
     Round {
-        /// The round.
+        /// The round of the message, from 1.
         round: u16,
         /// Who has not sent its message of it.
         waiting_for: Vec<PartyId>,

@@ -63,7 +63,7 @@ fn new_key(me: &Me, view: &SessionView, held: bool, pending: u64) -> Result<(), 
     let (me, key) = (&me.party, KeyId::from(view.session_id));
     if held {
         let message = format!(
-            "{me} holds a share of key {key} already and does not replace it; start a new keygen"
+            "{me} already holds a share of key {key} and does not replace it; start a new keygen"
         );
         return Err(could_not(me, message));
     }
@@ -119,7 +119,7 @@ fn holder(
     let holders = &key.stored.record.holders;
     let signers = parties(view);
     if let Some(stranger) = signers.iter().find(|signer| !holders.contains(signer)) {
-        let mut failure = could_not(party, format!("{stranger} is no holder of key {key_id}"));
+        let mut failure = could_not(party, format!("{stranger} is not a holder of key {key_id}"));
         failure.parties = vec![stranger.clone()];
         return Err(failure);
     }

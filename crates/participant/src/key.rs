@@ -11,7 +11,7 @@ use crate::vault::Standing;
 
 /// A share ready to sign with, and what was stored beside it.
 pub struct OpenKey {
-    /// The share.
+    /// The open share of one epoch.
     pub share: Arc<Share>,
     /// Its key's public side, epoch and pinned holders, without the sealed bytes.
     pub stored: SealedShare,
@@ -102,7 +102,7 @@ pub fn shown(
 
 /// A share that a run has just made.
 pub struct NewShare {
-    /// The share.
+    /// The new share, to be sealed and stored.
     pub share: Share,
     /// Its key's public side.
     pub record: KeyRecord,

@@ -41,9 +41,9 @@ use quorate_types::PartyId;
 /// Who takes part, with what it needs in all its sessions.
 #[derive(Clone)]
 pub struct Me {
-    /// Its id.
+    /// The party's id.
     pub party: PartyId,
-    /// Its identity.
+    /// The identity that signs its handshakes and envelopes.
     pub identity: Arc<Identity>,
     /// The bans of its process.
     pub bans: Arc<Bans>,

@@ -99,7 +99,7 @@ pub trait Allowed: Send + Sync {
 
 /// What a party's authority decides.
 pub enum Permission {
-    /// It joins.
+    /// Permission to join, used up when the session starts.
     Given(Arc<dyn Allowed>),
     /// It joins to say why it does not take part.
     Refused(Failure),

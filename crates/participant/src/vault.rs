@@ -15,9 +15,9 @@ pub enum VaultAction {
     /// Whether a share of a key is held, and how many unconfirmed shares a tenant has:
     /// [`VaultAnswer::Shares`].
     CountShares {
-        /// The key.
+        /// The key of which a share may be held.
         key: KeyId,
-        /// The tenant.
+        /// The tenant whose unconfirmed shares are counted.
         tenant: Tenant,
     },
     /// Opens the share of a key: [`VaultAnswer::Key`].

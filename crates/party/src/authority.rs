@@ -181,7 +181,7 @@ impl Authority {
         let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
         let verified = rules.initiators.verify(view.authorization.as_deref(), now)?;
         let Some(authorization) = view.authorization.clone() else {
-            return Err(Denial::new(Rule::Unsigned, "nobody has signed the request"));
+            return Err(Denial::new(Rule::Unsigned, "the request is not signed"));
         };
         let participants = view.parties().map(|party| (party, None)).collect();
         // A share of an earlier epoch than is shown may have missed a refresh. What the others show

@@ -205,7 +205,7 @@ pub(crate) fn taken<'a>(
             None => Ok(None),
         };
     };
-    let Some(delegate) = &party.delegate else { return Err(format!("{me} is no delegate")) };
+    let Some(delegate) = &party.delegate else { return Err(format!("{me} is not a delegate")) };
     let task = match (&view.ceremony, &of.seal_key, lent, view.authorization.as_deref()) {
         (Ceremony::Keygen { .. }, Some(key), ..) => Task::Make(seat, of, key),
         (Ceremony::Keygen { .. }, None, ..) => {

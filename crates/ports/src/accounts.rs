@@ -11,7 +11,7 @@ pub trait Accounts: Send + Sync + 'static {
     /// Creates an account; a taken username or email → `conflict` naming the field.
     async fn create(&self, caller: &Caller, new: NewAccount) -> Result<Account>;
 
-    /// One account.
+    /// Reads one account of the caller's tenant; `not_found` where there is none.
     async fn get(&self, caller: &Caller, id: AccountId) -> Result<Account>;
 
     /// Accounts, oldest first, after `after`, at most `limit`.

@@ -8,7 +8,7 @@ use crate::store::Commit;
 /// A group as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupRow {
-    /// The group.
+    /// The group's id, which the relay chose.
     pub id: GroupId,
     /// The core's group as JSON.
     pub document: Vec<u8>,
@@ -17,9 +17,9 @@ pub struct GroupRow {
 /// A session of a group as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSessionRow {
-    /// The session.
+    /// The session's id.
     pub id: SessionId,
-    /// Its group.
+    /// The id of the group that it belongs to.
     pub group: GroupId,
     /// The core's session as JSON.
     pub document: Vec<u8>,

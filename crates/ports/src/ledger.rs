@@ -42,9 +42,9 @@ pub trait Ledger: Send + Sync + 'static {
 /// What a policy's callback answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallbackAnswer {
-    /// `APPROVE`
+    /// `APPROVE`: the request is allowed.
     Approve,
-    /// `REJECT`
+    /// `REJECT`: the request is refused.
     Reject,
     /// `RETRY`: it has not decided.
     Retry,

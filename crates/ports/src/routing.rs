@@ -69,7 +69,7 @@ pub trait ReadMessages: Send + Sync + 'static {
 /// Who is there.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
-    /// Registered parties.
+    /// Lists the registered parties that this caller may see.
     async fn parties(
         &self,
         caller: &Caller,

@@ -43,7 +43,7 @@ impl Overtaken {
 /// A session as the store keeps it: a document with the columns that are searched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRow {
-    /// The session.
+    /// The session's id.
     pub session_id: SessionId,
     /// Who owns it.
     pub tenant: Tenant,
@@ -64,14 +64,14 @@ pub struct PartyRow {
     pub owner: NameOwner,
     /// What it registered.
     pub registration: Registration,
-    /// First registration.
+    /// Wall time of the first registration.
     pub registered_at: Timestamp,
 }
 
 /// Remembers which session an idempotency key made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyRow {
-    /// Whose key.
+    /// The tenant of the caller.
     pub tenant: Tenant,
     /// The caller's key.
     pub key: String,
@@ -86,7 +86,7 @@ pub struct IdempotencyRow {
 /// A package that waits for its user, sealed to the user's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DelegateShareRow {
-    /// The keygen.
+    /// The keygen session that made the package.
     pub session_id: SessionId,
     /// The delegate that has made it.
     pub party_id: PartyId,
@@ -148,9 +148,9 @@ pub enum Write {
     Message(std::sync::Arc<MessageRow>),
     /// One recipient has acknowledged; the row goes when all have.
     Acknowledged {
-        /// The message.
+        /// The id of the message.
         message: MessageId,
-        /// The recipient.
+        /// The recipient whose delivery is meant.
         party: PartyId,
     },
     /// Removes all messages of a session that has ended.
@@ -205,7 +205,7 @@ impl Future for Commit {
 /// A message as it was found at start.
 #[derive(Clone, Debug)]
 pub struct RecoveredMessage {
-    /// The row.
+    /// The message with its sender, recipients and payload.
     pub row: std::sync::Arc<MessageRow>,
     /// Recipients that had acknowledged.
     pub acknowledged: Vec<PartyId>,
@@ -232,7 +232,7 @@ pub trait Store: Send + Sync + 'static {
     /// Sessions that have not ended, oldest first.
     async fn open_sessions(&self) -> Result<Vec<SessionRow>>;
 
-    /// One session.
+    /// Reads one session; `None` where there is none.
     async fn session(&self, id: SessionId) -> Result<Option<SessionRow>>;
 
     /// Newest first, those after `before` in that order; `None` = every tenant.
@@ -251,7 +251,7 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Page<KeyRecord>>;
 
-    /// One key.
+    /// Reads one key; `None` where there is none.
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>>;
 
     /// The epochs of a key, oldest first; none for a key of an earlier version.
@@ -288,7 +288,7 @@ pub trait Store: Send + Sync + 'static {
     /// Unacknowledged messages in the router's order.
     async fn messages(&self) -> Result<Vec<RecoveredMessage>>;
 
-    /// Registered parties.
+    /// Reads all registered parties.
     async fn parties(&self) -> Result<Vec<PartyRow>>;
 
     /// Notifications that wait, oldest first.

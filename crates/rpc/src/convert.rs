@@ -506,7 +506,7 @@ pub fn cursor_out(cursor: Option<Cursor>) -> String {
     cursor.map_or_else(String::new, String::from)
 }
 
-/// A timeline.
+/// Converts a session's timeline to its message.
 pub fn timeline_out(timeline: &Timeline) -> co::GetTimelineResponse {
     let entry = |entry: &TimelineEntry| co::TimelineEntry {
         at: millis(entry.at),

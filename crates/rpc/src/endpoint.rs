@@ -91,13 +91,16 @@ impl Endpoint {
     pub fn new(url: &str, ca: Option<&Path>) -> Result<Self> {
         let url = &*with_scheme(url);
         let (mut endpoint, audience) = settings(url)?;
+        if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) {
+            return Err(malformed(url, NO_ADDRESS));
+        }
         if url.starts_with("https://") {
             let (tls, unusable) = match ca {
                 Some(ca) => {
                     let told = |why: String| malformed(url, &format!("{}: {why}", ca.display()));
                     let pem = std::fs::read(ca).map_err(|error| told(error.to_string()))?;
                     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-                    (tls, told("this is no certificate authority's PEM file".into()))
+                    (tls, told("this is not a PEM file with a certificate authority".into()))
                 }
                 None => {
                     let why = "this system has no certificate authorities: install them, or give \
@@ -182,6 +185,8 @@ impl Endpoint {
     }
 }
 
+const NO_ADDRESS: &str = "not an address such as http://127.0.0.1:50052";
+
 fn malformed(url: &str, why: &str) -> Error {
     Error::invalid_field("url", format!("{url}: {why}"))
 }
@@ -206,7 +211,7 @@ pub fn is_loopback(host: &str) -> bool {
 /// How a service at an address is spoken to, and the address as its audience.
 fn settings(url: &str) -> Result<(tonic::transport::Endpoint, String)> {
     let endpoint = Channel::from_shared(url.to_owned())
-        .map_err(|_| malformed(url, "not an address such as http://127.0.0.1:50052"))?
+        .map_err(|_| malformed(url, NO_ADDRESS))?
         .connect_timeout(CONNECT_TIME)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -242,7 +247,7 @@ pub fn check_clear_text(url: &str) -> Result<()> {
         "url",
         format!(
             "credentials would be sent to {url} in clear text: use https:// (gRPC, with --tls-ca), or \
-             --insecure where a tunnel or proxy encrypts the way there"
+             --insecure if a tunnel or proxy encrypts the connection"
         ),
     ))
 }
@@ -284,6 +289,14 @@ mod tests {
         let endpoint = || Endpoint::new("http://signer.example:50052", None).unwrap();
         assert!(endpoint().with_credentials(key()).is_err());
         assert!(endpoint().allow_clear_text().with_credentials(key()).is_ok());
+    }
+
+    #[test]
+    fn an_address_of_another_scheme_is_refused() {
+        for url in ["ftp://signer.example:50052", "ws://127.0.0.1:50052"] {
+            let refused = Endpoint::new(url, None).err().unwrap();
+            assert_eq!(refused.message, format!("{url}: {NO_ADDRESS}"));
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) const ROUTER: Expected = Expected { name: "router", port: 50052 };
 /// A service as an error names it.
 #[derive(Clone)]
 pub(crate) struct Place {
-    /// Its address.
+    /// The address that was called, for the error.
     pub(crate) url: Arc<str>,
     /// What is expected there.
     pub(crate) service: Expected,

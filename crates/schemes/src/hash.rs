@@ -9,9 +9,9 @@ use sha2::Digest as _;
 /// A hash that signers and verifiers agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashKind {
-    /// Ethereum's.
+    /// Keccak-256, as Ethereum hashes.
     Keccak256,
-    /// Bitcoin's, once.
+    /// SHA-256, applied once.
     Sha256,
 }
 

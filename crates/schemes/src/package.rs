@@ -44,7 +44,7 @@ fn tag(kem: Kem) -> u8 {
 }
 
 fn unusable() -> Error {
-    Error::invalid_field("seal_key", "the seal_key is no point to which anything can be sealed")
+    Error::invalid_field("seal_key", "the seal_key is not a point to which anything can be sealed")
 }
 
 /// Which seat of which key a user's package is of.
@@ -54,7 +54,7 @@ pub struct Seat<'a> {
     pub key_id: KeyId,
     /// The epoch of the share.
     pub epoch: u32,
-    /// The holder.
+    /// The party that holds the share.
     pub holder: &'a PartyId,
     /// The holder's place, from 0.
     pub index: PartyIndex,
@@ -163,12 +163,12 @@ impl PackageSecret {
         Ok(secret)
     }
 
-    /// Its kind.
+    /// The key encapsulation mechanism of the key.
     pub fn kem(&self) -> Kem {
         self.kem
     }
 
-    /// Its bytes.
+    /// The private key, in the encoding of its mechanism.
     pub fn bytes(&self) -> &Secret<[u8; 32]> {
         &self.bytes
     }
@@ -187,7 +187,7 @@ impl PackageSecret {
             Kem::X25519 => public::<X25519HkdfSha256>(bytes),
             Kem::P256 => public::<DhP256HkdfSha256>(bytes),
         };
-        let public = public.ok_or_else(|| Error::invalid("these bytes are no private key"))?;
+        let public = public.ok_or_else(|| Error::invalid("these bytes are not a private key"))?;
         PackageKey::new(self.kem, public)
     }
 

@@ -84,7 +84,7 @@ pub(crate) fn complete(
         None => (0..4).filter_map(RecoveryId::from_byte).find(|id| fits(*id)),
     };
     let id =
-        id.ok_or_else(|| invalid("the recovery id does not verify: it leads to another key"))?;
+        id.ok_or_else(|| invalid("the recovery id does not verify: it recovers another key"))?;
     Ok(Signature::Ecdsa { rs: signature.bytes, recovery_id: id.to_byte() })
 }
 

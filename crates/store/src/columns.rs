@@ -100,10 +100,12 @@ mod tests {
 
     #[test]
     fn a_document_of_a_newer_version_is_not_guessed_at() {
-        let of = |sql| read(sql, |row| document::<u32>(row, 0));
-        assert_eq!(of("SELECT 1, CAST('7' AS BLOB)").unwrap(), 7);
-        assert_eq!(of("SELECT 2, CAST('7' AS BLOB)").unwrap(), 7);
-        let error = of("SELECT 3, CAST('7' AS BLOB)").unwrap_err();
+        let of = |sql: &str| read(sql, |row| document::<u32>(row, 0));
+        let versioned = |version| of(&format!("SELECT {version}, CAST('7' AS BLOB)"));
+        for version in 1..=DOCUMENT_VERSION {
+            assert_eq!(versioned(version).unwrap(), 7);
+        }
+        let error = versioned(DOCUMENT_VERSION + 1).unwrap_err();
         assert!(is_damage(&error) && error.to_string().contains("newer program"), "{error}");
     }
 

@@ -11,9 +11,9 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountStatus {
-    /// In use.
+    /// Enabled: it can start keygens and signatures.
     Active,
-    /// Switched off: it cannot start a signing session.
+    /// Disabled: it cannot start a signing session.
     Disabled,
 }
 
@@ -28,7 +28,7 @@ pub struct Account {
     pub username: String,
     /// Unique within the tenant where given; compared without case.
     pub email: Option<String>,
-    /// Free text.
+    /// Telephone number, free text.
     pub phone: Option<String>,
     /// The key it signs with.
     pub public_key: Option<PublicKey>,
@@ -70,7 +70,7 @@ pub struct AccountChange {
     pub email: Option<String>,
     /// New telephone number.
     pub phone: Option<String>,
-    /// New key.
+    /// New verifying key of the account.
     pub public_key: Option<PublicKey>,
     /// New key of whoever asks for the account.
     pub initiator_key: Option<AuthorityKey>,

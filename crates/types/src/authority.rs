@@ -59,7 +59,7 @@ impl AuthorityKey {
         }
     }
 
-    /// Its algorithm.
+    /// The signature algorithm of the key.
     pub fn algorithm(&self) -> AuthorityAlgorithm {
         self.algorithm
     }
@@ -152,7 +152,7 @@ impl From<AuthoritySignature> for String {
 /// An approver's signature over the hash of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
-    /// Who approves.
+    /// The public key of the approver.
     pub approver: AuthorityKey,
     /// Over the approval's domain and the SHA-256 of the request.
     pub signature: AuthoritySignature,
@@ -165,7 +165,7 @@ pub struct Authorization {
     /// bytes.
     #[serde(with = "hex_bytes")]
     pub request: Bytes,
-    /// Who asks.
+    /// The public key of the initiator.
     pub initiator: AuthorityKey,
     /// The initiator's, over `request`.
     pub signature: AuthoritySignature,

@@ -104,7 +104,7 @@ impl fmt::Debug for SignInput {
 pub enum Ceremony {
     /// Makes a key.
     Keygen {
-        /// Its scheme.
+        /// The scheme of the new key.
         scheme: Scheme,
         /// Signers needed and holders.
         threshold: Threshold,
@@ -113,7 +113,7 @@ pub enum Ceremony {
     Sign {
         /// With this key.
         key: Arc<KeyEpoch>,
-        /// Of this.
+        /// The digest or message that is signed.
         input: SignInput,
     },
     /// Makes the shares of the next epoch of a key, by all its holders in their order.
@@ -151,7 +151,7 @@ impl Ceremony {
         }
     }
 
-    /// Its kind.
+    /// Keygen, sign or refresh.
     pub fn kind(&self) -> SessionKind {
         match self {
             Self::Keygen { .. } => SessionKind::Keygen,
@@ -204,7 +204,7 @@ struct Flat {
     key: Option<Arc<KeyEpoch>>,
     #[serde(default)]
     digest: Option<Digest>,
-    /// In hex.
+    /// The message that is signed, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<String>,
 }
@@ -236,7 +236,7 @@ impl TryFrom<Flat> for Ceremony {
 /// Which key a session uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySelector {
-    /// By id.
+    /// The key with this id.
     Id(KeyId),
     /// By verifying key.
     PublicKey(PublicKey),
@@ -249,12 +249,12 @@ pub enum KeySelector {
 pub enum CeremonyRequest {
     /// To make a key.
     Keygen {
-        /// Its scheme.
+        /// The scheme of the new key.
         scheme: Scheme,
         /// Signers needed and holders.
         threshold: Threshold,
     },
-    /// To sign.
+    /// A signature with a key.
     Sign {
         /// With this key.
         key: KeySelector,
@@ -265,7 +265,7 @@ pub enum CeremonyRequest {
     },
     /// To refresh the shares of a key.
     Refresh {
-        /// This key.
+        /// The key that is refreshed.
         key: KeySelector,
         /// Checked against the key's own where given.
         threshold: Option<Threshold>,
@@ -322,7 +322,7 @@ impl CeremonyRequest {
         }
     }
 
-    /// Its kind.
+    /// Keygen, sign or refresh.
     pub fn kind(&self) -> SessionKind {
         match self {
             Self::Keygen { .. } => SessionKind::Keygen,

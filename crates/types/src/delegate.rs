@@ -61,12 +61,12 @@ impl PackageKey {
         Err(Error::invalid_field("seal_key", problem))
     }
 
-    /// Its kind.
+    /// The key encapsulation mechanism of the key.
     pub fn kem(&self) -> Kem {
         self.kem
     }
 
-    /// Its bytes.
+    /// The public key, in the encoding of its mechanism.
     pub fn bytes(&self) -> &Bytes {
         &self.key
     }
@@ -112,9 +112,9 @@ pub type FetchToken = Secret<String>;
 /// What a delegate hands in for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubmitShare {
-    /// The keygen.
+    /// The id of the keygen session.
     pub session_id: SessionId,
-    /// The delegate.
+    /// The id of the delegate that submits the package.
     pub party_id: PartyId,
     /// Its place, from 0.
     pub party_index: PartyIndex,
@@ -127,7 +127,7 @@ pub struct SubmitShare {
 /// Which package a user means, and its right to it.
 #[derive(Clone)]
 pub struct FetchShare {
-    /// The keygen.
+    /// The id of the keygen session.
     pub session_id: SessionId,
     /// The delegate that has made it, or the user.
     pub party_id: PartyId,
@@ -138,11 +138,11 @@ pub struct FetchShare {
 /// A package as its user fetches it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DelegatedShare {
-    /// The keygen.
+    /// The id of the keygen session.
     pub session_id: SessionId,
     /// The delegate that has made it.
     pub party_id: PartyId,
-    /// Its holder.
+    /// The user that holds the share.
     pub user_id: PartyId,
     /// The holder's place, from 0.
     pub party_index: PartyIndex,

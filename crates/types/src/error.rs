@@ -42,7 +42,7 @@ macro_rules! codes {
 pub struct Row {
     /// The `error` member of a JSON body.
     pub name: &'static str,
-    /// HTTP status.
+    /// HTTP status of an answer with this code.
     pub http: u16,
     /// gRPC status code.
     pub grpc: u8,
@@ -134,7 +134,7 @@ pub struct Error {
     pub code: ErrorCode,
     /// What happened and what to do, in words.
     pub message: String,
-    /// The particulars.
+    /// What programs can use beside the message.
     pub details: Box<Details>,
 }
 
@@ -173,13 +173,13 @@ impl Error {
     /// A stored record that cannot be read or contradicts itself. The cause belongs in the log.
     pub fn damaged(what: impl fmt::Display) -> Self {
         let message = format!(
-            "{what} is damaged on the disk and cannot be read; the rest goes on. The log names the \
+            "{what} is damaged on the disk and cannot be read; everything else works. The log names the \
              cause; restore the data folder from a backup to have it back"
         );
         Self::new(ErrorCode::Internal, message)
     }
 
-    /// Not now.
+    /// `unavailable`: the same request may succeed later.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let mut error = Self::new(ErrorCode::Unavailable, message);
         error.details.retry_after = Some(1);

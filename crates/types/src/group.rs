@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum GroupKind {
     /// They make a key.
     Keygen,
-    /// They sign.
+    /// The members sign with a key that they hold.
     Sign,
 }
 

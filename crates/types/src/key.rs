@@ -17,12 +17,12 @@ use crate::words::words;
 /// One epoch of a key: what its holders need to know to use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyEpoch {
-    /// The key.
+    /// The key's id, which is the id of its keygen session.
     pub key_id: KeyId,
     /// Counts the refreshes of the key, from 0.
     #[serde(default)]
     pub epoch: u32,
-    /// Its scheme.
+    /// The key's signature scheme.
     pub scheme: Scheme,
     /// Signers needed and holders.
     pub threshold: Threshold,
@@ -122,7 +122,7 @@ pub struct KeyRecord {
 pub struct Freeze {
     /// The caller, as far as the coordinator knows it.
     pub by: String,
-    /// Since when.
+    /// Wall time of the freeze.
     pub at: Timestamp,
     /// What the caller gave as the reason, at most [`MAX_FREEZE_REASON`] bytes; may be empty.
     pub reason: String,
@@ -168,7 +168,7 @@ words! {
 /// A holder's word that it signs no more with another one under an epoch of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportedBan {
-    /// The key.
+    /// The id of the key to which the ban belongs.
     pub key_id: KeyId,
     /// The epoch it holds for: a refresh ends it.
     pub epoch: u32,
@@ -193,7 +193,7 @@ pub struct KeyView {
     pub state: KeyState,
     /// Oldest first; the last one is active, those before it are retired.
     pub epochs: Vec<EpochRecord>,
-    /// Oldest first.
+    /// Bans between holders, oldest first.
     pub bans: Vec<ReportedBan>,
 }
 

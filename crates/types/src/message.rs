@@ -13,7 +13,7 @@ use crate::words::words;
 pub struct RouteRequest {
     /// The session both ends belong to.
     pub session_id: SessionId,
-    /// The sender.
+    /// The id of the sending party.
     pub from_party: PartyId,
     /// The recipients; empty means all others of the session.
     pub to_parties: Vec<PartyId>,
@@ -35,9 +35,9 @@ pub struct RouteRequest {
 pub struct Message {
     /// One id for all recipients.
     pub message_id: MessageId,
-    /// The session.
+    /// The id of the session.
     pub session_id: SessionId,
-    /// The sender.
+    /// The id of the sending party.
     pub from_party: PartyId,
     /// Whether it went to all others.
     pub is_broadcast: bool,
@@ -68,7 +68,7 @@ words! {
 /// Delivery of one message to one party.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The recipient.
+    /// The id of the receiving party.
     pub party_id: PartyId,
     /// Where its copy is.
     pub state: DeliveryState,
@@ -80,12 +80,12 @@ pub struct Delivery {
     pub retry_count: u32,
 }
 
-/// An acknowledgement.
+/// A party's word that it needs a message no more, or cannot use it.
 #[derive(Clone, Debug)]
 pub struct Acknowledge {
-    /// The message.
+    /// The id of the message.
     pub message_id: MessageId,
-    /// Who acknowledges.
+    /// The id of the party that acknowledges.
     pub party_id: PartyId,
     /// The session it belongs to.
     pub session_id: SessionId,

@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 pub struct Cursor {
     /// When the last item of the page was created.
     pub at: Timestamp,
-    /// Its id.
+    /// The id of the item that ends the page.
     pub id: Uuid,
 }
 

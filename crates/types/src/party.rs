@@ -24,11 +24,11 @@ words! {
 /// Ways to reach a party that is not connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotificationChannel {
-    /// Mail address.
+    /// E-mail address; empty where there is none.
     pub email: String,
     /// Telephone number for SMS.
     pub phone: String,
-    /// Push token.
+    /// Token of a push notification service; empty where there is none.
     pub push_token: String,
 }
 
@@ -51,9 +51,9 @@ pub struct Contact {
 /// A party's registration with the router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
-    /// The party.
+    /// The id of the party that registers.
     pub party_id: PartyId,
-    /// Its role.
+    /// The role that it asks for.
     pub role: PartyRole,
     /// Its software's version, free text.
     pub version: String,
@@ -93,7 +93,7 @@ pub struct PartyView {
     pub online: bool,
     /// Whether it has a notification channel whose address is not shown here.
     pub offline: bool,
-    /// First registration.
+    /// Wall time of the first registration.
     pub registered_at: Timestamp,
     /// Last sign of life.
     pub last_seen_at: Timestamp,

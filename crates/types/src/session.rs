@@ -86,7 +86,7 @@ words! {
         SessionStarted = "session_started",
         /// The result is known.
         SessionCompleted = "session_completed",
-        /// It failed.
+        /// The session ended without a result.
         SessionFailed = "session_failed",
         /// Its deadline passed.
         SessionExpired = "session_expired",
@@ -131,9 +131,9 @@ pub struct Failure {
 /// A participant as its session's creator names it.
 #[derive(Clone, Debug)]
 pub struct NewParticipant {
-    /// The party.
+    /// The id of the participant.
     pub party_id: PartyId,
-    /// Its device.
+    /// What the participant's device says of itself.
     pub device: DeviceInfo,
     /// For whom it takes the seat, where it is a delegate.
     pub on_behalf_of: Option<OnBehalfOf>,
@@ -190,7 +190,7 @@ pub type JoinToken = Secret<String>;
 pub struct JoinSession {
     /// When given it must be the token's session.
     pub session_id: Option<SessionId>,
-    /// Who joins.
+    /// The id of the joining party.
     pub party_id: PartyId,
     /// The party's token.
     pub token: JoinToken,
@@ -234,9 +234,9 @@ impl ReadyCount {
 /// What a party reports at its end.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The session.
+    /// The id of the session.
     pub session_id: SessionId,
-    /// Who reports.
+    /// The id of the reporting party.
     pub party_id: PartyId,
     /// The attempt of which it tells, from 0.
     pub attempt: u32,
@@ -281,13 +281,13 @@ pub enum Outcome {
 /// A participant as callers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParticipantView {
-    /// The party.
+    /// The id of the participant.
     pub party_id: PartyId,
     /// Its place, from 0.
     pub party_index: PartyIndex,
     /// Where it stands.
     pub status: ParticipantStatus,
-    /// Its device.
+    /// What the participant's device says of itself.
     pub device: DeviceInfo,
     /// Its handshake, once it has joined with one.
     pub handshake: Option<Handshake>,
@@ -305,7 +305,7 @@ impl ParticipantView {
 /// A session as callers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionView {
-    /// The session.
+    /// The session's id.
     pub session_id: SessionId,
     /// Who owns it. Travels between roles and to parties; JSON does not show it.
     pub tenant: Tenant,
@@ -328,7 +328,7 @@ pub struct SessionView {
     pub failure: Option<Failure>,
     /// When it was created.
     pub created_at: Timestamp,
-    /// Its deadline.
+    /// Moment at which the session expires unless it has ended.
     pub expires_at: Timestamp,
 }
 
@@ -426,7 +426,7 @@ pub struct Timeline {
 pub struct SessionEvent {
     /// Unique per event.
     pub event_id: EventId,
-    /// What happened.
+    /// The type of event.
     pub kind: EventKind,
     /// The session after it happened.
     pub session: SessionView,

@@ -29,14 +29,16 @@ impl Threshold {
         if !(2..=n).contains(&t) {
             return Err(Error::invalid_field(
                 "threshold_t",
-                format!("threshold_t is {t}; it counts the signers needed, 2 to threshold_n ({n})"),
+                format!(
+                    "threshold_t is {t}; the number of signers needed is 2 to threshold_n ({n})"
+                ),
             ));
         }
         let small = |v: i64| u16::try_from(v).expect("within 2..=MAX_PARTIES");
         Ok(Self { t: small(t), n: small(n) })
     }
 
-    /// Signers needed.
+    /// Number of signers needed, *t*.
     pub fn signers(self) -> u16 {
         self.t
     }

@@ -63,7 +63,7 @@ impl SealedShare {
 /// A holder this party must not sign with under this key until a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
-    /// The key.
+    /// The key under which the ban holds.
     pub key_id: KeyId,
     /// The epoch the ban belongs to.
     pub epoch: u32,
@@ -83,7 +83,7 @@ pub struct Ban {
 pub struct Pin {
     /// Whose sessions it counts in; `None` for a name that the operator has bound for all.
     pub tenant: Option<Tenant>,
-    /// The name.
+    /// The name that is bound to the identity.
     pub peer: PartyId,
     /// Its Ed25519 public key.
     pub identity: [u8; 32],

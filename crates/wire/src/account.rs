@@ -12,23 +12,23 @@ use crate::time::Rfc3339;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewAccountJson {
-    /// 1 to 128 bytes of text that shows; blanks around it are taken off and its characters composed
-    /// (NFC). Unique, whatever its case.
+    /// 1 to 128 bytes of visible text, trimmed and normalized to NFC. Unique in the tenant,
+    /// ignoring case.
     #[schema(example = "alice")]
     pub username: String,
-    /// Mail address, unique where given, whatever its case.
+    /// E-mail address; if given, unique in the tenant, ignoring case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "alice@example.com")]
     pub email: Option<String>,
-    /// Telephone number.
+    /// Telephone number, free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "+1234567890")]
     pub phone: Option<String>,
     /// A key the account already has.
     #[serde(default, alias = "public_key", skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
-    /// The key of whoever asks for the account, `ed25519:` or `p256:` and hex digits: keygens and
-    /// signatures for the account then need an `authorization` that it has signed.
+    /// The account's initiator key, `ed25519:` or `p256:` and hex digits: keygens and signatures
+    /// for the account then need an `authorization` signed by this key.
     #[serde(default, alias = "initiator_key", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub initiator_key: Option<AuthorityKey>,
@@ -48,27 +48,27 @@ impl From<NewAccount> for NewAccountJson {
     }
 }
 
-/// Changes an account; absent members stay as they are.
+/// Changes an account; omitted fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct AccountChangeJson {
-    /// New user name.
+    /// New user name, by the same rules as at creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// New mail address.
+    /// New e-mail address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// New telephone number.
+    /// New telephone number, free text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
-    /// New key.
+    /// New verifying key of the account.
     #[serde(alias = "public_key", skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
-    /// New key of whoever asks for the account.
+    /// New initiator key of the account.
     #[serde(alias = "initiator_key", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub initiator_key: Option<AuthorityKey>,
-    /// Switch on or off.
+    /// New status: enables or disables the account.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::account_status, required = false)]
     pub status: Option<AccountStatus>,
@@ -87,39 +87,39 @@ impl From<AccountChangeJson> for AccountChange {
     }
 }
 
-/// An account.
+/// An account and its threshold key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccountJson {
-    /// The account's id.
+    /// The account's id, a UUID.
     #[schema(value_type = Uuid)]
     pub id: AccountId,
-    /// Its user name.
+    /// The user name, trimmed and normalized.
     pub username: String,
-    /// Its mail address.
+    /// The e-mail address, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// Its telephone number.
+    /// The telephone number, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
-    /// The key it signs with.
+    /// The verifying key that it signs with.
     #[serde(default, alias = "public_key", skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
-    /// The id of that key, where it was made here.
+    /// The id of that key, if this installation made it.
     #[serde(default, alias = "key_id", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub key_id: Option<KeyId>,
-    /// Who asks for the account: its requests are signed by this key.
+    /// The initiator key that must sign requests for the account.
     #[serde(default, alias = "initiator_key", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub initiator_key: Option<AuthorityKey>,
-    /// In use or switched off.
+    /// Whether the account is enabled or disabled.
     #[schema(schema_with = schema::account_status)]
     pub status: AccountStatus,
-    /// When it was created.
+    /// Creation time.
     #[serde(alias = "created_at")]
     pub created_at: Rfc3339,
-    /// When it last changed.
+    /// Time of the last change.
     #[serde(alias = "updated_at")]
     pub updated_at: Rfc3339,
 }
@@ -163,7 +163,7 @@ impl AccountJson {
 /// A page of accounts, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccountsJson {
-    /// The accounts.
+    /// At most as many accounts as the request limits.
     pub accounts: Vec<AccountJson>,
     /// Give this as `after` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

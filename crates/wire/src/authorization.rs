@@ -33,7 +33,7 @@ impl TryFrom<ApprovalJson> for Approval {
     }
 }
 
-/// A request as its initiator has signed it: what `quorate request sign` writes.
+/// A request signed by its initiator, as `quorate request sign` writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorizationJson {
@@ -44,7 +44,7 @@ pub struct AuthorizationJson {
     pub initiator: AuthorityKey,
     /// The initiator's signature over the request's bytes: R ‖ S or r ‖ s, 128 hex digits.
     pub signature: SignatureText,
-    /// Approvals that have come in, at most 32.
+    /// Approvals so far, at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<ApprovalJson>,
 }

@@ -152,7 +152,7 @@ impl FromStr for PublicKeyText {
         match (bytes.len(), bytes.first()) {
             (65, Some(4)) | (33, Some(2 | 3)) | (32, _) => Ok(Self(PublicKey(bytes))),
             (length, _) => Err(Error::invalid(format!(
-                "{length} bytes are no public key; give 65 bytes 04… or 33 bytes 02… or 03… \
+                "{length} bytes are not a public key; give 65 bytes 04… or 33 bytes 02… or 03… \
                  (ECDSA), or 32 bytes (Ed25519)"
             ))),
         }

@@ -46,7 +46,7 @@ impl From<PackageKey> for SealKeyJson {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DelegateKeyJson {
-    /// The key.
+    /// The public key to seal to.
     pub key: SealKeyJson,
     /// Of the delegate's identity over its name and the key: 64 bytes in hex.
     pub signature: String,
@@ -101,11 +101,11 @@ impl From<LentShare> for LentShareJson {
     }
 }
 
-/// For whom a delegate takes a seat.
+/// The user for whom a delegate takes a seat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnBehalfOfJson {
-    /// The name of the user among the holders of the key: its own in this session.
+    /// The user's name among the holders of the key; unique in the session.
     #[schema(value_type = String, example = "alice")]
     pub user_id: PartyId,
     /// Keygen: the user's key, to which the delegate seals its share.
@@ -130,17 +130,17 @@ impl From<OnBehalfOf> for OnBehalfOfJson {
     }
 }
 
-/// Hands in what a delegate has made for its user.
+/// Submits the package that a delegate has made for its user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitShareJson {
-    /// The delegate.
+    /// The id of the delegate.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// Its place, from 0.
+    /// Index of its seat, from 0.
     #[schema(value_type = u16)]
     pub party_index: PartyIndex,
-    /// The key that was made.
+    /// The verifying key that was made.
     pub public_key: PublicKeyText,
     /// The user's package in base64, sealed to its `seal_key`: at most 1 MiB.
     pub encrypted_share: Base64Text,
@@ -167,26 +167,26 @@ impl From<SubmitShare> for SubmitShareJson {
     }
 }
 
-/// Answer to handing in and to confirming a package.
+/// Answer to submitting or confirming a package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ShareStepJson {
-    /// Always true.
+    /// Always `true`: a refusal is an error instead.
     pub success: bool,
 }
 
-/// A user's package.
+/// A user's package, sealed to that user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DelegatedShareJson {
-    /// The keygen.
+    /// The id of the keygen session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// The delegate that has made it.
+    /// The id of the delegate that made it.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// Its holder.
+    /// The user that holds the share.
     #[schema(value_type = String)]
     pub user_id: PartyId,
-    /// The holder's place, from 0.
+    /// Index of the holder's seat, from 0.
     #[schema(value_type = u16)]
     pub party_index: PartyIndex,
     /// The package in base64, sealed to the user's `seal_key`.

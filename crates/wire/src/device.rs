@@ -10,9 +10,9 @@ use crate::delegate::OnBehalfOfJson;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceJson {
-    /// `server`, `iOS`, …
+    /// The type of device, such as `server` or `iOS`.
     pub device_type: String,
-    /// The device's own id.
+    /// The device's id, as it names itself.
     pub device_id: String,
     /// Operating system or browser.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -40,7 +40,7 @@ impl From<DeviceInfo> for DeviceJson {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewParticipantJson {
-    /// The party.
+    /// The id of the party.
     #[schema(value_type = String, example = "party_user_device")]
     pub party_id: PartyId,
     /// The device's type, when `device_info` is not given.
@@ -49,10 +49,10 @@ pub struct NewParticipantJson {
     /// The device's id, when `device_info` is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// The device.
+    /// What the device says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_info: Option<DeviceJson>,
-    /// For whom it takes the seat, where it is a delegate.
+    /// The user for whom a delegate takes the seat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<OnBehalfOfJson>,
 }

@@ -8,20 +8,20 @@ use utoipa::ToSchema;
 
 use crate::schema;
 
-/// Every refusal, on every path.
+/// The body of every error, on every path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorJson {
-    /// The stable code.
+    /// The stable code; see docs/errors.md.
     #[schema(schema_with = schema::error_code)]
     pub error: String,
     /// What happened and what to do, in words.
     pub message: String,
-    /// The particulars.
+    /// Details that programs can use.
     #[serde(default)]
     pub details: DetailsJson,
 }
 
-/// The particulars of a refusal. Other members are named after the field they explain.
+/// Details of an error. Further entries are named after the field that they explain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DetailsJson {
     /// Whether the same request may succeed later without being changed.
@@ -30,7 +30,7 @@ pub struct DetailsJson {
     /// Seconds after which a retry makes sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
-    /// Parties that have not done their part.
+    /// Parties that the session is waiting for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub waiting_for: Vec<PartyId>,
@@ -45,10 +45,10 @@ pub struct DetailsJson {
 /// The party at fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BlameJson {
-    /// The party.
+    /// The id of the party.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// What it did, in words.
+    /// Description of what it did.
     pub reason: String,
 }
 

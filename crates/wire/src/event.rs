@@ -15,37 +15,37 @@ use crate::view::SessionJson;
 /// What happened to a session.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct EventJson {
-    /// Unique per event: after a reconnect the last one of each open session comes again.
+    /// Unique per event; after a reconnect the last event of each open session is sent again.
     #[schema(value_type = Uuid)]
     pub event_id: EventId,
-    /// What happened.
+    /// The type of event.
     #[schema(schema_with = schema::event_kind)]
     pub event_type: EventKind,
-    /// The session.
+    /// The id of the session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// Holders of the key.
+    /// Number of holders of the key.
     pub threshold_n: u16,
-    /// Signers needed.
+    /// Number of signers needed.
     pub threshold_t: u16,
     /// The session's parties in the order of their indices.
     #[schema(value_type = Vec<String>)]
     pub selected_parties: Vec<PartyId>,
-    /// The subscriber's own join token, by its party id; nobody else's.
+    /// The subscriber's own join token, by its party id; no other party's.
     #[serde(default)]
     pub join_tokens: BTreeMap<String, String>,
     /// Sign: the share that a user lends the subscriber; nobody else sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegate_user_share: Option<LentShareJson>,
-    /// Sign: what is signed.
+    /// Sign: the hash to be signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_hash: Option<DigestText>,
-    /// When it happened, in milliseconds since 1970.
+    /// Time of the event, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub created_at: Timestamp,
     /// The session's deadline, in seconds since 1970.
     pub expires_at: i64,
-    /// The session after it happened.
+    /// The session after the event.
     pub session: SessionJson,
 }
 

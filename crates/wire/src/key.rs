@@ -16,20 +16,20 @@ use crate::schema;
 /// A threshold key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeyJson {
-    /// The key's id, that of the session that made it.
+    /// The key's id, which is the id of the keygen session.
     #[schema(value_type = Uuid)]
     pub key_id: KeyId,
-    /// Counts the refreshes of the key, from 0.
+    /// The active epoch: 0 after the keygen, higher after each refresh.
     #[serde(default)]
     pub epoch: u32,
-    /// Its scheme.
+    /// The key's signature scheme.
     #[schema(schema_with = schema::scheme)]
     pub scheme: Scheme,
-    /// Signers needed.
+    /// Number of signers needed.
     pub threshold_t: u16,
-    /// Holders of a share.
+    /// Number of holders of a share.
     pub threshold_n: u16,
-    /// The verifying key.
+    /// The verifying key, the same in every epoch.
     pub public_key: PublicKeyText,
     /// The holders in the order of their shares.
     #[schema(value_type = Vec<String>)]
@@ -37,11 +37,11 @@ pub struct KeyJson {
     /// When the last holder confirmed its share, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub created_at: Timestamp,
-    /// What it is called, where its creator gave it a name.
+    /// Its label, if its creator gave it one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub label: Option<KeyLabel>,
-    /// Present while nothing is made with the key.
+    /// Present while the key is frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<FreezeJson>,
 }
@@ -49,21 +49,21 @@ pub struct KeyJson {
 /// By whom a key was frozen, when and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FreezeJson {
-    /// The caller, as far as the coordinator knows it.
+    /// The caller that froze it, as far as the coordinator knows.
     pub by: String,
-    /// Since when, in milliseconds since 1970.
+    /// Time of the freeze, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub at: Timestamp,
-    /// What the caller gave as the reason; may be empty.
+    /// The reason given by the caller; may be empty.
     #[serde(default)]
     pub reason: String,
 }
 
-/// Why a key is to be frozen.
+/// Freezes a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FreezeKeyJson {
-    /// For those who read it later: at most 256 bytes.
+    /// The reason, shown in every refusal: at most 256 bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
@@ -105,7 +105,7 @@ impl KeyJson {
     }
 }
 
-/// What all holders of a key have signed of it.
+/// The attestation of a key: the signatures of all its holders.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttestationJson {
@@ -142,56 +142,56 @@ impl From<AttestationJson> for Attestation {
 /// An epoch of a key: the keygen makes the first, each refresh the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EpochJson {
-    /// From 0.
+    /// Number of the epoch, from 0.
     pub epoch: u32,
     /// `active`, or `retired` once there is a later one.
     pub state: String,
-    /// The session that made it.
+    /// The id of the session that made it.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
     /// When its last holder reported it, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub made_at: Timestamp,
-    /// What its holders have signed of it. Absent where one of them took part without an identity,
-    /// and for keys of earlier versions.
+    /// The signatures of its holders. Absent if a holder took part without an identity, and for
+    /// keys of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation: Option<AttestationJson>,
 }
 
-/// A holder's word that it signs no more with another one.
+/// A holder's report that it no longer signs with another holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReportedBanJson {
-    /// The epoch in which it does not: a refresh ends it.
+    /// The epoch of the key to which the ban applies: a refresh ends it.
     #[serde(default)]
     pub epoch: u32,
-    /// Who says so.
+    /// The holder that reports the ban.
     #[schema(value_type = String)]
     pub reporter: PartyId,
-    /// Whom it found at fault.
+    /// The holder that is banned.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// What the other did, in the reporter's words.
+    /// Description of what the banned holder did, as reported.
     pub reason: String,
-    /// The session in which it happened.
+    /// The id of the session in which it happened.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// When it was reported, in milliseconds since 1970.
+    /// Time of the report, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub at: Timestamp,
 }
 
-/// A key with its epochs and what its holders have reported of each other.
+/// A key with its epochs and the bans that its holders have reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeyDetailJson {
-    /// The key.
+    /// The key itself.
     #[serde(flatten)]
     pub key: KeyJson,
     /// `active`, `frozen` by its owner, or `locked` when bans leave no set of holders that is large
     /// enough to sign.
     pub state: String,
-    /// Oldest first.
+    /// All epochs, oldest first.
     pub epochs: Vec<EpochJson>,
-    /// Pairs of holders that do not sign together, oldest first.
+    /// Bans between holders, oldest first.
     pub bans: Vec<ReportedBanJson>,
 }
 
@@ -222,44 +222,44 @@ impl From<KeyView> for KeyDetailJson {
     }
 }
 
-/// A ban that a party keeps.
+/// A ban, as the party that enforces it stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeldBanJson {
-    /// Whom this party does not sign with.
+    /// The id of the banned party.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// The epoch in which it does not: a refresh ends it.
+    /// The epoch of the key to which the ban applies: a refresh ends it.
     pub epoch: u32,
-    /// What the other did.
+    /// Description of what the banned party did.
     pub reason: String,
-    /// When, in milliseconds since 1970.
+    /// Time of the ban, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub at: Timestamp,
-    /// How many messages that the other signed are kept as evidence.
+    /// Number of messages signed by the banned party that are kept as evidence.
     pub signed_messages: usize,
 }
 
-/// A key as one of its holders has it.
+/// A key, as one of its holders stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeldKeyJson {
-    /// The key.
+    /// The key itself.
     #[serde(flatten)]
     pub key: KeyJson,
-    /// How often the share was replaced.
+    /// The epoch of the share.
     pub epoch: u32,
     /// `pending` until all holders have confirmed the key, then `active`.
     pub state: String,
-    /// What all holders have signed of it, once they have.
+    /// The signatures of all holders, once they are complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation: Option<AttestationJson>,
-    /// Whom this party does not sign with under this key.
+    /// Parties that this party no longer signs with under this key.
     pub bans: Vec<HeldBanJson>,
 }
 
 /// Keys, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeysJson {
-    /// The keys.
+    /// At most as many keys as the request limits.
     pub keys: Vec<KeyJson>,
     /// Give this as `before` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::codec::Base64Text;
 use crate::schema;
 
-/// Hands a message to the router.
+/// Routes a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteJson {
@@ -15,7 +15,7 @@ pub struct RouteJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub session_id: Option<SessionId>,
-    /// The sender.
+    /// The id of the sending party.
     #[schema(value_type = String)]
     pub from_party: PartyId,
     /// The recipients; empty means all others of the session.
@@ -28,15 +28,15 @@ pub struct RouteJson {
     /// Another name for `round`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_number: Option<i32>,
-    /// Free text of the protocol.
+    /// Name of the message, chosen by the protocol.
     #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub message_type: String,
-    /// Opaque to the router.
+    /// The payload, opaque to the router.
     pub payload: Base64Text,
-    /// May be given to confirm what `to_parties` says.
+    /// Optional; if given, must agree with `to_parties`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_broadcast: Option<bool>,
-    /// Messages the sender is done with: acknowledged in the same call.
+    /// Ids of messages to acknowledge in the same call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Uuid>)]
     pub acknowledges: Vec<MessageId>,
@@ -116,12 +116,12 @@ impl From<RouteRequest> for RouteJson {
     }
 }
 
-/// Answer to routing: the message is durable, or acknowledged by every recipient.
+/// The message is durable, or acknowledged by every recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RouteAnswerJson {
-    /// Always true.
+    /// Always `true`: a refusal is an error instead.
     pub success: bool,
-    /// One id for all recipients.
+    /// The message id, the same for all recipients.
     #[schema(value_type = Uuid)]
     pub message_id: MessageId,
 }
@@ -129,28 +129,29 @@ pub struct RouteAnswerJson {
 /// A message as its recipient sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MessageJson {
-    /// One id for all recipients: deliveries are at least once, tell them apart by it.
+    /// The message id, the same for all recipients: delivery is at least once, so deduplicate by
+    /// it.
     #[schema(value_type = Uuid)]
     pub message_id: MessageId,
-    /// The session.
+    /// The id of the session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// The sender.
+    /// The id of the sending party.
     #[schema(value_type = String)]
     pub from_party: PartyId,
-    /// Whether it went to all others.
+    /// Whether it was sent to all other parties.
     pub is_broadcast: bool,
     /// The protocol's round.
     pub round: i32,
     /// The same as `round`.
     pub round_number: i32,
-    /// Free text of the protocol.
+    /// Name of the message, chosen by the protocol.
     pub message_type: String,
-    /// Opaque to the router.
+    /// The payload, opaque to the router.
     pub payload: Base64Text,
-    /// When the router accepted it, in seconds since 1970.
+    /// Time at which the router accepted it, in seconds since 1970.
     pub timestamp: i64,
-    /// When the router accepted it, in milliseconds since 1970.
+    /// Time at which the router accepted it, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub created_at: Timestamp,
 }
@@ -189,10 +190,10 @@ impl TryFrom<MessageJson> for Message {
     }
 }
 
-/// Messages that wait for a party, in order.
+/// Unacknowledged messages of a party, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MessagesJson {
-    /// The messages. Reading takes nothing away: acknowledge what is done with.
+    /// The messages. Reading does not remove them: acknowledge each one after handling it.
     pub messages: Vec<MessageJson>,
 }
 
@@ -200,17 +201,18 @@ pub struct MessagesJson {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AckJson {
-    /// Who acknowledges.
+    /// The id of the party that acknowledges.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// False when the message could not be used: it is not delivered again, and shown as failed.
+    /// `false` if the message could not be processed: it is not delivered again and its status is
+    /// failed.
     #[serde(default = "yes")]
     pub success: bool,
-    /// When given it must be the path's session.
+    /// Optional; if given, must be the path's session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub session_id: Option<SessionId>,
-    /// When given it must be the path's message.
+    /// Optional; if given, must be the path's message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub message_id: Option<MessageId>,
@@ -253,30 +255,30 @@ impl From<Acknowledge> for AckJson {
 /// Answer to an acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AckAnswerJson {
-    /// Always true.
+    /// Always `true`: a refusal is an error instead.
     pub success: bool,
-    /// The same in words.
+    /// The result as a sentence.
     pub message: String,
 }
 
 /// Delivery of one message to one party.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeliveryJson {
-    /// The recipient.
+    /// The id of the receiving party.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// Where its copy is.
+    /// Delivery status of its copy.
     #[schema(schema_with = schema::delivery_state)]
     pub status: DeliveryState,
-    /// First handed over, in milliseconds since 1970.
+    /// Time of the first delivery, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>)]
     pub delivered_at: Option<Timestamp>,
-    /// Acknowledged, in milliseconds since 1970.
+    /// Time of the acknowledgement, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>)]
     pub acknowledged_at: Option<Timestamp>,
-    /// Times it was handed over again after the first.
+    /// Number of redeliveries after the first delivery.
     #[serde(default)]
     pub retry_count: u32,
 }
@@ -305,13 +307,13 @@ impl From<DeliveryJson> for Delivery {
     }
 }
 
-/// Where each recipient's copy of a message is.
+/// Delivery status of a message for each recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MessageStatusJson {
-    /// The message.
+    /// The id of the message.
     #[schema(value_type = Uuid)]
     pub message_id: MessageId,
-    /// The session.
+    /// The id of the session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
     /// One entry per recipient.

@@ -18,32 +18,32 @@ use crate::view::SessionJson;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MpcKeygenJson {
-    /// Holders of the key, 2 to 16.
+    /// Number of holders of the key, 2 to 16.
     #[schema(example = 3)]
     pub threshold_n: i64,
-    /// Signers needed, 2 to `threshold_n`.
+    /// Number of signers needed, 2 to `threshold_n`.
     #[schema(example = 2)]
     pub threshold_t: i64,
-    /// The parties. Missing ones are filled from registered online persistent parties.
+    /// The participants. Any remaining seats are filled by online persistent parties.
     #[serde(default)]
     pub participants: Vec<NewParticipantJson>,
     /// The account that gets the finished key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub account_id: Option<AccountId>,
-    /// Seconds until the session expires: 1 to 604800. 300 unless given, or 86400 where a participant
-    /// is offline.
+    /// Seconds until the session expires, 1 to 604800. Default: 300, or 86400 if a participant is
+    /// offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
-    /// The scheme.
+    /// The signature scheme; `ecdsa-secp256k1` if omitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::scheme, required = false)]
     pub scheme: Option<Scheme>,
-    /// The request as an initiator has signed it: the account's own, where it has an `initiatorKey`.
+    /// The request signed by an initiator; by the account's `initiatorKey`, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationJson>,
-    /// What the key is called, 1 to 64 letters, digits or `-_.:@+`.
+    /// The key's label, 1 to 64 letters, digits or `-_.:@+`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "treasury")]
     pub label: Option<KeyLabel>,
@@ -88,7 +88,7 @@ impl MpcKeygenJson {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MpcSignJson {
-    /// Whose key.
+    /// The id of the account whose key signs.
     #[schema(value_type = Uuid)]
     pub account_id: AccountId,
     /// The 32-byte hash to sign, for a key whose scheme signs hashes (ECDSA).
@@ -98,25 +98,25 @@ pub struct MpcSignJson {
     /// (Ed25519).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Base64Text>,
-    /// The signers. Missing ones are filled from the key's online persistent holders.
+    /// The signers. Any remaining seats are filled by the key's online persistent holders.
     #[serde(default)]
     pub participants: Vec<NewParticipantJson>,
-    /// Signers needed; checked against the key where given.
+    /// Number of signers needed; if given, must agree with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold_t: Option<i64>,
-    /// Holders of the key; checked against the key where given.
+    /// Number of holders; if given, must agree with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold_n: Option<i64>,
-    /// Seconds until the session expires: 1 to 604800. 300 unless given, or 86400 where a participant
-    /// is offline.
+    /// Seconds until the session expires, 1 to 604800. Default: 300, or 86400 if a participant is
+    /// offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
-    /// The request as an initiator has signed it: the account's own, where it has an `initiatorKey`.
+    /// The request signed by an initiator; by the account's `initiatorKey`, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationJson>,
-    /// A named participant, too, may be replaced by another holder of the key when it cannot sign.
-    /// Participants that were filled in always are.
+    /// Whether other holders can also replace named participants that cannot sign. Participants
+    /// that were filled in can always be replaced.
     #[serde(default)]
     pub replace: bool,
     /// The webhook that is told how the session ends: one that the operator has configured for the
@@ -163,32 +163,32 @@ fn shown(status: SessionStatus) -> SessionStatus {
 /// A session that was just started.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct MpcCreatedJson {
-    /// The session.
+    /// The id of the session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// Keygen or sign.
+    /// The type of session: keygen or sign.
     #[schema(schema_with = schema::session_kind)]
     pub session_type: SessionKind,
-    /// The account it is for.
+    /// The id of the account that it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub account_id: Option<AccountId>,
-    /// Sign: what is signed.
+    /// Sign: the hash to be signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_hash: Option<DigestText>,
-    /// Holders of the key.
+    /// Number of holders of the key.
     pub threshold_n: u16,
-    /// Signers needed.
+    /// Number of signers needed.
     pub threshold_t: u16,
-    /// Party → its join token.
+    /// Join tokens by party id.
     pub join_tokens: BTreeMap<String, String>,
-    /// Keygen: delegate → the token with which its user fetches its share.
+    /// Keygen: fetch tokens by delegate id, with which users fetch their shares.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fetch_tokens: BTreeMap<String, String>,
     /// `waiting` until all are ready.
     #[schema(schema_with = schema::session_status)]
     pub status: SessionStatus,
-    /// Its deadline, in seconds since 1970.
+    /// Deadline, in seconds since 1970.
     pub expires_at: i64,
 }
 
@@ -214,20 +214,20 @@ impl MpcCreatedJson {
 /// A session as the account service shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MpcSessionJson {
-    /// The session.
+    /// The id of the session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// Keygen or sign.
+    /// The type of session: keygen or sign.
     #[schema(schema_with = schema::session_kind)]
     pub session_type: SessionKind,
-    /// Where it stands; never `created`.
+    /// The status; never `created`.
     #[schema(schema_with = schema::session_status)]
     pub status: SessionStatus,
-    /// Participants that have reported a result.
+    /// Number of participants that have reported a result.
     pub completed_parties: usize,
-    /// Participants in all.
+    /// Number of participants.
     pub total_parties: usize,
-    /// Parties that have not done what the session waits for.
+    /// Parties that the session is waiting for.
     #[schema(value_type = Vec<String>)]
     pub waiting_for: Vec<PartyId>,
     /// The key used (sign) or made (completed keygen).
@@ -243,10 +243,10 @@ pub struct MpcSessionJson {
     /// Sign: 0 to 3, with the signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_id: Option<u8>,
-    /// What went wrong, once failed or expired.
+    /// The failure, if it failed or expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureJson>,
-    /// Its deadline, in seconds since 1970.
+    /// Deadline, in seconds since 1970.
     pub expires_at: i64,
 }
 

@@ -8,17 +8,17 @@ use crate::codec::IdentityText;
 use crate::delegate::PublishedKey;
 use crate::schema;
 
-/// Ways to reach a party that is not connected; any of them puts it in offline mode.
+/// Contact data of a party that is not always connected; any of them puts it in offline mode.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotificationJson {
-    /// Mail address.
+    /// E-mail address.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub email: String,
     /// Telephone number for SMS.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub phone: String,
-    /// Push token.
+    /// Token of a push notification service.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub push_token: String,
 }
@@ -41,17 +41,17 @@ impl From<NotificationChannel> for NotificationJson {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterJson {
-    /// The party.
+    /// The id of the party.
     #[schema(value_type = String, example = "server-party-1")]
     pub party_id: PartyId,
     /// Its role; `role` is read as well.
     #[serde(alias = "role")]
     #[schema(schema_with = schema::party_role)]
     pub party_role: PartyRole,
-    /// Its software's version, free text.
+    /// Version of its software, free text.
     #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub version: String,
-    /// How to reach it offline.
+    /// Contact data for offline mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notification: Option<NotificationJson>,
     /// Its Ed25519 identity key. Once given it cannot change.
@@ -93,20 +93,20 @@ impl From<Registration> for RegisterJson {
 /// Answer to registering.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RegisteredJson {
-    /// Always true.
+    /// Always `true`: a refusal is an error instead.
     pub success: bool,
-    /// The same in words.
+    /// The result as a sentence.
     pub message: String,
-    /// First registration, in milliseconds since 1970.
+    /// Time of the first registration, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub registered_at: Timestamp,
 }
 
-/// A sign of life. The body may be left out.
+/// A heartbeat. The body may be omitted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeartbeatJson {
-    /// When given it must be the path's party.
+    /// Optional; if given, must be the path's party.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub party_id: Option<PartyId>,
@@ -115,15 +115,15 @@ pub struct HeartbeatJson {
     pub timestamp: Option<i64>,
 }
 
-/// Answer to a sign of life.
+/// Answer to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeartbeatAnswerJson {
-    /// Always true.
+    /// Always `true`: a refusal is an error instead.
     pub success: bool,
     /// The server's clock, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub server_timestamp: Timestamp,
-    /// Messages that wait for the party, all sessions together.
+    /// Number of unacknowledged messages of the party in all sessions.
     pub pending_messages: u32,
 }
 
@@ -146,24 +146,24 @@ impl From<HeartbeatAnswerJson> for Pulse {
 /// A registered party.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartyJson {
-    /// The party.
+    /// The id of the party.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// Its role.
+    /// Role: persistent, delegate or temporary.
     #[schema(schema_with = schema::party_role)]
     pub role: PartyRole,
-    /// Whether it is connected or has sent a heartbeat lately.
+    /// Whether it is connected or sent a heartbeat recently.
     pub online: bool,
-    /// Its software's version.
+    /// Version of its software.
     #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub version: String,
-    /// First registration, in milliseconds since 1970.
+    /// Time of the first registration, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub registered_at: Timestamp,
-    /// Last sign of life, in milliseconds since 1970.
+    /// Time at which it was last heard from, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub last_seen_at: Timestamp,
-    /// How to reach it offline, in offline mode.
+    /// Contact data, if it is in offline mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notification: Option<NotificationJson>,
     /// Its Ed25519 identity key.
@@ -220,11 +220,11 @@ impl From<PartyJson> for PartyView {
 /// Registered parties, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartiesJson {
-    /// The parties in the order of their names, about a thousand at the most.
+    /// The parties in the order of their ids, about a thousand at most.
     pub parties: Vec<PartyJson>,
-    /// How many they are on all pages.
+    /// Number of parties on all pages.
     pub total_count: usize,
-    /// Where the next page begins, as `after`; absent on the last.
+    /// Give this as `after` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub next: Option<PartyId>,

@@ -32,7 +32,7 @@ impl Ttl {
     /// The longest time the two bytes can say: a little more than a week.
     pub const MAX: Self = Self(u16::MAX);
 
-    /// The time.
+    /// The time to live that the header gives.
     pub fn duration(self) -> Duration {
         let value = u64::from(self.0);
         Duration::from_secs(if value < 256 { value } else { (value - 255) * 10 + 250 })

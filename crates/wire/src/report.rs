@@ -8,18 +8,18 @@ use crate::codec::{PublicKeyText, SignatureText};
 use crate::key::AttestationJson;
 use crate::schema;
 
-/// How and through whom a session failed.
+/// Why a session failed, and the parties concerned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FailureJson {
-    /// The stable reason.
+    /// The stable code of the reason.
     #[serde(default = "party_failed")]
     #[schema(schema_with = schema::failure_reason, required = false)]
     pub reason: FailureReason,
-    /// What happened, in words.
+    /// Description of what happened.
     #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub message: String,
-    /// Parties that did not do their part in time, or are at fault.
+    /// Parties that were late or are at fault.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub parties: Vec<PartyId>,
@@ -47,29 +47,29 @@ impl From<FailureJson> for Failure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReportJson {
-    /// Who reports.
+    /// The id of the reporting party.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// Keygen: the key.
+    /// Keygen: the verifying key that was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
-    /// Keygen: what all holders have signed of the key.
+    /// Keygen: the signatures of all holders over the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation: Option<AttestationJson>,
-    /// Keygen and refresh: which epoch was made, where its holders have signed it. Without it the
-    /// first, or the one after the one that was to be replaced.
+    /// Keygen and refresh: the epoch that was made. Default: the first, or the one after the epoch
+    /// that was to be replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u32>,
-    /// Sign: r and s.
+    /// Sign: the signature, r and s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<SignatureText>,
-    /// Sign: 0 to 3, where the party knows it.
+    /// Sign: the recovery id, 0 to 3, if the party knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_id: Option<u8>,
-    /// It could not finish, and why.
+    /// The reason why the party could not finish.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureJson>,
-    /// The attempt of which it tells, from 0.
+    /// The attempt that is reported, from 0.
     #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub attempt: u32,
 }
@@ -147,14 +147,14 @@ impl From<Report> for ReportJson {
 /// Answer to a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CompletedJson {
-    /// False when the session has failed although this party reported a result.
+    /// `false` if the session has failed although this party reported a result.
     pub success: bool,
     /// Whether every participant has reported its result.
     pub all_completed: bool,
-    /// Where the session stands now.
+    /// Status of the session.
     #[schema(schema_with = schema::session_status)]
     pub status: SessionStatus,
-    /// What went wrong, if it failed.
+    /// The failure, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureJson>,
 }

@@ -3,30 +3,30 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The process runs.
+/// Liveness of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthJson {
-    /// `healthy`.
+    /// Always `healthy`.
     #[schema(example = "healthy")]
     pub status: String,
-    /// The service's name.
+    /// Name of the service.
     #[schema(example = "session-coordinator")]
     pub service: String,
-    /// The software's version.
+    /// Version of the software.
     pub version: String,
-    /// How long it runs.
+    /// Time since the start, for people, such as `1h2m3s`.
     #[schema(example = "24h30m15s")]
     pub uptime: String,
 }
 
-/// Whether the service can do its work now.
+/// Readiness of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReadinessJson {
     /// `ready` or `not_ready`.
     #[schema(example = "ready")]
     pub status: String,
-    /// The service's name.
+    /// Name of the service.
     pub service: String,
-    /// Why not, one sentence each.
+    /// Reasons why it is not ready, one sentence each.
     pub reasons: Vec<String>,
 }

@@ -17,19 +17,20 @@ use crate::view::{SeatJson, SessionJson};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSessionJson {
-    /// Keygen, sign or refresh.
+    /// The type of session: keygen, sign or refresh.
     #[schema(schema_with = schema::session_kind)]
     pub session_type: SessionKind,
-    /// Holders of the key, 2 to 16. Required for keygen; otherwise it is checked where given.
+    /// Number of holders of the key, 2 to 16. Required for keygen; otherwise, if given, must agree
+    /// with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 3)]
     pub threshold_n: Option<i64>,
-    /// Signers needed, 2 to `threshold_n`. Required for keygen.
+    /// Number of signers needed, 2 to `threshold_n`. Required for keygen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 2)]
     pub threshold_t: Option<i64>,
-    /// The parties. Missing ones are filled from registered online persistent parties; of a refresh
-    /// they are all holders of the key, named or not.
+    /// The participants. Any remaining seats are filled by online persistent parties; a refresh
+    /// always takes all holders of the key.
     #[serde(default)]
     pub participants: Vec<NewParticipantJson>,
     /// Sign only: the 32-byte hash to sign, for a key whose scheme signs hashes (ECDSA).
@@ -39,34 +40,33 @@ pub struct CreateSessionJson {
     /// messages (Ed25519).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Base64Text>,
-    /// Seconds until the session expires: 1 to 604800. 300 unless given, or 86400 where a participant
-    /// is offline.
+    /// Seconds until the session expires, 1 to 604800. Default: 300, or 86400 if a participant is
+    /// offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 300, minimum = 1, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
-    /// Sign and refresh: the key by id. If neither this nor `public_key` is given, a signature is made
-    /// with the participants' only shared key.
+    /// Sign and refresh: the key by id. If neither this nor `public_key` is given, the
+    /// participants' only shared key signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub key_id: Option<KeyId>,
-    /// Sign and refresh: the key by its verifying key.
+    /// Sign and refresh: the key by its verifying key instead of its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyText>,
-    /// Keygen only: the scheme.
+    /// Keygen only: the signature scheme; `ecdsa-secp256k1` if omitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::scheme, required = false)]
     pub scheme: Option<Scheme>,
-    /// The request as an initiator has signed it. Required where the coordinator has no service
-    /// initiator.
+    /// The request signed by an initiator. Required if the coordinator has no service initiator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationJson>,
-    /// Keygen only: what the key is called, 1 to 64 letters, digits or `-_.:@+`. Where an initiator
-    /// has signed the request, its label is the key's and need not be repeated here.
+    /// Keygen only: the key's label, 1 to 64 letters, digits or `-_.:@+`. If an initiator has
+    /// signed the request, the label is taken from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "treasury")]
     pub label: Option<KeyLabel>,
-    /// Sign only: a named participant, too, may be replaced by another holder of the key when it
-    /// cannot sign. Participants that were filled in always are.
+    /// Sign only: whether other holders can also replace named participants that cannot sign.
+    /// Participants that were filled in can always be replaced.
     #[serde(
         default,
         deserialize_with = "crate::strict::or_default",
@@ -200,9 +200,9 @@ pub struct CreatedSessionJson {
     /// The session as it stands.
     #[serde(flatten)]
     pub session: SessionJson,
-    /// Party → its join token, shown here and to the participant only.
+    /// Join tokens by party id, shown here and to the participant only.
     pub join_tokens: BTreeMap<String, String>,
-    /// Keygen: delegate → the token with which its user fetches its share.
+    /// Keygen: fetch tokens by delegate id, with which users fetch their shares.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fetch_tokens: BTreeMap<String, String>,
 }
@@ -246,7 +246,7 @@ impl TryFrom<CreatedSessionJson> for CreatedSession {
 pub struct JoinSessionJson {
     /// The party's token; it decides the session.
     pub join_token: String,
-    /// Who joins.
+    /// The id of the joining party.
     #[schema(value_type = String)]
     pub party_id: PartyId,
     /// The device's type, when `device_info` is not given.
@@ -255,20 +255,20 @@ pub struct JoinSessionJson {
     /// The device's id, when `device_info` is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// The device.
+    /// What the device says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_info: Option<DeviceJson>,
-    /// When given it must be the token's session.
+    /// Optional; if given, must be the token's session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
     pub session_id: Option<SessionId>,
     /// The party's signed handshake, in base64; needed to compute with Quorate's own engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Base64Text>,
-    /// Join and say ready in one call.
+    /// Join and become ready in one call.
     #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub ready: bool,
-    /// Do not join: say that the party waits for approvals of the request first.
+    /// Do not join, but report that the party is waiting for approvals of the request.
     #[serde(default, deserialize_with = "crate::strict::or_default")]
     pub awaiting_approval: bool,
     /// The attempt that is joined, from 0.
@@ -277,7 +277,7 @@ pub struct JoinSessionJson {
 }
 
 impl JoinSessionJson {
-    /// The request.
+    /// The request, with the device from either form.
     ///
     /// # Errors
     /// `invalid_request` when the flat and the nested device contradict each other.
@@ -315,13 +315,13 @@ impl From<JoinSession> for JoinSessionJson {
 /// Answer to joining.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JoinedSessionJson {
-    /// The session.
+    /// The id of the session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// The joiner's place, from 0.
+    /// Index of the joining party's seat, from 0.
     #[schema(value_type = u16)]
     pub party_index: PartyIndex,
-    /// Where the joiner stands.
+    /// Status of the joining party.
     #[schema(schema_with = schema::participant_status)]
     pub status: ParticipantStatus,
     /// All participants in the order of their indices.
@@ -353,25 +353,25 @@ impl TryFrom<JoinedSessionJson> for JoinedSession {
     }
 }
 
-/// Says ready. The body may be left out: the path names the party.
+/// Marks a party ready. The body may be omitted: the path names the party.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReadyJson {
-    /// When given it must be the path's party.
+    /// Optional; if given, must be the path's party.
     #[schema(value_type = Option<String>)]
     pub party_id: Option<PartyId>,
 }
 
-/// Answer to saying ready.
+/// Answer to marking a party ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReadyAnswerJson {
-    /// Always true.
+    /// Always `true`: a refusal is an error instead.
     pub success: bool,
-    /// Whether the session has started by this.
+    /// Whether the session has started.
     pub all_ready: bool,
-    /// Participants that are ready or further.
+    /// Number of participants that are ready or further.
     pub ready_count: u16,
-    /// Participants in all.
+    /// Number of participants.
     pub total_parties: u16,
 }
 
@@ -395,9 +395,9 @@ impl From<ReadyAnswerJson> for ReadyCount {
 /// Answer to starting and to closing a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionStepJson {
-    /// Always true.
+    /// Always `true`: a refusal is an error instead.
     pub success: bool,
-    /// Where the session stands now.
+    /// Status of the session.
     #[schema(schema_with = schema::session_status)]
     pub status: SessionStatus,
 }

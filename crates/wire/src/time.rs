@@ -41,7 +41,7 @@ impl FromStr for Rfc3339 {
     /// Reads any offset and fraction of RFC 3339, and keeps whole seconds.
     fn from_str(text: &str) -> Result<Self> {
         let moment = jiff::Timestamp::from_str(text).map_err(|_| {
-            Error::invalid(format!("{text:?} is no time like 2024-01-15T10:30:00Z"))
+            Error::invalid(format!("{text:?} is not a time such as 2024-01-15T10:30:00Z"))
         })?;
         Ok(Self(Timestamp(moment.as_second() * 1000)))
     }

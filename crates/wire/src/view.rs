@@ -13,16 +13,16 @@ use crate::device::DeviceJson;
 use crate::report::FailureJson;
 use crate::schema;
 
-/// A participant's place and state.
+/// A participant's seat and status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SeatJson {
-    /// The party.
+    /// The id of the party.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// Its place, from 0.
+    /// Index of its seat, from 0.
     #[schema(value_type = u16)]
     pub party_index: PartyIndex,
-    /// Where it stands.
+    /// The current status.
     #[schema(schema_with = schema::participant_status)]
     pub status: ParticipantStatus,
 }
@@ -33,25 +33,25 @@ impl From<&ParticipantView> for SeatJson {
     }
 }
 
-/// A participant.
+/// A participant of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ParticipantJson {
-    /// The party.
+    /// The id of the party.
     #[schema(value_type = String)]
     pub party_id: PartyId,
-    /// Its place, from 0.
+    /// Index of its seat, from 0.
     #[schema(value_type = u16)]
     pub party_index: PartyIndex,
-    /// Where it stands.
+    /// The current status.
     #[schema(schema_with = schema::participant_status)]
     pub status: ParticipantStatus,
-    /// Its device.
+    /// What its device says of itself.
     #[serde(default)]
     pub device_info: DeviceJson,
-    /// Its handshake, once it has joined with one.
+    /// Its handshake, if it has joined with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Base64Text>,
-    /// For whom it takes the seat, where it is a delegate.
+    /// The user for whom a delegate takes the seat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<OnBehalfOfJson>,
 }
@@ -85,36 +85,36 @@ impl TryFrom<ParticipantJson> for ParticipantView {
     }
 }
 
-/// A session.
+/// A session, as its participants and its owner see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionJson {
-    /// The session.
+    /// The id of the session.
     #[schema(value_type = Uuid)]
     pub session_id: SessionId,
-    /// Keygen, sign or refresh.
+    /// The type of session: keygen, sign or refresh.
     #[schema(schema_with = schema::session_kind)]
     pub session_type: SessionKind,
-    /// Where it stands.
+    /// The current status.
     #[schema(schema_with = schema::session_status)]
     pub status: SessionStatus,
-    /// Signers needed.
+    /// Number of signers needed.
     pub threshold_t: u16,
-    /// Holders of the key.
+    /// Number of holders of the key.
     pub threshold_n: u16,
     /// The key's scheme.
     #[schema(schema_with = schema::scheme)]
     pub scheme: Scheme,
-    /// The attempt under way, or the last one, from 0: a signature is tried again with other
-    /// holders of the key when some cannot go on.
+    /// The current or last attempt, from 0: a signature is retried with other holders when some
+    /// cannot continue.
     #[serde(default)]
     pub attempt: u32,
     /// The parties in the order of their indices.
     pub participants: Vec<ParticipantJson>,
-    /// Who took part in an earlier attempt and does not in this one.
+    /// Parties that took part in an earlier attempt and not in this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub replaced: Vec<PartyId>,
-    /// Parties that have not done what the session waits for.
+    /// Parties that the session is waiting for.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub waiting_for: Vec<PartyId>,
@@ -129,7 +129,7 @@ pub struct SessionJson {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub holders: Vec<PartyId>,
-    /// Sign: the epoch of the key. Refresh: the one that is replaced; the next is made.
+    /// Sign: the epoch of the key. Refresh: the epoch that is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_epoch: Option<u32>,
     /// Sign: the hash that is signed, for a scheme that signs hashes.
@@ -138,7 +138,7 @@ pub struct SessionJson {
     /// Sign: the message that is signed, in base64, for a scheme that signs messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Base64Text>,
-    /// The request as its initiator has signed it, and who has approved of it.
+    /// The request signed by its initiator, with the approvals so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationJson>,
     /// Sign: the verified signature, once completed.
@@ -147,13 +147,13 @@ pub struct SessionJson {
     /// Sign: 0 to 3, with the signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_id: Option<u8>,
-    /// What went wrong, once failed or expired.
+    /// The failure, if it failed or expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureJson>,
-    /// When it was created, in milliseconds since 1970.
+    /// Creation time, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub created_at: Timestamp,
-    /// Its deadline, in seconds since 1970.
+    /// Deadline, in seconds since 1970.
     pub expires_at: i64,
 }
 
@@ -248,7 +248,7 @@ impl TryFrom<SessionJson> for SessionView {
 /// A page of sessions, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionsJson {
-    /// The sessions.
+    /// At most as many sessions as the request limits.
     pub sessions: Vec<SessionJson>,
     /// Give this as `before` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -256,27 +256,27 @@ pub struct SessionsJson {
     pub next: Option<Cursor>,
 }
 
-/// One line of a session's history.
+/// One entry of a session's timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineEntryJson {
-    /// When, in milliseconds since 1970.
+    /// Time of the entry, in milliseconds since 1970.
     #[schema(value_type = i64)]
     pub at: Timestamp,
-    /// Who, where it was a party.
+    /// The id of the party concerned, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub party_id: Option<PartyId>,
-    /// What, in words.
+    /// Description of what happened.
     #[schema(example = "joined")]
     pub what: String,
 }
 
-/// A session's history.
+/// A session's timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineJson {
     /// The session as it stands.
     pub session: SessionJson,
-    /// What happened, oldest first.
+    /// The entries, oldest first.
     pub entries: Vec<TimelineEntryJson>,
 }
 

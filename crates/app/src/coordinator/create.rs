@@ -297,7 +297,7 @@ impl CoordinatorApp {
         if !fingerprint::is_same(request, &first, &made) {
             return Err(Error::new(
                 ErrorCode::IdempotencyMismatch,
-                "this idempotency key came with another request before; use a new one",
+                "this idempotency key was used for a different request; use a new one",
             ));
         }
         Ok(self.created(made))

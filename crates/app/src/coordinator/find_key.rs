@@ -34,8 +34,7 @@ impl CoordinatorApp {
         };
         let owned = |key: &Arc<KeyRecord>| policy::sees(caller, &key.tenant);
         let record = record.filter(owned).ok_or_else(|| {
-            let problem =
-                "there is no such key for this caller; the list of keys has those there are";
+            let problem = "this key does not exist for this caller; see the list of keys";
             Error::new(ErrorCode::NotFound, problem).with_field("key_id")
         })?;
         refuse_frozen(&record)?;

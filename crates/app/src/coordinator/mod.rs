@@ -70,7 +70,7 @@ pub struct CoordinatorParts {
     pub store: Arc<dyn Store>,
     /// Signs requests that come without an initiator's signature, where the operator wants that.
     pub service_initiator: Option<Arc<AuthoritySecret>>,
-    /// Join tokens.
+    /// Makes and checks join tokens under the installation's key.
     pub join_tokens: JoinTokens,
     /// Who is online.
     pub directory: Arc<dyn Directory>,
@@ -78,7 +78,7 @@ pub struct CoordinatorParts {
     pub events: Arc<dyn EventSink>,
     /// Who tells offline parties and webhooks; without one nobody is told.
     pub notifier: Option<Arc<dyn Notifier>>,
-    /// The time.
+    /// Monotonic time for deadlines, and wall time for what is stored.
     pub clock: Arc<dyn Clock>,
 }
 

@@ -39,7 +39,7 @@ pub struct RouterParts {
     pub store: Arc<dyn Store>,
     /// Where rounds are noted.
     pub progress: Arc<dyn ProgressSink>,
-    /// The time.
+    /// Monotonic time for deadlines, and wall time for what is stored.
     pub clock: Arc<dyn Clock>,
 }
 

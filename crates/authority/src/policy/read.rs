@@ -195,7 +195,7 @@ impl Source<'_> {
 }
 
 fn rate(text: &str) -> std::result::Result<Rate, String> {
-    let form = || format!("{text:?} is no rate: write \"10/hour\"; or second, minute, day");
+    let form = || format!("{text:?} is not a rate: write \"10/hour\"; or second, minute, day");
     let (count, per) = text.split_once('/').ok_or_else(form)?;
     let count = count.trim().parse::<u32>().map_err(|_| form())?;
     let per = Period::of(per.trim()).ok_or_else(form)?;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use super::server::Endpoint;
 
-/// WebSocket opcodes.
+/// WebSocket opcodes of RFC 6455, section 5.2.
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;
 

@@ -38,14 +38,14 @@ impl Service {
     }
 }
 
-/// Which server.
+/// The server that is measured in this turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kinds {
     /// A bare axum WebSocket that sends back what comes.
     Echo,
     /// A plain relay, as one writes it first.
     Plain,
-    /// Quorate's.
+    /// Quorate's own relay.
     Ours,
 }
 
@@ -125,7 +125,7 @@ impl Server {
         all
     }
 
-    /// The process.
+    /// Process id, to read its memory and CPU time.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id().expect("it runs")
     }

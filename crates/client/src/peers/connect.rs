@@ -50,7 +50,7 @@ pub fn relay_url(text: &str) -> Result<String> {
     let plausible = host.contains(['.', ':']) || is_loopback(host) || text.contains("://");
     if host.is_empty() || !plausible {
         let why = format!(
-            "{text:?} is no address of a relay: write ws://HOST:PORT/PATH, or wss:// where it \
+            "{text:?} is not the address of a relay: write ws://HOST:PORT/PATH, or wss:// where it \
              serves TLS"
         );
         return Err(Error::invalid_field("relay", why));

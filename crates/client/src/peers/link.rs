@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub enum DeviceLink {
     /// Who the device is.
     Device {
-        /// Its key.
+        /// The key that verifies the device's messages.
         key: VerifyingKey,
         /// What its user calls it.
         name: Option<DeviceName>,
@@ -35,11 +35,11 @@ pub enum DeviceLink {
     Room {
         /// Address of the relay.
         relay: String,
-        /// The run.
+        /// Instance id of the keygen, fresh for each room.
         instance: InstanceId,
         /// The scheme of the key.
         scheme: Scheme,
-        /// Signers needed.
+        /// Number of signers needed, *t* of the key.
         signers: u16,
         /// The holders, in their order.
         members: Vec<VerifyingKey>,
@@ -50,9 +50,9 @@ pub enum DeviceLink {
     Sign {
         /// Address of the relay.
         relay: String,
-        /// The run.
+        /// Instance id of the signature, fresh for each one.
         instance: InstanceId,
-        /// The key.
+        /// The id of the key that signs.
         key: KeyId,
         /// The signers, in their order.
         members: Vec<VerifyingKey>,
@@ -61,9 +61,9 @@ pub enum DeviceLink {
     Refresh {
         /// Address of the relay.
         relay: String,
-        /// The run.
+        /// Instance id of the refresh, fresh for each one.
         instance: InstanceId,
-        /// The key.
+        /// The id of the key that is refreshed.
         key: KeyId,
         /// The holders, in their order.
         members: Vec<VerifyingKey>,
@@ -170,7 +170,7 @@ impl FromStr for DeviceLink {
                     None => Scheme::EcdsaSecp256k1,
                 },
                 signers: one("signers")?.parse().map_err(|_| {
-                    Error::invalid_field("link", "the link is damaged: signers is no number")
+                    Error::invalid_field("link", "the link is damaged: signers is not a number")
                 })?,
                 members: members()?,
                 names: names(&url)?,
@@ -187,7 +187,9 @@ impl FromStr for DeviceLink {
                 key: one("key")?.parse()?,
                 members: members()?,
             }),
-            other => Err(Error::invalid_field("link", format!("quorate:{other} is no known link"))),
+            other => {
+                Err(Error::invalid_field("link", format!("quorate:{other} is not a known link")))
+            }
         }
     }
 }

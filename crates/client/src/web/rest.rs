@@ -41,7 +41,7 @@ impl Rest {
         if base_url.scheme() != "http" {
             return Err(malformed("only http is spoken here; for TLS use the gRPC link"));
         }
-        let uri = base_url.as_str().parse().map_err(|_| malformed("it is no address"))?;
+        let uri = base_url.as_str().parse().map_err(|_| malformed("it is not an address"))?;
         let audience = audience(&uri).ok_or_else(|| malformed("it names no host"))?;
         let client = Client::builder()
             .tcp_nodelay(true)

@@ -12,7 +12,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use super::rest::{Rest, refusal};
 
-/// Longest handshake.
+/// Longest time for connecting and the WebSocket handshake.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The server pings every 20 s; one that is silent for three is gone.

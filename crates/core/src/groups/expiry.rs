@@ -10,9 +10,9 @@ use super::model::*;
 pub(super) enum Due {
     /// The place of a broken connection.
     Place(ClientId),
-    /// A session.
+    /// A session that nobody has used for its time to live.
     Session(Place),
-    /// A group.
+    /// A group that nobody has used for its time to live.
     Group(GroupId),
 }
 

@@ -16,10 +16,10 @@ pub type ConnectionId = u64;
 /// when that asked for a token.
 pub type ClientId = u64;
 
-/// Who calls.
+/// The caller: a connection, and the address to which it counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// Its WebSocket.
+    /// The WebSocket on which the call came.
     pub connection: ConnectionId,
     /// Where that comes from: what the peer makes counts for this address.
     pub address: ClientAddress,
@@ -128,9 +128,9 @@ pub struct Parameters {
 /// Where a call belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The group.
+    /// The id of the group that is meant.
     pub group: GroupId,
-    /// The session.
+    /// The id of the session in that group.
     pub session: SessionId,
 }
 
@@ -180,7 +180,7 @@ pub enum Command {
         place: Place,
         /// The kind of the session.
         kind: GroupKind,
-        /// Its round.
+        /// The protocol's round, as the sender numbers it.
         round: u16,
         /// Who says it.
         sender: u16,
@@ -199,7 +199,7 @@ pub enum Command {
     Token(TokenHash),
     /// Takes over the place of an earlier connection.
     Resume {
-        /// Whose place.
+        /// Hash of the token whose place is resumed.
         token: TokenHash,
         /// Events that the caller has seen since it got its token, when it counted them.
         seen: Option<u64>,
@@ -209,7 +209,7 @@ pub enum Command {
 /// A session as its members see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionView {
-    /// Its id.
+    /// The session's id at the relay.
     pub id: SessionId,
     /// What it makes.
     pub kind: GroupKind,
@@ -226,14 +226,14 @@ pub enum Reply {
     Created(GroupId),
     /// The group that was entered.
     Group {
-        /// Its id.
+        /// The group's id, which the relay chose.
         id: GroupId,
         /// A name for people.
         label: Arc<str>,
         /// What it is made for.
         params: Parameters,
     },
-    /// A session.
+    /// The session as it stands after the call.
     Session(SessionView),
     /// A party number.
     Number(u16),

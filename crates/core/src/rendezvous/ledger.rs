@@ -109,7 +109,7 @@ impl Ledger {
         Arc::new(Self { limits, held: Shares::new(limits.total_bytes), stored, asks })
     }
 
-    /// The bounds.
+    /// Bounds for all addresses together.
     pub fn limits(&self) -> &RendezvousLimits {
         &self.limits
     }
@@ -119,12 +119,12 @@ impl Ledger {
         self.held.used()
     }
 
-    /// Stored frames.
+    /// Number of stored messages, of all addresses.
     pub fn stored(&self) -> usize {
         self.stored.load(Relaxed)
     }
 
-    /// Open questions.
+    /// Number of subscriptions that wait for a message, of all addresses.
     pub fn asks(&self) -> usize {
         self.asks.load(Relaxed)
     }

@@ -51,7 +51,7 @@ impl Session {
     ) -> Result<Reply> {
         self.refuse_ended()?;
         let Some(authorization) = &mut self.authorization else {
-            let why = "nobody has signed the request of this session: there is nothing to approve";
+            let why = "the request of this session is not signed: there is nothing to approve";
             return Err(Error::new(ErrorCode::Conflict, why));
         };
         let approvals = &authorization.approvals;

@@ -8,7 +8,7 @@ use super::{Durability, Effects, Participant, Reply, Session, index};
 /// A package that a delegate hands in for its user.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// The delegate.
+    /// The delegate that takes the seat.
     pub party: PartyId,
     /// Its place, as it says.
     pub party_index: PartyIndex,
@@ -16,7 +16,7 @@ pub struct Submission {
     pub public_key: Vec<u8>,
     /// The package, sealed to its user's key.
     pub package: Bytes,
-    /// Its SHA-256.
+    /// SHA-256 of the package, by which a repetition is known.
     pub package_hash: [u8; 32],
 }
 
@@ -102,7 +102,7 @@ impl Session {
             return Err(Error::invalid_field("session_id", why));
         }
         if self.participants[at].on_behalf_of.is_none() {
-            let why = format!("{party} takes its seat for nobody else: it hands nothing over");
+            let why = format!("{party} takes its seat for itself: it has no package to submit");
             return Err(Error::invalid_field("party_id", why));
         }
         match self.participants[at].package {

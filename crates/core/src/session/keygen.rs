@@ -10,7 +10,7 @@ use quorate_types::*;
 /// `threshold_not_met` where some are missing, `invalid_request` where there are too many.
 pub(super) fn roster_ok(threshold: Threshold, parties: &[&PartyId]) -> Result<()> {
     let (n, count) = (usize::from(threshold.parties()), parties.len());
-    let problem = format!("a key of {n} parties is made by exactly {n}, not {count}");
+    let problem = format!("a key of {n} parties takes exactly {n} participants, not {count}");
     match count.cmp(&n) {
         Ordering::Less => {
             Err(Error::new(ErrorCode::ThresholdNotMet, problem).with_field("participants"))

@@ -12,7 +12,7 @@ pub(super) fn roster_ok(key: &KeyEpoch, parties: &[&PartyId]) -> Result<()> {
     }
     let key_id = key.key_id;
     if let Some(stranger) = parties.iter().find(|party| !key.holders.contains(party)) {
-        let problem = format!("no share of key {key_id} is held by {stranger}");
+        let problem = format!("{stranger} holds no share of key {key_id}");
         return Err(Error::invalid_field("participants", problem));
     }
     let missing = key.holders.iter().filter(|holder| !parties.contains(holder));

@@ -18,7 +18,7 @@ pub(super) fn roster_ok(key: &KeyEpoch, parties: &[&PartyId]) -> Result<()> {
     if strangers.is_empty() {
         return Ok(());
     }
-    let problem = format!("no share of key {} is held by {}", key.key_id, strangers.join(", "));
+    let problem = format!("{} holds no share of key {}", strangers.join(", "), key.key_id);
     Err(Error::invalid_field("participants", problem))
 }
 

@@ -35,7 +35,7 @@ impl Session {
         self.created_at
     }
 
-    /// Its deadline.
+    /// Moment at which the session expires.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
     }

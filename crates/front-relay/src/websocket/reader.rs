@@ -28,7 +28,7 @@ pub enum Payload<'a> {
 }
 
 impl Payload<'_> {
-    /// The bytes.
+    /// The payload, unmasked.
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,

@@ -38,7 +38,7 @@ pub fn accounts_routes(accounts: Arc<dyn Accounts>) -> Router {
 #[utoipa::path(post, path = "/api/v1/accounts", operation_id = "createAccount", tag = "accounts",
     request_body = NewAccountJson,
     responses((status = 201, description = "Created.", body = AccountJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn create(
     State(accounts): AccountsState,
     Who(caller): Who,
@@ -50,10 +50,10 @@ pub(crate) async fn create(
 
 /// List accounts, oldest first.
 #[utoipa::path(get, path = "/api/v1/accounts", operation_id = "listAccounts", tag = "accounts",
-    params(("limit" = Option<u32>, Query, description = "1 to 200; 50 when absent"),
-        ("after" = Option<Uuid>, Query, description = "the `next` of the page before")),
-    responses((status = 200, description = "A page.", body = AccountsJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    params(("limit" = Option<u32>, Query, description = "1 to 200, default 50"),
+        ("after" = Option<Uuid>, Query, description = "`next` of the previous page")),
+    responses((status = 200, description = "One page.", body = AccountsJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn list(
     State(accounts): AccountsState,
     Who(caller): Who,
@@ -72,7 +72,7 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/api/v1/accounts/{account_id}", operation_id = "getAccount", tag = "accounts",
     params(("account_id" = Uuid, Path)),
     responses((status = 200, description = "The account.", body = AccountJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn read(
     State(accounts): AccountsState,
     Who(caller): Who,
@@ -81,12 +81,12 @@ pub(crate) async fn read(
     Ok(Json(accounts.get(&caller, id).await?.into()))
 }
 
-/// Change an account; absent members stay as they are.
+/// Change an account; omitted fields stay as they are.
 #[utoipa::path(patch, path = "/api/v1/accounts/{account_id}", operation_id = "updateAccount", tag = "accounts",
     params(("account_id" = Uuid, Path)),
     request_body = AccountChangeJson,
     responses((status = 200, description = "Changed.", body = AccountJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn update(
     State(accounts): AccountsState,
     Who(caller): Who,
@@ -96,12 +96,12 @@ pub(crate) async fn update(
     Ok(Json(accounts.update(&caller, id, body.into()).await?.into()))
 }
 
-/// Change an account, the same as PATCH.
+/// Change an account, as PATCH does.
 #[utoipa::path(put, path = "/api/v1/accounts/{account_id}", operation_id = "replaceAccount", tag = "accounts",
     params(("account_id" = Uuid, Path)),
     request_body = AccountChangeJson,
     responses((status = 200, description = "Changed.", body = AccountJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn replace(
     service: AccountsState,
     who: Who,
@@ -111,11 +111,11 @@ pub(crate) async fn replace(
     update(service, who, id, body).await
 }
 
-/// Switch an account off: it cannot start a signature.
+/// Disable an account: it cannot start a signature.
 #[utoipa::path(post, path = "/api/v1/accounts/{account_id}/disable", operation_id = "disableAccount", tag = "accounts",
     params(("account_id" = Uuid, Path)),
-    responses((status = 200, description = "Switched off.", body = AccountJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Disabled.", body = AccountJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn disable(
     State(accounts): AccountsState,
     Who(caller): Who,
@@ -126,11 +126,11 @@ pub(crate) async fn disable(
     Ok(Json(accounts.update(&caller, id, change).await?.into()))
 }
 
-/// Switch an account off, the same as `disable`: accounts are never forgotten.
+/// Disable an account, as `disable` does: accounts are never deleted.
 #[utoipa::path(delete, path = "/api/v1/accounts/{account_id}", operation_id = "deleteAccount", tag = "accounts",
     params(("account_id" = Uuid, Path)),
-    responses((status = 200, description = "Switched off.", body = AccountJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Disabled.", body = AccountJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn remove(
     service: AccountsState,
     who: Who,

@@ -50,13 +50,13 @@ pub fn coordinator_routes(coordinator: Arc<dyn Coordinator>) -> Router {
 
 /// Create a session.
 ///
-/// Answers with one join token per participant. A repeated `Idempotency-Key` with the same request
-/// gives the same session.
+/// The answer has one join token per participant. Repeating a request with the same
+/// `Idempotency-Key` returns the same session.
 #[utoipa::path(post, path = "/api/v1/sessions", operation_id = "createSession", tag = "sessions",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
     request_body = CreateSessionJson,
     responses((status = 201, description = "Created.", body = CreatedSessionJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn create(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -69,11 +69,11 @@ pub(crate) async fn create(
 
 /// List sessions, newest first.
 #[utoipa::path(get, path = "/api/v1/sessions", operation_id = "listSessions", tag = "sessions",
-    params(("limit" = Option<u32>, Query, description = "1 to 200; 50 when absent"),
+    params(("limit" = Option<u32>, Query, description = "1 to 200, default 50"),
         ("before" = Option<String>, Query,
-            description = "the `next` of the page before, or ms since 1970")),
-    responses((status = 200, description = "A page.", body = SessionsJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+            description = "`next` of the previous page, or ms since 1970")),
+    responses((status = 200, description = "One page.", body = SessionsJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn list(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -88,11 +88,11 @@ pub(crate) async fn list(
 
 /// Join a session with a token.
 ///
-/// The token decides the session. The same party with the same token again gets the same place.
+/// The token determines the session. Repeating the call returns the same seat.
 #[utoipa::path(post, path = "/api/v1/sessions/join", operation_id = "joinSession", tag = "sessions",
     request_body = JoinSessionJson,
     responses((status = 200, description = "Joined.", body = JoinedSessionJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn join(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -101,13 +101,13 @@ pub(crate) async fn join(
     Ok(Json(coordinator.join(&caller, body.into_request()?).await?.into()))
 }
 
-/// Read a session, at once or when something has happened.
+/// Read a session, optionally waiting until it starts or ends.
 #[utoipa::path(get, path = "/api/v1/sessions/{session_id}", operation_id = "getSession", tag = "sessions",
     params(("session_id" = Uuid, Path),
-        ("wait" = Option<String>, Query, description = "`start`: answer once it has started or ended; `end`: once it has ended"),
-        ("wait_seconds" = Option<u32>, Query, description = "answer after this in any case; at most 60, 30 when absent")),
+        ("wait" = Option<String>, Query, description = "`start`: until it has started or ended; `end`: until it has ended"),
+        ("wait_seconds" = Option<u32>, Query, description = "longest wait; at most 60, default 30")),
     responses((status = 200, description = "The session.", body = SessionJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn status(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -123,7 +123,7 @@ pub(crate) async fn status(
 #[utoipa::path(delete, path = "/api/v1/sessions/{session_id}", operation_id = "closeSession", tag = "sessions",
     params(("session_id" = Uuid, Path)),
     responses((status = 200, description = "Closed.", body = SessionStepJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn close(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -136,8 +136,8 @@ pub(crate) async fn close(
 #[utoipa::path(put, path = "/api/v1/sessions/{session_id}/parties/{party_id}/ready", operation_id = "markPartyReady", tag = "sessions",
     params(("session_id" = Uuid, Path), ("party_id" = String, Path)),
     request_body(content = Option<ReadyJson>),
-    responses((status = 200, description = "Counted.", body = ReadyAnswerJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Ready.", body = ReadyAnswerJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn ready(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -159,11 +159,11 @@ pub(crate) fn same_party(path: &PartyId, body: Option<&PartyId>) -> Result<(), E
     }
 }
 
-/// Confirm that the session runs. Refused while parties are not ready.
+/// Confirm that a session has started; refused while parties are not ready.
 #[utoipa::path(post, path = "/api/v1/sessions/{session_id}/start", operation_id = "startSession", tag = "sessions",
     params(("session_id" = Uuid, Path)),
-    responses((status = 200, description = "It runs.", body = SessionStepJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Started.", body = SessionStepJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn start(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -172,14 +172,14 @@ pub(crate) async fn start(
     Ok(Json((&coordinator.start(&caller, session).await?).into()))
 }
 
-/// Report a party's result, or that it has none.
+/// Report a party's result or failure.
 ///
-/// A signature is verified under the key; results of all parties are compared.
+/// A signature is verified under the key; the results of all parties are compared.
 #[utoipa::path(post, path = "/api/v1/sessions/{session_id}/complete", operation_id = "reportCompletion", tag = "sessions",
     params(("session_id" = Uuid, Path)),
     request_body = ReportJson,
-    responses((status = 200, description = "Taken.", body = CompletedJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Accepted.", body = CompletedJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn complete(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -194,13 +194,13 @@ pub(crate) async fn complete(
 
 /// Add an approval of a session's signed request.
 ///
-/// Its signature is verified here and again by each party whose policy asks for it. The same
-/// approver's again changes nothing.
+/// The signature is verified here and again by each party whose policy requires it. Repeating an
+/// approval changes nothing.
 #[utoipa::path(post, path = "/api/v1/sessions/{session_id}/approvals", operation_id = "approveSession", tag = "sessions",
     params(("session_id" = Uuid, Path)),
     request_body = ApprovalJson,
-    responses((status = 200, description = "Taken.", body = SessionJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Accepted.", body = SessionJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn approve(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -210,11 +210,11 @@ pub(crate) async fn approve(
     Ok(Json(coordinator.approve(&caller, session, body.try_into()?).await?.into()))
 }
 
-/// What happened in a session so far.
+/// Read a session's timeline.
 #[utoipa::path(get, path = "/api/v1/sessions/{session_id}/timeline", operation_id = "getTimeline", tag = "sessions",
     params(("session_id" = Uuid, Path)),
-    responses((status = 200, description = "Its history.", body = TimelineJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "The timeline.", body = TimelineJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn timeline(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -223,11 +223,11 @@ pub(crate) async fn timeline(
     Ok(Json(coordinator.timeline(&caller, session).await?.into()))
 }
 
-/// One key, and which of its holders do not sign together any more.
+/// Read a key, with its epochs and the bans between its holders.
 #[utoipa::path(get, path = "/api/v1/keys/{key_id}", operation_id = "getKey", tag = "keys",
     params(("key_id" = Uuid, Path)),
     responses((status = 200, description = "The key.", body = KeyDetailJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn key(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -236,16 +236,16 @@ pub(crate) async fn key(
     Ok(Json(coordinator.key(&caller, key).await?.into()))
 }
 
-/// Let nothing be made with a key.
+/// Freeze a key: refuse signatures and refreshes.
 ///
-/// Its open sessions end with `key_frozen`: once this has answered, none of them completes.
-/// Signatures and refreshes are refused with `key_frozen` until it is unfrozen. Idempotent: the
-/// first freeze stays.
+/// The key's open sessions end with `key_frozen`; once this call is answered, none of them
+/// completes. Signatures and refreshes are refused with `key_frozen` until the key is unfrozen.
+/// Idempotent: a second freeze does not replace the first.
 #[utoipa::path(post, path = "/api/v1/keys/{key_id}/freeze", operation_id = "freezeKey", tag = "keys",
     params(("key_id" = Uuid, Path)),
     request_body(content = Option<FreezeKeyJson>),
     responses((status = 200, description = "Frozen.", body = KeyDetailJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn freeze(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -256,11 +256,11 @@ pub(crate) async fn freeze(
     Ok(Json(coordinator.freeze(&caller, key, reason).await?.into()))
 }
 
-/// End a freeze. Idempotent.
+/// Unfreeze a key. Idempotent.
 #[utoipa::path(post, path = "/api/v1/keys/{key_id}/unfreeze", operation_id = "unfreezeKey", tag = "keys",
     params(("key_id" = Uuid, Path)),
-    responses((status = 200, description = "Not frozen.", body = KeyDetailJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Unfrozen.", body = KeyDetailJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn unfreeze(
     State(coordinator): CoordinatorState,
     Who(caller): Who,
@@ -271,10 +271,10 @@ pub(crate) async fn unfreeze(
 
 /// List keys, newest first.
 #[utoipa::path(get, path = "/api/v1/keys", operation_id = "listKeys", tag = "keys",
-    params(("limit" = Option<u32>, Query, description = "1 to 1000; 50 when absent"),
-        ("before" = Option<String>, Query, description = "the `next` of the page before")),
-    responses((status = 200, description = "A page.", body = KeysJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    params(("limit" = Option<u32>, Query, description = "1 to 1000, default 50"),
+        ("before" = Option<String>, Query, description = "`next` of the previous page")),
+    responses((status = 200, description = "One page.", body = KeysJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn keys(
     State(coordinator): CoordinatorState,
     Who(caller): Who,

@@ -27,15 +27,16 @@ pub(crate) fn routes(coordinator: Arc<dyn Coordinator>) -> Router {
     finish(routes, MESSAGE_BODY)
 }
 
-/// Hand in what a delegate has made for its user.
+/// Submit the package that a delegate has made for its user.
 ///
-/// Success means that it is durable. One for each delegated seat: the same again changes nothing, another
-/// one is a conflict. The keygen completes once all are in.
+/// Success means that it is durable. There is one package per delegated seat: repeating the call
+/// changes nothing, a different package is a conflict. The keygen completes once all packages are
+/// submitted.
 #[utoipa::path(post, path = "/api/v1/sessions/{session_id}/delegate-share", operation_id = "submitDelegateShare", tag = "delegates",
     params(("session_id" = Uuid, Path)),
     request_body = SubmitShareJson,
-    responses((status = 200, description = "Taken.", body = ShareStepJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Accepted.", body = ShareStepJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn submit(
     State(coordinator): Service,
     Who(caller): Who,
@@ -46,13 +47,13 @@ pub(crate) async fn submit(
     Ok(Json(ShareStepJson { success: true }))
 }
 
-/// Fetch a user's share, sealed to its key, any number of times until it is confirmed.
+/// Fetch a user's share, sealed to the user's key; repeatable until it is confirmed.
 #[utoipa::path(get, path = "/api/v1/sessions/{session_id}/delegate-share", operation_id = "fetchDelegateShare", tag = "delegates",
     params(("session_id" = Uuid, Path),
         ("party_id" = String, Query, description = "the delegate, or the user"),
-        ("Fetch-Token" = String, Header, description = "as the creator of the session got it")),
+        ("Fetch-Token" = String, Header, description = "the fetch token from the answer that created the session")),
     responses((status = 200, description = "The share.", body = DelegatedShareJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn fetch(
     State(coordinator): Service,
     Who(caller): Who,
@@ -64,13 +65,13 @@ pub(crate) async fn fetch(
     Ok(Json(coordinator.fetch_share(&caller, asked).await?.into()))
 }
 
-/// Confirm that the user has its share: it is forgotten for good. Idempotent.
+/// Confirm that the user has stored its share: the server deletes the package. Idempotent.
 #[utoipa::path(delete, path = "/api/v1/sessions/{session_id}/delegate-share", operation_id = "confirmDelegateShare", tag = "delegates",
     params(("session_id" = Uuid, Path),
         ("party_id" = String, Query, description = "the delegate, or the user"),
-        ("Fetch-Token" = String, Header, description = "as the creator of the session got it")),
-    responses((status = 200, description = "Forgotten.", body = ShareStepJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        ("Fetch-Token" = String, Header, description = "the fetch token from the answer that created the session")),
+    responses((status = 200, description = "Deleted.", body = ShareStepJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn confirm(
     State(coordinator): Service,
     Who(caller): Who,

@@ -16,7 +16,7 @@ use crate::params::Params;
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
     request_body = MpcKeygenJson,
     responses((status = 201, description = "Started.", body = MpcCreatedJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn keygen(
     State(accounts): AccountsState,
     Who(caller): Who,
@@ -33,7 +33,7 @@ pub(crate) async fn keygen(
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
     request_body = MpcSignJson,
     responses((status = 201, description = "Started.", body = MpcCreatedJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn sign(
     State(accounts): AccountsState,
     Who(caller): Who,
@@ -45,13 +45,13 @@ pub(crate) async fn sign(
     Ok((StatusCode::CREATED, Json(MpcCreatedJson::new(Some(account), created))))
 }
 
-/// Read a session, at once or when something has happened.
+/// Read a session, optionally waiting until it starts or ends.
 #[utoipa::path(get, path = "/api/v1/mpc/sessions/{session_id}", operation_id = "getMpcSession", tag = "mpc",
     params(("session_id" = Uuid, Path),
-        ("wait" = Option<String>, Query, description = "`start`: answer once it has started or ended; `end`: once it has ended"),
-        ("wait_seconds" = Option<u32>, Query, description = "answer after this in any case; at most 60, 30 when absent")),
+        ("wait" = Option<String>, Query, description = "`start`: until it has started or ended; `end`: until it has ended"),
+        ("wait_seconds" = Option<u32>, Query, description = "longest wait; at most 60, default 30")),
     responses((status = 200, description = "The session.", body = MpcSessionJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn session(
     State(accounts): AccountsState,
     Who(caller): Who,

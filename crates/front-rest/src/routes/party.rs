@@ -23,7 +23,7 @@ pub trait PartyInfo: Send + Sync + 'static {
     /// The keys it holds a share of that this caller may know, newest first.
     async fn keys(&self, caller: &Caller) -> quorate_types::Result<Vec<KeyJson>>;
 
-    /// One of them.
+    /// One key that it holds a share of.
     ///
     /// # Errors
     /// `not_found` where the caller may not know it.
@@ -46,7 +46,7 @@ pub fn party_routes(name: &str, started: Instant, info: Arc<dyn PartyInfo>) -> R
 /// List the keys this party holds a share of.
 #[utoipa::path(get, path = "/api/v1/keys", operation_id = "listShares", tag = "keys",
     responses((status = 200, description = "The keys.", body = KeysJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn keys(
     State(info): State<Arc<dyn PartyInfo>>,
     Who(caller): Who,
@@ -57,11 +57,11 @@ pub(crate) async fn keys(
     Ok(Json(KeysJson { keys: info.keys(&caller).await?, next: None }))
 }
 
-/// One key that this party holds a share of, and with whom it does not sign.
+/// Read a key this party holds a share of, with its bans.
 #[utoipa::path(get, path = "/api/v1/keys/{key_id}", operation_id = "getShare", tag = "keys",
     params(("key_id" = Uuid, Path)),
     responses((status = 200, description = "The key.", body = HeldKeyJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn key(
     State(info): State<Arc<dyn PartyInfo>>,
     Who(caller): Who,

@@ -36,12 +36,12 @@ pub fn router_routes(router: Arc<dyn Router>) -> Routes {
 
 /// Route a message.
 ///
-/// Success means: the message is durable, or every recipient has acknowledged it.
+/// Success means that the message is durable, or that every recipient has acknowledged it.
 #[utoipa::path(post, path = "/api/v1/sessions/{session_id}/messages", operation_id = "routeMessage", tag = "messages",
     params(("session_id" = Uuid, Path)),
     request_body = RouteJson,
     responses((status = 200, description = "Accepted.", body = RouteAnswerJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn route(
     State(router): RouterState,
     Who(caller): Who,
@@ -52,15 +52,14 @@ pub(crate) async fn route(
     Ok(Json(RouteAnswerJson { success: true, message_id }))
 }
 
-/// Read the messages a party has not acknowledged, the oldest first: as many as fit into 3 MiB, one
-/// at least. Takes nothing away. Acknowledge them, or ask for those after the last one, until none
-/// is left.
+/// Read a party's unacknowledged messages, oldest first, up to 3 MiB but at least one message.
+/// Reading does not remove them: acknowledge them, or continue with `after`, until none is left.
 #[utoipa::path(get, path = "/api/v1/sessions/{session_id}/messages", operation_id = "getPendingMessages", tag = "messages",
     params(("session_id" = Uuid, Path),
         ("party_id" = String, Query, description = "the recipient"),
-        ("after" = Option<i64>, Query, description = "accepted after this, ms since 1970")),
+        ("after" = Option<i64>, Query, description = "only messages accepted after this time, ms since 1970")),
     responses((status = 200, description = "The messages.", body = MessagesJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn pending(
     State(router): RouterState,
     Who(caller): Who,
@@ -74,12 +73,12 @@ pub(crate) async fn pending(
     Ok(Json(MessagesJson { messages: messages.into_iter().map(Into::into).collect() }))
 }
 
-/// Acknowledge a message: it is not delivered to that party again. Idempotent.
+/// Acknowledge a message, so that it is not delivered to that party again. Idempotent.
 #[utoipa::path(post, path = "/api/v1/sessions/{session_id}/messages/{message_id}/ack", operation_id = "acknowledgeMessage", tag = "messages",
     params(("session_id" = Uuid, Path), ("message_id" = Uuid, Path)),
     request_body = AckJson,
-    responses((status = 200, description = "Noted.", body = AckAnswerJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "Acknowledged.", body = AckAnswerJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn acknowledge(
     State(router): RouterState,
     Who(caller): Who,
@@ -90,11 +89,11 @@ pub(crate) async fn acknowledge(
     Ok(Json(AckAnswerJson { success: true, message: "acknowledged".into() }))
 }
 
-/// Where each recipient's copy of a message is.
+/// Read the delivery status of a message for each recipient.
 #[utoipa::path(get, path = "/api/v1/sessions/{session_id}/messages/{message_id}", operation_id = "getMessageStatus", tag = "messages",
     params(("session_id" = Uuid, Path), ("message_id" = Uuid, Path)),
-    responses((status = 200, description = "Its delivery.", body = MessageStatusJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+    responses((status = 200, description = "The delivery status.", body = MessageStatusJson),
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn message_status(
     State(router): RouterState,
     Who(caller): Who,
@@ -106,11 +105,11 @@ pub(crate) async fn message_status(
 
 /// List registered parties.
 #[utoipa::path(get, path = "/api/v1/parties", operation_id = "listParties", tag = "parties",
-    params(("role" = Option<String>, Query, description = "only persistent, delegate or temporary ones"),
-        ("online" = Option<bool>, Query, description = "true: only those that are online"),
-        ("after" = Option<String>, Query, description = "`next` of the page before")),
+    params(("role" = Option<String>, Query, description = "only parties with this role: persistent, delegate or temporary"),
+        ("online" = Option<bool>, Query, description = "`true`: only parties that are online"),
+        ("after" = Option<String>, Query, description = "`next` of the previous page")),
     responses((status = 200, description = "The parties.", body = PartiesJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn parties(
     State(router): RouterState,
     Who(caller): Who,
@@ -128,7 +127,7 @@ pub(crate) async fn parties(
 #[utoipa::path(post, path = "/api/v1/parties", operation_id = "registerParty", tag = "parties",
     request_body = RegisterJson,
     responses((status = 200, description = "Registered.", body = RegisteredJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn register(
     State(router): RouterState,
     Who(caller): Who,
@@ -138,12 +137,12 @@ pub(crate) async fn register(
     Ok(Json(RegisteredJson { success: true, message: "registered".into(), registered_at }))
 }
 
-/// Give a sign of life.
+/// Send a heartbeat.
 #[utoipa::path(post, path = "/api/v1/parties/{party_id}/heartbeat", operation_id = "heartbeat", tag = "parties",
     params(("party_id" = String, Path)),
     request_body(content = Option<HeartbeatJson>),
     responses((status = 200, description = "Seen.", body = HeartbeatAnswerJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn heartbeat(
     State(router): RouterState,
     Who(caller): Who,

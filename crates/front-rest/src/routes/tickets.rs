@@ -37,11 +37,11 @@ pub fn ticket_routes(tickets: Arc<dyn Tickets>) -> Router {
 
 /// Get a ticket for one WebSocket handshake.
 ///
-/// A browser cannot send `Authorization` with a handshake: fetch a ticket with it and open the
-/// socket with `?ticket=` within 30 seconds. It serves once.
+/// A browser cannot send `Authorization` with a handshake: get a ticket by this call and open the
+/// socket with `?ticket=` within 30 seconds. A ticket is valid once.
 #[utoipa::path(post, path = "/api/v1/tickets", operation_id = "createTicket", tag = "tickets",
     responses((status = 201, description = "The ticket.", body = TicketJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn issue(
     State(tickets): State<Arc<dyn Tickets>>,
     Who(caller): Who,

@@ -16,14 +16,15 @@ use crate::params::Params;
 
 /// Follow the events of a party's sessions (WebSocket).
 ///
-/// First the last event of each open session, then live ones; one JSON text frame each. An event
-/// carries the subscriber's own join token and nobody else's. What the client sends is ignored.
+/// The last event of each open session comes first, then live events, one JSON text frame each. An
+/// event carries the subscriber's own join token and no other party's. Frames from the client are
+/// ignored.
 #[utoipa::path(get, path = "/api/v1/events/subscribe", operation_id = "subscribeEvents", tag = "events",
     params(("party_id" = String, Query, description = "the subscriber"),
-        ("event_types" = Option<String>, Query, description = "only these, separated by commas"),
+        ("event_types" = Option<String>, Query, description = "only these types, separated by commas"),
         ("ticket" = Option<String>, Query, description = "instead of an Authorization header")),
     responses((status = 101, description = "Text frames.", body = EventJson),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn subscribe(
     State(router): State<Arc<dyn Router>>,
     Who(caller): Who,

@@ -23,11 +23,11 @@ use crate::params::Params;
 /// close code and, as its reason, the error as JSON.
 #[utoipa::path(get, path = "/api/v1/messages/subscribe", operation_id = "subscribeMessages", tag = "messages",
     params(("party_id" = String, Query, description = "the recipient"),
-        ("session_id" = Option<Uuid>, Query, description = "all sessions of the party when absent"),
-        ("after" = Option<i64>, Query, description = "skip what was accepted until this, ms since 1970"),
+        ("session_id" = Option<Uuid>, Query, description = "only this session; default: all sessions of the party"),
+        ("after" = Option<i64>, Query, description = "only messages accepted after this time, ms since 1970"),
         ("ticket" = Option<String>, Query, description = "instead of an Authorization header")),
     responses((status = 101, description = "Text frames: in `ClientFrame`, out `ServerFrame`.", body = quorate_wire::ServerFrame),
-        (status = "default", description = "Refused.", body = ErrorJson)))]
+        (status = "default", description = "Error.", body = ErrorJson)))]
 pub(crate) async fn subscribe(
     State(router): State<Arc<dyn Router>>,
     Who(caller): Who,

@@ -44,7 +44,7 @@ pub enum MessageKind {
     Proposal,
     /// A message of the protocol.
     Round {
-        /// The round.
+        /// The round of the envelope, from 1.
         round: u16,
         /// Whether it is for one member alone.
         direct: bool,
@@ -96,7 +96,7 @@ pub fn open(key: &VerifyingKey, place: &[u8], message: &Bytes) -> Option<Bytes> 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Proposal {
     version: u8,
-    /// Who writes.
+    /// The key that signs the proposer's messages.
     pub(crate) key: VerifyingKey,
     /// What the writer wants to do.
     pub(crate) ceremony: ProposedCeremony,
@@ -110,7 +110,7 @@ pub(crate) struct Proposal {
 pub enum ProposedCeremony {
     /// To make a key.
     Keygen {
-        /// Its scheme.
+        /// The scheme of the new key.
         scheme: Scheme,
         /// Signers needed and holders.
         threshold: Threshold,
@@ -124,7 +124,7 @@ pub enum ProposedCeremony {
     },
     /// To give all holders of a key new shares.
     Refresh {
-        /// The key.
+        /// The id of the key that is refreshed.
         key_id: KeyId,
     },
 }

@@ -11,9 +11,9 @@ const MAX_MESSAGE: usize = 16 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum MessageHash {
-    /// Ethereum's hash.
+    /// Keccak-256, as Ethereum hashes.
     Keccak256,
-    /// Bitcoin's, once.
+    /// SHA-256, applied once.
     Sha256,
     /// The message is the digest itself, 32 bytes.
     Raw,
@@ -22,6 +22,16 @@ pub enum MessageHash {
 }
 
 impl MessageHash {
+    /// The name on the command line; the inverse of `from_str`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keccak256 => "keccak256",
+            Self::Sha256 => "sha256",
+            Self::Raw => "raw",
+            Self::None => "none",
+        }
+    }
+
     /// What is signed of a message.
     ///
     /// # Errors

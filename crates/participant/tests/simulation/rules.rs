@@ -139,7 +139,7 @@ fn a_party_that_cannot_take_part_joins_all_the_same_and_says_why() {
         panic!("it reports a failure");
     };
     assert_eq!(failure.parties, [party("stranger")]);
-    assert!(failure.message.contains("is no holder of key"), "{}", failure.message);
+    assert!(failure.message.contains("is not a holder of key"), "{}", failure.message);
     // A minute and the grace.
     let [SessionAction::Deadline(after)] = told.as_slice() else { panic!("and has a deadline") };
     assert_eq!(after.as_secs(), 65);

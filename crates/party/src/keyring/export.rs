@@ -135,7 +135,7 @@ impl Keyring {
             compute.run(move || open(&bytes, passphrase.expose(), &own)).await?;
         let key_id = document.record.key_id;
         if self.vault.share(key_id).await?.is_some() {
-            let why = format!("this party holds a share of key {key_id} already");
+            let why = format!("this party already holds a share of key {key_id}");
             return Err(Error::new(ErrorCode::Conflict, why));
         }
         let Document { record, epoch, identities, bans, .. } = document;
@@ -170,7 +170,7 @@ fn open(bytes: &[u8], passphrase: &str, own: &PartyId) -> Result<(Document, Conf
     let (magic, rest) = bytes
         .split_first_chunk::<16>()
         .filter(|(magic, _)| [MAGIC, FIRST_MAGIC].contains(magic))
-        .ok_or_else(|| unusable("is no exported share"))?;
+        .ok_or_else(|| unusable("is not an exported share"))?;
     let (salt, sealed) =
         rest.split_first_chunk::<SALT>().ok_or_else(|| unusable("share is cut off"))?;
     let seal = SealKey::from_passphrase(passphrase.as_bytes(), salt)?;

@@ -28,7 +28,7 @@ impl Keyring {
     pub async fn receive(&self, package: Package, compute: &Compute) -> Result<KeyRecord> {
         let Package { holding, identity, generation: _, share } = package;
         if holding.holder != self.party || identity.public() != self.identity.public() {
-            let why = format!("this share is of {}, not of {}", holding.holder, self.party);
+            let why = format!("this share belongs to {}, not to {}", holding.holder, self.party);
             return Err(Error::invalid_field("share", why));
         }
         let record = holding.record();
@@ -36,7 +36,7 @@ impl Keyring {
         let Holding { key, identities, execution, confirmations, .. } = holding;
         let (key_id, epoch) = (key.key_id, key.epoch);
         if self.vault.share(key_id).await?.is_some() {
-            let why = format!("{} holds a share of key {key_id} already", self.party);
+            let why = format!("{} already holds a share of key {key_id}", self.party);
             return Err(Error::new(ErrorCode::Conflict, why));
         }
         // Bans first: a share that is here without them could be used.

@@ -13,7 +13,7 @@ use crate::session::{Feed, Joining, Party, permission::Asking};
 
 /// A seat that another process of this machine is to take.
 pub struct Errand {
-    /// The session.
+    /// The session in which the seat is taken.
     pub session: SessionId,
     /// The attempt at it.
     pub attempt: u32,

@@ -41,13 +41,13 @@ pub(crate) struct ApiKeysArgs {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Make a key and print it; it is never shown again
+    /// Create a key and print it; it is never shown again
     Create {
-        /// What it may do; give it once per scope
-        #[arg(long = "scope", value_enum, required = true)]
+        /// A scope that the key grants; give it once per scope, or several separated by commas
+        #[arg(long = "scope", value_enum, required = true, value_delimiter = ',')]
         scopes: Vec<ScopeArg>,
-        /// Whose sessions, keys and accounts it sees [default: default]; a key with the scope system
-        /// belongs to no tenant
+        /// The tenant whose sessions, keys and accounts it sees [default: default]; a key with the scope
+        /// system belongs to no tenant
         #[arg(long, value_parser = value::<Tenant>)]
         tenant: Option<Tenant>,
         /// What people call it
@@ -71,7 +71,7 @@ enum Action {
 enum ScopeArg {
     /// Create, list and close sessions
     Sessions,
-    /// Read sessions, keys and parties, and nothing else; every other scope may read them too
+    /// Read sessions, keys and parties, and nothing else; every other scope can read them too
     Read,
     /// Manage accounts
     Accounts,
@@ -107,7 +107,15 @@ pub(crate) async fn run(args: ApiKeysArgs, out: Output) -> Result<()> {
             Arc::new(RemoteApiKeys::new(endpoint.advise("start it, or give its --server")))
         }
         None => {
-            let (store, clock) = open_store(&args.data.data)?;
+            let data = &args.data.data;
+            if !matches!(args.action, Action::Create { .. }) && !data.exists() {
+                let why = format!(
+                    "the data folder {} does not exist: give the server's --data, or --server",
+                    data.display()
+                );
+                return Err(Error::new(ErrorCode::NotFound, why).with_field("data"));
+            }
+            let (store, clock) = open_store(data)?;
             Arc::new(ApiKeys::open(store, clock).await?)
         }
     };

@@ -29,17 +29,17 @@ pub(crate) struct KeygenArgs {
     creator: CreatorArgs,
     #[command(flatten)]
     peers: PeersFile,
-    /// Signers needed
+    /// Number of signers needed
     #[arg(short = 't', long, default_value_t = 2)]
     threshold: u16,
     /// Parties that hold a share
     #[arg(short = 'n', long, default_value_t = 3)]
     parties: u16,
-    /// The signature scheme
+    /// The signature scheme: ecdsa-secp256k1 or ed25519
     #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
-    /// What the key is called: 1 to 64 letters, digits or -_.:@+. Lists show it, and policies of
-    /// server parties may be about it
+    /// The key's label: 1 to 64 letters, digits or -_.:@+. Lists show it, and policies
+    /// can refer to it
     #[arg(long, value_parser = value::<KeyLabel>)]
     label: Option<KeyLabel>,
 }
@@ -67,7 +67,7 @@ pub(crate) struct SignArgs {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// At most so many, newest first
+    /// Maximum number to list, newest first
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: u32,
 }
@@ -228,7 +228,7 @@ async fn abandon(coordinator: &dyn ManageSessions, session: SessionId) -> Error 
 pub(crate) struct CloseArgs {
     #[command(flatten)]
     client: ClientArgs,
-    /// The session
+    /// The id of the session
     #[arg(value_parser = value::<SessionId>)]
     session: SessionId,
 }
@@ -261,7 +261,7 @@ pub(crate) async fn paged<T>(
     }
 }
 
-/// Lists sessions.
+/// Lists the newest sessions with whom they wait for or why they failed.
 pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
     let coordinator = args.client.connect()?;
     let page = async |before, limit| coordinator.list(&Caller::Open, before, limit).await;
@@ -281,22 +281,66 @@ pub(crate) async fn sessions(args: ListArgs, out: Output) -> Result<()> {
     Ok(())
 }
 
-/// An object as `name: value` lines.
+/// What people look for first; all else follows by name.
+const ORDER: [&str; 9] = [
+    "key_id",
+    "label",
+    "scheme",
+    "threshold",
+    "epoch",
+    "public_key",
+    "ethereum_address",
+    "message_hash",
+    "signature",
+];
+
+/// An object as aligned lines of name and value; `-` where a value is missing or empty.
 pub(crate) fn lines(value: &serde_json::Value) -> String {
     let Some(object) = value.as_object() else {
         return value.to_string();
     };
+    let mut object = object.clone();
+    if let (Some(t), Some(n)) = (object.get("threshold_t"), object.get("threshold_n")) {
+        let threshold = format!("{t} of {n}");
+        object.retain(|name, _| !["threshold_t", "threshold_n"].contains(&name.as_str()));
+        object.insert("threshold".to_owned(), threshold.into());
+    }
+    let mut fields: Vec<_> = object.iter().collect();
+    let place = |name: &str| ORDER.iter().position(|&first| first == name).unwrap_or(ORDER.len());
+    fields.sort_by_key(|(name, _)| place(name));
     let width = object.keys().map(String::len).max().unwrap_or(0);
     let text = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::Null => String::new(),
         serde_json::Value::Array(items) => {
             items.iter().map(|i| i.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
     };
     let line = |(name, value): (&String, &serde_json::Value)| {
-        format!("{:<width$}  {}", name.replace('_', " "), text(value))
+        let text = text(value);
+        let text = if text.is_empty() { "-" } else { &text };
+        format!("{:<width$}  {text}", name.replace('_', " "))
     };
-    object.iter().map(line).collect::<Vec<_>>().join("\n")
+    fields.into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_begin_with_the_key_and_show_one_threshold_and_no_empty_value() {
+        let value = json!({
+            "approved_by": [], "ethereum_address": null, "key_id": "k", "label": "",
+            "parties": ["a", "b"], "threshold_n": 3, "threshold_t": 2,
+        });
+        let expected = "key id            k\n\
+                        label             -\n\
+                        threshold         2 of 3\n\
+                        ethereum address  -\n\
+                        approved by       -\n\
+                        parties           a, b";
+        assert_eq!(lines(&value), expected);
+    }
 }

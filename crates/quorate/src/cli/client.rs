@@ -27,7 +27,7 @@ pub(crate) struct ClientArgs {
     /// Certificate authority that signed the server's certificate, PEM
     #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
     pub(crate) tls_ca: Option<PathBuf>,
-    /// Send the API key in plaintext to another machine: through a tunnel that encrypts
+    /// Allow plaintext HTTP to another machine: only through an encrypted tunnel
     #[arg(long)]
     pub(crate) insecure: bool,
 }

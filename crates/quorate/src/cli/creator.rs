@@ -17,11 +17,12 @@ pub(crate) struct CreatorArgs {
     /// parties
     #[arg(short = 'p', long = "party", value_name = "PARTY", value_parser = value::<PartyId>)]
     pub(crate) participants: Vec<PartyId>,
-    /// Seconds until the session gives up
-    #[arg(long, value_name = "SECONDS")]
+    /// Seconds until the session expires: 1 to 604800 [default: 300, or 86400 if a participant is
+    /// offline]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     expires_in: Option<u64>,
     /// File with an initiator's private key, PEM or JWK: signs the request, for server parties that
-    /// do not know the coordinator's service initiator. For a keygen or refresh, the identities of
+    /// do not accept the coordinator's service initiator. For a keygen or refresh, the identities of
     /// all holders must be recorded: see `quorate peers`
     #[arg(long, value_name = "FILE")]
     initiator_key: Option<PathBuf>,

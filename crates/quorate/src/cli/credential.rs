@@ -15,7 +15,7 @@ pub(crate) struct ApiKeyArgs {
     /// File with the API key, where the server requires one. Or set QUORATE_API_KEY to the key
     #[arg(long, value_name = "FILE", env = "QUORATE_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
-    /// The API key itself, for everybody to see who lists the processes
+    /// The API key itself, visible to everybody who lists the processes
     #[arg(long, value_name = "KEY", hide = true)]
     api_key: Option<String>,
 }

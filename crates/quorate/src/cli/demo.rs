@@ -23,7 +23,7 @@ pub(crate) struct DemoArgs {
     /// The message to sign; for ECDSA it is hashed with Keccak-256, as Ethereum does
     #[arg(long, default_value = "Hello, Quorate!")]
     message: String,
-    /// The signature scheme
+    /// The signature scheme: ecdsa-secp256k1 or ed25519
     #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
 }

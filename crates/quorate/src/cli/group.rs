@@ -20,7 +20,7 @@ use super::values::{key_among, value};
 pub(crate) struct GroupArgs {
     #[command(flatten)]
     at: FolderArgs,
-    /// The group relay
+    /// Address of the group relay
     #[arg(
         long,
         global = true,
@@ -38,7 +38,7 @@ enum Command {
     /// Create a group and make a key in it; shows an invitation for the others
     #[command(visible_alias = "keygen")]
     Create(CreateArgs),
-    /// Take part in what an invitation is for: a key, a signature or a refresh
+    /// Accept an invitation to make a key, sign or refresh
     Join(JoinArgs),
     /// Start a signature; shows an invitation for the others
     Sign(SignArgs),
@@ -49,16 +49,16 @@ enum Command {
 
 #[derive(clap::Args)]
 struct CreateArgs {
-    /// Signers needed
+    /// Number of signers needed
     #[arg(short, long, default_value_t = 2)]
     threshold: u16,
     /// Devices that hold a share
     #[arg(short = 'n', long, default_value_t = 3)]
     parties: u16,
-    /// The key's scheme
+    /// The signature scheme: ecdsa-secp256k1 or ed25519
     #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
-    /// A name for people
+    /// The group's name
     #[arg(long, default_value = "quorate")]
     label: String,
     #[command(flatten)]
@@ -70,7 +70,7 @@ struct JoinArgs {
     /// The invitation, GROUP/SESSION
     #[arg(value_parser = value::<Invitation>)]
     invitation: Invitation,
-    /// Agree to what is proposed without asking
+    /// Approve without asking
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
@@ -84,7 +84,7 @@ struct SignArgs {
     key: String,
     #[command(flatten)]
     what: What,
-    /// A group that exists, instead of a new one
+    /// An existing group to use instead of a new one
     #[arg(long, value_parser = value::<GroupId>)]
     group: Option<GroupId>,
     #[command(flatten)]

@@ -57,8 +57,9 @@ impl Given<'_> {
     /// scheme.
     pub(crate) fn hashed_for(&self, scheme: Scheme) -> Result<(Vec<u8>, MessageHash)> {
         let unhex = |field: &str, text: &str| {
-            hex::decode(text.strip_prefix("0x").unwrap_or(text))
-                .map_err(|_| Error::invalid_field(field, format!("--{field} is hex")))
+            hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|_| {
+                Error::invalid_field(field, format!("--{field} takes an even number of hex digits"))
+            })
         };
         let messages = quorate_schemes::signs_messages(scheme);
         let default = if messages { MessageHash::None } else { MessageHash::Keccak256 };
@@ -74,7 +75,7 @@ impl Given<'_> {
         let why = match (messages, hash == MessageHash::None) {
             (true, true) | (false, false) => return Ok((bytes, hash)),
             (true, false) => "the message itself: give --message or --message-hex, without --hash",
-            (false, true) => "a hash: give --digest, or another --hash than none",
+            (false, true) => "a hash: give --digest, or a --hash other than none",
         };
         Err(Error::invalid_field(option, format!("a key for {scheme} signs {why}")))
     }

@@ -31,6 +31,8 @@ pub(crate) struct KeysArgs {
 
 #[derive(Subcommand)]
 enum KeysCommand {
+    /// List keys, newest first: the same as `quorate keys`
+    List(ListArgs),
     /// Show one key: its holders, state, epochs and bans
     Show {
         /// The key: its id, public key or Ethereum address, or enough of its beginning
@@ -53,8 +55,8 @@ enum KeysCommand {
     Freeze {
         /// The key: its id, public key or Ethereum address, or enough of its beginning
         key: String,
-        /// Reason, shown to everybody who is refused
-        #[arg(long, default_value = "")]
+        /// Reason, shown in every refusal
+        #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
         #[command(flatten)]
         client: ClientArgs,
@@ -66,12 +68,12 @@ enum KeysCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Restore keys, or their holders' signatures, that a stopped coordinator's database lacks
+    /// Restore lost keys and attestations in a stopped coordinator's database from its parties' lists
     #[command(visible_alias = "attest")]
     Restore {
         #[command(flatten)]
         data: DataArgs,
-        /// The output of `quorate party shares list --json` at a holder
+        /// A holder's output of `quorate party shares list --json`
         #[arg(required = true, value_name = "FILE")]
         lists: Vec<PathBuf>,
     },
@@ -81,6 +83,7 @@ enum KeysCommand {
 pub(crate) async fn run(args: KeysArgs, out: Output) -> Result<Answer> {
     match args.command {
         None => list(args.list, out).await?,
+        Some(KeysCommand::List(args)) => list(args, out).await?,
         Some(KeysCommand::Show { key, client }) => show(&key, &client, out).await?,
         Some(KeysCommand::Verify { key, client, peers }) => {
             return verify(&key, &client, &peers, out).await;
@@ -245,8 +248,9 @@ struct ListedShare {
 
 /// The keys of the shares that sign.
 fn active(list: &str) -> std::result::Result<Vec<HeldKey>, String> {
-    let shares: Vec<ListedShare> =
-        serde_json::from_str(list).map_err(|error| format!("no list of shares: {error}"))?;
+    let shares: Vec<ListedShare> = serde_json::from_str(list).map_err(|error| {
+        format!("not the output of `quorate party shares list --json`: {error}")
+    })?;
     let active = shares.into_iter().filter(|share| share.state == ShareState::Active.name());
     let keys = active.map(|share| {
         Ok((share.key.into_record(share.tenant)?, share.attestation.map(Attestation::from)))

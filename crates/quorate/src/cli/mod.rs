@@ -79,7 +79,7 @@ enum Command {
     Keys(keys::KeysArgs),
     /// Record the identities of parties, against which keys are verified
     Peers(peers::PeersArgs),
-    /// List sessions
+    /// List sessions, newest first
     Sessions(ask::ListArgs),
     /// End a session without a result
     Close(ask::CloseArgs),

@@ -1,6 +1,6 @@
 //! party: one server party alone, its shares, and the identities that it has pinned.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use quorate_party::Compute;
@@ -32,9 +32,9 @@ pub(crate) struct PartyArgs {
 
 #[derive(Subcommand)]
 enum PartyCommand {
-    /// List or drop the identities that the party has pinned, while it does not run
+    /// List or drop pinned identities, while the party is stopped
     Pins(PinsArgs),
-    /// List or wipe the party's shares, while it does not run
+    /// List or wipe shares, while the party is stopped
     Shares(SharesArgs),
 }
 
@@ -52,6 +52,18 @@ struct SecretsArgs {
 }
 
 impl SecretsArgs {
+    /// Opens a stopped party, for a command on what it holds. Makes nothing.
+    async fn open_stopped(&self, data: &Path) -> Result<LocalParty> {
+        if !data.join(self.id.as_str()).exists() {
+            let (id, data) = (&self.id, data.display());
+            let why = format!(
+                "party {id} has no folder in {data}: give --id and --data as when it was started"
+            );
+            return Err(Error::new(ErrorCode::NotFound, why).with_field("data"));
+        }
+        self.open(&DataFolder::open(data)?).await
+    }
+
     async fn open(&self, data: &DataFolder) -> Result<LocalParty> {
         let (folder, file) = (data.part(self.id.as_str())?, self.passphrase_file.as_deref());
         LocalParty::prepare(&folder, self.id.clone(), file, self.vaults).await
@@ -74,14 +86,14 @@ struct ServeArgs {
     secrets: SecretsArgs,
     #[command(flatten)]
     authority: AuthorityOptions,
-    /// What the party is for: a persistent one holds shares and is chosen to fill sessions; a
-    /// delegate takes the seats of users, hands them their shares and keeps none
+    /// The party's role: a persistent party holds shares and is selected to fill sessions; a delegate
+    /// takes the seats of users, hands them their shares and keeps none
     #[arg(long, value_enum, default_value_t = RoleArg::Persistent)]
     role: RoleArg,
-    /// HTTP port
+    /// Port for HTTP
     #[arg(long, default_value_t = endpoints::PARTIES[0].0)]
     http_port: u16,
-    /// gRPC port
+    /// Port for gRPC
     #[arg(long, default_value_t = endpoints::PARTIES[0].1)]
     grpc_port: u16,
     /// The router's gRPC address
@@ -91,10 +103,10 @@ struct ServeArgs {
     /// loopback name all of them
     #[arg(long = "peer", value_name = "NAME=HEX")]
     peer: Vec<String>,
-    /// There is no other server party: keys are made with devices only
+    /// This is the only server party: keys are made with devices only
     #[arg(long, conflicts_with = "peer")]
     no_peers: bool,
-    /// Print NAME=HEX of this party, for --peer and --trust elsewhere, and end
+    /// Print NAME=HEX of this party, for --peer and --trust elsewhere, and exit
     #[arg(long)]
     print_identity: bool,
 }
@@ -114,13 +126,13 @@ struct PinsArgs {
 enum PinsAction {
     /// List pinned identities
     List,
-    /// Forget a name's identity, so that the next key is made with whoever has the name then. Keys
-    /// that exist go on with the holders they were made with
+    /// Remove the pin of a name: the next key made with that name pins its identity anew. Existing
+    /// keys keep their holders
     Drop {
-        /// The name
+        /// The pinned name
         #[arg(value_parser = value::<PartyId>)]
         name: PartyId,
-        /// Only this tenant's pin; otherwise all of the name
+        /// Remove only this tenant's pin [default: every pin of the name]
         #[arg(long, value_parser = value::<Tenant>)]
         tenant: Option<Tenant>,
     },
@@ -139,17 +151,17 @@ struct SharesArgs {
 
 #[derive(Subcommand)]
 enum SharesAction {
-    /// List shares, whether they sign, and with whom they must not
+    /// List shares, their states and their bans
     List,
-    /// Wipe a share for good. Without enough others its key signs nothing any more
+    /// Wipe a share for good. A key with too few shares left can no longer sign
     Discard {
-        /// The key
+        /// The id of the key
         #[arg(value_parser = value::<KeyId>)]
         key: KeyId,
         /// The share's epoch
         #[arg(long, default_value_t = 0)]
         epoch: u32,
-        /// Do it: nothing brings the share back but an exported copy
+        /// Confirm: only an exported copy can bring the share back
         #[arg(long)]
         yes: bool,
     },
@@ -172,7 +184,7 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
         return Err(Error::invalid_field(
             "peer",
             "beyond loopback a server party must know the others: give --peer NAME=HEX for each, as \
-             its --print-identity prints it, or --no-peers if there are none",
+             printed by its --print-identity, or --no-peers if there are none",
         ));
     }
     let bound = Bound::of_role(&args.options, args.http_port, args.grpc_port).await?;
@@ -197,8 +209,8 @@ async fn serve(args: ServeArgs, out: Output) -> Result<()> {
     host.net.spawn(rules.watch(vec![authority], host.net.stop.clone()));
     if !out.json {
         tell(&format!(
-            "{id} has the identity {identity}; a router that requires authentication is started \
-             with --trust {id}={identity}, other server parties with --peer {id}={identity}"
+            "identity: {id}={identity}; give it to other server parties as --peer, and to a router and \
+             coordinator with --auth required as --trust"
         ));
     }
     let mut signals = compose::Signals::take();
@@ -222,7 +234,7 @@ async fn print_identity(args: &ServeArgs, out: Output) -> Result<()> {
 }
 
 async fn pins(args: PinsArgs, out: Output) -> Result<()> {
-    let party = args.secrets.open(&DataFolder::open(&args.data.data)?).await?;
+    let party = args.secrets.open_stopped(&args.data.data).await?;
     match args.action {
         PinsAction::List => {
             let pins: Vec<Value> = party.pins().await?.iter().map(described).collect();
@@ -235,11 +247,11 @@ async fn pins(args: PinsArgs, out: Output) -> Result<()> {
         PinsAction::Drop { name, tenant } => {
             let dropped = party.drop_pins(&name, tenant.as_ref()).await?;
             if dropped == 0 {
-                let message = format!("{} has pinned no identity of {name}", party.id());
+                let message = format!("{} has no pinned identity for {name}", party.id());
                 return Err(Error::new(ErrorCode::NotFound, message));
             }
             out.show(&json!({ "name": name, "dropped": dropped }), || {
-                format!("{name}: {dropped} forgotten")
+                format!("{name}: {dropped} removed")
             });
         }
     }
@@ -251,7 +263,7 @@ fn described(pin: &Pin) -> Value {
 }
 
 async fn shares(args: SharesArgs, out: Output) -> Result<()> {
-    let party = args.secrets.open(&DataFolder::open(&args.data.data)?).await?;
+    let party = args.secrets.open_stopped(&args.data.data).await?;
     match args.action {
         SharesAction::List => {
             let shares: Vec<Value> = party.shares().await?.into_iter().map(held).collect();
@@ -261,7 +273,7 @@ async fn shares(args: SharesArgs, out: Output) -> Result<()> {
         }
         SharesAction::Discard { key, epoch, yes } => {
             if !yes {
-                let why = "a share that is wiped does not come back; say --yes to wipe it";
+                let why = "a wiped share cannot be recovered; confirm with --yes";
                 return Err(Error::invalid_field("yes", why));
             }
             if !party.discard(key, epoch).await? {
@@ -269,7 +281,7 @@ async fn shares(args: SharesArgs, out: Output) -> Result<()> {
                 return Err(Error::new(ErrorCode::NotFound, message));
             }
             out.show(&json!({ "key_id": key, "epoch": epoch, "discarded": true }), || {
-                format!("{key}: the share of epoch {epoch} is wiped")
+                format!("{key}: wiped the share of epoch {epoch}")
             });
         }
     }

@@ -37,7 +37,7 @@ pub(crate) struct PeersArgs {
 
 #[derive(Subcommand)]
 enum PeersCommand {
-    /// Note the identity of a party, as `quorate party --print-identity` says it on its own machine
+    /// Record the identity of a party, as printed by `quorate party --print-identity` on its machine
     Add {
         /// The party and its identity key
         #[arg(required = true, value_name = "NAME=HEX")]
@@ -45,14 +45,14 @@ enum PeersCommand {
         #[command(flatten)]
         file: PeersFile,
     },
-    /// List the parties whose identity is known
+    /// List recorded identities
     List {
         #[command(flatten)]
         file: PeersFile,
     },
-    /// Forget a party
+    /// Remove the recorded identities of a party
     Remove {
-        /// The party
+        /// The party whose identities are removed
         #[arg(value_parser = value::<PartyId>)]
         name: PartyId,
         #[command(flatten)]
@@ -88,7 +88,7 @@ pub(crate) fn run(args: PeersArgs, out: Output) -> Result<()> {
                 known.add(name, identity);
             }
             write(&path, &known)?;
-            out.show(&json!({ "added": names }), || format!("noted in {}", path.display()));
+            out.show(&json!({ "added": names }), || format!("recorded in {}", path.display()));
         }
         PeersCommand::List { file } => {
             let known = read(&file.path()?)?.unwrap_or_default();
@@ -108,7 +108,7 @@ pub(crate) fn run(args: PeersArgs, out: Output) -> Result<()> {
                 return Err(Error::new(ErrorCode::NotFound, why));
             }
             write(&path, &known)?;
-            out.show(&json!({ "removed": name }), || format!("{name} is forgotten"));
+            out.show(&json!({ "removed": name }), || format!("{name} removed"));
         }
     }
     Ok(())
@@ -207,7 +207,8 @@ fn read(path: &Path) -> Result<Option<KnownPeers>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         text => text.map_err(|error| refused(error.to_string()))?,
     };
-    let damaged = |error| refused(format!("it is no list of peers ({error}); repair or remove it"));
+    let damaged =
+        |error| refused(format!("not a list of peers ({error}); repair or remove the file"));
     let document: Document = serde_json::from_slice(&text).map_err(damaged)?;
     if document.version != VERSION {
         let why =
@@ -230,7 +231,7 @@ fn write(path: &Path, known: &KnownPeers) -> Result<()> {
     let made = folder
         .map_or(Ok(()), |folder| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder));
     made.and_then(|()| write_private(path, &text))
-        .map_err(|error| Error::invalid(format!("{} cannot be written: {error}", path.display())))
+        .map_err(|error| Error::invalid(format!("cannot write {}: {error}", path.display())))
 }
 
 #[cfg(test)]
@@ -252,7 +253,7 @@ mod tests {
         fs::write(&path, b"{\"version\":9,\"peers\":[]}").unwrap();
         assert!(read(&path).unwrap_err().message.contains("version 9"));
         fs::write(&path, b"[]").unwrap();
-        assert!(read(&path).unwrap_err().message.contains("no list of peers"));
+        assert!(read(&path).unwrap_err().message.contains("not a list of peers"));
     }
 
     #[test]

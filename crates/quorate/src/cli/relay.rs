@@ -33,7 +33,7 @@ pub(crate) struct RelayArgs {
     options: ServeOptions,
     #[command(flatten)]
     relays: RelayOptions,
-    /// Only this one
+    /// Run only this relay
     #[arg(long, value_enum)]
     only: Option<Which>,
     /// Port of the JSON-RPC relay

@@ -33,7 +33,7 @@ const LIFETIME: u64 = 3_600;
 #[derive(clap::Args, Clone)]
 pub(crate) struct SigningArgs {
     /// Purpose, shown to approvers and callbacks
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     purpose: String,
     /// Seconds until the signed request expires
     #[arg(long, value_name = "SECONDS", default_value_t = LIFETIME)]
@@ -185,10 +185,12 @@ impl RequestFile {
     fn read(path: &Path) -> Result<Self> {
         let named = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message));
         let bytes = std::fs::read(path)
-            .map_err(|error| Error::invalid(format!("{}: {error}", path.display())))?;
+            .map_err(|error| Error::invalid(format!("cannot read {}: {error}", path.display())))?;
         let file: Self = quorate_wire::parse(&bytes).map_err(named)?;
         if file.version != VERSION {
-            return Err(named(Error::invalid("the request is of another version of this program")));
+            return Err(named(Error::invalid(
+                "the request was written by another version of this program; sign it again",
+            )));
         }
         Ok(file)
     }
@@ -231,14 +233,14 @@ enum RequestCommand {
     Sign(SignRequestArgs),
     /// Show what a signed request asks for, who signed it and who has approved
     Show {
-        /// The request's file
+        /// File with the signed request
         file: PathBuf,
     },
     /// Send a signed request and wait for the result
     Send {
         #[command(flatten)]
         client: ClientArgs,
-        /// The request's file
+        /// File with the signed request
         file: PathBuf,
     },
 }
@@ -260,7 +262,7 @@ struct SignRequestArgs {
     participants: Vec<PartyId>,
     #[command(flatten)]
     signing: SigningArgs,
-    /// Where the signed request is written
+    /// File to write the signed request to
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -305,14 +307,14 @@ async fn sign(args: SignRequestArgs, out: Output) -> Result<()> {
 fn write(path: &Path, file: &RequestFile) -> Result<()> {
     let text = serde_json::to_string_pretty(file).expect("plain data") + "\n";
     write_new_private(path, text.as_bytes())
-        .map_err(|error| Error::invalid(format!("{} cannot be written: {error}", path.display())))
+        .map_err(|error| Error::invalid(format!("cannot write {}: {error}", path.display())))
 }
 
 async fn send(client: &ClientArgs, file: &RequestFile, out: Output) -> Result<()> {
     let (authorization, request) = file.opened()?;
     let input = file.input(&request)?;
     let (Action::Sign { key_id, .. }, Some(input)) = (&request.action, input) else {
-        return Err(Error::invalid("the file holds no request for a signature"));
+        return Err(Error::invalid("the file does not hold a request for a signature"));
     };
     let key = KeySelector::Id(*key_id);
     let ceremony = CeremonyRequest::Sign { key, threshold: None, input };
@@ -407,7 +409,7 @@ pub(crate) struct ApproveArgs {
     /// The session that waits for approvals
     #[arg(value_parser = value::<SessionId>, required_unless_present = "request")]
     session: Option<SessionId>,
-    /// Approve the request in a file, which gets the approval, before it is sent
+    /// Add the approval to a signed request in a file, before it is sent
     #[arg(long, value_name = "FILE", conflicts_with = "session")]
     request: Option<PathBuf>,
 }
@@ -420,7 +422,7 @@ pub(crate) async fn approve(args: ApproveArgs, out: Output) -> Result<()> {
             let coordinator = args.client.connect()?;
             let view = coordinator.status(&Caller::Open, *session, None).await?;
             let Some(authorization) = view.authorization.as_deref().cloned() else {
-                let why = format!("nobody has signed the request of session {session}");
+                let why = format!("the request of session {session} is not signed");
                 return Err(Error::new(ErrorCode::Conflict, why));
             };
             let request = checked(&authorization)?;
@@ -449,7 +451,7 @@ pub(crate) async fn approve(args: ApproveArgs, out: Output) -> Result<()> {
                 file.authorization = authorization.clone().into();
                 let text = serde_json::to_string_pretty(&file).expect("plain data") + "\n";
                 crate::serve::data::write_private(path, text.as_bytes()).map_err(|error| {
-                    Error::invalid(format!("{} cannot be written: {error}", path.display()))
+                    Error::invalid(format!("cannot write {}: {error}", path.display()))
                 })?;
             }
             (authorization, request, input)
@@ -478,17 +480,17 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Subcommand)]
 enum PolicyCommand {
-    /// Read a policy as a server party would, and try a signed request on it
+    /// Check a policy file, and optionally evaluate a signed request against it
     Check {
-        /// The policy's file
+        /// File with the policy
         file: PathBuf,
-        /// A signed request's file
+        /// File with a signed request to evaluate
         #[arg(long, value_name = "FILE")]
         request: Option<PathBuf>,
-        /// An initiator that the party pins beside those of the policy: NAME=KEY
+        /// An initiator that the party accepts in addition to those of the policy: NAME=KEY
         #[arg(long = "initiator", value_name = "NAME=KEY")]
         initiator: Vec<String>,
-        /// What the key of the request is called
+        /// The label of the key in the request
         #[arg(long, value_name = "LABEL", requires = "request", value_parser = value::<KeyLabel>)]
         label: Option<KeyLabel>,
     },

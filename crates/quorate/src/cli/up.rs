@@ -131,9 +131,8 @@ fn local_peers(served: &Endpoints, parties: &[PartyHandle]) -> Result<Option<Loc
 fn together(host: IpAddr, data: &Path) -> Option<String> {
     (!host.is_loopback()).then(|| {
         format!(
-            "warning: the shares of all three server parties lie in {}: whoever reads it has the \
-             keys, and nobody else is asked; run each party on a machine of its own with \
-             `quorate party`",
+            "warning: the shares of all three server parties are in {}: anybody who can read it has \
+             the keys; in production run each party on its own machine with `quorate party`",
             data.display()
         )
     })
@@ -295,6 +294,6 @@ mod tests {
         let warned = |host: &str| together(host.parse().unwrap(), Path::new("/srv/q"));
         assert_eq!(warned("127.0.0.1"), None);
         assert_eq!(warned("::1"), None);
-        assert!(warned("0.0.0.0").unwrap().contains("all three server parties lie in /srv/q"));
+        assert!(warned("0.0.0.0").unwrap().contains("all three server parties are in /srv/q"));
     }
 }

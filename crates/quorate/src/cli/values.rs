@@ -27,7 +27,7 @@ pub(super) async fn select_key(
     let id = find_key(coordinator, text).await?;
     let found = coordinator.key(&Caller::Open, id).await.map_err(|error| match error.code {
         ErrorCode::NotFound => {
-            let why = format!("there is no such key as {id}; `quorate keys` lists them");
+            let why = format!("key {id} does not exist; `quorate keys` lists them");
             Error::new(ErrorCode::NotFound, why).with_field("key")
         }
         _ => error,
@@ -77,8 +77,8 @@ impl<'a> Beginning<'a> {
         let plausible = digits.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         if !plausible || digits.len() < SHORTEST {
             let why = format!(
-                "{text:?} names no key: give its id, its public key or its Ethereum address, or at \
-                 least {SHORTEST} digits of their beginning; `{list}` lists them"
+                "{text:?} is not the beginning of a key id, public key or Ethereum address: give at \
+                 least {SHORTEST} hex digits; `{list}` lists them"
             );
             return Err(Error::invalid_field("key", why));
         }
@@ -105,7 +105,7 @@ impl<'a> Beginning<'a> {
             }
             (Some(last), others) => {
                 let why = format!(
-                    "{} keys begin with {text}, {} and {} among them: give more of it",
+                    "{} keys begin with {text}, among them {} and {}: give more digits",
                     others + 1,
                     last.key_id,
                     found[0].key_id
@@ -164,7 +164,7 @@ mod tests {
         let several = refused("550e");
         assert!(several.message.contains("2 keys begin with 550e"), "{several}");
         for text in ["550", "", "0x", "xyzw", "no key"] {
-            assert!(refused(text).message.contains("names no key"), "{text}");
+            assert!(refused(text).message.contains("is not the beginning of a key id"), "{text}");
         }
     }
 }

@@ -15,13 +15,13 @@ pub(crate) struct VerifyArgs {
     /// The public key in hex: 33 or 65 bytes for ECDSA, 32 for Ed25519
     #[arg(short = 'k', long, value_name = "HEX")]
     public_key: String,
-    /// The signature in hex: 64 bytes, for ECDSA with a recovery id behind them if there is one (0 to
-    /// 3, or 27 and 28), as `r||s`, or in DER
+    /// The signature in hex: 64 bytes (r and s), or for ECDSA also 65 with the recovery id (0 to 3, 27
+    /// or 28), `r||s` with the bars, or DER
     #[arg(short = 's', long, value_name = "HEX")]
     signature: String,
     #[command(flatten)]
     signed: InputArgs,
-    /// The signature scheme [default: that of the public key]
+    /// The signature scheme: ecdsa-secp256k1 or ed25519 [default: that of the public key]
     #[arg(long, value_parser = value::<Scheme>)]
     scheme: Option<Scheme>,
 }

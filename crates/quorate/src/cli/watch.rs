@@ -15,7 +15,7 @@ use super::values::value;
 pub(crate) struct WatchArgs {
     #[command(flatten)]
     client: ClientArgs,
-    /// The session
+    /// The id of the session
     #[arg(value_parser = value::<SessionId>)]
     session: SessionId,
 }

@@ -26,9 +26,9 @@ const LOCAL_FILE: &str = "initiator.pem";
 /// Whom a server party lets ask.
 #[derive(clap::Args, Clone, Default)]
 pub(crate) struct AuthorityOptions {
-    /// Somebody who may have the server parties sign, with a public key: NAME=KEY. KEY is
-    /// ed25519:HEX, p256:HEX or a file with a PEM or JWK. Give it once per initiator [default on
-    /// loopback: the local initiator, made at first start]
+    /// An initiator whose requests the server parties accept: NAME=KEY. KEY is ed25519:HEX, p256:HEX
+    /// or a file with a PEM or JWK. Give it once per initiator [default on loopback: the local
+    /// initiator, created at first start]
     #[arg(long = "initiator", value_name = "NAME=KEY")]
     initiator: Vec<String>,
     /// File with the policy of the server parties, TOML; read again at SIGHUP
@@ -39,9 +39,9 @@ pub(crate) struct AuthorityOptions {
 /// Who signs requests that come unsigned.
 #[derive(clap::Args, Clone, Default)]
 pub(crate) struct ServiceInitiator {
-    /// File with the private key, PEM or JWK, by which the coordinator signs requests that come
-    /// unsigned. Server parties that pin it trust the coordinator with what is signed [default on
-    /// loopback: the local initiator; elsewhere: none]
+    /// File with the private key, PEM or JWK, with which the coordinator signs unsigned requests.
+    /// Server parties that accept it trust the coordinator with what is signed [default on loopback:
+    /// the local initiator; elsewhere: none]
     #[arg(long = "service-initiator", value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -95,7 +95,9 @@ pub(crate) fn public_key(text: &str) -> Result<AuthorityKey> {
         return read_public_key(text);
     }
     let file = std::fs::read_to_string(text).map_err(|error| {
-        Error::invalid(format!("the key file {text}: {error}; or give ed25519:HEX or p256:HEX"))
+        Error::invalid(format!(
+            "cannot read the key file {text}: {error}; or give ed25519:HEX or p256:HEX"
+        ))
     })?;
     read_public_key(&file).map_err(|error| Error::invalid(format!("{text}: {}", error.message)))
 }
@@ -106,7 +108,7 @@ pub(crate) fn public_key(text: &str) -> Result<AuthorityKey> {
 /// `invalid_request` naming the file, the line and what is wrong there.
 pub(crate) fn read_policy(path: &Path) -> Result<Policy> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Error::invalid(format!("the policy file {} cannot be read: {error}", path.display()))
+        Error::invalid(format!("cannot read the policy file {}: {error}", path.display()))
     })?;
     Policy::read(&text)
         .map_err(|error| Error::invalid(format!("{}: {}", path.display(), error.message)))
@@ -158,8 +160,8 @@ impl PartyRules {
     /// What an operator should know whose party refuses everything.
     pub(crate) fn warning(&self) -> Result<Option<String>> {
         Ok(self.read()?.is_empty().then(|| {
-            "warning: no initiator is pinned: every session is refused (policy_denied). Give \
-             --initiator NAME=KEY for each who may ask; see Requests and policies in \
+            "warning: there is no initiator: every session is refused (policy_denied). Give \
+             --initiator NAME=KEY for each initiator; see Requests and policies in \
              docs/operations.md"
                 .to_owned()
         }))

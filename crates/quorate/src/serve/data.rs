@@ -105,10 +105,9 @@ pub(crate) fn write_new_private(path: &Path, bytes: &[u8]) -> std::io::Result<()
 /// # Errors
 /// `invalid_request` when the file cannot be read or is empty.
 pub(crate) fn read_secret(path: &Path, what: &str) -> Result<Secret<String>> {
-    let text =
-        Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
-            Error::invalid(format!("the {what} file {}: {error}", path.display()))
-        })?);
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
+        Error::invalid(format!("cannot read the {what} file {}: {error}", path.display()))
+    })?);
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(Error::invalid(format!("{} holds no {what}", path.display())));

@@ -70,8 +70,8 @@ pub(crate) async fn bind(address: SocketAddr, other: &str) -> Result<TcpListener
         let lingers = error.kind() == ErrorKind::AddrInUse && !is_served(address).await;
         if !lingers || Instant::now() >= deadline {
             let why = match error.kind() {
-                ErrorKind::AddrInUse => "another program does".to_owned(),
-                ErrorKind::AddrNotAvailable => "it is no address of this machine".to_owned(),
+                ErrorKind::AddrInUse => "the port is in use by another program".to_owned(),
+                ErrorKind::AddrNotAvailable => "not an address of this machine".to_owned(),
                 _ => error.to_string(),
             };
             return Err(Error::invalid(format!(

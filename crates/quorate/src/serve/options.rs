@@ -14,9 +14,9 @@ use crate::cli::values::value;
 /// Who may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AuthMode {
-    /// Anybody, as whichever party they say: for one machine and its developer
+    /// Anybody, acting as any party: for development on one machine
     Open,
-    /// Holders of an API key, and parties that prove their identity
+    /// Callers with an API key, and parties that prove their identity
     Required,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct ServeOptions {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", value_parser = listen_address)]
     pub(crate) host: IpAddr,
-    /// Who may call [default: open on loopback, required anywhere else]
+    /// Who may call [default: open on loopback, required elsewhere]
     #[arg(long, value_enum)]
     pub(crate) auth: Option<AuthMode>,
     /// Certificate chain, PEM
@@ -43,29 +43,28 @@ pub(crate) struct ServeOptions {
     /// A party that may call, with its identity key: NAME=HEX. Give it once per party
     #[arg(long = "trust", value_name = "NAME=HEX")]
     pub(crate) trust: Vec<String>,
-    /// A name under which clients reach this server, beside IP addresses, localhost and the names
-    /// in its certificate. Give it once per name; *.NAME covers one level
+    /// A host name under which clients reach this server, in addition to IP addresses, localhost and
+    /// the names in its certificate. Give it once per name; *.NAME covers one level
     #[arg(long = "allow-host", value_name = "NAME")]
     pub(crate) allow_host: Vec<String>,
     /// An origin whose web pages may call, such as `https://wallet.example`. Give it once per origin
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     pub(crate) allow_origin: Vec<String>,
-    /// A proxy, by its address or network such as 10.0.0.0/8, that is believed when it names a
-    /// client's address in Forwarded or X-Forwarded-For: bounds per address then hold for that
-    /// client. Give it once per network
+    /// Address or network, such as 10.0.0.0/8, of a proxy whose Forwarded or X-Forwarded-For header
+    /// is trusted: per-address limits then apply to the client that it names. Give it once per network
     #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = value::<Network>)]
     pub(crate) trusted_proxy: Vec<Network>,
-    /// File with the secret by which the roles of one installation know each other, 64 hex digits
+    /// File with the shared secret of the roles of one installation, 64 hex digits
     /// [default on loopback: link.key in $XDG_STATE_HOME/quorate, made by the first role]
     #[arg(long = "link-key", value_name = "FILE", env = "QUORATE_LINK_KEY")]
     pub(crate) link_key: Option<PathBuf>,
-    /// Start although the database is missing or older than it was, without what is lost
+    /// Start with a missing or older database, giving up what is lost
     #[arg(long)]
     pub(crate) accept_loss: bool,
-    /// Days after which the coordinator forgets sessions that have ended; 0 keeps them. Keys stay
+    /// Days after which the coordinator deletes ended sessions; 0 keeps them. Keys stay
     #[arg(long, default_value_t = 90, value_name = "DAYS")]
     pub(crate) retention: u32,
-    /// Graceful-shutdown timeout in seconds, for sessions that run
+    /// Graceful-shutdown timeout for running sessions, in seconds
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) grace: u64,
 }
@@ -99,8 +98,8 @@ impl ServeOptions {
         }
         if self.tls_cert.is_none() && !self.insecure {
             return Err(Error::invalid(format!(
-                "{} is not loopback: give --tls-cert and --tls-key, or --insecure when a proxy in \
-                 front does TLS",
+                "{} is not loopback: give --tls-cert and --tls-key, or --insecure behind a \
+                 TLS-terminating proxy",
                 self.host
             )));
         }

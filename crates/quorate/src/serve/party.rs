@@ -34,9 +34,8 @@ use super::seat::{RouterAt, SeatProcesses};
 /// How the vaults of this process's parties are opened.
 #[derive(clap::Args, Clone, Copy, Default)]
 pub(crate) struct VaultOptions {
-    /// Start with a party's vault or ledger that was put back from a backup, lost or changed
-    /// otherwise. Bans may be missing: refresh its keys afterwards. Requests that have not expired
-    /// may serve again
+    /// Start with a vault or ledger that was restored from a backup, lost or modified. Bans may be
+    /// missing: refresh the party's keys afterwards. Unexpired requests may be accepted a second time
     #[arg(long)]
     accept_rollback: bool,
 }

@@ -41,7 +41,13 @@ pub(crate) struct RelayOptions {
     static_dir: Option<PathBuf>,
     /// More addresses of the binary relay, separated by spaces, beside localhost:8000 (a free port
     /// where all are)
-    #[arg(long, value_name = "ADDRESSES", env = "LISTEN", default_value = "")]
+    #[arg(
+        long,
+        value_name = "ADDRESSES",
+        env = "LISTEN",
+        default_value = "",
+        hide_default_value = true
+    )]
     listen: String,
 }
 

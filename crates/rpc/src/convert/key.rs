@@ -16,7 +16,7 @@ pub(super) fn label_out(label: Option<KeyLabel>) -> String {
     label.map(String::from).unwrap_or_default()
 }
 
-/// A key.
+/// Converts a key to its message.
 pub fn key_out(key: KeyRecord) -> co::Key {
     co::Key {
         key_id: key.key_id.to_string(),

@@ -57,7 +57,7 @@ impl fmt::Debug for TokenText {
 /// A checked call. Events that it causes and that depend on nothing else are written already.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RpcCall {
-    /// `Group.create`.
+    /// `Group.create`: makes a group with a label and its parameters.
     GroupCreate {
         /// A name for people.
         label: String,
@@ -66,9 +66,9 @@ pub enum RpcCall {
         /// Signers needed, less one.
         threshold: u16,
     },
-    /// `Group.join`.
+    /// `Group.join`: enters a group.
     GroupJoin(GroupId),
-    /// `Session.create`.
+    /// `Session.create`: makes a session in a group.
     SessionCreate {
         /// The group that is meant.
         group: GroupId,
@@ -77,15 +77,15 @@ pub enum RpcCall {
         /// What its members are to know.
         value: Json,
     },
-    /// `Session.join`.
+    /// `Session.join`: enters a session.
     SessionJoin(GroupId, SessionId, GroupKind),
-    /// `Session.signup`.
+    /// `Session.signup`: asks for the next free party number.
     SessionSignup(GroupId, SessionId, GroupKind),
-    /// `Session.load`.
+    /// `Session.load`: claims a given party number.
     SessionLoad(GroupId, SessionId, GroupKind, u16),
     /// `Session.participant`: index, then number.
     SessionParticipant(GroupId, SessionId, u16, u16),
-    /// `Session.message`.
+    /// `Session.message`: sends to one member or to all others.
     SessionMessage {
         /// The group of the session.
         group: GroupId,
@@ -93,7 +93,7 @@ pub enum RpcCall {
         session: SessionId,
         /// The kind of the session.
         kind: GroupKind,
-        /// Its round.
+        /// The protocol's round, as the sender numbers it.
         round: u16,
         /// Who says it.
         sender: u16,
@@ -102,15 +102,15 @@ pub enum RpcCall {
         /// The `sessionMessage` event.
         event: String,
     },
-    /// `Session.finish`.
+    /// `Session.finish`: says that a party is done.
     SessionFinish(GroupId, SessionId, u16),
     /// `Notify.proposal` with the `notifyProposal` event.
     NotifyProposal(GroupId, SessionId, String),
     /// `Notify.signed` with the `notifySigned` event.
     NotifySigned(GroupId, SessionId, String),
-    /// `Connection.token`.
+    /// `Connection.token`: asks for the token that resumes this connection.
     ConnectionToken,
-    /// `Connection.resume`.
+    /// `Connection.resume`: takes over the places of an earlier connection.
     ConnectionResume {
         /// What `Connection.token` answered.
         token: TokenText,

@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 
 use crate::parse::BYTE_ORDER_MARK;
 
-/// Unparseable text.
+/// Code of an error about text that is not JSON.
 pub const PARSE_ERROR: i32 = -32700;
 /// JSON that is no request.
 pub const INVALID_REQUEST: i32 = -32600;
@@ -36,9 +36,9 @@ pub const CLOSE_CONNECTION: &str = "close-connection";
 /// An error as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RpcError {
-    /// Its code.
+    /// JSON-RPC error code.
     pub code: i32,
-    /// What happened.
+    /// What happened, as a sentence.
     pub message: String,
     /// What a client may show beside the message.
     pub data: Option<String>,
@@ -61,7 +61,7 @@ impl RpcError {
 pub struct RpcRequest {
     /// Any JSON value but null, as JSON text; absent in a notification.
     pub id: Option<Box<str>>,
-    /// The call.
+    /// The call, or the error to answer with.
     pub call: Result<RpcCall, RpcError>,
 }
 

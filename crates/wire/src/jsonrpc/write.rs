@@ -16,12 +16,12 @@ impl Json {
         Self(text)
     }
 
-    /// The text.
+    /// The JSON text, borrowed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The text.
+    /// The JSON text, owned.
     pub fn into_string(self) -> String {
         self.0
     }
@@ -51,7 +51,7 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// A group.
+/// The object that describes a group in answers.
 pub fn group(id: GroupId, label: &str, parties: u16, threshold: u16) -> Json {
     let label = Json::of(label).0;
     Json(format!(
@@ -70,7 +70,7 @@ pub fn session_id(id: SessionId) -> Json {
     Json(format!("\"{id}\""))
 }
 
-/// A number.
+/// A non-negative number as JSON.
 pub fn number(number: u64) -> Json {
     Json(number.to_string())
 }

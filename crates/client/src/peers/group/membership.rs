@@ -207,7 +207,7 @@ pub(super) async fn join_group(connection: &mut RelayConnection, group: GroupId)
             Err(refusal) if refusal.is_full() && Instant::now() < until => {
                 connection.pause().await;
             }
-            Err(refusal) => return Err(refusal.error("this device's joining")),
+            Err(refusal) => return Err(refusal.error("to let this device join")),
         }
     }
 }

@@ -28,7 +28,7 @@ use message::SessionContext;
 /// relay, but whoever has it can take a place: hand it to the right devices only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Invitation {
-    /// The group.
+    /// The group that the relay has made for the session.
     pub group: GroupId,
     /// The session in it.
     pub session: SessionId,
@@ -56,7 +56,7 @@ impl FromStr for Invitation {
 pub enum GroupCeremony {
     /// To make a key.
     Keygen {
-        /// Its scheme.
+        /// The scheme of the new key.
         scheme: Scheme,
         /// Signers needed and holders.
         threshold: Threshold,
@@ -73,7 +73,7 @@ pub enum GroupCeremony {
 pub enum GroupOutcome {
     /// A key, of which this device has kept its share, or a new one.
     Key(KeyRecord),
-    /// A signature.
+    /// A signature that verifies under the key.
     Signature(Signature),
 }
 
@@ -406,5 +406,5 @@ async fn join_session(connection: &mut RelayConnection, invitation: Invitation) 
             Err(refusal) => refused = Some(refusal),
         }
     }
-    Err(refused.map_or_else(strange, |refusal| refusal.error("this device's joining")))
+    Err(refused.map_or_else(strange, |refusal| refusal.error("to let this device join")))
 }

@@ -130,7 +130,7 @@ impl Folder {
     ) -> Result<()> {
         let data = DataFolder::open(path)?;
         if data.file(DEVICE).exists() {
-            let why = format!("there is a device in {} already; see `device show`", path.display());
+            let why = format!("a device already exists in {}; see `device show`", path.display());
             return Err(Error::invalid_field("folder", why));
         }
         let settings = Settings { key_type: key_type.name().into(), relay: relay.into(), name };
@@ -196,9 +196,7 @@ impl Folder {
     /// The room this device is in.
     pub(in crate::cli) fn room(&self) -> Result<PairingRoom> {
         read(&self.data, ROOM)?.ok_or_else(|| {
-            Error::invalid(
-                "this device is paired with none: create or join a room with `device pair`",
-            )
+            Error::invalid("this device is not paired: create or join a room with `device pair`")
         })
     }
 
@@ -226,7 +224,7 @@ fn peers_of(key: KeyId) -> String {
 fn write(data: &DataFolder, name: &str, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(value).expect("plain data");
     write_private(&data.file(name), &text).map_err(|error| {
-        Error::invalid(format!("{} cannot be written: {error}", data.file(name).display()))
+        Error::invalid(format!("cannot write {}: {error}", data.file(name).display()))
     })
 }
 

@@ -48,20 +48,20 @@ pub(crate) struct DeviceArgs {
 enum Command {
     /// Create this device: its message signer and its folder
     Init(InitArgs),
-    /// Show who this device is, and its keys
+    /// Show this device's name, link and keys
     Show,
     /// Create a pairing room from the links that other devices show, or join one by its link
     Pair(PairArgs),
     /// Make a key with the devices in the room
     Keygen(RunArgs),
-    /// Sign with a key: start it with --key, or take part with the link that was shown
+    /// Sign with a key: start with --key, or join by the link that another device shows
     Sign(sign::SignArgs),
-    /// Give all holders of a key new shares: start it with --key, or take part with the link that was
-    /// shown
+    /// Give all holders of a key new shares: start with --key, or join by the link that another device
+    /// shows
     Refresh(refresh::RefreshArgs),
-    /// Write a share into a file that only a passphrase opens
+    /// Export a share to a passphrase-encrypted file
     Export(ExportArgs),
-    /// Import a share that this device has exported
+    /// Import a share exported from this device
     Import(ImportArgs),
 }
 
@@ -79,10 +79,10 @@ struct InitArgs {
     /// The device's message signer
     #[arg(long, value_enum, default_value_t = Signer::Ed25519)]
     signer: Signer,
-    /// What others see this device called
+    /// The name that other devices see
     #[arg(long, value_name = "NAME", value_parser = value::<DeviceName>)]
     name: Option<DeviceName>,
-    /// The binary relay
+    /// Address of the binary relay
     #[arg(
         long,
         value_name = "URL",
@@ -100,7 +100,7 @@ struct PairArgs {
     /// Signers needed [default: all]
     #[arg(short, long)]
     threshold: Option<u16>,
-    /// The scheme of the key [default: ecdsa-secp256k1]
+    /// The signature scheme: ecdsa-secp256k1 or ed25519 [default: ecdsa-secp256k1]
     #[arg(long, value_parser = value::<Scheme>)]
     scheme: Option<Scheme>,
 }
@@ -112,7 +112,7 @@ fn relay(text: &str) -> std::result::Result<String, String> {
 /// How long a run may take.
 #[derive(clap::Args)]
 pub(super) struct RunArgs {
-    /// Seconds to wait for the others, and to finish
+    /// Timeout in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     limit: u64,
 }
@@ -128,19 +128,19 @@ struct ExportArgs {
     /// The key: its id, public key or Ethereum address, or enough of its beginning
     #[arg(short, long)]
     key: String,
-    /// File with the passphrase; without it, it is asked for or read from standard input
+    /// File with the passphrase [default: prompt, or read standard input]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// Where to write
+    /// File to write to; must not exist
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
 }
 
 #[derive(clap::Args)]
 struct ImportArgs {
-    /// What was exported
+    /// The exported file
     file: PathBuf,
-    /// File with the passphrase; without it, it is asked for or read from standard input
+    /// File with the passphrase [default: prompt, or read standard input]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
@@ -292,9 +292,8 @@ async fn export(folder: &Folder, args: &ExportArgs, out: Output) -> Result<()> {
     let compute = quorate_client::Compute::default();
     let key = key_among(keyring.keys().await?, &args.key)?.key_id;
     let bytes = keyring.export(key, &passphrase, &compute).await?;
-    crate::serve::data::write_new_private(&args.out, &bytes).map_err(|error| {
-        Error::invalid(format!("{} cannot be written: {error}", args.out.display()))
-    })?;
+    crate::serve::data::write_new_private(&args.out, &bytes)
+        .map_err(|error| Error::invalid(format!("cannot write {}: {error}", args.out.display())))?;
     let value = json!({ "key_id": key, "file": args.out, "bytes": bytes.len() });
     out.show(&value, || lines(&value));
     Ok(())
@@ -302,9 +301,8 @@ async fn export(folder: &Folder, args: &ExportArgs, out: Output) -> Result<()> {
 
 async fn import(folder: &Folder, args: &ImportArgs, out: Output) -> Result<()> {
     let passphrase = passphrase::known(args.passphrase_file.as_deref())?;
-    let bytes = std::fs::read(&args.file).map_err(|error| {
-        Error::invalid(format!("{} cannot be read: {error}", args.file.display()))
-    })?;
+    let bytes = std::fs::read(&args.file)
+        .map_err(|error| Error::invalid(format!("cannot read {}: {error}", args.file.display())))?;
     let compute = quorate_client::Compute::default();
     let record = folder.keyring().await?.import(&bytes, &passphrase, &compute).await?;
     let value = described(&record);

@@ -21,7 +21,7 @@ pub(in crate::cli) struct RefreshArgs {
     /// Start a refresh of this key
     #[arg(short, long, required_unless_present = "link")]
     key: Option<String>,
-    /// Take part without asking
+    /// Approve without asking
     #[arg(short, long, requires = "link")]
     yes: bool,
     #[command(flatten)]

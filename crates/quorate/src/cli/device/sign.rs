@@ -26,10 +26,10 @@ pub(in crate::cli) struct SignArgs {
     key: Option<String>,
     #[command(flatten)]
     what: What,
-    /// Who signs too; give it once per device [default: the first holders of the key]
+    /// Another signer; give it once per device [default: the first holders of the key]
     #[arg(long, value_name = "DEVICE", value_parser = value::<PartyId>)]
     with: Vec<PartyId>,
-    /// Agree to what is proposed without asking
+    /// Approve without asking
     #[arg(short, long, requires = "link")]
     yes: bool,
     #[command(flatten)]
@@ -172,9 +172,9 @@ pub(in crate::cli) fn asked(proposer: &str, key: &KeyRecord, request: &SigningRe
     match (request.hash(), std::str::from_utf8(request.message())) {
         (MessageHash::Raw, _) => tell("a digest whose message is not shown"),
         // Control characters of another device do not belong on this terminal.
-        (hash, Ok(text)) => tell(&format!("message ({hash:?}): {}", text.escape_debug())),
+        (hash, Ok(text)) => tell(&format!("message ({}): {}", hash.name(), text.escape_debug())),
         (hash, Err(_)) => {
-            tell(&format!("message ({hash:?}): 0x{}", hex::encode(request.message())))
+            tell(&format!("message ({}): 0x{}", hash.name(), hex::encode(request.message())))
         }
     }
     if let Some(digest) = request.input().digest() {
@@ -186,7 +186,7 @@ pub(in crate::cli) fn asked(proposer: &str, key: &KeyRecord, request: &SigningRe
 /// Asks the person at the terminal, where there is one.
 pub(in crate::cli) fn agrees(question: &str) -> bool {
     if !std::io::stdin().is_terminal() {
-        tell("there is no terminal to ask at: --yes agrees without asking");
+        tell("standard input is not a terminal: give --yes to approve without asking");
         return false;
     }
     prompt(&format!("{question} [y/N] "));

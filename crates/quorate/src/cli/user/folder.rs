@@ -74,7 +74,7 @@ pub(super) struct Folder {
 }
 
 fn unusable(path: &Path, error: impl std::fmt::Display) -> Error {
-    Error::invalid_field("folder", format!("{} cannot be used: {error}", path.display()))
+    Error::invalid_field("folder", format!("cannot use {}: {error}", path.display()))
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
@@ -92,7 +92,7 @@ impl Folder {
     pub(super) fn init(path: &Path, name: PartyId, kem: Kem) -> Result<Self> {
         let data = DataFolder::open(path)?;
         if data.file(USER).exists() {
-            let why = format!("there is a user in {} already", path.display());
+            let why = format!("a user already exists in {}", path.display());
             return Err(Error::invalid_field("folder", why));
         }
         let secret = PackageSecret::generate(kem);
@@ -107,10 +107,10 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self> {
         if !path.join(USER).exists() {
             let why = format!(
-                "there is no user in {}; make one with `quorate user init`",
+                "there is no user in {}; create one with `quorate user init`",
                 path.display()
             );
-            return Err(Error::invalid_field("folder", why));
+            return Err(Error::new(ErrorCode::NotFound, why).with_field("folder"));
         }
         let data = DataFolder::open(path)?;
         let settings: Settings = read(&data.file(USER))?;

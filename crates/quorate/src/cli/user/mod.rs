@@ -44,13 +44,13 @@ pub(crate) struct UserArgs {
 
 #[derive(Subcommand)]
 enum UserCommand {
-    /// Make a user: a name, and a key to which delegates seal its shares
+    /// Create a user: a name, and a key to which delegates seal its shares
     Init(InitArgs),
-    /// Have a key made in which a delegate takes the user's seat
+    /// Make a key in which a delegate takes the user's seat
     Keygen(KeygenArgs),
-    /// Fetch the shares that delegates have made, keep them, and have the server forget them
+    /// Fetch and store the shares that delegates have made, then delete them on the server
     Fetch(FetchArgs),
-    /// Sign with a share that was fetched: alone, or through a delegate
+    /// Sign with a fetched share: directly, or through a delegate
     Sign(SignArgs),
     /// Register a mail address, telephone number or push token: this user is notified of sessions that
     /// wait for it, and need not be online
@@ -64,7 +64,7 @@ struct InitArgs {
     /// The user's name among the holders of its keys: one that no other party has
     #[arg(long, value_parser = value::<PartyId>)]
     name: PartyId,
-    /// The kind of its seal key: x25519 or p256
+    /// The type of its seal key: x25519 or p256
     #[arg(long, default_value_t = Kem::X25519, value_parser = value::<Kem>)]
     kem: Kem,
 }
@@ -78,16 +78,16 @@ struct KeygenArgs {
     /// The delegate that takes the user's seat
     #[arg(long, value_parser = value::<PartyId>)]
     delegate: PartyId,
-    /// Signers needed
+    /// Number of signers needed
     #[arg(short = 't', long, default_value_t = 2)]
     threshold: u16,
-    /// Parties that hold a share, the user among them
+    /// Parties that hold a share, including the user
     #[arg(short = 'n', long, default_value_t = 3)]
     parties: u16,
-    /// The signature scheme
+    /// The signature scheme: ecdsa-secp256k1 or ed25519
     #[arg(long, default_value_t = Scheme::default(), value_parser = value::<Scheme>)]
     scheme: Scheme,
-    /// What the key is called: 1 to 64 letters, digits or -_.:@+
+    /// The key's label: 1 to 64 letters, digits or -_.:@+
     #[arg(long, value_parser = value::<KeyLabel>)]
     label: Option<KeyLabel>,
 }
@@ -180,7 +180,7 @@ async fn keygen(user: &Folder, args: KeygenArgs, out: Output) -> Result<Answer> 
         "fetched": false,
     });
     out.show(&value, || {
-        format!("{}\nthe share waits: fetch it with `quorate user fetch`", lines(&value))
+        format!("{}\nthe share is ready: fetch it with `quorate user fetch`", lines(&value))
     });
     Ok(Answer::Yes)
 }
@@ -228,7 +228,7 @@ async fn fetch(user: &Folder, args: FetchArgs, out: Output) -> Result<Answer> {
         }));
     }
     out.show(&fetched, || match fetched.is_empty() {
-        true => "nothing waits".to_owned(),
+        true => "no shares to fetch".to_owned(),
         false => fetched.iter().map(lines).collect::<Vec<_>>().join("\n\n"),
     });
     Ok(answer)
