@@ -214,7 +214,7 @@ async fn a_folder_that_is_not_there_is_named_and_not_made() {
     let data = missing.display().to_string();
     let commands: [&[&str]; 6] = [
         &["api-keys", "list", "--data"],
-        &["api-keys", "revoke", "qk_0", "--data"],
+        &["api-keys", "revoke", "qk_0000000000000000", "--data"],
         &["party", "shares", "list", "--data"],
         &["party", "pins", "list", "--data"],
         &["user", "fetch", "--folder"],
