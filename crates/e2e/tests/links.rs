@@ -46,13 +46,14 @@ async fn call(server: &str, path: &str, shown: &str, behalf: Option<&str>) -> Op
 }
 
 /// What each role may: the call, and whether for callers or as itself.
-const ALLOWED: [(&str, &str, bool); 14] = [
+const ALLOWED: [(&str, &str, bool); 15] = [
     ("accounts", "SessionCoordinator/CreateSession", true),
     ("accounts", "SessionCoordinator/GetSessionStatus", true),
     ("accounts", "SessionCoordinator/GetSessionStatus", false),
     ("coordinator", "MessageRouter/GetRegisteredParties", true),
     ("coordinator", "MessageRouter/PublishSessionEvent", false),
     ("coordinator", "MessageRouter/SubscribeSessionEvents", false),
+    ("coordinator", "MessageRouter/GetContacts", false),
     ("router", "SessionCoordinator/GetSessionStatus", true),
     ("router", "SessionCoordinator/JoinSession", true),
     ("router", "SessionCoordinator/MarkPartyReady", true),
@@ -93,7 +94,7 @@ async fn a_link_makes_its_roles_calls_only() {
             }
         }
     }
-    assert_eq!(allowed, ALLOWED.len() + 4, "as itself is said in two ways");
+    assert_eq!(allowed, ALLOWED.len() + 5, "as itself is said in two ways");
     let shown = credential(&"0".repeat(64), "router");
     let path = "/mpc.coordinator.v1.SessionCoordinator/ReportProgress";
     assert!(call(&coordinator, path, &shown, None).await.is_some(), "another secret");
