@@ -149,13 +149,18 @@ async fn messages(
             },
             Err(error) => Some(error),
         };
-        if let Some(error) = ended.filter(|error| !error.code.row().retryable) {
+        // A router in another process hears of a new session a moment after its creator.
+        let later = |error: &Error| error.code.row().retryable || error.code == ErrorCode::NotFound;
+        if let Some(error) = ended.filter(|error| !later(error)) {
             tracing::debug!(%error, "no more messages of this session");
             // The inbox stays open: the session's end is for the events to tell.
             inbox.closed().await;
             return;
         }
-        backoff.pause().await;
+        tokio::select! {
+            () = inbox.closed() => return,
+            () = backoff.pause() => {}
+        }
     }
 }
 
@@ -197,5 +202,29 @@ async fn events(
             }
             _ => backoff.pause().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use quorate_testkit::{Fake, SESSION, message};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_asked_for_until_the_router_knows_the_session() {
+        let session = SESSION.parse().unwrap();
+        let fake = Fake::refusing(Error::not_found("session", session));
+        let (inbox, mut arrived) = mpsc::channel(1);
+        let router: Arc<dyn Deliver> = fake.clone();
+        let follower = tokio::spawn(messages(router, "alice".parse().unwrap(), session, inbox));
+        assert!(tokio::time::timeout(Duration::from_secs(1), arrived.recv()).await.is_err());
+        *fake.messages.lock().unwrap() = vec![Ok(message(1))];
+        *fake.refusal.lock().unwrap() = None;
+        assert_eq!(arrived.recv().await.unwrap().round, 1);
+        drop(arrived);
+        follower.await.unwrap();
     }
 }
